@@ -1,0 +1,77 @@
+//! Instants in UTC, to the millisecond, in the two spellings that the product uses.
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+use serde_json::value::RawValue;
+
+/// `2024-07-01T00:00:00.000Z`: in JSON, in tables and in reports.
+pub fn iso(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// `20240701T000000.000Z`: in ids and keys, because it has no colon and sorts by time.
+pub fn compact(at: Timestamp) -> String {
+    at.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+}
+
+/// `2024-07-01`, the UTC date.
+pub fn date(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+/// Reads what a person or a document writes: an instant with offset, a UTC date and time, a date, or a month.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let at = text
+        .parse::<Timestamp>()
+        .ok()
+        .or_else(|| civil_utc(text.parse::<civil::DateTime>().ok()?))
+        .or_else(|| civil_utc(text.parse::<civil::Date>().ok()?.at(0, 0, 0, 0)))
+        .or_else(|| civil_utc(format!("{text}-01").parse::<civil::Date>().ok()?.at(0, 0, 0, 0)))?;
+    Timestamp::from_millisecond(at.as_millisecond()).ok()
+}
+
+/// Reads a JSON value as OpenSearch's `strict_date_optional_time||epoch_millis` would; `None` when it is no instant.
+pub fn parse_json(value: &RawValue) -> Option<Timestamp> {
+    if let Ok(millis) = value.get().parse::<i64>() {
+        return Timestamp::from_millisecond(millis).ok();
+    }
+    parse(&serde_json::from_str::<String>(value.get()).ok()?)
+}
+
+fn civil_utc(at: civil::DateTime) -> Option<Timestamp> {
+    Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+/// Serde for a `Timestamp` spelled as [`iso`].
+pub mod serde_iso {
+    use super::*;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&iso(*at))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(input)?;
+        parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no instant")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_a_civil_time_and_an_instant_mean_utc() {
+        for text in ["2024-07-01", "2024-07-01T00:00:00", "2024-07-01T00:00:00Z", "2024-07-01T02:00:00+02:00", "2024-07"] {
+            assert_eq!(iso(parse(text).expect(text)), "2024-07-01T00:00:00.000Z", "{text}");
+        }
+        assert_eq!(parse("yesterday"), None);
+    }
+
+    #[test]
+    fn instants_are_cut_to_the_millisecond() {
+        assert_eq!(iso(parse("2024-07-01T00:00:00.123999Z").expect("instant")), "2024-07-01T00:00:00.123Z");
+        assert_eq!(compact(parse("2024-07-01T10:11:12.5Z").expect("instant")), "20240701T101112.500Z");
+    }
+}

@@ -1,0 +1,352 @@
+//! How the row of a message may change. Every change is decided here, on what was read, and carried out
+//! under the condition that nobody changed the row in between (its revision).
+
+use crate::classification::{Disposition, Outcome};
+use crate::instant;
+use crate::intent::Decision;
+use crate::spool::Entry;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Pending,
+    Processing,
+    Completed,
+    Failed,
+}
+
+/// A window of a run that has a right to a row until it is completed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Claim {
+    pub run_id: String,
+    pub window_id: String,
+}
+
+/// A row of `message-tracking`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub message_id: String,
+    pub source_index: String,
+    pub status: Status,
+    pub disposition: Disposition,
+    /// The run and window that last staged or wrote the message.
+    pub run_id: String,
+    pub window_id: String,
+    /// sha256 of the version that `s3_path` holds, or, before there is one, of the version staged.
+    pub version: String,
+    /// The document's own instant.
+    #[serde(with = "instant::serde_iso")]
+    pub timestamp: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub inserted_at: Timestamp,
+    #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
+    pub processed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3_path: Option<String>,
+    #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
+    pub first_seen_open: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_alerts: bool,
+    /// `run/window` while one of them works on the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// Keys of the sparse index: set while the row is open or unfinished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<String>,
+    /// Grows with each change.
+    pub revision: u64,
+}
+
+mod optional_iso {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(at: &Option<Timestamp>, out: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => instant::serde_iso::serialize(at, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Timestamp>, D::Error> {
+        instant::serde_iso::deserialize(input).map(Some)
+    }
+}
+
+/// Shards of the sparse index: one partition would throttle.
+pub const STAGING_SHARDS: u8 = 16;
+
+pub fn staging_shard(shard: u8) -> String {
+    format!("open#{shard}")
+}
+
+fn staging_of(message_id: &str, source_index: &str) -> String {
+    let hash = crate::document::version(format!("{source_index}/{message_id}").as_bytes());
+    let byte = u8::from_str_radix(&hash[..2], 16).unwrap_or(0);
+    staging_shard(byte % STAGING_SHARDS)
+}
+
+/// What a step does about a row: perhaps a new state of it, and what that means for the window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Staged {
+    pub row: Option<Row>,
+    pub decision: Decision,
+}
+
+/// Stages a classified document on behalf of `claim`. The window's earlier attempts are the same claim.
+pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestamp) -> Staged {
+    let Some(row) = existing else {
+        let decision = if entry.outcome.disposition == Disposition::Open { Decision::Hold } else { Decision::Write };
+        return Staged { row: Some(fresh(entry, claim, now)), decision };
+    };
+    if let Some(holder) = row.claim.as_ref().filter(|holder| *holder != claim && row.status != Status::Pending) {
+        let Claim { run_id, window_id } = holder.clone();
+        return Staged { row: None, decision: Decision::Contested { run_id, window_id } };
+    }
+    match (row.status, entry.outcome.disposition) {
+        (Status::Completed, Disposition::Open) => hold_again(row, now),
+        (Status::Completed, disposition) => restage_completed(row, entry, disposition, claim),
+        (_, Disposition::Open) => {
+            let mut next = restaged(row, entry, claim, now);
+            next.claim = None;
+            Staged { row: changed(row, next), decision: Decision::Hold }
+        }
+        (_, _) => Staged { row: changed(row, restaged(row, entry, claim, now)), decision: Decision::Write },
+    }
+}
+
+/// A reopened message: what is archived stays Completed, and the row returns to staging until it closes.
+fn hold_again(row: &Row, now: Timestamp) -> Staged {
+    let mut next = row.clone();
+    next.disposition = Disposition::Open;
+    next.first_seen_open.get_or_insert(now);
+    into_staging(&mut next, now);
+    Staged { row: changed(row, next), decision: Decision::Hold }
+}
+
+fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: &Claim) -> Staged {
+    let in_quarantine = row.s3_path.as_ref().is_some_and(|path| path.contains("/quarantine/"));
+    let same_place = in_quarantine == (disposition == Disposition::Quarantined);
+    let mut next = row.clone();
+    if same_place && row.version == entry.version {
+        next.disposition = disposition;
+        out_of_staging(&mut next);
+        return Staged { row: changed(row, next), decision: Decision::Already };
+    }
+    // Completed stays until the newer version is verified in S3.
+    next.claim = Some(claim.clone());
+    into_staging(&mut next, row.inserted_at);
+    let earlier = row.s3_path.as_deref().and_then(|path| path.splitn(4, '/').nth(3)).filter(|_| !in_quarantine && disposition == Disposition::Closed);
+    let decision = earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() });
+    Staged { row: changed(row, next), decision }
+}
+
+/// Before the intent: a closed or quarantined row that this window will write. `None` when nothing has to change.
+pub fn claim_for_writing(row: &Row, claim: &Claim) -> Result<Option<Row>, Lost> {
+    if row.claim.as_ref() != Some(claim) {
+        return Err(Lost);
+    }
+    let mut next = row.clone();
+    if next.status == Status::Pending || next.status == Status::Failed {
+        next.status = Status::Processing;
+    }
+    Ok(changed(row, next))
+}
+
+/// The row is no longer this window's.
+#[derive(Debug, PartialEq)]
+pub struct Lost;
+
+/// After the object was verified. `None` when the row is completed already, or somebody else's.
+pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: Timestamp) -> Option<Row> {
+    if row.claim.as_ref() != Some(claim) {
+        return None;
+    }
+    let mut next = row.clone();
+    next.status = Status::Completed;
+    next.version = entry.version.clone();
+    next.timestamp = entry.at;
+    next.s3_path = Some(s3_path);
+    next.processed_at = Some(now);
+    next.run_id = claim.run_id.clone();
+    next.window_id = claim.window_id.clone();
+    describe(&mut next, &entry.outcome);
+    next.claim = None;
+    out_of_staging(&mut next);
+    changed(row, next)
+}
+
+/// A dead window's right to a row is taken back; `complete` of that window no longer finds its claim.
+pub fn release(row: &Row, claim: &Claim) -> Option<Row> {
+    if row.claim.as_ref() != Some(claim) {
+        return None;
+    }
+    let mut next = row.clone();
+    if next.status == Status::Processing {
+        next.status = Status::Pending;
+    }
+    next.claim = None;
+    changed(row, next)
+}
+
+fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
+    let open = entry.outcome.disposition == Disposition::Open;
+    let mut row = Row {
+        message_id: entry.id.clone(),
+        source_index: entry.index.clone(),
+        status: Status::Pending,
+        disposition: entry.outcome.disposition,
+        run_id: claim.run_id.clone(),
+        window_id: claim.window_id.clone(),
+        version: entry.version.clone(),
+        timestamp: entry.at,
+        inserted_at: now,
+        processed_at: None,
+        s3_path: None,
+        first_seen_open: open.then_some(now),
+        reason: None,
+        no_alerts: false,
+        claim: (!open).then(|| claim.clone()),
+        staging: None,
+        first_seen: None,
+        revision: 1,
+    };
+    describe(&mut row, &entry.outcome);
+    into_staging(&mut row, now);
+    row
+}
+
+fn restaged(row: &Row, entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
+    let mut next = row.clone();
+    describe(&mut next, &entry.outcome);
+    if next.status == Status::Failed {
+        next.status = Status::Pending;
+    }
+    if next.disposition == Disposition::Open {
+        next.status = Status::Pending;
+        next.first_seen_open.get_or_insert(now);
+    }
+    next.version = entry.version.clone();
+    next.timestamp = entry.at;
+    next.run_id = claim.run_id.clone();
+    next.window_id = claim.window_id.clone();
+    next.claim = Some(claim.clone());
+    into_staging(&mut next, now);
+    next
+}
+
+fn describe(row: &mut Row, outcome: &Outcome) {
+    row.disposition = outcome.disposition;
+    row.reason = outcome.reason.map(|reason| reason.as_str().to_owned());
+    row.no_alerts = outcome.no_alerts;
+}
+
+fn into_staging(row: &mut Row, since: Timestamp) {
+    row.staging.get_or_insert_with(|| staging_of(&row.message_id, &row.source_index));
+    row.first_seen.get_or_insert_with(|| instant::iso(since));
+}
+
+fn out_of_staging(row: &mut Row) {
+    row.staging = None;
+    row.first_seen = None;
+}
+
+/// A changed row gets the next revision; an unchanged one needs no write, so a rerun over open messages writes nothing.
+fn changed(before: &Row, mut after: Row) -> Option<Row> {
+    if *before == after {
+        return None;
+    }
+    after.revision = before.revision + 1;
+    Some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        instant::parse(text).expect("instant")
+    }
+
+    fn claim(run: &str) -> Claim {
+        Claim { run_id: run.into(), window_id: "w".into() }
+    }
+
+    fn entry(disposition: Disposition, version: &str) -> Entry {
+        let outcome = Outcome { disposition, reason: None, no_alerts: false };
+        Entry { index: "messages".into(), id: "m1".into(), at: at("2024-07-01"), version: version.into(), bytes: 1, outcome }
+    }
+
+    fn archived(version: &str) -> Row {
+        let staged = stage(None, &entry(Disposition::Closed, version), &claim("r1"), at("2026-01-01"));
+        let row = claim_for_writing(&staged.row.expect("row"), &claim("r1")).expect("mine").expect("changed");
+        complete(&row, &entry(Disposition::Closed, version), &claim("r1"), "s3://b/archive/parquet/p".into(), at("2026-01-02")).expect("completed")
+    }
+
+    #[test]
+    fn a_closed_message_goes_through_all_three_states() {
+        let row = archived("v1");
+        assert_eq!((row.status, row.staging.as_deref(), row.claim), (Status::Completed, None, None));
+        assert_eq!(row.revision, 3);
+    }
+
+    #[test]
+    fn the_same_version_again_changes_nothing() {
+        let again = stage(Some(&archived("v1")), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(again, Staged { row: None, decision: Decision::Already });
+    }
+
+    #[test]
+    fn a_newer_version_replaces_and_stays_completed_meanwhile() {
+        let again = stage(Some(&archived("v1")), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(again.decision, Decision::Replace { object: "archive/parquet/p".into() });
+        let row = again.row.expect("claimed");
+        assert_eq!((row.status, row.version.as_str()), (Status::Completed, "v1"));
+        assert!(row.staging.is_some());
+    }
+
+    #[test]
+    fn a_reopened_message_returns_to_staging_and_leaves_when_it_closes_unchanged() {
+        let reopened = stage(Some(&archived("v1")), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01"));
+        let row = reopened.row.expect("row");
+        assert_eq!((reopened.decision, row.status, row.first_seen_open), (Decision::Hold, Status::Completed, Some(at("2026-02-01"))));
+        let closed = stage(Some(&row), &entry(Disposition::Closed, "v1"), &claim("r3"), at("2026-03-01"));
+        assert_eq!((closed.decision, closed.row.expect("row").staging), (Decision::Already, None));
+    }
+
+    #[test]
+    fn first_seen_open_and_inserted_at_are_never_reset() {
+        let first = stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        let second = stage(Some(&first), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01")).row.expect("row");
+        assert_eq!((second.first_seen_open, second.inserted_at), (Some(at("2026-01-01")), at("2026-01-01")));
+        let closed = stage(Some(&second), &entry(Disposition::Closed, "v3"), &claim("r3"), at("2026-03-01"));
+        assert_eq!((closed.decision, closed.row.expect("row").first_seen_open), (Decision::Write, Some(at("2026-01-01"))));
+    }
+
+    #[test]
+    fn a_row_that_another_window_writes_is_contested_and_one_it_only_staged_is_taken_over() {
+        let pending = stage(None, &entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        let processing = claim_for_writing(&pending, &claim("r1")).expect("mine").expect("changed");
+        let other = stage(Some(&processing), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(other.decision, Decision::Contested { run_id: "r1".into(), window_id: "w".into() });
+        let taken = stage(Some(&pending), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01")).row.expect("row");
+        assert_eq!(claim_for_writing(&taken, &claim("r1")), Err(Lost));
+        assert_eq!(complete(&taken, &entry(Disposition::Closed, "v1"), &claim("r1"), "s3://b/k".into(), at("2026-02-02")), None);
+    }
+
+    #[test]
+    fn a_message_out_of_quarantine_is_written_to_the_archive() {
+        let mut row = archived("v1");
+        row.s3_path = Some("s3://b/quarantine/date=2024-07-01/q".into());
+        row.disposition = Disposition::Quarantined;
+        let again = stage(Some(&row), &entry(Disposition::Quarantined, "v1"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(again, Staged { row: None, decision: Decision::Already });
+        let fixed = stage(Some(&row), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(fixed.decision, Decision::Write);
+    }
+}

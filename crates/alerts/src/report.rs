@@ -1,0 +1,124 @@
+//! The run report: what a script reads, the mail says and the dashboard draws.
+
+use crate::instant;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunStatus {
+    #[default]
+    Running,
+    Completed,
+    Failed,
+}
+
+/// Documents of the windows of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    pub source: u64,
+    pub archived: u64,
+    pub open: u64,
+    pub quarantined: u64,
+    pub already_archived: u64,
+    pub no_alerts: u64,
+}
+
+impl Messages {
+    /// Promise 1: every document of the source has become something.
+    pub fn reconciled(&self) -> bool {
+        self.source == self.archived + self.already_archived + self.open + self.quarantined
+    }
+}
+
+impl AddAssign for Messages {
+    fn add_assign(&mut self, other: Self) {
+        self.source += other.source;
+        self.archived += other.archived;
+        self.open += other.open;
+        self.quarantined += other.quarantined;
+        self.already_archived += other.already_archived;
+        self.no_alerts += other.no_alerts;
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    pub planned: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recheck {
+    pub looked_at: u64,
+    pub closed: u64,
+    pub open: u64,
+    pub gone: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sweep {
+    pub late: u64,
+    pub changed: u64,
+    pub reopened: u64,
+}
+
+/// `source`: bytes of the documents read; `archive`: bytes of the objects written for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    pub source: u64,
+    pub archive: u64,
+}
+
+impl AddAssign for Bytes {
+    fn add_assign(&mut self, other: Self) {
+        self.source += other.source;
+        self.archive += other.archive;
+    }
+}
+
+/// A window that did not commit: its error's stable name and what happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub window_id: String,
+    pub error: String,
+    pub message: String,
+}
+
+/// `runs/<run>/report.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    pub run_id: String,
+    pub mode: String,
+    #[serde(with = "instant::serde_iso")]
+    pub from: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub to: Timestamp,
+    pub status: RunStatus,
+    pub attempt: u64,
+    pub windows: Windows,
+    pub messages: Messages,
+    pub recheck: Recheck,
+    pub sweep: Sweep,
+    /// Ids that stand in more than one index.
+    pub collisions: u64,
+    /// Documents without a usable timestamp: in no window.
+    pub undated: u64,
+    /// All open rows now, whichever run held them over.
+    pub backlog: u64,
+    pub bytes: Bytes,
+    pub reconciled: bool,
+    pub failures: Vec<Failure>,
+}
+
+/// A held-over message, for the lists in mail and dashboard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenMessage {
+    pub message_id: String,
+    pub source_index: String,
+    #[serde(with = "instant::serde_iso")]
+    pub timestamp: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub first_seen_open: Timestamp,
+}

@@ -1,0 +1,132 @@
+//! What lies in a window's spool: numbered pairs of objects, `records-00000.zst` with the bodies and
+//! `index-00000.jsonl.zst` with one line a document, both in the same order (by instant), so that
+//! classification leaves the bodies alone and writing reads them once, front to back.
+
+use crate::classification::Outcome;
+use crate::instant;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+
+/// Raw bytes in one pair; bounds what a reader holds (a larger single document gets a pair of its own).
+pub const PAIR_BYTES: u64 = 16 << 20;
+
+pub fn records_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/records-{pair:05}.zst")
+}
+
+pub fn index_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/index-{pair:05}.jsonl.zst")
+}
+
+pub fn decisions_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/decisions-{pair:05}.jsonl.zst")
+}
+
+pub fn checkpoint_key(prefix: &str) -> String {
+    format!("{prefix}/checkpoint.json")
+}
+
+pub fn intent_key(prefix: &str) -> String {
+    format!("{prefix}/intent.json.zst")
+}
+
+/// One line of a spool index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub index: String,
+    pub id: String,
+    /// The earliest instant that the source indexed for the document: it decides the window and the partition.
+    #[serde(with = "instant::serde_iso")]
+    pub at: Timestamp,
+    pub version: String,
+    /// Length of the document in bytes.
+    pub bytes: u64,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Entry {
+    pub fn date(&self) -> String {
+        instant::date(self.at)
+    }
+}
+
+/// One record: a message and, when it is to be archived, what belongs to it. Each part as the source gave it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    pub message: Vec<u8>,
+    pub history: Vec<Vec<u8>>,
+    pub audit: Vec<Vec<u8>>,
+}
+
+impl Record {
+    /// Appends: message, count of history, history, count of audit, audit; each length and count a little-endian u32.
+    pub fn encode(message: &[u8], history: &[impl AsRef<[u8]>], audit: &[impl AsRef<[u8]>], out: &mut impl Write) -> std::io::Result<()> {
+        put(message, out)?;
+        for related in [history.iter().map(AsRef::as_ref).collect::<Vec<_>>(), audit.iter().map(AsRef::as_ref).collect()] {
+            out.write_all(&length(related.len())?)?;
+            for body in related {
+                put(body, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next record; an end in the middle of one is an error.
+    pub fn decode(input: &mut impl Read) -> std::io::Result<Record> {
+        let message = take(input)?;
+        let mut related = || -> std::io::Result<Vec<Vec<u8>>> { (0..count(input)?).map(|_| take(input)).collect() };
+        let history = related()?;
+        let audit = related()?;
+        Ok(Record { message, history, audit })
+    }
+}
+
+fn length(n: usize) -> std::io::Result<[u8; 4]> {
+    u32::try_from(n).map(u32::to_le_bytes).map_err(std::io::Error::other)
+}
+
+fn put(body: &[u8], out: &mut impl Write) -> std::io::Result<()> {
+    out.write_all(&length(body.len())?)?;
+    out.write_all(body)
+}
+
+fn count(input: &mut impl Read) -> std::io::Result<u32> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length)?;
+    Ok(u32::from_le_bytes(length))
+}
+
+fn take(input: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let wanted = u64::from(count(input)?);
+    let mut body = Vec::new();
+    // Not `vec![0; wanted]`: a damaged length must not allocate 4 GB.
+    if input.take(wanted).read_to_end(&mut body)? as u64 != wanted {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_byte_for_byte(
+            message in proptest::collection::vec(any::<u8>(), 0..200),
+            history in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..5),
+            audit in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..5),
+        ) {
+            let mut bytes = Vec::new();
+            Record::encode(&message, &history, &audit, &mut bytes).expect("encode");
+            let record = Record::decode(&mut bytes.as_slice()).expect("decode");
+            prop_assert_eq!(record, Record { message, history, audit });
+            if !bytes.is_empty() {
+                prop_assert!(Record::decode(&mut &bytes[..bytes.len() - 1]).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! How a window of a run may change. Registering the intent is the one decisive moment: before it another
+//! run may abandon the window and take its claims; after it the window can only be finished.
+
+use crate::report::{Bytes, Messages};
+use crate::windows::Window;
+use crate::{instant, steps::Mode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    Planned,
+    /// An attempt queries, classifies or claims.
+    Running,
+    /// Classified, and left so on purpose (mode `extract`).
+    Classified,
+    /// The intent is registered: whoever meets it finishes it.
+    Prepared,
+    Completed,
+    Failed,
+    /// Given up by another run that met its claims.
+    Abandoned,
+}
+
+/// A row of `windows`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    pub run_id: String,
+    pub window_id: String,
+    pub status: State,
+    pub mode: Mode,
+    /// The attempt that may act; an older one finds its number gone.
+    pub attempt: u64,
+    /// Until then the attempt may be alive, and no other run takes its claims.
+    #[serde(with = "instant::serde_iso")]
+    pub lease_until: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub updated_at: Timestamp,
+    /// The step that began last.
+    #[serde(default)]
+    pub step: String,
+    pub window: Window,
+    #[serde(default)]
+    pub messages: Messages,
+    #[serde(default)]
+    pub bytes: Bytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    pub revision: u64,
+}
+
+/// Why a step must not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("attempt {attempt} of window {window_id} was replaced by attempt {current}")]
+    Superseded { window_id: String, attempt: u64, current: u64 },
+    #[error("window {window_id} of run {run_id} may be at work until {until}")]
+    Busy { run_id: String, window_id: String, until: String },
+    #[error("window {window_id} of run {run_id} was given up by another run that needed its messages")]
+    Abandoned { run_id: String, window_id: String },
+    #[error("window {window_id} of run {run_id} is not in the plan")]
+    Unknown { run_id: String, window_id: String },
+}
+
+/// What a new attempt has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begin {
+    /// Query the source, as this attempt.
+    Query { attempt: u64 },
+    /// Its intent stands: only finish it.
+    Finish { attempt: u64 },
+    /// Nothing: it is committed.
+    Nothing { attempt: u64 },
+}
+
+impl WindowRecord {
+    pub fn planned(run_id: &str, mode: Mode, window: Window, now: Timestamp) -> Self {
+        WindowRecord {
+            run_id: run_id.to_owned(),
+            window_id: window.window_id.clone(),
+            status: State::Planned,
+            mode,
+            attempt: 0,
+            lease_until: now,
+            updated_at: now,
+            step: String::new(),
+            window,
+            messages: Messages::default(),
+            bytes: Bytes::default(),
+            intent_key: None,
+            manifest_key: None,
+            error: None,
+            message: None,
+            revision: 0,
+        }
+    }
+
+    /// A new attempt of the same run needs not wait for the lease: its number fences the older one off.
+    pub fn begin(&self, step: &str, lease_until: Timestamp, now: Timestamp) -> (Self, Begin) {
+        let mut next = self.step(step, lease_until, now);
+        match self.status {
+            State::Completed => (self.clone(), Begin::Nothing { attempt: self.attempt }),
+            State::Prepared => (next, Begin::Finish { attempt: self.attempt }),
+            _ => {
+                next.status = State::Running;
+                next.attempt += 1;
+                let attempt = next.attempt;
+                (next, Begin::Query { attempt })
+            }
+        }
+    }
+
+    /// The same attempt goes on with a step.
+    pub fn proceed(&self, attempt: u64, step: &str, lease_until: Timestamp, now: Timestamp) -> Result<Self, Refused> {
+        self.owned(attempt)?;
+        Ok(match self.status {
+            State::Completed => self.clone(),
+            State::Prepared => self.step(step, lease_until, now),
+            _ => WindowRecord { status: State::Running, ..self.step(step, lease_until, now) },
+        })
+    }
+
+    pub fn classified(&self, attempt: u64, messages: Messages, now: Timestamp) -> Result<Self, Refused> {
+        self.owned(attempt)?;
+        Ok(WindowRecord { status: State::Classified, messages, lease_until: now, updated_at: now, ..self.clone() })
+    }
+
+    /// Registers the intent.
+    pub fn prepare(&self, attempt: u64, intent_key: String, now: Timestamp) -> Result<Self, Refused> {
+        self.owned(attempt)?;
+        if matches!(self.status, State::Prepared | State::Completed) {
+            return Ok(self.clone());
+        }
+        Ok(WindowRecord { status: State::Prepared, intent_key: Some(intent_key), updated_at: now, ..self.clone() })
+    }
+
+    pub fn complete(&self, messages: Messages, bytes: Bytes, manifest_key: Option<String>, now: Timestamp) -> Self {
+        if self.status == State::Completed {
+            return self.clone();
+        }
+        WindowRecord {
+            status: State::Completed,
+            messages,
+            bytes,
+            manifest_key,
+            lease_until: now,
+            updated_at: now,
+            error: None,
+            message: None,
+            ..self.clone()
+        }
+    }
+
+    /// Notes why an attempt ended. A registered intent stays registered.
+    pub fn fail(&self, attempt: u64, error: &str, message: String, now: Timestamp) -> Result<Self, Refused> {
+        self.owned(attempt)?;
+        let status = match self.status {
+            State::Prepared | State::Completed => self.status,
+            _ => State::Failed,
+        };
+        Ok(WindowRecord { status, error: Some(error.to_owned()), message: Some(message), lease_until: now, updated_at: now, ..self.clone() })
+    }
+
+    /// Another run gives this window up, unless it may be alive or its intent stands.
+    pub fn abandon(&self, now: Timestamp) -> Result<Self, Refused> {
+        if now < self.lease_until {
+            let until = instant::iso(self.lease_until);
+            return Err(Refused::Busy { run_id: self.run_id.clone(), window_id: self.window_id.clone(), until });
+        }
+        Ok(WindowRecord { status: State::Abandoned, updated_at: now, ..self.clone() })
+    }
+
+    fn step(&self, step: &str, lease_until: Timestamp, now: Timestamp) -> Self {
+        WindowRecord { step: step.to_owned(), lease_until, updated_at: now, error: None, message: None, ..self.clone() }
+    }
+
+    fn owned(&self, attempt: u64) -> Result<(), Refused> {
+        if self.status == State::Abandoned {
+            return Err(Refused::Abandoned { run_id: self.run_id.clone(), window_id: self.window_id.clone() });
+        }
+        if self.attempt != attempt {
+            return Err(Refused::Superseded { window_id: self.window_id.clone(), attempt, current: self.attempt });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn running() -> WindowRecord {
+        let planned = WindowRecord::planned("r1", Mode::Range, Window::new(at(0), at(60), 1), at(0));
+        planned.begin("query-messages", at(900), at(0)).0
+    }
+
+    #[test]
+    fn a_later_attempt_fences_the_earlier_one_off() {
+        let (second, begin) = running().begin("query-messages", at(900), at(10));
+        assert_eq!(begin, Begin::Query { attempt: 2 });
+        assert!(matches!(second.prepare(1, "k".into(), at(11)), Err(Refused::Superseded { attempt: 1, current: 2, .. })));
+    }
+
+    #[test]
+    fn a_registered_intent_is_only_ever_finished() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        let failed = prepared.fail(1, "StoreUnavailable", "no".into(), at(6)).expect("failed");
+        assert_eq!(failed.status, State::Prepared);
+        assert_eq!(failed.begin("query-messages", at(900), at(7)).1, Begin::Finish { attempt: 1 });
+    }
+
+    #[test]
+    fn a_window_is_abandoned_after_its_lease_and_not_before() {
+        assert!(matches!(running().abandon(at(899)), Err(Refused::Busy { .. })));
+        let abandoned = running().abandon(at(900)).expect("abandoned");
+        assert!(matches!(abandoned.prepare(1, "k".into(), at(901)), Err(Refused::Abandoned { .. })));
+    }
+}

@@ -1,0 +1,146 @@
+//! Windows: half-open `[from, to)` stretches of time, planned after the data and not after the calendar.
+
+use crate::instant;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// No window is longer, however little it holds.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
+
+/// Where the documents of a window are read from; fixed in the plan, so that a retry reads the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    Opensearch,
+}
+
+/// One line of `runs/<run>/windows.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub window_id: String,
+    #[serde(with = "instant::serde_iso")]
+    pub from: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub to: Timestamp,
+    /// Documents counted when the plan was made; the drain has its own exact count.
+    pub expected: u64,
+    pub source: Source,
+}
+
+impl Window {
+    pub fn new(from: Timestamp, to: Timestamp, expected: u64) -> Self {
+        let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
+        Window { window_id, from, to, expected, source: Source::Opensearch }
+    }
+
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.from <= at && at < self.to
+    }
+}
+
+/// A stretch of time and how many documents stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub count: u64,
+}
+
+/// How finely the source counts documents. A bucket that holds too many is counted again one step finer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interval {
+    Day,
+    Hour,
+    Minute,
+    Second,
+    Millisecond,
+}
+
+impl Interval {
+    pub fn finer(self) -> Option<Interval> {
+        use Interval::*;
+        match self {
+            Day => Some(Hour),
+            Hour => Some(Minute),
+            Minute => Some(Second),
+            Second => Some(Millisecond),
+            Millisecond => None,
+        }
+    }
+
+    pub fn length(self) -> SignedDuration {
+        match self {
+            Interval::Day => SignedDuration::from_hours(24),
+            Interval::Hour => SignedDuration::from_hours(1),
+            Interval::Minute => SignedDuration::from_mins(1),
+            Interval::Second => SignedDuration::from_secs(1),
+            Interval::Millisecond => SignedDuration::from_millis(1),
+        }
+    }
+}
+
+/// Joins neighbouring buckets, in order, into windows of at most `target` documents and [`LONGEST`] length.
+/// A single bucket above `target` stays alone. Stretches without documents belong to no window.
+pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    for bucket in buckets.iter().filter(|bucket| bucket.count > 0 && bucket.from < bucket.to) {
+        match windows.last_mut() {
+            Some(last) if last.expected + bucket.count <= target && bucket.to.duration_since(last.from) <= LONGEST => {
+                *last = Window::new(last.from, bucket.to, last.expected + bucket.count);
+            }
+            _ => windows.push(Window::new(bucket.from, bucket.to, bucket.count)),
+        }
+    }
+    windows
+}
+
+/// Cuts a bucket to a range, because a day bucket may reach over the edges of a range that starts at noon.
+pub fn clip(bucket: Bucket, from: Timestamp, to: Timestamp) -> Option<Bucket> {
+    let clipped = Bucket { from: bucket.from.max(from), to: bucket.to.min(to), count: bucket.count };
+    (clipped.from < clipped.to && clipped.count > 0).then_some(clipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(millis).expect("in range")
+    }
+
+    const DAY: i64 = 86_400_000;
+
+    #[test]
+    fn the_window_id_is_readable_stable_and_has_no_colon() {
+        let window = Window::new(at(1_719_792_000_000), at(1_719_792_000_000 + DAY), 1);
+        assert_eq!(window.window_id, "20240701T000000.000Z--20240702T000000.000Z");
+    }
+
+    #[test]
+    fn mostly_empty_years_cost_few_windows() {
+        let buckets: Vec<_> = (0..2557).step_by(100).map(|day| Bucket { from: at(day * DAY), to: at((day + 1) * DAY), count: 3 }).collect();
+        assert_eq!(join(&buckets, 4000).len(), 26);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_hold_every_bucket_once_and_never_overlap(
+            days in proptest::collection::btree_map(0i64..3000, 0u64..9000, 0..200),
+            target in 1u64..10_000,
+        ) {
+            let buckets: Vec<_> = days.iter().map(|(day, count)| Bucket { from: at(day * DAY), to: at((day + 1) * DAY), count: *count }).collect();
+            let windows = join(&buckets, target);
+            for pair in windows.windows(2) {
+                prop_assert!(pair[0].to <= pair[1].from);
+            }
+            for window in &windows {
+                prop_assert!(window.to.duration_since(window.from) <= LONGEST);
+                let inside: Vec<_> = buckets.iter().filter(|b| b.count > 0 && window.contains(b.from)).collect();
+                prop_assert_eq!(inside.iter().map(|b| b.count).sum::<u64>(), window.expected);
+                prop_assert!(window.expected <= target || inside.len() == 1);
+            }
+            prop_assert_eq!(windows.iter().map(|w| w.expected).sum::<u64>(), days.values().sum::<u64>());
+        }
+    }
+}
