@@ -97,7 +97,7 @@ impl WindowRecord {
             manifest_key: None,
             error: None,
             message: None,
-            revision: 0,
+            revision: 1,
         }
     }
 

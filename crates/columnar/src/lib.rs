@@ -1,0 +1,352 @@
+//! The Parquet objects of the archive: typed columns for queries and, beside them, the document byte for byte.
+
+use alerts::document::{Alerts, Document};
+use alerts::spool::{Entry, Record};
+use arrow_array::{
+    Array, ArrayRef, RecordBatch, StringArray, UInt32Array,
+    builder::{BooleanBuilder, ListBuilder, StringBuilder, TimestampMillisecondBuilder, UInt32Builder},
+};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::Bytes;
+use jiff::Timestamp;
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
+};
+use std::sync::{Arc, LazyLock};
+
+/// Raw bytes that are collected before they are encoded, and compressed bytes of a row group: both bound the memory.
+const BATCH_BYTES: usize = 2 << 20;
+const ROW_GROUP_BYTES: usize = 16 << 20;
+const ROWS_READ: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnarError {
+    #[error("Parquet")]
+    Parquet(#[from] ParquetError),
+    #[error("Arrow")]
+    Arrow(#[from] ArrowError),
+    #[error("message {id} is not UTF-8, so it should stand in quarantine and not in the archive")]
+    NotUtf8 { id: String },
+    #[error("the object has no column `{0}` of the archive's type")]
+    Column(&'static str),
+}
+
+fn list() -> DataType {
+    DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)))
+}
+
+fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+/// The columns, in order. `date` is the partition and no column.
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("message_id", DataType::Utf8, false),
+        Field::new("source_index", DataType::Utf8, false),
+        Field::new("timestamp", instant(), false),
+        Field::new("sender", DataType::Utf8, true),
+        Field::new("channel", DataType::Utf8, true),
+        Field::new("subject", DataType::Utf8, true),
+        Field::new("alert_count", DataType::UInt32, false),
+        Field::new("no_alerts", DataType::Boolean, false),
+        Field::new("alert_ids", list(), false),
+        Field::new("alert_severities", list(), false),
+        Field::new("alert_categories", list(), false),
+        Field::new("first_opened_at", instant(), true),
+        Field::new("last_closed_at", instant(), true),
+        Field::new("history_count", DataType::UInt32, false),
+        Field::new("audit_count", DataType::UInt32, false),
+        Field::new("source", DataType::Utf8, false),
+        Field::new("version", DataType::Utf8, false),
+        Field::new("archived_at", instant(), false),
+        Field::new("run_id", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+        Field::new("history", list(), false),
+        Field::new("audit", list(), false),
+    ]))
+});
+
+/// Where the rows of an object come from; the same for each of its rows.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `opensearch` or `api`.
+    pub source: String,
+    pub run_id: String,
+    pub archived_at: Timestamp,
+}
+
+/// Writes one object. Holds at most a batch of raw rows and the compressed bytes so far.
+pub struct ObjectWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    columns: Columns,
+    origin: Origin,
+}
+
+impl ObjectWriter {
+    pub fn new(origin: Origin) -> Result<Self, ColumnarError> {
+        Ok(ObjectWriter { writer: arrow_writer()?, columns: Columns::default(), origin })
+    }
+
+    pub fn push(&mut self, entry: &Entry, record: &Record) -> Result<(), ColumnarError> {
+        self.columns.push(entry, record, &self.origin)?;
+        if self.columns.bytes >= BATCH_BYTES {
+            self.writer.write(&self.columns.take()?)?;
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<Bytes, ColumnarError> {
+        if self.columns.rows > 0 {
+            self.writer.write(&self.columns.take()?)?;
+        }
+        Ok(self.writer.into_inner()?.into())
+    }
+}
+
+fn arrow_writer() -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_created_by("alert-archive".into());
+    for raw in [vec!["message"], vec!["history", "list", "element"], vec!["audit", "list", "element"]] {
+        let column = ColumnPath::new(raw.into_iter().map(str::to_owned).collect());
+        // Statistics and dictionaries of whole documents would hold them twice and help nobody.
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_statistics_enabled(column, EnabledStatistics::None);
+    }
+    Ok(ArrowWriter::try_new(Vec::new(), SCHEMA.clone(), Some(properties.build()))?)
+}
+
+type Lists = ListBuilder<StringBuilder>;
+
+fn lists() -> Lists {
+    ListBuilder::new(StringBuilder::new()).with_field(Field::new("element", DataType::Utf8, true))
+}
+
+fn instants() -> TimestampMillisecondBuilder {
+    TimestampMillisecondBuilder::new().with_timezone("UTC")
+}
+
+struct Columns {
+    rows: usize,
+    bytes: usize,
+    message_id: StringBuilder,
+    source_index: StringBuilder,
+    timestamp: TimestampMillisecondBuilder,
+    sender: StringBuilder,
+    channel: StringBuilder,
+    subject: StringBuilder,
+    alert_count: UInt32Builder,
+    no_alerts: BooleanBuilder,
+    alert_ids: Lists,
+    alert_severities: Lists,
+    alert_categories: Lists,
+    first_opened_at: TimestampMillisecondBuilder,
+    last_closed_at: TimestampMillisecondBuilder,
+    history_count: UInt32Builder,
+    audit_count: UInt32Builder,
+    source: StringBuilder,
+    version: StringBuilder,
+    archived_at: TimestampMillisecondBuilder,
+    run_id: StringBuilder,
+    message: StringBuilder,
+    history: Lists,
+    audit: Lists,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Columns {
+            rows: 0,
+            bytes: 0,
+            message_id: StringBuilder::new(),
+            source_index: StringBuilder::new(),
+            timestamp: instants(),
+            sender: StringBuilder::new(),
+            channel: StringBuilder::new(),
+            subject: StringBuilder::new(),
+            alert_count: UInt32Builder::new(),
+            no_alerts: BooleanBuilder::new(),
+            alert_ids: lists(),
+            alert_severities: lists(),
+            alert_categories: lists(),
+            first_opened_at: instants(),
+            last_closed_at: instants(),
+            history_count: UInt32Builder::new(),
+            audit_count: UInt32Builder::new(),
+            source: StringBuilder::new(),
+            version: StringBuilder::new(),
+            archived_at: instants(),
+            run_id: StringBuilder::new(),
+            message: StringBuilder::new(),
+            history: lists(),
+            audit: lists(),
+        }
+    }
+}
+
+impl Columns {
+    fn push(&mut self, entry: &Entry, record: &Record, origin: &Origin) -> Result<(), ColumnarError> {
+        let not_utf8 = || ColumnarError::NotUtf8 { id: entry.id.clone() };
+        let message = std::str::from_utf8(&record.message).map_err(|_| not_utf8())?;
+        let document = Document::parse(&record.message).ok_or_else(not_utf8)?;
+        let none = Vec::new();
+        let alerts = match document.alerts() {
+            Alerts::List(alerts) => alerts,
+            Alerts::None | Alerts::Scalar => &none,
+        };
+        self.message_id.append_value(&entry.id);
+        self.source_index.append_value(&entry.index);
+        self.timestamp.append_value(entry.at.as_millisecond());
+        self.sender.append_option(document.sender());
+        self.channel.append_option(document.channel());
+        self.subject.append_option(document.subject());
+        self.alert_count.append_value(alerts.len() as u32);
+        self.no_alerts.append_value(entry.outcome.no_alerts);
+        self.alert_ids.append_value(alerts.iter().map(|alert| alert.alert_id.as_deref()));
+        self.alert_severities.append_value(alerts.iter().map(|alert| alert.severity.as_deref()));
+        self.alert_categories.append_value(alerts.iter().map(|alert| alert.category.as_deref()));
+        self.first_opened_at.append_option(alerts.iter().filter_map(|alert| alert.opened_at).min().map(|at| at.as_millisecond()));
+        self.last_closed_at.append_option(alerts.iter().filter_map(|alert| alert.closed_at).max().map(|at| at.as_millisecond()));
+        self.history_count.append_value(record.history.len() as u32);
+        self.audit_count.append_value(record.audit.len() as u32);
+        self.source.append_value(&origin.source);
+        self.version.append_value(&entry.version);
+        self.archived_at.append_value(origin.archived_at.as_millisecond());
+        self.run_id.append_value(&origin.run_id);
+        self.message.append_value(message);
+        for (column, bodies) in [(&mut self.history, &record.history), (&mut self.audit, &record.audit)] {
+            for body in bodies {
+                column.values().append_value(std::str::from_utf8(body).map_err(|_| not_utf8())?);
+                self.bytes += body.len();
+            }
+            column.append(true);
+        }
+        self.rows += 1;
+        self.bytes += message.len();
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<RecordBatch, ColumnarError> {
+        let mut full = std::mem::take(self);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(full.message_id.finish()),
+            Arc::new(full.source_index.finish()),
+            Arc::new(full.timestamp.finish()),
+            Arc::new(full.sender.finish()),
+            Arc::new(full.channel.finish()),
+            Arc::new(full.subject.finish()),
+            Arc::new(full.alert_count.finish()),
+            Arc::new(full.no_alerts.finish()),
+            Arc::new(full.alert_ids.finish()),
+            Arc::new(full.alert_severities.finish()),
+            Arc::new(full.alert_categories.finish()),
+            Arc::new(full.first_opened_at.finish()),
+            Arc::new(full.last_closed_at.finish()),
+            Arc::new(full.history_count.finish()),
+            Arc::new(full.audit_count.finish()),
+            Arc::new(full.source.finish()),
+            Arc::new(full.version.finish()),
+            Arc::new(full.archived_at.finish()),
+            Arc::new(full.run_id.finish()),
+            Arc::new(full.message.finish()),
+            Arc::new(full.history.finish()),
+            Arc::new(full.audit.finish()),
+        ];
+        Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
+    }
+}
+
+/// Identity of a row: (message_id, source_index).
+pub type Identity = (String, String);
+
+/// Splits an object into the rows to keep and the rows of `identities`; `None` when it holds none of those.
+pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<(Bytes, Bytes)>, ColumnarError> {
+    let (mut kept, mut taken) = (arrow_writer()?, arrow_writer()?);
+    let mut any = false;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()? {
+        let batch = batch?;
+        let (ids, indices) = (strings(&batch, "message_id")?, strings(&batch, "source_index")?);
+        let is_taken = |row: &u32| identities.contains(&(ids.value(*row as usize).to_owned(), indices.value(*row as usize).to_owned()));
+        let (away, here): (Vec<u32>, Vec<u32>) = (0..batch.num_rows() as u32).partition(is_taken);
+        any |= !away.is_empty();
+        for (writer, rows) in [(&mut kept, here), (&mut taken, away)] {
+            if !rows.is_empty() {
+                writer.write(&pick(&batch, rows)?)?;
+            }
+        }
+    }
+    if !any {
+        return Ok(None);
+    }
+    Ok(Some((kept.into_inner()?.into(), taken.into_inner()?.into())))
+}
+
+fn pick(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, ColumnarError> {
+    let rows = UInt32Array::from(rows);
+    let columns = batch.columns().iter().map(|column| arrow_select::take::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
+}
+
+fn strings<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringArray, ColumnarError> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref());
+    column.ok_or(ColumnarError::Column(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alerts::{classification::{Rules, classify}, document, instant};
+    use std::collections::HashSet;
+
+    fn entry(id: &str, source: &str) -> Entry {
+        let outcome = classify(&Rules::default(), id, source.as_bytes());
+        let at = instant::parse("2024-07-01").expect("instant");
+        Entry { index: "messages".into(), id: id.into(), at, version: document::version(source.as_bytes()), bytes: source.len() as u64, outcome }
+    }
+
+    fn object(sources: &[(&str, &str)]) -> Bytes {
+        let origin = Origin { source: "opensearch".into(), run_id: "r1".into(), archived_at: instant::parse("2026-01-01").expect("instant") };
+        let mut writer = ObjectWriter::new(origin).expect("writer");
+        for (id, source) in sources {
+            let record = Record { message: source.as_bytes().to_vec(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] };
+            writer.push(&entry(id, source), &record).expect("row");
+        }
+        writer.finish().expect("object")
+    }
+
+    fn messages(object: Bytes) -> Vec<String> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(object).expect("parquet").build().expect("reader");
+        let batches: Vec<_> = reader.map(|batch| batch.expect("batch")).collect();
+        batches.iter().flat_map(|batch| strings(batch, "message").expect("column").iter().map(|text| text.expect("value").to_owned()).collect::<Vec<_>>()).collect()
+    }
+
+    const A: &str = "{\"message_id\":\"a\", \"big\":9007199254740993,\n\"alerts\":[{\"status\":\"closed\",\"severity\":3,\"opened_at\":1719792000000}]}";
+    const B: &str = r#"{"alerts":[],"message_id":"b","float":1.0,"lone":"\ud800"}"#;
+
+    #[test]
+    fn documents_come_back_byte_for_byte() {
+        assert_eq!(messages(object(&[("a", A), ("b", B)])), [A, B]);
+    }
+
+    #[test]
+    fn the_same_rows_make_the_same_bytes() {
+        assert_eq!(object(&[("a", A), ("b", B)]), object(&[("a", A), ("b", B)]));
+    }
+
+    #[test]
+    fn a_row_can_be_taken_out_and_an_emptied_object_still_opens() {
+        let identities = HashSet::from([("a".to_owned(), "messages".to_owned())]);
+        let (kept, taken) = split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
+        assert_eq!((messages(kept.clone()), messages(taken)), (vec![B.to_owned()], vec![A.to_owned()]));
+        assert!(split(kept, &identities).expect("split").is_none());
+        let (empty, _) = split(object(&[("a", A)]), &identities).expect("split").expect("some");
+        assert!(messages(empty).is_empty());
+    }
+}

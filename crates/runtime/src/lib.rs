@@ -1,0 +1,14 @@
+//! What every function needs before its own work begins: configuration, AWS access, errors with stable
+//! names, logs and metrics. No step's logic may enter.
+
+mod aws;
+mod config;
+mod error;
+mod metrics;
+mod serve;
+
+pub use aws::aws_config;
+pub use config::{Config, ConfigMissing};
+pub use error::{Named, describe};
+pub use metrics::step_metrics;
+pub use serve::{Call, serve};

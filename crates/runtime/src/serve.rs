@@ -1,0 +1,68 @@
+use crate::{ConfigMissing, Named, describe};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tracing_subscriber::EnvFilter;
+
+/// One invocation: when it began and when Lambda will end it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub now: SystemTime,
+    pub deadline: Instant,
+    began: Instant,
+}
+
+impl Call {
+    pub fn new(left: Duration) -> Self {
+        let began = Instant::now();
+        Call { now: SystemTime::now(), deadline: began + left, began }
+    }
+
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Time to stop, keep what is done and ask to be called again: a fifth of the time is left, at most a minute of it.
+    pub fn is_ending(&self) -> bool {
+        let margin = (self.deadline - self.began) / 5;
+        self.left() < margin.min(Duration::from_secs(60))
+    }
+
+    pub fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// Runs a function: builds its dependencies once, then answers one event after the other.
+/// Configuration that is missing is the answer to each event, so that the console shows it by name.
+pub async fn serve<D, I, O, E>(
+    name: &'static str,
+    dependencies: Result<D, ConfigMissing>,
+    handle: impl AsyncFn(&D, I, Call) -> Result<O, E>,
+) -> Result<(), lambda_runtime::Error>
+where
+    I: DeserializeOwned,
+    O: Serialize,
+    E: Named,
+{
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).with_current_span(false).init();
+    let (dependencies, handle) = (&dependencies, &handle);
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| async move {
+        let deadline = UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+        let call = Call::new(deadline.duration_since(SystemTime::now()).unwrap_or_default());
+        let dependencies = dependencies.as_ref().map_err(|missing| diagnostic(name, missing))?;
+        let input = serde_json::from_value(event.payload).map_err(|error| Diagnostic {
+            error_type: "InvalidInput".into(),
+            error_message: format!("{name} cannot read its event: {error}"),
+        })?;
+        handle(dependencies, input, call).await.map_err(|error| diagnostic(name, &error))
+    }))
+    .await
+}
+
+fn diagnostic(function: &str, error: &impl Named) -> Diagnostic {
+    let message = describe(error);
+    tracing::error!(function, error = error.name(), message, "failed");
+    Diagnostic { error_type: error.name().into(), error_message: message }
+}

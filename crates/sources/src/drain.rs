@@ -1,0 +1,219 @@
+use crate::{
+    Hit, OpenSearch, SourceError,
+    opensearch::{Answer, KEEP_ALIVE, range},
+    page,
+};
+use alerts::windows::Window;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use tokio::task::JoinHandle;
+
+/// Bytes that a page should have; with the one fetched ahead, two of them are in memory.
+const PAGE_BYTES: u64 = 4 << 20;
+const LARGEST_PAGE: u64 = 2000;
+const FIRST_PAGE: u64 = 100;
+
+/// Where a drain stands: enough to go on in another process while the point in time lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cursor {
+    point_in_time: String,
+    shard_doc: bool,
+    /// Exact number of documents that match the window in this point in time.
+    pub matched: u64,
+    /// Documents handed out so far.
+    pub seen: u64,
+    after: Option<Vec<Value>>,
+    page: u64,
+}
+
+/// Reads a window to its end, in order of time, from one point in time.
+pub struct Drain {
+    source: OpenSearch,
+    window: Window,
+    cursor: Cursor,
+    ahead: Option<JoinHandle<Result<Vec<Document>, SourceError>>>,
+}
+
+/// A hit and the instant that the source sorts it by.
+#[derive(Debug)]
+pub struct Document {
+    pub hit: Hit,
+    /// The earliest of the document's instants.
+    pub at: Timestamp,
+}
+
+impl Drain {
+    /// Opens a point in time over the messages and counts the window's documents in it.
+    pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
+        let shard_doc = source.has_shard_doc().await?;
+        let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
+        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE };
+        let mut drain = Drain::resume(source, window, cursor);
+        drain.cursor.matched = drain.count().await?;
+        Ok(drain)
+    }
+
+    pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
+        Drain { source: source.clone(), window: window.clone(), cursor, ahead: None }
+    }
+
+    /// The position after the last page that was handed out.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The next page, in order of time; empty at the end. The page behind it is fetched meanwhile.
+    pub async fn next_page(&mut self) -> Result<Vec<Document>, SourceError> {
+        let page = match self.ahead.take() {
+            Some(ahead) => ahead.await.map_err(|error| SourceError::Unreadable { doing: "read a page", reason: error.to_string() })??,
+            None => Fetch::of(self).page(self.cursor.page).await?,
+        };
+        let Some(last) = page.last() else { return Ok(page) };
+        self.cursor.after = Some(last.hit.sort.clone());
+        self.cursor.seen += page.len() as u64;
+        let bytes: u64 = page.iter().map(|document| document.hit.source.len() as u64).sum();
+        let average = (bytes / page.len() as u64).max(1);
+        // At most double: one page of small documents says little about the next.
+        self.cursor.page = (PAGE_BYTES / average).clamp(1, LARGEST_PAGE).min(self.cursor.page * 2);
+        let fetch = Fetch::of(self);
+        let size = self.cursor.page;
+        self.ahead = Some(tokio::spawn(async move { fetch.page(size).await }));
+        Ok(page)
+    }
+
+    /// Ends the point in time.
+    pub async fn close(self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.abort();
+        }
+        self.source.close_point_in_time(&self.cursor.point_in_time).await;
+    }
+
+    async fn count(&self) -> Result<u64, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            timed_out: bool,
+            #[serde(rename = "_shards")]
+            shards: page::Shards,
+            hits: Hits,
+        }
+        #[derive(Deserialize)]
+        struct Hits {
+            total: Total,
+        }
+        #[derive(Deserialize)]
+        struct Total {
+            value: u64,
+        }
+        let body = json!({
+            "size": 0, "track_total_hits": true, "query": range(self.window.from, self.window.to),
+            "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
+        });
+        let unreadable = |reason: String| SourceError::Unreadable { doing: "count the window", reason };
+        let Answer::Body(body) = self.source.search("count the window", body, true).await? else {
+            return Err(unreadable("too large".into()));
+        };
+        let reply: Reply = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
+        reply.shards.check(reply.timed_out, None)?;
+        Ok(reply.hits.total.value)
+    }
+}
+
+/// A request for the page behind a position; owns what it needs, so that it can run ahead.
+struct Fetch {
+    source: OpenSearch,
+    window: Window,
+    cursor: Cursor,
+}
+
+impl Fetch {
+    fn of(drain: &Drain) -> Self {
+        Fetch { source: drain.source.clone(), window: drain.window.clone(), cursor: drain.cursor.clone() }
+    }
+
+    async fn page(&self, size: u64) -> Result<Vec<Document>, SourceError> {
+        let mut size = size.max(1);
+        loop {
+            match self.ask(size, &self.cursor.after, true).await? {
+                Answer::TooLarge(_) => size = (size / 4).max(1),
+                Answer::Body(body) => {
+                    return match page::parse(&body)? {
+                        Some(hits) => hits.into_iter().map(document).collect(),
+                        None => self.isolate(size).await,
+                    };
+                }
+            }
+        }
+    }
+
+    /// A document of this page is no JSON: the same page without bodies names all of them,
+    /// and halves of it are asked for until the guilty ones stand alone.
+    async fn isolate(&self, size: u64) -> Result<Vec<Document>, SourceError> {
+        let unreadable = || SourceError::Unreadable { doing: "read a page without documents", reason: "it is no JSON".into() };
+        let Answer::Body(body) = self.ask(size, &self.cursor.after, false).await? else { return Err(unreadable()) };
+        let names = page::parse(&body)?.ok_or_else(unreadable)?;
+        let mut documents = Vec::with_capacity(names.len());
+        let mut stretches = VecDeque::from([(0, names.len())]);
+        while let Some((start, end)) = stretches.pop_front() {
+            if start == end {
+                continue;
+            }
+            let after = if start == 0 { self.cursor.after.clone() } else { Some(names[start - 1].sort.clone()) };
+            let hits = match self.ask((end - start) as u64, &after, true).await? {
+                Answer::Body(body) => page::parse(&body)?,
+                Answer::TooLarge(_) => None,
+            };
+            match hits {
+                Some(hits) => {
+                    for hit in hits {
+                        documents.push(document(hit)?);
+                    }
+                }
+                None if end - start == 1 => documents.push(self.unreadable(names[start].clone()).await?),
+                None => {
+                    let middle = start + (end - start) / 2;
+                    stretches.push_front((middle, end));
+                    stretches.push_front((start, middle));
+                }
+            }
+        }
+        Ok(documents)
+    }
+
+    async fn unreadable(&self, mut hit: Hit) -> Result<Document, SourceError> {
+        let source = self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref()).await?;
+        // Deleted since the point in time: its bytes cannot be had any more, its name is kept.
+        hit.source = source.unwrap_or_else(Bytes::new);
+        document(hit)
+    }
+
+    async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
+        let (point_in_time, window) = (&self.cursor.point_in_time, &self.window);
+        // Without `_index` documents behind an alias are lost: the other values repeat across indices.
+        let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
+        let mut body = json!({
+            "size": size, "track_total_hits": false, "_source": source, "query": range(window.from, window.to),
+            "pit": {"id": point_in_time, "keep_alive": KEEP_ALIVE},
+            "sort": [{"timestamp": "asc"}, {tiebreaker: "asc"}, {"_index": "asc"}],
+        });
+        if source {
+            // No `_source` at all: even `true` is left to the default, because a filter would rewrite the bytes.
+            if let Some(body) = body.as_object_mut() {
+                body.remove("_source");
+            }
+        }
+        if let Some(after) = after {
+            body["search_after"] = json!(after);
+        }
+        self.source.search("read a page", body, size == 1).await
+    }
+}
+
+fn document(hit: Hit) -> Result<Document, SourceError> {
+    let at = hit.sort.first().and_then(Value::as_i64).and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    let at = at.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    Ok(Document { hit, at })
+}

@@ -1,0 +1,44 @@
+use runtime::Named;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("OpenSearch at {url} cannot be reached to {doing}")]
+    Unreachable { url: String, doing: &'static str, source: ::opensearch::Error },
+    #[error("OpenSearch cannot {doing} now (status {status}): {reason}")]
+    Unavailable { doing: &'static str, status: u16, reason: String },
+    #[error("OpenSearch refuses to {doing} (status {status}): {reason}")]
+    Rejected { doing: &'static str, status: u16, reason: String },
+    #[error("index or alias `{index}` does not exist in OpenSearch")]
+    IndexMissing { index: String },
+    #[error("index `{index}`: field `{field}` {problem}")]
+    Mapping { index: String, field: &'static str, problem: String },
+    #[error("the point in time of the window expired; a new attempt starts over")]
+    PointInTimeExpired,
+    #[error("OpenSearch answered only a part of a page: {what}")]
+    PageIncomplete { what: String },
+    #[error("OpenSearch's answer to {doing} is not readable: {reason}")]
+    Unreadable { doing: &'static str, reason: String },
+    #[error("OPENSEARCH_URL `{url}` is no URL: {reason}")]
+    Url { url: String, reason: String },
+}
+
+impl Named for SourceError {
+    fn name(&self) -> &'static str {
+        match self {
+            SourceError::Unreachable { .. } | SourceError::Unavailable { .. } => "SourceUnavailable",
+            SourceError::Rejected { .. } | SourceError::Unreadable { .. } => "SourceRejected",
+            SourceError::IndexMissing { .. } => "SourceIndexMissing",
+            SourceError::Mapping { .. } => "MappingUnsupported",
+            SourceError::PointInTimeExpired => "PointInTimeExpired",
+            SourceError::PageIncomplete { .. } => "PageIncomplete",
+            SourceError::Url { .. } => "ConfigMissing",
+        }
+    }
+}
+
+impl SourceError {
+    /// Worth another try at once: the node may answer in a moment.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, SourceError::Unreachable { .. } | SourceError::Unavailable { .. } | SourceError::PageIncomplete { .. })
+    }
+}

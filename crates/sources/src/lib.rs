@@ -1,0 +1,13 @@
+//! Where messages come from. Bytes are handed on as they arrived; nothing in here judges a message.
+
+mod drain;
+mod error;
+mod opensearch;
+mod page;
+mod related;
+
+pub use drain::{Cursor, Document, Drain};
+pub use error::SourceError;
+pub use opensearch::{Auth, Indices, OpenSearch};
+pub use page::Hit;
+pub use related::{Found, Related};

@@ -1,0 +1,310 @@
+use crate::SourceError;
+use ::opensearch::{
+    OpenSearch as Client,
+    auth::Credentials,
+    http::{
+        Method, Url,
+        headers::HeaderMap,
+        transport::{SingleNodeConnectionPool, TransportBuilder},
+    },
+};
+use alerts::windows::{Bucket, Interval};
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{collections::HashMap, str::FromStr, time::Duration};
+
+/// How long a point in time outlives the last request: longer than one Lambda, so that its successor finds it.
+pub(crate) const KEEP_ALIVE: &str = "20m";
+
+/// A page's answer above this is dropped and asked for again with fewer documents.
+const LARGEST_ANSWER: u64 = 24 << 20;
+
+/// How requests are signed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Auth {
+    None,
+    /// AWS Signature Version 4 with the function's own role.
+    Iam,
+}
+
+impl FromStr for Auth {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "none" => Ok(Auth::None),
+            "iam" => Ok(Auth::Iam),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Names of indices or aliases.
+#[derive(Clone, Debug)]
+pub struct Indices {
+    pub messages: String,
+    pub history: String,
+    pub audit: String,
+}
+
+impl Indices {
+    /// From `ALERT_ARCHIVE_{MESSAGES,HISTORY,AUDIT}_INDEX`.
+    pub fn from_env(config: &mut runtime::Config) -> Self {
+        let mut name = |variable: &str, default: &str| config.optional(variable).unwrap_or_else(|| default.to_owned());
+        Indices {
+            messages: name("ALERT_ARCHIVE_MESSAGES_INDEX", "messages"),
+            history: name("ALERT_ARCHIVE_HISTORY_INDEX", "history"),
+            audit: name("ALERT_ARCHIVE_AUDIT_INDEX", "audit"),
+        }
+    }
+}
+
+/// Messages, history and audit in OpenSearch 2.4 or later.
+#[derive(Clone)]
+pub struct OpenSearch {
+    client: Client,
+    url: String,
+    pub indices: Indices,
+}
+
+/// An answer whose body has not been looked at.
+pub(crate) enum Answer {
+    Body(Bytes),
+    /// More bytes than a function may hold; the size that was announced.
+    TooLarge(u64),
+}
+
+impl OpenSearch {
+    pub fn connect(url: &str, auth: Auth, aws: &aws_config::SdkConfig, indices: Indices) -> Result<Self, SourceError> {
+        let fault = |reason: String| SourceError::Url { url: url.to_owned(), reason };
+        let parsed = Url::parse(url).map_err(|error| fault(error.to_string()))?;
+        // No proxy: a proxy of the environment would see every message. No gzip: it costs more than it saves.
+        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(parsed)).disable_proxy().timeout(Duration::from_secs(120));
+        if auth == Auth::Iam {
+            let provider = aws.credentials_provider().ok_or_else(|| fault("no AWS credentials to sign with".into()))?;
+            let region = aws.region().ok_or_else(|| fault("no AWS region to sign for".into()))?.clone();
+            transport = transport.auth(Credentials::AwsSigV4(provider, region)).service_name("es");
+        }
+        let transport = transport.build().map_err(|error| fault(error.to_string()))?;
+        Ok(OpenSearch { client: Client::new(transport), url: url.to_owned(), indices })
+    }
+
+    /// Fails unless `index` has what the product needs; answers the field that holds `message_id` as a keyword.
+    pub async fn check_mapping(&self, index: &str) -> Result<String, SourceError> {
+        #[derive(Deserialize)]
+        struct Capabilities {
+            fields: HashMap<String, HashMap<String, Value>>,
+        }
+        let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false");
+        let caps: Capabilities = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
+        let types = |field: &str| -> Vec<String> { caps.fields.get(field).map(|types| types.keys().cloned().collect()).unwrap_or_default() };
+        let fault = |field, problem| SourceError::Mapping { index: index.to_owned(), field, problem };
+        match types("timestamp").as_slice() {
+            [only] if only == "date" => {}
+            [] => return Err(fault("timestamp", "is not mapped; it must be a date".into())),
+            other => return Err(fault("timestamp", format!("is mapped as {}; it must be a date everywhere", other.join(" and ")))),
+        }
+        for field in ["message_id", "message_id.keyword"] {
+            if types(field) == ["keyword"] {
+                return Ok(field.to_owned());
+            }
+        }
+        let found = types("message_id").join(" and ");
+        let found = if found.is_empty() { "nothing".to_owned() } else { found };
+        Err(fault("message_id", format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword")))
+    }
+
+    /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
+    pub async fn histogram(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            timed_out: bool,
+            #[serde(rename = "_shards")]
+            shards: crate::page::Shards,
+            aggregations: Aggregations,
+        }
+        #[derive(Deserialize)]
+        struct Aggregations {
+            stretches: Stretches,
+        }
+        #[derive(Deserialize)]
+        struct Stretches {
+            buckets: Vec<Stretch>,
+        }
+        #[derive(Deserialize)]
+        struct Stretch {
+            key: i64,
+            doc_count: u64,
+        }
+        let length = interval.length();
+        let body = json!({
+            "size": 0,
+            "track_total_hits": false,
+            "query": range(from, to),
+            "aggs": {"stretches": {"date_histogram": {
+                "field": "timestamp", "fixed_interval": format!("{}ms", length.as_millis()), "min_doc_count": 1, "time_zone": "UTC",
+            }}},
+        });
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
+        let reply: Reply = self.json("count documents", Method::Post, &path, body, &self.indices.messages).await?;
+        reply.shards.check(reply.timed_out, None)?;
+        let at = |millis: i64| {
+            Timestamp::from_millisecond(millis).map_err(|error| SourceError::Unreadable { doing: "count documents", reason: error.to_string() })
+        };
+        let mut buckets = Vec::with_capacity(reply.aggregations.stretches.buckets.len());
+        for stretch in reply.aggregations.stretches.buckets {
+            let bucket = Bucket { from: at(stretch.key)?, to: at(stretch.key + length.as_millis() as i64)?, count: stretch.doc_count };
+            // A document with a list of timestamps is also counted outside the range.
+            buckets.extend(alerts::windows::clip(bucket, from, to));
+        }
+        Ok(buckets)
+    }
+
+    /// Messages without a usable timestamp: no window holds them.
+    pub async fn undated(&self) -> Result<u64, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            count: u64,
+        }
+        let body = json!({"query": {"bool": {"must_not": {"exists": {"field": "timestamp"}}}}});
+        let path = format!("/{}/_count", self.indices.messages);
+        Ok(self.json::<Reply>("count undated documents", Method::Post, &path, body, &self.indices.messages).await?.count)
+    }
+
+    /// A point in time over an index or alias, all shards or none.
+    pub(crate) async fn open_point_in_time(&self, index: &str) -> Result<String, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            pit_id: String,
+        }
+        let path = format!("/{index}/_search/point_in_time?keep_alive={KEEP_ALIVE}&allow_partial_pit_creation=false");
+        Ok(self.json::<Reply>("open a point in time", Method::Post, &path, Value::Null, index).await?.pit_id)
+    }
+
+    /// Best effort: an unclosed point in time ends by itself.
+    pub(crate) async fn close_point_in_time(&self, id: &str) {
+        let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": [id]}), "").await;
+        if let Err(error) = closed {
+            tracing::warn!(error = runtime::describe(&error), "the point in time stays open until it expires");
+        }
+    }
+
+    /// The stored bytes of one document, also when they are no JSON. `None` when it is gone.
+    pub(crate) async fn source_of(&self, index: &str, id: &str, routing: Option<&str>) -> Result<Option<Bytes>, SourceError> {
+        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let routing = routing.map(|routing| format!("?routing={}", encoded(routing))).unwrap_or_default();
+        let path = format!("/{}/_source/{}{routing}", encoded(index), encoded(id));
+        match self.send("read a document", Method::Get, &path, Value::Null, index, u64::MAX).await {
+            Ok(Answer::Body(body)) => Ok(Some(body)),
+            Ok(Answer::TooLarge(_)) | Err(SourceError::Rejected { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The version before 3.3 knows no `_shard_doc` that is unique in a point in time.
+    pub(crate) async fn has_shard_doc(&self) -> Result<bool, SourceError> {
+        #[derive(Deserialize)]
+        struct Root {
+            version: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            number: String,
+        }
+        let root: Root = self.json("read its version", Method::Get, "/", Value::Null, "").await?;
+        let mut parts = root.version.number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (3, 3))
+    }
+
+    /// One page of a search; tried again while the node is merely busy.
+    pub(crate) async fn search(&self, doing: &'static str, body: Value, single: bool) -> Result<Answer, SourceError> {
+        let limit = if single { u64::MAX } else { LARGEST_ANSWER };
+        self.send(doing, Method::Post, "/_search?allow_partial_search_results=false", body, "", limit).await
+    }
+
+    pub(crate) async fn json<T: for<'de> Deserialize<'de>>(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Value,
+        index: &str,
+    ) -> Result<T, SourceError> {
+        let unreadable = |reason: String| SourceError::Unreadable { doing, reason };
+        match self.send(doing, method, path, body, index, u64::MAX).await? {
+            Answer::Body(body) => serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string())),
+            Answer::TooLarge(bytes) => Err(unreadable(format!("{bytes} bytes"))),
+        }
+    }
+
+    async fn send(&self, doing: &'static str, method: Method, path: &str, body: Value, index: &str, limit: u64) -> Result<Answer, SourceError> {
+        let attempt = || self.send_once(doing, method, path, &body, index, limit);
+        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
+        attempt.retry(backoff.with_jitter()).when(SourceError::is_passing).await
+    }
+
+    async fn send_once(&self, doing: &'static str, method: Method, path: &str, body: &Value, index: &str, limit: u64) -> Result<Answer, SourceError> {
+        let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), doing, source };
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", ::opensearch::http::headers::HeaderValue::from_static("application/json"));
+        let body = (!body.is_null()).then(|| body.to_string());
+        let answer = self.client.send(method, path, headers, None::<&()>, body, None).await.map_err(unreachable)?;
+        let status = answer.status_code().as_u16();
+        if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > limit) {
+            return Ok(Answer::TooLarge(length));
+        }
+        let body = answer.bytes().await.map_err(unreachable)?;
+        if (200..300).contains(&status) {
+            return Ok(Answer::Body(body));
+        }
+        Err(refusal(doing, status, &body, index))
+    }
+}
+
+/// All documents whose timestamp lies in `[from, to)`.
+pub(crate) fn range(from: Timestamp, to: Timestamp) -> Value {
+    json!({"range": {"timestamp": {"gte": from.as_millisecond(), "lt": to.as_millisecond(), "format": "epoch_millis"}}})
+}
+
+/// Reads an error answer. Only its type and reason are kept: a reason may not carry a message's body into a log.
+fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str) -> SourceError {
+    let reply: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &reply["error"];
+    let kinds = [&error["type"], &error["root_cause"][0]["type"], &error["caused_by"]["type"]];
+    let is = |kind: &str| kinds.iter().any(|found| found.as_str() == Some(kind));
+    let reason = error["root_cause"][0]["reason"].as_str().or(error["reason"].as_str()).unwrap_or("no reason given");
+    let reason: String = reason.chars().take(300).collect();
+    if is("index_not_found_exception") {
+        let index = error["index"].as_str().or(error["root_cause"][0]["index"].as_str()).unwrap_or(index).to_owned();
+        return SourceError::IndexMissing { index };
+    }
+    if is("search_context_missing_exception") || String::from_utf8_lossy(body).contains("search_context_missing_exception") {
+        return SourceError::PointInTimeExpired;
+    }
+    match status {
+        429 | 500.. => SourceError::Unavailable { doing, status, reason },
+        _ => SourceError::Rejected { doing, status, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::Named;
+
+    #[test]
+    fn refusals_get_the_names_that_operators_know() {
+        for (status, body, name) in [
+            (404, r#"{"error":{"type":"index_not_found_exception","index":"nope"},"status":404}"#, "SourceIndexMissing"),
+            (404, r#"{"error":{"type":"search_phase_execution_exception","root_cause":[{"type":"search_context_missing_exception"}]}}"#, "PointInTimeExpired"),
+            (429, r#"{"error":{"type":"circuit_breaking_exception"}}"#, "SourceUnavailable"),
+            (503, "<html>", "SourceUnavailable"),
+            (400, r#"{"error":{"type":"parsing_exception","reason":"x"}}"#, "SourceRejected"),
+            (403, "", "SourceRejected"),
+        ] {
+            assert_eq!(refusal("search", status, body.as_bytes(), "messages").name(), name, "{body}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use crate::SourceError;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+/// A document as the source holds it.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    pub index: String,
+    pub id: String,
+    pub routing: Option<String>,
+    /// Values of the sort fields: the position from which the next page goes on.
+    pub sort: Vec<Value>,
+    /// Values of `docvalue_fields`, by field.
+    pub fields: Value,
+    /// The document's bytes; empty when they were not asked for.
+    pub source: Bytes,
+}
+
+/// A search answer as it is spelled, borrowed from its bytes.
+#[derive(Deserialize)]
+struct RawPage<'a> {
+    timed_out: bool,
+    #[serde(default)]
+    terminated_early: Option<bool>,
+    #[serde(rename = "_shards")]
+    shards: Shards,
+    #[serde(borrow)]
+    hits: RawHits<'a>,
+}
+
+#[derive(Deserialize)]
+struct RawHits<'a> {
+    #[serde(borrow)]
+    hits: Vec<RawHit<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawHit<'a> {
+    #[serde(rename = "_index")]
+    index: String,
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(rename = "_routing")]
+    routing: Option<String>,
+    #[serde(rename = "_source", borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(default)]
+    fields: Value,
+    #[serde(default)]
+    sort: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Shards {
+    total: u32,
+    failed: u32,
+}
+
+impl Shards {
+    /// A page that lacks a shard's documents, or ended early, is no page.
+    pub(crate) fn check(&self, timed_out: bool, terminated_early: Option<bool>) -> Result<(), SourceError> {
+        let what = if self.failed > 0 {
+            format!("{} of {} shards failed", self.failed, self.total)
+        } else if timed_out {
+            "the search timed out".to_owned()
+        } else if terminated_early == Some(true) {
+            "the search was terminated early".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(SourceError::PageIncomplete { what })
+    }
+}
+
+/// Reads a page. `Ok(None)`: its bytes are no JSON, so that one of its documents must be to blame.
+pub(crate) fn parse(body: &Bytes) -> Result<Option<Vec<Hit>>, SourceError> {
+    let Some(text) = std::str::from_utf8(body).ok() else { return Ok(None) };
+    let Ok(page) = serde_json::from_str::<RawPage>(text) else { return Ok(None) };
+    page.shards.check(page.timed_out, page.terminated_early)?;
+    let hits = page.hits.hits.into_iter().map(|hit| Hit {
+        index: hit.index,
+        id: hit.id,
+        routing: hit.routing,
+        sort: hit.sort,
+        fields: hit.fields,
+        source: hit.source.map(|source| body.slice_ref(source.get().as_bytes())).unwrap_or_default(),
+    });
+    Ok(Some(hits.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(extra: &str, source: &str) -> Bytes {
+        let hit = format!(r#"{{"_index":"m","_id":"1","_source":{source},"sort":[1,2,"m"]}}"#);
+        Bytes::from(format!(r#"{{"took":1,{extra},"hits":{{"hits":[{hit}]}}}}"#))
+    }
+
+    const WHOLE: &str = r#""timed_out":false,"_shards":{"total":2,"failed":0}"#;
+
+    #[test]
+    fn the_bytes_of_a_document_are_those_of_the_page() {
+        let source = "{ \"b\" : 1.0,\n \"a\":9007199254740993, \"c\":\"\\ud800\\u0041\" }";
+        let hits = parse(&page(WHOLE, source)).expect("page").expect("json");
+        assert_eq!(hits[0].source, source.as_bytes());
+    }
+
+    #[test]
+    fn partial_pages_are_refused_and_unreadable_ones_are_told_apart() {
+        for extra in [
+            r#""timed_out":true,"_shards":{"total":2,"failed":0}"#,
+            r#""timed_out":false,"_shards":{"total":2,"failed":1}"#,
+            r#""timed_out":false,"terminated_early":true,"_shards":{"total":2,"failed":0}"#,
+        ] {
+            assert!(matches!(parse(&page(extra, "{}")), Err(SourceError::PageIncomplete { .. })), "{extra}");
+        }
+        assert!(parse(&page(WHOLE, "{/* note */}")).expect("no error").is_none());
+        assert!(parse(&Bytes::from_static(b"{\"\xc0\x80\":1}")).expect("no error").is_none());
+    }
+}

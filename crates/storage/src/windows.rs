@@ -1,0 +1,57 @@
+use crate::{LedgerError, Table};
+use alerts::{
+    steps::WindowTask,
+    window_state::{Refused, WindowRecord},
+};
+use runtime::{Named, describe};
+
+/// The rows of `windows`, changed by the rules of [`alerts::window_state`].
+pub type Windows = Table<WindowRecord>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WindowError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl Named for WindowError {
+    fn name(&self) -> &'static str {
+        match self {
+            WindowError::Ledger(error) => error.name(),
+            WindowError::Refused(Refused::Busy { .. }) => "WindowBusy",
+            WindowError::Refused(Refused::Unknown { .. }) => "PlanMissing",
+            WindowError::Refused(_) => "WindowSuperseded",
+        }
+    }
+}
+
+impl Windows {
+    /// Changes the record of a window that the plan wrote.
+    pub async fn change(
+        &self,
+        run_id: &str,
+        window_id: &str,
+        mut decide: impl FnMut(&WindowRecord) -> Result<WindowRecord, Refused>,
+    ) -> Result<WindowRecord, WindowError> {
+        let unknown = || Refused::Unknown { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
+        let changed = self.update(run_id, Some(window_id), |record| {
+            let record = record.ok_or_else(unknown)?;
+            let next = decide(record)?;
+            Ok::<_, WindowError>((next != *record).then_some(next))
+        });
+        Ok(changed.await?.ok_or_else(unknown)?)
+    }
+
+    /// Notes on the window why its attempt ended. Best effort: the error itself is what the caller returns.
+    pub async fn note_failure(&self, task: &WindowTask, error: &impl Named, now: jiff::Timestamp) {
+        let message: String = describe(error).chars().take(2000).collect();
+        let noted = self.change(&task.run_id, &task.window.window_id, |record| {
+            record.fail(task.attempt.unwrap_or(record.attempt), error.name(), message.clone(), now)
+        });
+        if let Err(failed) = noted.await {
+            tracing::warn!(window = task.window.window_id, error = describe(&failed), "the failure could not be noted on the window");
+        }
+    }
+}
