@@ -1,0 +1,211 @@
+"""The local cloud: AWS (ministack), OpenSearch and a mail sink, as plain processes on loopback.
+
+Usage: python3 local/cloud.py up | down | status | env | tools
+"""
+
+import argparse
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import servers
+import tools
+from settings import (
+    ADMINISTRATOR, AWS, CACHE, LOCAL, MAIL, OPENSEARCH, PARTS, REGION, SMTP, STATE, CloudError, Endpoint, endpoints,
+    remember,
+)
+
+
+@contextmanager
+def one_at_a_time():
+    """Two `up` in parallel: the second waits and then finds everything running. The lock is the folder of this file,
+    so that it leaves nothing behind."""
+    folder = os.open(LOCAL, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+# --- The three servers -------------------------------------------------------------------------------------------------
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Nothing of the caller's: stray AWS_* or proxy variables would change how the servers behave."""
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(home), "TMPDIR": str(home / "tmp"), "LANG": "C.UTF-8"}
+
+
+def ministack(port: int, smtp_port: int) -> servers.Server:
+    home = STATE / "ministack"
+    python = tools.python_packages("requirements.txt") / "bin/python"
+    environment = clean_environment(home) | {
+        "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        # Every call is checked against IAM, so that a missing permission fails here as it would on AWS.
+        "AUTH": "true",
+        "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
+        "S3_PERSIST": "1", "S3_DATA_DIR": str(home / "s3"), "STATE_DIR": str(home / "state"),
+        "SMTP_HOST": f"127.0.0.1:{smtp_port}",
+        # Retries wait a tenth of their time: six attempts take 12 s, not two minutes.
+        "SFN_WAIT_SCALE": os.environ.get("ALERT_ARCHIVE_WAIT_SCALE", "0.1"),
+        "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return servers.Server(
+        AWS, port, [str(python), str(LOCAL / "ministack_redrive.py")], environment,
+        servers.answers_http("/_ministack/health"), 60, [home / "tmp", home / "s3", home / "state"])
+
+
+def opensearch(port: int) -> servers.Server:
+    home = STATE / "opensearch"
+    command = [
+        str(tools.java()), "-Xms1g", "-Xmx1g", "--enable-native-access=ALL-UNNAMED", f"-Djava.io.tmpdir={home / 'tmp'}",
+        "-cp", f"{tools.opensearch_jars()}/*", "org.codelibs.opensearch.runner.OpenSearchRunner",
+        # The runner takes the first free port after this one; that it is free was checked.
+        "-basePath", str(home), "-numOfNode", "1", "-baseHttpPort", str(port - 1), "-clusterName", f"alert-archive-{port}",
+    ]
+    configuration = home / "node_1/config"
+    if not configuration.exists():
+        configuration.mkdir(parents=True)
+        (configuration / "opensearch.yml").write_text(
+            "network.host: 127.0.0.1\n"
+            # A node of one machine that nearly fills its disk must not turn read-only.
+            "cluster.routing.allocation.disk.threshold_enabled: false\n")
+    return servers.Server(
+        OPENSEARCH, port, command, clean_environment(home),
+        servers.answers_http("/_cluster/health?wait_for_status=yellow&timeout=1s"), 120, [home / "tmp"])
+
+
+def mail_sink(port: int) -> servers.Server:
+    command = [sys.executable, str(LOCAL / "smtp_sink.py"), "--folder", str(MAIL), "--port", str(port)]
+    return servers.Server(SMTP, port, command, clean_environment(STATE), servers.answers_greeting(b"220 "), 15, [MAIL])
+
+
+# --- Commands ----------------------------------------------------------------------------------------------------------
+
+
+def up() -> None:
+    with one_at_a_time():
+        chosen = endpoints()
+        makers = {
+            AWS.name: lambda: ministack(chosen[AWS.name].port, chosen[SMTP.name].port),
+            OPENSEARCH.name: lambda: opensearch(chosen[OPENSEARCH.name].port),
+            SMTP.name: lambda: mail_sink(chosen[SMTP.name].port),
+        }
+        STATE.mkdir(parents=True, exist_ok=True)
+        remember(chosen)
+        with ThreadPoolExecutor() as pool:
+            started = [pool.submit(_bring_up, chosen[name], make) for name, make in makers.items()]
+        problems = [str(job.exception()) for job in started if job.exception()]
+        if problems:
+            raise CloudError("\n".join(problems))
+        _link_commands()
+
+
+def _bring_up(endpoint: Endpoint, make) -> None:
+    if not endpoint.ours:
+        print(f"{endpoint.part.name}: {endpoint.url} is given by {endpoint.part.url_variable}, nothing started", flush=True)
+        return
+    begun = time.monotonic()
+    fresh = servers.start(make())
+    took = f"started in {time.monotonic() - begun:.1f} s" if fresh else "runs already"
+    print(f"{endpoint.part.name}: {endpoint.url} {took}", flush=True)
+
+
+def _link_commands() -> None:
+    """.local/bin goes on PATH through `make env`: our command line, and `aws` where the machine has none."""
+    from settings import TARGET
+    links = {"alert-archive": TARGET / "debug/alert-archive"}
+    if not shutil.which("aws"):
+        links["aws"] = tools.aws_command()
+    folder = STATE / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, target in links.items():
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def down() -> None:
+    with one_at_a_time():
+        external = [e for e in endpoints().values() if not e.ours]
+        for part in PARTS:
+            if servers.stop(part):
+                print(f"{part.name}: stopped")
+        if any(e.part is AWS for e in external):
+            # Terraform's state is the only trace of what was made at an endpoint that is not ours.
+            kept = STATE / "terraform"
+            print(f"What was deployed at the given AWS endpoint stays; its Terraform state is in {kept}")
+            for entry in STATE.iterdir():
+                if entry != kept:
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        elif STATE.exists():
+            shutil.rmtree(STATE)
+            print(f"{STATE}: wiped (downloads stay in {CACHE})")
+
+
+def status() -> None:
+    for endpoint in endpoints().values():
+        ours = servers.running(endpoint.part)
+        if not endpoint.ours:
+            state = "given, not ours"
+        elif ours:
+            state = f"runs as process {ours['pid']}"
+        else:
+            state = "stopped"
+        print(f"{endpoint.part.name:<10} {endpoint.url:<28} {state}")
+
+
+def env() -> None:
+    for line in exports():
+        print(line)
+
+
+def exports() -> list[str]:
+    """Shell lines that point any AWS tool, and our own, at this cloud."""
+    import deploy
+    chosen = endpoints()
+    values: dict[str, str] = {}
+    if chosen[AWS.name].ours:
+        values |= ADMINISTRATOR
+        values |= {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+    values["AWS_ENDPOINT_URL"] = chosen[AWS.name].url
+    values["OPENSEARCH_URL"] = chosen[OPENSEARCH.name].url
+    # So that a `make up` in the same shell, after a `make down`, takes the same ports again.
+    values |= {e.part.port_variable: str(e.port) for e in chosen.values() if e.ours and e.port != e.part.default_port}
+    values |= deploy.variables()
+    here = str(STATE / "bin")
+    values["PATH"] = os.pathsep.join([here] + [p for p in os.environ.get("PATH", "").split(os.pathsep) if p != here])
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    # Left-overs of another account would win over the pair above.
+    lines += [f"unset {name}" for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN") if chosen[AWS.name].ours and name in os.environ]
+    return lines
+
+
+def check_tools() -> None:
+    for name, found in tools.provide_all().items():
+        print(f"{name:<18} {found}")
+
+
+COMMANDS = {"up": up, "down": down, "status": status, "env": env, "tools": check_tools}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=COMMANDS)
+    arguments = parser.parse_args()
+    try:
+        COMMANDS[arguments.command]()
+    except CloudError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Where the local cloud keeps its things and which ports it takes. Reads the environment, starts nothing."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = ROOT / "local"
+STATE = Path(os.environ.get("ALERT_ARCHIVE_STATE_DIR") or ROOT / ".local").resolve()
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alert-archive"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+LOGS = STATE / "logs"
+MAIL = STATE / "mail"
+ENDPOINTS_FILE = STATE / "endpoints.json"
+OUTPUTS_FILE = STATE / "outputs.json"
+
+REGION = "us-east-1"
+# ministack takes this pair for the account's administrator; every other key is checked against IAM.
+ADMINISTRATOR = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+class CloudError(Exception):
+    """Something the reader can act on; its text is all that is printed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the three servers: how it is called, where it listens, and what replaces it."""
+
+    name: str
+    port_variable: str
+    default_port: int
+    url_variable: str | None
+    scheme: str = "http"
+
+
+AWS = Part("aws", "ALERT_ARCHIVE_AWS_PORT", 4566, "AWS_ENDPOINT_URL")
+OPENSEARCH = Part("opensearch", "ALERT_ARCHIVE_OPENSEARCH_PORT", 9201, "OPENSEARCH_URL")
+SMTP = Part("smtp", "ALERT_ARCHIVE_SMTP_PORT", 2525, None, scheme="smtp")
+PARTS = (AWS, OPENSEARCH, SMTP)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a part is reached; `ours` tells whether we start and stop it."""
+
+    part: Part
+    url: str
+    port: int
+    ours: bool
+
+
+def endpoints() -> dict[str, Endpoint]:
+    """The remembered choice of `up`, else what the environment says, else the defaults."""
+    remembered = remembered_ports()
+    return {part.name: _endpoint(part, remembered) for part in PARTS}
+
+
+def _endpoint(part: Part, remembered: dict[str, dict]) -> Endpoint:
+    known = remembered.get(part.name)
+    port = _port(part, known)
+    own_url = f"{part.scheme}://127.0.0.1:{port}"
+    given = (os.environ.get(part.url_variable) or "").rstrip("/") if part.url_variable else ""
+    if not given and known and not known["ours"]:
+        return Endpoint(part, known["url"], known["port"], ours=False)
+    # `eval "$(make -s env)"` sets these variables to our own addresses: that does not make the part someone else's.
+    if given and given not in (own_url, own_url.replace("127.0.0.1", "localhost")):
+        return Endpoint(part, given, 0, ours=False)
+    return Endpoint(part, own_url, port, ours=True)
+
+
+def _port(part: Part, known: dict | None) -> int:
+    text = os.environ.get(part.port_variable)
+    if not text:
+        return known["port"] if known and known["ours"] else part.default_port
+    try:
+        port = int(text)
+    except ValueError:
+        port = 0
+    if not 1024 <= port <= 65535:
+        raise CloudError(f"{part.port_variable}={text} is no port: give a number from 1024 to 65535")
+    # The runner looks for a free port no further than 9299.
+    if part is OPENSEARCH and not 9201 <= port <= 9299:
+        raise CloudError(f"{part.port_variable}={port}: the OpenSearch runner accepts 9201 to 9299 only")
+    return port
+
+
+def remembered_ports() -> dict[str, dict]:
+    try:
+        return json.loads(ENDPOINTS_FILE.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def remember(chosen: dict[str, Endpoint]) -> None:
+    data = {name: {"url": e.url, "port": e.port, "ours": e.ours} for name, e in chosen.items()}
+    write_atomically(ENDPOINTS_FILE, json.dumps(data, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)

