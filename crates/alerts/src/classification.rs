@@ -40,6 +40,12 @@ impl Rules {
         Rules { open: open.into_iter().map(normal).collect(), closed: closed.into_iter().map(normal).collect() }
     }
 
+    /// The same rules with the lists that are configured, each as a whole.
+    pub fn with(self, open: Option<Vec<String>>, closed: Option<Vec<String>>) -> Self {
+        let normal = |statuses: Vec<String>| statuses.iter().map(|status| status.trim().to_lowercase()).collect();
+        Rules { open: open.map_or(self.open, normal), closed: closed.map_or(self.closed, normal) }
+    }
+
     fn kind(&self, status: Option<&str>) -> Kind {
         let Some(status) = status.map(|status| status.trim().to_lowercase()) else { return Kind::Unrecognised };
         if self.open.contains(&status) {
@@ -75,6 +81,8 @@ pub struct Outcome {
 pub enum Reason {
     /// The stored bytes are no JSON object that can be read without guessing.
     UnreadableDocument,
+    /// The message is fine, but a document of its history or audit is no JSON.
+    UnreadableHistory,
     UnrecognisedStatus,
     AlertsNotAList,
     MessageIdAbsent,
@@ -86,6 +94,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::UnreadableDocument => "unreadable_document",
+            Reason::UnreadableHistory => "unreadable_history",
             Reason::UnrecognisedStatus => "unrecognised_status",
             Reason::AlertsNotAList => "alerts_not_a_list",
             Reason::MessageIdAbsent => "message_id_absent",
@@ -123,7 +132,8 @@ pub fn classify(rules: &Rules, id: &str, source: &[u8]) -> Outcome {
     }
 }
 
-fn quarantined(reason: Reason) -> Outcome {
+/// Kept whole, reported, and not archived as if it were fine.
+pub fn quarantined(reason: Reason) -> Outcome {
     Outcome { disposition: Disposition::Quarantined, reason: Some(reason), no_alerts: false }
 }
 

@@ -31,6 +31,18 @@ pub fn intent_key(prefix: &str) -> String {
     format!("{prefix}/intent.json.zst")
 }
 
+/// `checkpoint.json`: what the spool holds. Complete once `done`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub pairs: u32,
+    /// Documents of the window, and their bytes.
+    pub documents: u64,
+    pub bytes: u64,
+    /// Documents that match the window by a later one of their instants, and belong to an earlier window.
+    pub foreign: u64,
+    pub done: bool,
+}
+
 /// One line of a spool index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {

@@ -44,6 +44,9 @@ pub struct WindowRecord {
     pub messages: Messages,
     #[serde(default)]
     pub bytes: Bytes,
+    /// Ids of this window that stand in more than one index.
+    #[serde(default)]
+    pub collisions: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,7 @@ impl WindowRecord {
             window,
             messages: Messages::default(),
             bytes: Bytes::default(),
+            collisions: 0,
             intent_key: None,
             manifest_key: None,
             error: None,
@@ -126,9 +130,15 @@ impl WindowRecord {
         })
     }
 
-    pub fn classified(&self, attempt: u64, messages: Messages, now: Timestamp) -> Result<Self, Refused> {
+    /// What classification found. In mode `extract` the window rests there.
+    pub fn classified(&self, attempt: u64, messages: Messages, collisions: u64, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
-        Ok(WindowRecord { status: State::Classified, messages, lease_until: now, updated_at: now, ..self.clone() })
+        let mut next = WindowRecord { messages, collisions, updated_at: now, ..self.clone() };
+        if self.mode == Mode::Extract {
+            next.status = State::Classified;
+            next.lease_until = now;
+        }
+        Ok(next)
     }
 
     /// Registers the intent.

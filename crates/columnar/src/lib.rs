@@ -266,16 +266,24 @@ impl Columns {
 /// Identity of a row: (message_id, source_index).
 pub type Identity = (String, String);
 
-/// Splits an object into the rows to keep and the rows of `identities`; `None` when it holds none of those.
-pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<(Bytes, Bytes)>, ColumnarError> {
+/// An object in two: the rows that stay and the rows that were asked for.
+pub struct Split {
+    pub kept: Bytes,
+    pub kept_rows: u64,
+    pub taken: Bytes,
+}
+
+/// Takes the rows of `identities` out of an object; `None` when it holds none of them.
+pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<Split>, ColumnarError> {
     let (mut kept, mut taken) = (arrow_writer()?, arrow_writer()?);
-    let mut any = false;
+    let (mut any, mut kept_rows) = (false, 0);
     for batch in ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()? {
         let batch = batch?;
         let (ids, indices) = (strings(&batch, "message_id")?, strings(&batch, "source_index")?);
         let is_taken = |row: &u32| identities.contains(&(ids.value(*row as usize).to_owned(), indices.value(*row as usize).to_owned()));
         let (away, here): (Vec<u32>, Vec<u32>) = (0..batch.num_rows() as u32).partition(is_taken);
         any |= !away.is_empty();
+        kept_rows += here.len() as u64;
         for (writer, rows) in [(&mut kept, here), (&mut taken, away)] {
             if !rows.is_empty() {
                 writer.write(&pick(&batch, rows)?)?;
@@ -285,7 +293,7 @@ pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) ->
     if !any {
         return Ok(None);
     }
-    Ok(Some((kept.into_inner()?.into(), taken.into_inner()?.into())))
+    Ok(Some(Split { kept: kept.into_inner()?.into(), kept_rows, taken: taken.into_inner()?.into() }))
 }
 
 fn pick(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, ColumnarError> {
@@ -343,10 +351,10 @@ mod tests {
     #[test]
     fn a_row_can_be_taken_out_and_an_emptied_object_still_opens() {
         let identities = HashSet::from([("a".to_owned(), "messages".to_owned())]);
-        let (kept, taken) = split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
-        assert_eq!((messages(kept.clone()), messages(taken)), (vec![B.to_owned()], vec![A.to_owned()]));
+        let Split { kept, kept_rows, taken } = split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
+        assert_eq!((messages(kept.clone()), kept_rows, messages(taken)), (vec![B.to_owned()], 1, vec![A.to_owned()]));
         assert!(split(kept, &identities).expect("split").is_none());
-        let (empty, _) = split(object(&[("a", A)]), &identities).expect("split").expect("some");
+        let Split { kept: empty, .. } = split(object(&[("a", A)]), &identities).expect("split").expect("some");
         assert!(messages(empty).is_empty());
     }
 }

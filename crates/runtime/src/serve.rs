@@ -56,7 +56,7 @@ where
             error_type: "InvalidInput".into(),
             error_message: format!("{name} cannot read its event: {error}"),
         })?;
-        handle(dependencies, input, call).await.map_err(|error| diagnostic(name, &error))
+        Box::pin(handle(dependencies, input, call)).await.map_err(|error| diagnostic(name, &error))
     }))
     .await
 }

@@ -2,9 +2,11 @@
 //! here it is only carried out, under the condition that nobody was quicker.
 
 mod objects;
+mod staging;
 mod tables;
 mod windows;
 
 pub use objects::{Head, Objects, PutOnce, StoreError, sha256_hex};
 pub use tables::{Keyed, Ledger, LedgerError, Table};
 pub use windows::{WindowError, Windows};
+pub use staging::{StageError, stage_all};

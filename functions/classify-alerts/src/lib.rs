@@ -1,0 +1,162 @@
+//! Turns the index of a spool into one row a message in `message-tracking`, and notes beside the index
+//! what the next step has to do about each. Bodies are not read.
+
+use alerts::{
+    classification::Disposition,
+    intent::Decision,
+    ledger::Claim,
+    partitions::spool_prefix,
+    report::Messages,
+    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key},
+    steps::WindowTask,
+    window_state::State,
+};
+use aws_config::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use std::collections::{HashMap, HashSet};
+use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
+
+pub struct Deps {
+    objects: Objects,
+    windows: Windows,
+    ledger: Ledger,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps {
+            objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
+            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error("window {window_id} names no attempt: it was not queried")]
+    Attempt { window_id: String },
+    #[error("the spool of window {window_id} is not complete")]
+    Unfinished { window_id: String },
+    #[error("the spool of window {window_id} says {expected} documents, its index holds {found}")]
+    CountMismatch { window_id: String, expected: u64, found: u64 },
+    #[error("window {window_id}: continuation {continuation} of the classification got no further; give the function more time")]
+    NoProgress { window_id: String, continuation: u32 },
+}
+
+impl Named for Error {
+    fn name(&self) -> &'static str {
+        match self {
+            Error::Store(error) => error.name(),
+            Error::Stage(error) => error.name(),
+            Error::Window(error) => error.name(),
+            Error::Attempt { .. } => "InvalidInput",
+            Error::Unfinished { .. } => "PlanMissing",
+            Error::CountMismatch { .. } => "CountMismatch",
+            Error::NoProgress { .. } => "NoProgress",
+        }
+    }
+}
+
+pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
+    let result = Box::pin(classify(deps, &mut task, call)).await;
+    if let Err(error) = &result {
+        deps.windows.note_failure(&task, error, Timestamp::now()).await;
+    }
+    result.map(|()| task)
+}
+
+async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
+    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
+    let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
+    let continued = task.more;
+    task.more = false;
+    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", lease, now)).await?;
+    if matches!(record.status, State::Prepared | State::Completed) {
+        return Ok(());
+    }
+    let prefix = spool_prefix(&run_id, &window_id, attempt);
+    let summary: Summary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
+    if !summary.done {
+        return Err(Error::Unfinished { window_id });
+    }
+    let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone() };
+    let mut tally = Tally::default();
+    let mut staged = 0;
+    for pair in 0..summary.pairs {
+        let entries: Vec<Entry> = deps.objects.get_lines(&index_key(&prefix, pair)).await?;
+        let key = decisions_key(&prefix, pair);
+        let decided = if continued { deps.objects.head(&key).await?.is_some() } else { false };
+        let decisions: Vec<Decision> = match decided {
+            true => deps.objects.get_lines(&key).await?,
+            false if call.is_ending() => {
+                if staged == 0 {
+                    return Err(Error::NoProgress { window_id, continuation: task.continuation });
+                }
+                task.more = true;
+                task.continuation += 1;
+                return Ok(());
+            }
+            false => {
+                let decisions = stage_all(&deps.ledger, &entries.iter().collect::<Vec<_>>(), &claim, now).await?;
+                deps.objects.put_lines(&key, &decisions).await?;
+                staged += 1;
+                decisions
+            }
+        };
+        tally.add(&entries, &decisions);
+    }
+    if tally.messages.source != summary.documents {
+        return Err(Error::CountMismatch { window_id, expected: summary.documents, found: tally.messages.source });
+    }
+    let (messages, collisions) = (tally.messages, tally.collisions());
+    deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, messages, collisions, now)).await?;
+    task.continuation = 0;
+    let figures = [
+        ("Documents", messages.source),
+        ("Open", messages.open),
+        ("Quarantined", messages.quarantined),
+        ("AlreadyArchived", messages.already_archived),
+        ("SourceBytes", summary.bytes),
+    ];
+    step_metrics("classify-alerts", &run_id, &window_id, call.took(), &figures);
+    Ok(())
+}
+
+/// Counts of a window as classification sees them; `archived` stays zero until something is.
+#[derive(Default)]
+struct Tally {
+    messages: Messages,
+    indices: HashMap<String, HashSet<String>>,
+}
+
+impl Tally {
+    fn add(&mut self, entries: &[Entry], decisions: &[Decision]) {
+        for (entry, decision) in entries.iter().zip(decisions) {
+            self.messages.source += 1;
+            self.messages.no_alerts += u64::from(entry.outcome.no_alerts);
+            match entry.outcome.disposition {
+                Disposition::Open => self.messages.open += 1,
+                Disposition::Quarantined => self.messages.quarantined += 1,
+                Disposition::Closed => self.messages.already_archived += u64::from(*decision == Decision::Already),
+            }
+            self.indices.entry(entry.id.clone()).or_default().insert(entry.index.clone());
+        }
+    }
+
+    fn collisions(&self) -> u64 {
+        self.indices.values().filter(|indices| indices.len() > 1).count() as u64
+    }
+}

@@ -1,0 +1,234 @@
+//! Drains a window once into a compressed spool in S3: each message with what belongs to it, and an index
+//! that already says what becomes of it. No other step reads the source.
+
+mod spool_writer;
+
+use alerts::{
+    classification::{Disposition, Reason, Rules, classify, quarantined},
+    document,
+    partitions::spool_prefix,
+    spool::{Entry, Summary, checkpoint_key},
+    steps::WindowTask,
+    window_state::Begin,
+};
+use aws_config::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use serde::{Deserialize, Serialize};
+use sources::{Auth, Cursor, Document, Drain, Found, Indices, OpenSearch, Related, SourceError};
+use spool_writer::SpoolWriter;
+use std::time::{Duration, Instant};
+use storage::{Objects, StoreError, WindowError, Windows};
+
+/// Messages whose history and audit are asked for at once.
+const RELATED_BATCH: usize = 200;
+
+pub struct Deps {
+    url: String,
+    auth: Auth,
+    indices: Indices,
+    aws: SdkConfig,
+    objects: Objects,
+    windows: Windows,
+    rules: Rules,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let defaults = Rules::default();
+        let (open, closed) = (config.list("ALERT_ARCHIVE_OPEN_STATUSES"), config.list("ALERT_ARCHIVE_CLOSED_STATUSES"));
+        let deps = Deps {
+            url: config.required("OPENSEARCH_URL"),
+            auth: config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None),
+            indices: Indices::from_env(&mut config),
+            aws: aws.clone(),
+            objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
+            rules: defaults.with(open, closed),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error("the source counts {matched} documents in window {window_id}, but gave {seen}")]
+    CountMismatch { window_id: String, matched: u64, seen: u64 },
+    #[error("window {window_id}: continuation {continuation} of the query got no further; give the function more time")]
+    NoProgress { window_id: String, continuation: u32 },
+    #[error("the spool of window {window_id} cannot be compressed")]
+    Compress { window_id: String, source: std::io::Error },
+    #[error("continuation of window {window_id} names no attempt")]
+    Attempt { window_id: String },
+}
+
+impl Named for Error {
+    fn name(&self) -> &'static str {
+        match self {
+            Error::Source(error) => error.name(),
+            Error::Store(error) => error.name(),
+            Error::Window(error) => error.name(),
+            Error::CountMismatch { .. } => "CountMismatch",
+            Error::NoProgress { .. } => "NoProgress",
+            Error::Compress { .. } => "StoreUnavailable",
+            Error::Attempt { .. } => "InvalidInput",
+        }
+    }
+}
+
+/// The checkpoint between two calls of one attempt.
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    #[serde(flatten)]
+    summary: Summary,
+    cursor: Option<Cursor>,
+}
+
+pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
+    let result = query(deps, &mut task, call).await;
+    if let Err(error) = &result {
+        deps.windows.note_failure(&task, error, Timestamp::now()).await;
+    }
+    result.map(|()| task)
+}
+
+async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
+    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let window_id = task.window.window_id.clone();
+    let continued = task.more;
+    let attempt = match continued {
+        true => {
+            let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
+            deps.windows.change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", lease, now)).await?;
+            attempt
+        }
+        false => {
+            let mut begin = Begin::Query { attempt: 0 };
+            let decide = |record: &alerts::window_state::WindowRecord| {
+                let (next, what) = record.begin("query-messages", lease, now);
+                begin = what;
+                Ok(next)
+            };
+            deps.windows.change(&task.run_id, &window_id, decide).await?;
+            match begin {
+                Begin::Query { attempt } => attempt,
+                // Only the write is left, or nothing at all.
+                Begin::Finish { attempt } | Begin::Nothing { attempt } => {
+                    task.attempt = Some(attempt);
+                    task.more = false;
+                    task.continuation = 0;
+                    return Ok(());
+                }
+            }
+        }
+    };
+    task.attempt = Some(attempt);
+    let prefix = spool_prefix(&task.run_id, &window_id, attempt);
+    let source = OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())?;
+    let (drain, summary) = match continued {
+        true => {
+            let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
+            let cursor = checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?;
+            (Drain::resume(&source, &task.window, cursor), checkpoint.summary)
+        }
+        false => (Drain::open(&source, &task.window).await?, Summary::default()),
+    };
+    let before = summary.documents + summary.foreign;
+    let history = Related::open(&source, &source.indices.history).await?;
+    let audit = Related::open(&source, &source.indices.audit).await?;
+    let mut run = Run { deps, task, drain, history, audit, writer: SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary), waited: Duration::ZERO };
+    let finished = run.drain(call).await?;
+    let Run { drain, history, audit, writer, waited, .. } = run;
+    let cursor = drain.cursor().clone();
+    let (mut summary, spooled) = writer.finish().await.map_err(|error| error.of(&window_id))?;
+    history.close().await;
+    audit.close().await;
+    if finished {
+        drain.close().await;
+        if cursor.seen != cursor.matched {
+            return Err(Error::CountMismatch { window_id, matched: cursor.matched, seen: cursor.seen });
+        }
+        summary.done = true;
+    } else if summary.documents + summary.foreign == before {
+        return Err(Error::NoProgress { window_id, continuation: task.continuation });
+    }
+    let (documents, bytes) = (summary.documents, summary.bytes);
+    let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(cursor) };
+    deps.objects.put_json(&checkpoint_key(&prefix), &checkpoint).await?;
+    task.more = !finished;
+    task.continuation = if finished { 0 } else { task.continuation + 1 };
+    let figures = [("Documents", documents), ("SourceBytes", bytes), ("SpoolBytes", spooled), ("SourceWaitMillis", waited.as_millis() as u64)];
+    step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
+    Ok(())
+}
+
+struct Run<'a> {
+    deps: &'a Deps,
+    task: &'a WindowTask,
+    drain: Drain,
+    history: Related,
+    audit: Related,
+    writer: SpoolWriter,
+    /// Time in which the function only waited for the source.
+    waited: Duration,
+}
+
+impl Run<'_> {
+    /// `true` at the end of the window; `false` when the call ends first.
+    async fn drain(&mut self, call: Call) -> Result<bool, Error> {
+        loop {
+            let asked = Instant::now();
+            let page = self.drain.next_page().await?;
+            self.waited += asked.elapsed();
+            if page.is_empty() {
+                return Ok(true);
+            }
+            for batch in page.chunks(RELATED_BATCH) {
+                self.batch(batch).await?;
+            }
+            if call.is_ending() {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn batch(&mut self, documents: &[Document]) -> Result<(), Error> {
+        let (own, foreign): (Vec<_>, Vec<_>) = documents.iter().partition(|document| self.task.window.contains(document.at));
+        self.writer.skip(foreign.len() as u64);
+        let mut outcomes: Vec<_> = own.iter().map(|document| classify(&self.deps.rules, &document.hit.id, &document.hit.source)).collect();
+        let closed = own.iter().zip(&outcomes).filter(|(_, outcome)| outcome.disposition == Disposition::Closed);
+        let ids: Vec<&str> = closed.map(|(document, _)| document.hit.id.as_str()).collect();
+        let asked = Instant::now();
+        let (history, audit) = tokio::try_join!(self.history.of(&ids), self.audit.of(&ids))?;
+        self.waited += asked.elapsed();
+        let none = Vec::new();
+        for (document, outcome) in own.into_iter().zip(&mut outcomes) {
+            let hit = &document.hit;
+            let of = |found: &Found| found.unreadable.contains(&hit.id);
+            if outcome.disposition == Disposition::Closed && (of(&history) || of(&audit)) {
+                *outcome = quarantined(Reason::UnreadableHistory);
+            }
+            let archived = outcome.disposition == Disposition::Closed;
+            let bodies = |found: &'_ Found| if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() };
+            let entry = Entry {
+                index: hit.index.clone(),
+                id: hit.id.clone(),
+                at: document.at,
+                version: document::version(&hit.source),
+                bytes: hit.source.len() as u64,
+                outcome: outcome.clone(),
+            };
+            self.writer.push(entry, &hit.source, &bodies(&history), &bodies(&audit)).await.map_err(|error| error.of(&self.task.window.window_id))?;
+        }
+        Ok(())
+    }
+}

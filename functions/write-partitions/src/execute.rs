@@ -1,0 +1,306 @@
+//! Carries out an intent. Every part can be repeated, by the same attempt, a later one or another run, and by two at once:
+//! objects are created once, rows are completed under their claim, and what exists already is only looked at.
+
+use crate::{Deps, Error};
+use alerts::{
+    classification::Disposition,
+    intent::{Intent, Manifest, PlannedObject, WrittenObject},
+    ledger::{Claim, complete},
+    partitions::{manifest_key, message_key, superseded_key},
+    report::Bytes as ByteCounts,
+    spool::{Entry, Record, index_key, records_key},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use columnar::{ObjectWriter, Origin};
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use runtime::Call;
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
+use std::time::{Duration, Instant};
+use storage::{Head, PutOnce};
+
+/// Small uploads under way at once.
+const UPLOADS: usize = 16;
+/// How often the rewrite of an object is tried against others who rewrite it.
+const REWRITES: usize = 8;
+
+pub enum Progress {
+    Done { bytes: ByteCounts, figures: Vec<(&'static str, u64)> },
+    /// The call ends; `written` objects were added to those that were there.
+    Interrupted { written: usize },
+}
+
+pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
+    let mut run = Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO, source_bytes: 0 };
+    let mut done: Vec<Option<Head>> = Vec::with_capacity(intent.objects.len());
+    for object in &intent.objects {
+        done.push(deps.objects.head(&object.key).await?);
+    }
+    let missing = done.iter().filter(|head| head.is_none()).count();
+    let written = run.write_objects(&done, call).await?;
+    if written < missing {
+        return Ok(Progress::Interrupted { written });
+    }
+    run.commit().await
+}
+
+struct Run<'a> {
+    deps: &'a Deps,
+    intent: &'a Intent,
+    objects: Vec<WrittenObject>,
+    superseding: Vec<WrittenObject>,
+    /// Per-message objects that wait for their upload: key and body.
+    messages: Vec<(String, Vec<u8>)>,
+    uploading: Duration,
+    source_bytes: u64,
+}
+
+/// An object that is being filled.
+struct Filling<'a> {
+    planned: &'a PlannedObject,
+    left: usize,
+    entries: Vec<Entry>,
+    body: Body,
+    jsonl: Option<zstd::Encoder<'static, Vec<u8>>>,
+}
+
+enum Body {
+    Rows(Box<ObjectWriter>),
+    Lines(zstd::Encoder<'static, Vec<u8>>),
+}
+
+impl Run<'_> {
+    /// Streams the spool once and writes the objects that are not there; answers how many it wrote.
+    async fn write_objects(&mut self, done: &[Option<Head>], call: Call) -> Result<usize, Error> {
+        let intent = self.intent;
+        let of_position: HashMap<u32, usize> =
+            intent.objects.iter().enumerate().flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number))).collect();
+        let mut filling: BTreeMap<usize, Filling> = BTreeMap::new();
+        // Objects that were there already: their rows may still wait for completion.
+        let mut existing: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
+        let (mut position, mut written) = (0u32, 0);
+        for pair in 0..intent.pairs {
+            let entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&intent.spool_prefix, pair)).await?;
+            let first = position;
+            position += entries.len() as u32;
+            let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
+            for (at, entry) in (first..).zip(&entries) {
+                if let Some(object) = of_position.get(&at) {
+                    self.source_bytes += entry.bytes;
+                    if done[*object].is_some() {
+                        existing.entry(*object).or_default().push(entry.clone());
+                    }
+                }
+            }
+            if !(first..position).any(is_wanted) {
+                continue;
+            }
+            let mut records = self.open_records(pair).await?;
+            for (at, entry) in (first..).zip(entries) {
+                let record = Record::decode(&mut records).map_err(|error| self.damaged(format!("records of pair {pair}: {error}")))?;
+                let Some(number) = of_position.get(&at).copied().filter(|number| done[*number].is_none()) else { continue };
+                if alerts::document::version(&record.message) != entry.version {
+                    return Err(self.damaged(format!("record {at} is not the document that its index names")));
+                }
+                let full = {
+                    let object = match filling.entry(number) {
+                        std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
+                        std::collections::btree_map::Entry::Vacant(slot) => slot.insert(self.start(&intent.objects[number])?),
+                    };
+                    if intent.message_json && object.planned.disposition == Disposition::Closed {
+                        self.put_message(&entry, &record).await?;
+                    }
+                    fill(object, entry, &record)?;
+                    object.left == 0
+                };
+                if full && let Some(object) = filling.remove(&number) {
+                    self.finish(object).await?;
+                    written += 1;
+                    if call.is_ending() {
+                        return Ok(written);
+                    }
+                }
+            }
+        }
+        for (number, entries) in existing {
+            let (object, head) = (&intent.objects[number], done[number].clone());
+            self.settle(object, &entries, head).await?;
+        }
+        Ok(written)
+    }
+
+    async fn open_records(&self, pair: u32) -> Result<impl std::io::Read + use<>, Error> {
+        let body = self.deps.objects.get(&records_key(&self.intent.spool_prefix, pair)).await?;
+        zstd::Decoder::new(std::io::Cursor::new(body)).map_err(|error| self.damaged(error.to_string()))
+    }
+
+    fn damaged(&self, what: String) -> Error {
+        Error::Spool { prefix: self.intent.spool_prefix.clone(), what }
+    }
+
+    fn start<'o>(&self, planned: &'o PlannedObject) -> Result<Filling<'o>, Error> {
+        let compress = |key: &str| {
+            let key = key.to_owned();
+            zstd::Encoder::new(Vec::new(), 3).map_err(|source| Error::Compress { key, source })
+        };
+        let body = match planned.disposition {
+            Disposition::Closed => {
+                let origin = Origin { source: "opensearch".into(), run_id: self.intent.run_id.clone(), archived_at: self.intent.archived_at };
+                Body::Rows(Box::new(ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?))
+            }
+            _ => Body::Lines(compress(&planned.key)?),
+        };
+        let jsonl = planned.jsonl_key.as_deref().map(compress).transpose()?;
+        Ok(Filling { planned, left: planned.entries.len(), entries: Vec::new(), body, jsonl })
+    }
+
+    /// `{"message":…,"history":[…],"audit":[…]}`, each document byte for byte.
+    async fn put_message(&mut self, entry: &Entry, record: &Record) -> Result<(), Error> {
+        self.messages.push((message_key(&entry.date(), &entry.index, &entry.id), message_json(record)));
+        if self.messages.len() < UPLOADS { Ok(()) } else { self.put_messages().await }
+    }
+
+    async fn put_messages(&mut self) -> Result<(), Error> {
+        let (began, objects) = (Instant::now(), &self.deps.objects);
+        let uploads = self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
+        try_join_all(uploads).await?;
+        self.uploading += began.elapsed();
+        Ok(())
+    }
+
+    /// Uploads an object and what stands beside it; the Parquet object last, because its presence says that all is there.
+    async fn finish(&mut self, object: Filling<'_>) -> Result<(), Error> {
+        let Filling { planned, entries, body, jsonl, .. } = object;
+        self.put_messages().await?;
+        let began = Instant::now();
+        if let (Some(key), Some(jsonl)) = (&planned.jsonl_key, jsonl) {
+            let body: Bytes = jsonl.finish().map_err(|source| Error::Compress { key: key.clone(), source })?.into();
+            self.put_once(key, body, entries.len() as u64, "application/zstd").await?;
+        }
+        let body = match body {
+            Body::Rows(rows) => rows.finish().map_err(|source| Error::Columnar { key: planned.key.clone(), source })?,
+            Body::Lines(lines) => lines.finish().map_err(|source| Error::Compress { key: planned.key.clone(), source })?.into(),
+        };
+        let content_type = if planned.disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { "application/zstd" };
+        self.put_once(&planned.key, body, entries.len() as u64, content_type).await?;
+        self.uploading += began.elapsed();
+        self.settle_rows(planned, &entries).await
+    }
+
+    async fn put_once(&mut self, key: &str, body: Bytes, rows: u64, content_type: &str) -> Result<(), Error> {
+        let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
+        let head = match self.deps.objects.put_once(key, body, content_type).await? {
+            PutOnce::Created => Head { bytes, sha256: Some(sha256) },
+            // Another executor of this intent was quicker; the key belongs to the intent alone.
+            PutOnce::Exists(head) => head,
+        };
+        self.note(key, rows, &head)
+    }
+
+    fn note(&mut self, key: &str, rows: u64, head: &Head) -> Result<(), Error> {
+        let sha256 = head.sha256.clone().ok_or_else(|| self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product"))?;
+        self.objects.push(WrittenObject { key: key.to_owned(), rows, bytes: head.bytes, sha256 });
+        Ok(())
+    }
+
+    /// An object that was there when this call began.
+    async fn settle(&mut self, planned: &PlannedObject, entries: &[Entry], head: Option<Head>) -> Result<(), Error> {
+        let Some(head) = head else { return Ok(()) };
+        if let Some(key) = &planned.jsonl_key {
+            let beside = self.deps.objects.head(key).await?.ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
+            self.note(key, entries.len() as u64, &beside)?;
+        }
+        self.note(&planned.key, entries.len() as u64, &head)?;
+        self.settle_rows(planned, entries).await
+    }
+
+    /// Takes earlier versions out of their objects, then completes the rows.
+    async fn settle_rows(&mut self, planned: &PlannedObject, entries: &[Entry]) -> Result<(), Error> {
+        let mut earlier: BTreeMap<&str, HashSet<columnar::Identity>> = BTreeMap::new();
+        let positions: HashMap<u32, &Entry> = planned.entries.iter().copied().zip(entries).collect();
+        for (position, object) in &planned.replaces {
+            if let Some(entry) = positions.get(position) {
+                earlier.entry(object).or_default().insert((entry.id.clone(), entry.index.clone()));
+            }
+        }
+        for (object, identities) in earlier {
+            self.take_out(object, &identities).await?;
+        }
+        let claim = Claim { run_id: self.intent.run_id.clone(), window_id: self.intent.window_id.clone() };
+        let (path, now) = (self.deps.objects.uri(&planned.key), Timestamp::now());
+        let entries: Vec<&Entry> = entries.iter().collect();
+        self.deps.ledger.change_all(&entries, |entry, row| Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)))).await
+    }
+
+    /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them.
+    async fn take_out(&mut self, object: &str, identities: &HashSet<columnar::Identity>) -> Result<(), Error> {
+        let columnar = |source| Error::Columnar { key: object.to_owned(), source };
+        for _ in 0..REWRITES {
+            let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(()) };
+            let Some(columnar::Split { kept, kept_rows, taken }) = columnar::split(body, identities).map_err(columnar)? else { return Ok(()) };
+            let superseded = superseded_key(object, &self.intent.window_id, &self.intent.run_id);
+            self.deps.objects.put(&superseded, taken, "application/vnd.apache.parquet").await?;
+            let (bytes, sha256) = (kept.len() as u64, storage::sha256_hex(&kept));
+            if self.deps.objects.replace(object, kept, "application/vnd.apache.parquet", &tag).await? {
+                self.superseding.push(WrittenObject { key: object.to_owned(), rows: kept_rows, bytes, sha256 });
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key: object.to_owned() })
+    }
+
+    /// The manifest, then the record of the window.
+    async fn commit(mut self) -> Result<Progress, Error> {
+        let intent = self.intent;
+        let archive = self.objects.iter().map(|object| object.bytes).sum();
+        let bytes = ByteCounts { source: self.source_bytes, archive };
+        let key = manifest_key(&intent.window_id, &intent.run_id, intent.attempt);
+        self.objects.append(&mut self.superseding);
+        let manifest = Manifest {
+            v: 1,
+            run_id: intent.run_id.clone(),
+            window_id: intent.window_id.clone(),
+            attempt: intent.attempt,
+            committed_at: Timestamp::now(),
+            source: intent.counts.source,
+            counts: intent.counts,
+            objects: self.objects,
+        };
+        self.deps.objects.put_json(&key, &manifest).await?;
+        let now = Timestamp::now();
+        let completed = self.deps.windows.change(&intent.run_id, &intent.window_id, |record| {
+            Ok(record.complete(intent.counts, bytes, Some(key.clone()), now))
+        });
+        completed.await?;
+        Ok(Progress::Done { bytes, figures: vec![("UploadMillis", self.uploading.as_millis() as u64), ("Objects", manifest.objects.len() as u64)] })
+    }
+}
+
+fn fill(object: &mut Filling, entry: Entry, record: &Record) -> Result<(), Error> {
+    let compress = |source| Error::Compress { key: object.planned.key.clone(), source };
+    match &mut object.body {
+        Body::Rows(rows) => rows.push(&entry, record).map_err(|source| Error::Columnar { key: object.planned.key.clone(), source })?,
+        Body::Lines(lines) => {
+            let reason = entry.outcome.reason.map(|reason| reason.as_str());
+            let source = BASE64_STANDARD.encode(&record.message);
+            let line = json!({"source_index": entry.index, "id": entry.id, "reason": reason, "source_base64": source});
+            writeln!(lines, "{line}").map_err(compress)?;
+        }
+    }
+    if let Some(jsonl) = &mut object.jsonl {
+        // A valid document has line breaks only between its tokens, so that they can go.
+        let line: Vec<u8> = message_json(record).into_iter().filter(|byte| !matches!(byte, b'\n' | b'\r')).chain([b'\n']).collect();
+        jsonl.write_all(&line).map_err(|source| Error::Compress { key: object.planned.key.clone(), source })?;
+    }
+    object.entries.push(entry);
+    object.left -= 1;
+    Ok(())
+}
+
+fn message_json(record: &Record) -> Vec<u8> {
+    let list = |bodies: &[Vec<u8>]| bodies.join(&b","[..]);
+    [b"{\"message\":", record.message.as_slice(), b",\"history\":[", &list(&record.history), b"],\"audit\":[", &list(&record.audit), b"]}"].concat()
+}

@@ -1,0 +1,131 @@
+//! Writes what a window archives, exactly once. First the intent: rows are claimed, objects are planned, and the
+//! plan is registered. From then on anybody who meets the window carries out that same intent to its end.
+
+mod execute;
+mod prepare;
+
+use alerts::{
+    intent::Intent,
+    report::{Bytes, Messages},
+    steps::WindowTask,
+    window_state::State,
+};
+use aws_config::SdkConfig;
+use columnar::ColumnarError;
+use execute::Progress;
+use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use storage::{Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
+
+pub struct Deps {
+    objects: Objects,
+    windows: Windows,
+    ledger: Ledger,
+    jsonl: bool,
+    message_json: bool,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps {
+            objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
+            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            jsonl: config.parsed("ALERT_ARCHIVE_WRITE_JSONL", false),
+            message_json: config.parsed("ALERT_ARCHIVE_WRITE_MESSAGE_JSON", false),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    #[error("rows of object {key} cannot be encoded")]
+    Columnar { key: String, source: ColumnarError },
+    #[error("object {key} cannot be compressed")]
+    Compress { key: String, source: std::io::Error },
+    #[error("window {window_id} names no attempt: it was not queried")]
+    Attempt { window_id: String },
+    #[error("spool {prefix} is damaged: {what}")]
+    Spool { prefix: String, what: String },
+    #[error("message {id} of window {window_id} was claimed by another run meanwhile")]
+    ClaimLost { id: String, window_id: String },
+    #[error("message {id} has a claim of run {run_id}, window {window_id}, that does not end")]
+    ClaimStuck { id: String, run_id: String, window_id: String },
+    #[error("window {window_id}: {counts:?} does not add up, nothing of it is committed")]
+    CountMismatch { window_id: String, counts: Messages },
+    #[error("{key} was changed by somebody else each time its earlier rows were taken out")]
+    Contended { key: String },
+    #[error("window {window_id}: continuation {continuation} of the write got no further; give the function more time")]
+    NoProgress { window_id: String, continuation: u32 },
+}
+
+impl Named for Error {
+    fn name(&self) -> &'static str {
+        match self {
+            Error::Store(error) => error.name(),
+            Error::Ledger(error) => error.name(),
+            Error::Stage(error) => error.name(),
+            Error::Window(error) => error.name(),
+            Error::Columnar { .. } | Error::Compress { .. } => "EncodingFailed",
+            Error::Attempt { .. } => "InvalidInput",
+            Error::Spool { .. } => "ObjectCorrupt",
+            Error::ClaimLost { .. } => "WindowSuperseded",
+            Error::ClaimStuck { .. } => "WindowBusy",
+            Error::CountMismatch { .. } => "CountMismatch",
+            Error::Contended { .. } => "StoreUnavailable",
+            Error::NoProgress { .. } => "NoProgress",
+        }
+    }
+}
+
+pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
+    let result = Box::pin(write(deps, &mut task, call)).await;
+    if let Err(error) = &result {
+        deps.windows.note_failure(&task, error, Timestamp::now()).await;
+    }
+    result.map(|()| task)
+}
+
+async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
+    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
+    let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
+    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", lease, now)).await?;
+    let intent: Intent = match (record.status, &record.intent_key) {
+        (State::Completed, _) => {
+            task.more = false;
+            return Ok(());
+        }
+        (State::Prepared, Some(key)) => prepare::load(deps, key).await?,
+        _ => prepare::register(deps, task, attempt, call).await?,
+    };
+    match execute::carry_out(deps, &intent, call).await? {
+        Progress::Done { bytes, figures } => {
+            task.more = false;
+            task.continuation = 0;
+            let Bytes { source, archive } = bytes;
+            let mut line = vec![("Documents", intent.counts.archived), ("SourceBytes", source), ("ArchiveBytes", archive)];
+            line.extend(figures);
+            step_metrics("write-partitions", &run_id, &window_id, call.took(), &line);
+            Ok(())
+        }
+        Progress::Interrupted { written: 0 } => Err(Error::NoProgress { window_id, continuation: task.continuation }),
+        Progress::Interrupted { .. } => {
+            task.more = true;
+            task.continuation += 1;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! From decisions to a registered intent. Nothing here touches the archive.
+
+use crate::{Deps, Error, execute};
+use alerts::{
+    classification::Disposition,
+    intent::{Decision, Intent, Layout},
+    ledger::{Claim, claim_for_writing, release},
+    partitions::spool_prefix,
+    report::Messages,
+    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key, intent_key},
+    steps::WindowTask,
+    window_state::State,
+};
+use jiff::Timestamp;
+use runtime::Call;
+use std::collections::HashSet;
+use storage::stage_all;
+
+/// How often claims of unfinished windows are settled before the window gives up.
+const ROUNDS: usize = 3;
+
+pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
+    let mut lines: Vec<Intent> = deps.objects.get_lines(key).await?;
+    lines.pop().ok_or_else(|| Error::Spool { prefix: key.to_owned(), what: "the intent is empty".into() })
+}
+
+/// Claims the rows of the window, plans its objects and registers the intent: the moment from which it counts.
+pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) -> Result<Intent, Error> {
+    let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
+    let prefix = spool_prefix(run_id, window_id, attempt);
+    let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
+    let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
+    settle_contested(deps, &entries, &mut decisions, &claim, call).await?;
+
+    let mut layout = Layout::new(run_id, window_id, deps.jsonl);
+    let mut counts = Messages { source: summary.documents, ..Messages::default() };
+    let mut written: Vec<&Entry> = Vec::new();
+    for (position, (entry, decision)) in entries.iter().zip(&decisions).enumerate() {
+        counts.no_alerts += u64::from(entry.outcome.no_alerts);
+        match (entry.outcome.disposition, decision) {
+            (Disposition::Open, _) => counts.open += 1,
+            (Disposition::Quarantined, _) => counts.quarantined += 1,
+            (Disposition::Closed, Decision::Already) => counts.already_archived += 1,
+            (Disposition::Closed, _) => counts.archived += 1,
+        }
+        let replaces = match decision {
+            Decision::Write => None,
+            Decision::Replace { object } => Some(object.clone()),
+            Decision::Already | Decision::Hold | Decision::Contested { .. } => continue,
+        };
+        layout.push(position as u32, entry, replaces);
+        written.push(entry);
+    }
+    if !counts.reconciled() {
+        return Err(Error::CountMismatch { window_id: window_id.to_owned(), counts });
+    }
+    deps.ledger
+        .change_all(&written, |entry, row| {
+            let lost = || Error::ClaimLost { id: entry.id.clone(), window_id: window_id.to_owned() };
+            claim_for_writing(row.ok_or_else(lost)?, &claim).map_err(|_| lost())
+        })
+        .await?;
+    let intent = Intent {
+        run_id: run_id.to_owned(),
+        window_id: window_id.to_owned(),
+        attempt,
+        spool_prefix: prefix.clone(),
+        pairs: summary.pairs,
+        archived_at: Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH),
+        jsonl: deps.jsonl,
+        message_json: deps.message_json,
+        objects: layout.finish(),
+        counts,
+    };
+    let key = intent_key(&prefix);
+    deps.objects.put_lines(&key, std::slice::from_ref(&intent)).await?;
+    let record = deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;
+    match record.intent_key {
+        // Two calls of one attempt at once: the first that registered wins, and both carry out its intent.
+        Some(registered) if registered == key => load(deps, &key).await,
+        _ => Ok(intent),
+    }
+}
+
+async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, Summary), Error> {
+    let summary: Summary = deps.objects.get_json(&checkpoint_key(prefix)).await?;
+    let (mut entries, mut decisions) = (Vec::new(), Vec::new());
+    for pair in 0..summary.pairs {
+        entries.extend(deps.objects.get_lines::<Entry>(&index_key(prefix, pair)).await?);
+        decisions.extend(deps.objects.get_lines::<Decision>(&decisions_key(prefix, pair)).await?);
+    }
+    if entries.len() != decisions.len() || entries.len() as u64 != summary.documents {
+        let what = format!("{} documents, {} index lines, {} decisions", summary.documents, entries.len(), decisions.len());
+        return Err(Error::Spool { prefix: prefix.to_owned(), what });
+    }
+    Ok((entries, decisions, summary))
+}
+
+/// Messages that another window was writing when it died: its intent is finished, or the window is given up;
+/// then the messages are staged anew, for this window.
+async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<(), Error> {
+    for _ in 0..ROUNDS {
+        let contested = |decision: &Decision| match decision {
+            Decision::Contested { run_id, window_id } => Some(Claim { run_id: run_id.clone(), window_id: window_id.clone() }),
+            _ => None,
+        };
+        let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
+        if holders.is_empty() {
+            return Ok(());
+        }
+        for holder in &holders {
+            settle(deps, holder, call).await?;
+        }
+        let positions: Vec<usize> = (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
+        let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
+        deps.ledger
+            .change_all(&affected, |_, row| {
+                Ok::<_, Error>(row.and_then(|row| row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held))))
+            })
+            .await?;
+        let staged = stage_all(&deps.ledger, &affected, claim, Timestamp::now()).await?;
+        for (position, decision) in positions.into_iter().zip(staged) {
+            decisions[position] = decision;
+        }
+    }
+    match decisions.iter().zip(entries).find_map(|(decision, entry)| match decision {
+        Decision::Contested { run_id, window_id } => Some((entry.id.clone(), run_id.clone(), window_id.clone())),
+        _ => None,
+    }) {
+        Some((id, run_id, window_id)) => Err(Error::ClaimStuck { id, run_id, window_id }),
+        None => Ok(()),
+    }
+}
+
+/// Finishes a window whose intent stands, or gives it up when its lease is over.
+async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
+    let now = Timestamp::now();
+    let decide = |record: &alerts::window_state::WindowRecord| match record.status {
+        State::Prepared | State::Completed | State::Abandoned => Ok(record.clone()),
+        _ => record.abandon(now),
+    };
+    let record = deps.windows.change(&holder.run_id, &holder.window_id, decide).await?;
+    if let (State::Prepared, Some(key)) = (record.status, &record.intent_key) {
+        tracing::info!(run = holder.run_id, window = holder.window_id, "finishing the intent of a window that did not end");
+        let intent = load(deps, key).await?;
+        if let execute::Progress::Interrupted { .. } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
+            // The next attempt finds its objects and goes on behind them.
+            return Err(Error::ClaimStuck { id: String::new(), run_id: holder.run_id.clone(), window_id: holder.window_id.clone() });
+        }
+    }
+    Ok(())
+}
