@@ -122,3 +122,15 @@ pub struct OpenMessage {
     #[serde(with = "instant::serde_iso")]
     pub first_seen_open: Timestamp,
 }
+
+/// `runs/<run>/details.json`: what mail and dashboard show beside the report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    /// The longest held over first; at most [`OLDEST_SHOWN`].
+    pub oldest_open: Vec<OpenMessage>,
+    /// Quarantined messages of this run by reason, most frequent first.
+    pub quarantine_reasons: Vec<(String, u64)>,
+}
+
+/// How many of the oldest open messages a report lists.
+pub const OLDEST_SHOWN: usize = 10;

@@ -6,6 +6,7 @@ use crate::windows::Window;
 use crate::{instant, steps::Mode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
@@ -47,6 +48,9 @@ pub struct WindowRecord {
     /// Ids of this window that stand in more than one index.
     #[serde(default)]
     pub collisions: u64,
+    /// Quarantined messages by reason.
+    #[serde(default)]
+    pub reasons: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +60,14 @@ pub struct WindowRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     pub revision: u64,
+}
+
+/// What classification found in a window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    pub messages: Messages,
+    pub collisions: u64,
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Why a step must not go on.
@@ -97,6 +109,7 @@ impl WindowRecord {
             messages: Messages::default(),
             bytes: Bytes::default(),
             collisions: 0,
+            reasons: BTreeMap::new(),
             intent_key: None,
             manifest_key: None,
             error: None,
@@ -131,9 +144,10 @@ impl WindowRecord {
     }
 
     /// What classification found. In mode `extract` the window rests there.
-    pub fn classified(&self, attempt: u64, messages: Messages, collisions: u64, now: Timestamp) -> Result<Self, Refused> {
+    pub fn classified(&self, attempt: u64, found: Found, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
-        let mut next = WindowRecord { messages, collisions, updated_at: now, ..self.clone() };
+        let Found { messages, collisions, reasons } = found;
+        let mut next = WindowRecord { messages, collisions, reasons, updated_at: now, ..self.clone() };
         if self.mode == Mode::Extract {
             next.status = State::Classified;
             next.lease_until = now;

@@ -162,6 +162,14 @@ impl OpenSearch {
         Ok(buckets)
     }
 
+    /// The earliest instant of any message; `None` when there is none.
+    pub async fn earliest(&self) -> Result<Option<Timestamp>, SourceError> {
+        let body = json!({"size": 0, "track_total_hits": false, "aggs": {"earliest": {"min": {"field": "timestamp"}}}});
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
+        let reply: Value = self.json("find the first message", Method::Post, &path, body, &self.indices.messages).await?;
+        Ok(reply["aggregations"]["earliest"]["value"].as_f64().and_then(|millis| Timestamp::from_millisecond(millis as i64).ok()))
+    }
+
     /// Messages without a usable timestamp: no window holds them.
     pub async fn undated(&self) -> Result<u64, SourceError> {
         #[derive(Deserialize)]

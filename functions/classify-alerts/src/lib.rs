@@ -9,12 +9,12 @@ use alerts::{
     report::Messages,
     spool::{Entry, Summary, checkpoint_key, decisions_key, index_key},
     steps::WindowTask,
-    window_state::State,
+    window_state::{Found, State},
 };
 use aws_config::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
 
 pub struct Deps {
@@ -118,11 +118,12 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
         };
         tally.add(&entries, &decisions);
     }
-    if tally.messages.source != summary.documents {
-        return Err(Error::CountMismatch { window_id, expected: summary.documents, found: tally.messages.source });
+    let found = tally.found();
+    let messages = found.messages;
+    if messages.source != summary.documents {
+        return Err(Error::CountMismatch { window_id, expected: summary.documents, found: messages.source });
     }
-    let (messages, collisions) = (tally.messages, tally.collisions());
-    deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, messages, collisions, now)).await?;
+    deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, found.clone(), now)).await?;
     task.continuation = 0;
     let figures = [
         ("Documents", messages.source),
@@ -139,6 +140,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
 #[derive(Default)]
 struct Tally {
     messages: Messages,
+    reasons: BTreeMap<String, u64>,
     indices: HashMap<String, HashSet<String>>,
 }
 
@@ -152,11 +154,15 @@ impl Tally {
                 Disposition::Quarantined => self.messages.quarantined += 1,
                 Disposition::Closed => self.messages.already_archived += u64::from(*decision == Decision::Already),
             }
+            if let Some(reason) = entry.outcome.reason {
+                *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
+            }
             self.indices.entry(entry.id.clone()).or_default().insert(entry.index.clone());
         }
     }
 
-    fn collisions(&self) -> u64 {
-        self.indices.values().filter(|indices| indices.len() > 1).count() as u64
+    fn found(self) -> Found {
+        let collisions = self.indices.values().filter(|indices| indices.len() > 1).count() as u64;
+        Found { messages: self.messages, collisions, reasons: self.reasons }
     }
 }

@@ -1,0 +1,75 @@
+use crate::{LedgerError, Table};
+use alerts::runs::{Held, JobRun, LOCK, Lock, WATERMARK, Watermark};
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+
+/// `job-runs`: a row a run, the lock and the watermark.
+#[derive(Clone)]
+pub struct JobRuns {
+    pub runs: Table<JobRun>,
+    locks: Table<Lock>,
+    watermarks: Table<Watermark>,
+}
+
+impl JobRuns {
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        JobRuns { runs: Table::new(config, table.clone()), locks: Table::new(config, table.clone()), watermarks: Table::new(config, table) }
+    }
+
+    pub async fn get(&self, run_id: &str) -> Result<Option<JobRun>, LedgerError> {
+        self.runs.get(run_id, None).await
+    }
+
+    /// Changes a run's row; `None` when there is no such run.
+    pub async fn change(&self, run_id: &str, mut change: impl FnMut(&mut JobRun)) -> Result<Option<JobRun>, LedgerError> {
+        let update = self.runs.update(run_id, None, |row| {
+            let Some(before) = row else { return Ok::<_, LedgerError>(None) };
+            let mut after = before.clone();
+            change(&mut after);
+            Ok((after != *before).then_some(after))
+        });
+        update.await
+    }
+
+    /// The run that holds a part of `wanted`'s range, other than its holder.
+    pub async fn holder_of(&self, wanted: &Held) -> Result<Option<Held>, LedgerError> {
+        let lock = self.locks.get(LOCK, None).await?;
+        Ok(lock.and_then(|lock| lock.holder_of(wanted.from, wanted.to, &wanted.holder).cloned()))
+    }
+
+    /// Takes the range, unless another run than `dead` ones holds a part of it: then that run.
+    pub async fn acquire(&self, wanted: &Held, dead: &[String]) -> Result<Option<Held>, LedgerError> {
+        let mut blocked = None;
+        let update = self.locks.update(LOCK, None, |lock| {
+            let mut lock = lock.cloned().unwrap_or_else(|| Lock { run_id: LOCK.to_owned(), ..Lock::default() });
+            for holder in dead {
+                lock = lock.without(holder);
+            }
+            blocked = lock.holder_of(wanted.from, wanted.to, &wanted.holder).cloned();
+            Ok::<_, LedgerError>(blocked.is_none().then(|| lock.with(wanted.clone())))
+        });
+        update.await?;
+        Ok(blocked)
+    }
+
+    pub async fn release(&self, holder: &str) -> Result<(), LedgerError> {
+        let update = self.locks.update(LOCK, None, |lock| {
+            let held = lock.filter(|lock| lock.held.iter().any(|held| held.holder == holder));
+            Ok::<_, LedgerError>(held.map(|lock| lock.clone().without(holder)))
+        });
+        update.await.map(|_| ())
+    }
+
+    pub async fn watermark(&self) -> Result<Option<Timestamp>, LedgerError> {
+        Ok(self.watermarks.get(WATERMARK, None).await?.map(|row| row.at))
+    }
+
+    /// Moves the watermark forward, never back.
+    pub async fn move_watermark(&self, at: Timestamp) -> Result<(), LedgerError> {
+        let update = self.watermarks.update(WATERMARK, None, |row| {
+            let is_later = row.is_none_or(|row| row.at < at);
+            Ok::<_, LedgerError>(is_later.then(|| Watermark { run_id: WATERMARK.to_owned(), at, revision: 0 }))
+        });
+        update.await.map(|_| ())
+    }
+}

@@ -1,0 +1,88 @@
+//! Executions of the state machine, as Step Functions tells of them and as an operator acts on them.
+
+use aws_sdk_sfn::{Client, error::ProvideErrorMetadata, error::SdkError, types::ExecutionStatus};
+use runtime::Named;
+use std::error::Error;
+
+#[derive(Clone)]
+pub struct Workflow {
+    client: Client,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Execution {
+    pub running: bool,
+    /// `RUNNING`, `SUCCEEDED`, `FAILED`, `TIMED_OUT`, `ABORTED` or `PENDING_REDRIVE`.
+    pub status: String,
+    /// How often the execution was redriven; grows on a redrive and never on a Retry.
+    pub redrives: u64,
+    pub error: Option<String>,
+    pub cause: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WorkflowError {
+    #[error("execution {name} does not exist")]
+    Missing { name: String },
+    #[error("execution {name} exists already")]
+    Exists { name: String },
+    #[error("execution {name} cannot be redriven: {message}")]
+    NotRedrivable { name: String, message: String },
+    #[error("Step Functions cannot {doing} {name}: {message}")]
+    Unavailable { doing: &'static str, name: String, message: String, source: Box<dyn Error + Send + Sync> },
+}
+
+impl Named for WorkflowError {
+    fn name(&self) -> &'static str {
+        match self {
+            WorkflowError::Missing { .. } => "ExecutionMissing",
+            WorkflowError::Exists { .. } => "ExecutionExists",
+            WorkflowError::NotRedrivable { .. } => "ExecutionNotRedrivable",
+            WorkflowError::Unavailable { .. } => "WorkflowUnavailable",
+        }
+    }
+}
+
+impl Workflow {
+    pub fn new(config: &aws_config::SdkConfig) -> Self {
+        Workflow { client: Client::new(config) }
+    }
+
+    pub async fn describe(&self, execution_arn: &str) -> Result<Execution, WorkflowError> {
+        let answer = self.client.describe_execution().execution_arn(execution_arn).send().await;
+        let answer = answer.map_err(|error| fault("describe", execution_arn, error))?;
+        Ok(Execution {
+            running: matches!(answer.status, ExecutionStatus::Running | ExecutionStatus::PendingRedrive),
+            status: answer.status.as_str().to_owned(),
+            redrives: answer.redrive_count.unwrap_or(0).max(0) as u64,
+            error: answer.error,
+            cause: answer.cause,
+        })
+    }
+
+    /// Starts an execution; answers its ARN.
+    pub async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
+        let start = self.client.start_execution().state_machine_arn(state_machine_arn).name(name).input(input);
+        Ok(start.send().await.map_err(|error| fault("start", name, error))?.execution_arn)
+    }
+
+    pub async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError> {
+        let redrive = self.client.redrive_execution().execution_arn(execution_arn);
+        redrive.send().await.map(|_| ()).map_err(|error| fault("redrive", execution_arn, error))
+    }
+}
+
+fn fault<E, R>(doing: &'static str, execution: &str, error: SdkError<E, R>) -> WorkflowError
+where
+    E: Error + Send + Sync + ProvideErrorMetadata + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let name = execution.rsplit(':').next().unwrap_or(execution).to_owned();
+    let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    match error.code() {
+        Some("ExecutionDoesNotExist") => WorkflowError::Missing { name },
+        Some("ExecutionAlreadyExists") => WorkflowError::Exists { name },
+        Some("ExecutionNotRedrivable") => WorkflowError::NotRedrivable { name, message },
+        _ => WorkflowError::Unavailable { doing, name, message, source: Box::new(error) },
+    }
+}

@@ -1,0 +1,187 @@
+//! Holds what was planned against what is committed, and writes the run's report.
+
+use alerts::{
+    classification::Disposition,
+    ledger::{STAGING_SHARDS, staging_shard},
+    partitions::run_prefix,
+    report::{Bytes, Details, Failure, Messages, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
+    steps::{CollectRequest, Collected, Mode, VERSION},
+    window_state::{State, WindowRecord},
+    windows::Window,
+};
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use std::collections::{BTreeMap, HashMap};
+use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
+use workflow::{Workflow, WorkflowError};
+
+pub struct Deps {
+    objects: Objects,
+    job_runs: JobRuns,
+    windows: Windows,
+    ledger: Ledger,
+    workflow: Workflow,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps {
+            objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
+            windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
+            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            workflow: Workflow::new(aws),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("run {run_id} is not in job-runs")]
+    PlanMissing { run_id: String },
+    #[error("line {line} of {key} is no window")]
+    PlanUnreadable { key: String, line: usize, source: serde_json::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Workflow(#[from] WorkflowError),
+}
+
+impl Named for Error {
+    fn name(&self) -> &'static str {
+        match self {
+            Error::PlanMissing { .. } | Error::PlanUnreadable { .. } => "PlanMissing",
+            Error::Store(error) => error.name(),
+            Error::Ledger(error) => error.name(),
+            Error::Workflow(error) => error.name(),
+        }
+    }
+}
+
+pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<Collected, Error> {
+    let run_id = &request.run_id;
+    let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
+    // Before the report is made: a redrive that comes later than this is seen by the gate.
+    let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
+    let planned = read_plan(deps, run_id).await?;
+    let records: HashMap<String, WindowRecord> =
+        deps.windows.partition(run_id).await?.into_iter().map(|record| (record.window_id.clone(), record)).collect();
+
+    let mut messages = Messages::default();
+    let mut bytes = Bytes::default();
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut collisions, mut failures, mut failed) = (0, Vec::new(), Vec::new());
+    for window in planned.iter() {
+        match records.get(&window.window_id) {
+            Some(record) if is_done(record, request.mode) => {
+                messages += record.messages;
+                bytes += record.bytes;
+                collisions += record.collisions;
+                for (reason, count) in &record.reasons {
+                    *reasons.entry(reason.clone()).or_default() += count;
+                }
+            }
+            record => {
+                failures.push(failure(window, record));
+                failed.push(window.clone());
+            }
+        }
+    }
+    let (backlog, oldest_open) = open_messages(deps).await?;
+    let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
+    quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
+    // An extraction archives nothing yet; what it staged is reconciled when it is written.
+    let reconciled = failures.is_empty() && (messages.reconciled() || request.mode == Mode::Extract);
+    let report = RunReport {
+        run_id: run_id.clone(),
+        mode: request.mode.as_str().to_owned(),
+        from: run.from,
+        to: run.to,
+        status: if reconciled { RunStatus::Completed } else { RunStatus::Failed },
+        attempt: run.attempt,
+        windows: WindowCounts { planned: planned.len() as u64, succeeded: (planned.len() - failed.len()) as u64, failed: failed.len() as u64 },
+        messages,
+        recheck: Recheck::default(),
+        sweep: Sweep::default(),
+        collisions,
+        undated: run.undated,
+        backlog,
+        bytes,
+        reconciled,
+        failures,
+    };
+    let report_key = format!("{}/report.json", run_prefix(run_id));
+    deps.objects.put_json(&report_key, &report).await?;
+    deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons }).await?;
+    let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
+    let lines: String = failed.iter().map(|window| format!("{}\n", serde_json::json!(window))).collect();
+    deps.objects.put(&windows_key, lines.into_bytes(), "application/jsonl").await?;
+    let now = Timestamp::now();
+    let counted = deps.job_runs.change(run_id, |row| {
+        row.counts = messages;
+        row.updated_at = now;
+    });
+    counted.await?;
+    let figures = [("Windows", planned.len() as u64), ("FailedWindows", failed.len() as u64), ("Archived", messages.archived), ("Backlog", backlog)];
+    step_metrics("collect-windows", run_id, "", call.took(), &figures);
+    Ok(Collected {
+        v: VERSION,
+        run_id: run_id.clone(),
+        mode: request.mode,
+        execution_arn: request.execution_arn.clone(),
+        bucket: request.bucket.clone(),
+        report_key,
+        failed: failed.len() as u64,
+        windows: failed.len() as u64,
+        windows_key,
+        reported_at,
+    })
+}
+
+async fn read_plan(deps: &Deps, run_id: &str) -> Result<Vec<Window>, Error> {
+    let key = format!("{}/windows.jsonl", run_prefix(run_id));
+    let lines = deps.objects.get(&key).await?;
+    let windows = serde_json::Deserializer::from_slice(&lines).into_iter().enumerate();
+    windows.map(|(line, window)| window.map_err(|source| Error::PlanUnreadable { key: key.clone(), line: line + 1, source })).collect()
+}
+
+fn is_done(record: &WindowRecord, mode: Mode) -> bool {
+    record.status == State::Completed || (mode == Mode::Extract && record.status == State::Classified)
+}
+
+fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
+    let window_id = window.window_id.clone();
+    let (error, message) = match record {
+        Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
+        Some(record) if record.attempt > 0 => {
+            let message = format!("{} began at {} and did not come back: killed, timed out or out of memory; see its log", record.step, record.updated_at);
+            ("StepCrashed".to_owned(), message)
+        }
+        _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
+    };
+    Failure { window_id, error, message }
+}
+
+/// How many messages are held over now, and which for longest.
+async fn open_messages(deps: &Deps) -> Result<(u64, Vec<OpenMessage>), Error> {
+    let (mut backlog, mut oldest) = (0, Vec::new());
+    for shard in 0..STAGING_SHARDS {
+        let shard = staging_shard(shard);
+        backlog += deps.ledger.count("staging", ("staging", &shard), "disposition", Disposition::Open.as_str()).await?;
+        // In order of staging; unfinished rows of failed windows may stand between the open ones.
+        let rows = deps.ledger.by_index("staging", "staging", &shard, Some(10 * OLDEST_SHOWN as i32)).await?;
+        oldest.extend(rows.into_iter().filter(|row| row.disposition == Disposition::Open).filter_map(|row| {
+            let first_seen_open = row.first_seen_open?;
+            Some(OpenMessage { message_id: row.message_id, source_index: row.source_index, timestamp: row.timestamp, first_seen_open })
+        }));
+    }
+    oldest.sort_by(|left, right| (left.first_seen_open, left.timestamp, &left.message_id).cmp(&(right.first_seen_open, right.timestamp, &right.message_id)));
+    oldest.truncate(OLDEST_SHOWN);
+    Ok((backlog, oldest))
+}

@@ -1,0 +1,321 @@
+//! Turns what the execution was started with into a range, takes the range's lock, and writes the list of windows.
+//! A repeated call of the same run finds its plan and leaves it.
+
+use alerts::{
+    classification::Disposition,
+    instant,
+    ledger::{STAGING_SHARDS, Status, staging_shard},
+    partitions::run_prefix,
+    report::{Messages, RunStatus},
+    runs::{Held, JobRun},
+    steps::{Input, Mode, Plan, PlanRequest, VERSION},
+    window_state::{State, WindowRecord},
+    windows::{Bucket, Interval, Window, join},
+};
+use aws_config::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, Config, ConfigMissing, Named, describe, step_metrics};
+use sources::{Auth, Indices, OpenSearch, SourceError};
+use std::collections::BTreeMap;
+use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
+use workflow::{Workflow, WorkflowError};
+
+pub struct Deps {
+    url: String,
+    auth: Auth,
+    indices: Indices,
+    aws: SdkConfig,
+    objects: Objects,
+    job_runs: JobRuns,
+    windows: Windows,
+    ledger: Ledger,
+    workflow: Workflow,
+    /// Documents that a window should hold at most.
+    target: u64,
+    /// How long after its instant a document may still appear in the source.
+    settle: SignedDuration,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps {
+            url: config.required("OPENSEARCH_URL"),
+            auth: config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None),
+            indices: Indices::from_env(&mut config),
+            aws: aws.clone(),
+            objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
+            windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
+            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            workflow: Workflow::new(aws),
+            target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
+            settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the input {input} is not understood: {problem}")]
+    Input { input: String, problem: String },
+    #[error("`{field}` is `{value}`: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z")]
+    Instant { field: &'static str, value: String },
+    #[error("the range is empty: from {from} is not before to {to}")]
+    Reversed { from: String, to: String },
+    #[error("there is no run {run_id}")]
+    NoSuchRun { run_id: String },
+    #[error("run {holder} is at work on {from} to {to}; wait for it, or choose another range")]
+    RangeBusy { holder: String, from: String, to: String },
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Workflow(#[from] WorkflowError),
+}
+
+impl Named for Error {
+    fn name(&self) -> &'static str {
+        match self {
+            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::NoSuchRun { .. } => "InvalidInput",
+            Error::RangeBusy { .. } => "RangeBusy",
+            Error::Source(error) => error.name(),
+            Error::Store(error) => error.name(),
+            Error::Ledger(error) => error.name(),
+            Error::Workflow(error) => error.name(),
+        }
+    }
+}
+
+/// What a run is about, once its input is understood.
+struct Task {
+    run_id: String,
+    mode: Mode,
+    execution_arn: String,
+    from: Timestamp,
+    to: Timestamp,
+    scheduled_for: Option<String>,
+}
+
+pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Plan, Error> {
+    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let input: Input = serde_json::from_value(request.input.clone())
+        .map_err(|error| Error::Input { input: request.input.to_string(), problem: error.to_string() })?;
+    if let Input::FailedOnly { run_id } = &input {
+        return rerun(deps, run_id, &request.execution_arn, now).await;
+    }
+    let task = understand(deps, &request, input, now).await?;
+    if let Some(done) = already_done(deps, &task).await? {
+        return Ok(done);
+    }
+    lock(deps, &task.run_id, &task.execution_arn, task.from, task.to).await?;
+    let planned = Box::pin(plan(deps, &task, now)).await;
+    if let Err(error) = &planned {
+        give_up(deps, &task, error, now).await;
+    }
+    let plan = planned?;
+    step_metrics("plan-windows", &task.run_id, "", call.took(), &[("Windows", plan.windows)]);
+    Ok(plan)
+}
+
+async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Timestamp) -> Result<Task, Error> {
+    let read = |field: &'static str, value: &str| instant::parse(value).ok_or_else(|| Error::Instant { field, value: value.to_owned() });
+    let (mode, from, to, scheduled_for) = match input {
+        Input::Range { from, to } => (Mode::Range, read("from", &from)?, read("to", &to)?, None),
+        Input::Extract { from, to } => (Mode::Extract, read("from", &from)?, read("to", &to)?, None),
+        Input::Scheduled { scheduled_for } => {
+            let to = read("scheduled_for", &scheduled_for)? - deps.settle;
+            let from = match deps.job_runs.watermark().await? {
+                Some(watermark) => watermark,
+                None => connect(deps)?.earliest().await?.unwrap_or(to),
+            };
+            // Nothing new since the last run: an empty range is no fault of a schedule.
+            (Mode::Scheduled, from.min(to), to, Some(scheduled_for))
+        }
+        Input::Process => (Mode::Process, Timestamp::UNIX_EPOCH, now, None),
+        Input::Recheck => {
+            let problem = "mode `recheck` is not built yet; a run over the range looks at held-over messages again".to_owned();
+            return Err(Error::Input { input: request.input.to_string(), problem });
+        }
+        Input::FailedOnly { run_id } => return Err(Error::NoSuchRun { run_id }),
+    };
+    if from >= to && mode != Mode::Scheduled {
+        return Err(Error::Reversed { from: instant::iso(from), to: instant::iso(to) });
+    }
+    Ok(Task { run_id: request.run_id.clone(), mode, execution_arn: request.execution_arn.clone(), from, to, scheduled_for })
+}
+
+/// The same scheduled time again: the run that did it is reported once more, and nothing is done.
+async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
+    let Some(scheduled_for) = &task.scheduled_for else { return Ok(None) };
+    let runs = deps.job_runs.runs.scan().await?;
+    let same = |run: &&JobRun| run.run_id != task.run_id && run.scheduled_for.as_ref() == Some(scheduled_for);
+    let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
+    tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");
+    Ok(Some(answer(deps, &run.run_id, run.mode, &task.execution_arn, 0, windows_key(&run.run_id))))
+}
+
+async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
+    let key = windows_key(&task.run_id);
+    if let Some(lines) = deps.objects.find(&key).await? {
+        let windows = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        return Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, windows, key));
+    }
+    let mut row = JobRun {
+        run_id: task.run_id.clone(),
+        mode: task.mode,
+        status: RunStatus::Running,
+        from: task.from,
+        to: task.to,
+        created_at: now,
+        updated_at: now,
+        execution_arn: task.execution_arn.clone(),
+        attempt: 1,
+        planned: 0,
+        undated: 0,
+        counts: Messages::default(),
+        scheduled_for: task.scheduled_for.clone(),
+        mails: BTreeMap::new(),
+        error: None,
+        message: None,
+        revision: 1,
+    };
+    save(deps, &row).await?;
+    let source = connect(deps)?;
+    for index in [&deps.indices.messages, &deps.indices.history, &deps.indices.audit] {
+        source.check_mapping(index).await?;
+    }
+    let windows = match task.mode {
+        Mode::Process => pending_days(deps).await?,
+        _ if task.from < task.to => join(&counted(&source, task.from, task.to, deps.target).await?, deps.target),
+        _ => Vec::new(),
+    };
+    row.undated = source.undated().await?;
+    row.planned = windows.len() as u64;
+    let records = windows.iter().map(|window| WindowRecord::planned(&task.run_id, task.mode, window.clone(), now)).collect();
+    // A record that exists is from an earlier try of this very plan.
+    deps.windows.put_many(records).await?;
+    write_windows(deps, &key, &windows).await?;
+    save(deps, &row).await?;
+    Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, row.planned, key))
+}
+
+/// Days with too many documents are counted by the hour, such hours by the minute, down to the millisecond.
+async fn counted(source: &OpenSearch, from: Timestamp, to: Timestamp, target: u64) -> Result<Vec<Bucket>, Error> {
+    let mut counted = Vec::new();
+    let mut todo: Vec<(Bucket, Interval)> = source.histogram(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
+    while let Some((bucket, interval)) = todo.pop() {
+        match interval.finer().filter(|_| bucket.count > target) {
+            Some(finer) => {
+                let parts = source.histogram(bucket.from, bucket.to, finer).await?;
+                todo.extend(parts.into_iter().rev().map(|part| (part, finer)));
+            }
+            None => counted.push(bucket),
+        }
+    }
+    Ok(counted)
+}
+
+/// Days that have messages which an extraction staged and nobody wrote.
+async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
+    let mut days: BTreeMap<String, u64> = BTreeMap::new();
+    for shard in 0..STAGING_SHARDS {
+        for row in deps.ledger.by_index("staging", "staging", &staging_shard(shard), None).await? {
+            if row.disposition != Disposition::Open && row.status != Status::Completed {
+                *days.entry(instant::date(row.timestamp)).or_default() += 1;
+            }
+        }
+    }
+    let buckets = days.into_iter().filter_map(|(day, count)| {
+        let from = instant::parse(&day)?;
+        Some(Bucket { from, to: from + Interval::Day.length(), count })
+    });
+    Ok(join(&buckets.collect::<Vec<_>>(), deps.target))
+}
+
+/// The windows of a run that are not committed, in a new execution of the same run.
+async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -> Result<Plan, Error> {
+    let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned() })?;
+    lock(deps, run_id, execution_arn, run.from, run.to).await?;
+    let records = deps.windows.partition(run_id).await?;
+    let done = |record: &WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
+    let windows: Vec<Window> = records.into_iter().filter(|record| !done(record)).map(|record| record.window).collect();
+    // A repeated call of this very execution counts no second attempt.
+    let again = run.execution_arn == execution_arn;
+    let attempt = if again { run.attempt } else { run.attempt + 1 };
+    let key = format!("{}/windows-attempt-{attempt}.jsonl", run_prefix(run_id));
+    write_windows(deps, &key, &windows).await?;
+    let changed = deps.job_runs.change(run_id, |row| {
+        row.status = RunStatus::Running;
+        row.attempt = attempt;
+        row.execution_arn = execution_arn.to_owned();
+        row.updated_at = now;
+    });
+    changed.await?;
+    Ok(answer(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
+}
+
+/// Takes the range. A holder whose execution has ended holds nothing: its windows are guarded by their own leases.
+async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, from: Timestamp, to: Timestamp) -> Result<(), Error> {
+    let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to };
+    let mut dead = Vec::new();
+    loop {
+        let Some(holder) = deps.job_runs.acquire(&wanted, &dead).await? else { return Ok(()) };
+        let running = match deps.workflow.describe(&holder.execution_arn).await {
+            Ok(execution) => execution.running,
+            Err(WorkflowError::Missing { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if running || dead.contains(&holder.holder) {
+            return Err(Error::RangeBusy { holder: holder.holder, from: instant::iso(holder.from), to: instant::iso(holder.to) });
+        }
+        dead.push(holder.holder);
+    }
+}
+
+/// A run that dies in its plan is marked so, and its range is free again. Best effort: the error is the answer.
+async fn give_up(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
+    let marked = deps.job_runs.change(&task.run_id, |row| {
+        row.status = RunStatus::Failed;
+        row.error = Some(error.name().to_owned());
+        row.message = Some(describe(error));
+        row.updated_at = now;
+    });
+    let marked = marked.await.map(|_| ());
+    for failed in [marked, deps.job_runs.release(&task.run_id).await].into_iter().filter_map(Result::err) {
+        tracing::warn!(run = task.run_id, error = describe(&failed), "the failed plan could not be noted");
+    }
+}
+
+async fn save(deps: &Deps, row: &JobRun) -> Result<(), Error> {
+    let update = deps.job_runs.runs.update(&row.run_id, None, |before| {
+        let mails = before.map(|before| before.mails.clone()).unwrap_or_default();
+        let created_at = before.map_or(row.created_at, |before| before.created_at);
+        Ok::<_, LedgerError>(Some(JobRun { mails, created_at, ..row.clone() }))
+    });
+    update.await?;
+    Ok(())
+}
+
+async fn write_windows(deps: &Deps, key: &str, windows: &[Window]) -> Result<(), Error> {
+    let lines: String = windows.iter().map(|window| format!("{}\n", serde_json::json!(window))).collect();
+    Ok(deps.objects.put(key, lines.into_bytes(), "application/jsonl").await?)
+}
+
+fn connect(deps: &Deps) -> Result<OpenSearch, SourceError> {
+    OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())
+}
+
+fn windows_key(run_id: &str) -> String {
+    format!("{}/windows.jsonl", run_prefix(run_id))
+}
+
+fn answer(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {
+    let bucket = deps.objects.bucket().to_owned();
+    Plan { v: VERSION, run_id: run_id.to_owned(), mode, execution_arn: execution_arn.to_owned(), bucket, windows, windows_key }
+}

@@ -1,0 +1,7 @@
+use plan_windows::{Deps, handle};
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let aws = runtime::aws_config().await;
+    runtime::serve("plan-windows", Deps::from_env(&aws), handle).await
+}
