@@ -1,0 +1,90 @@
+//! The deployed archive, as the environment names it.
+
+use alerts::{
+    partitions::run_prefix,
+    report::{Bytes, Failure, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
+    runs::JobRun,
+};
+use anyhow::{Context, Result, bail};
+use runtime::Config;
+use storage::{JobRuns, Objects, Windows};
+use workflow::Workflow;
+
+pub struct Archive {
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub windows: Windows,
+    pub workflow: Workflow,
+    pub state_machine_arn: String,
+}
+
+impl Archive {
+    pub async fn from_env() -> Result<Self> {
+        let mut config = Config::default();
+        let bucket = config.required("ALERT_ARCHIVE_BUCKET");
+        let job_runs = config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE");
+        let windows = config.required("ALERT_ARCHIVE_WINDOWS_TABLE");
+        let state_machine_arn = config.required("ALERT_ARCHIVE_STATE_MACHINE_ARN");
+        config.check().context("the archive is not named; in a checkout, run: eval \"$(make -s env)\"")?;
+        let aws = runtime::aws_config().await;
+        Ok(Archive {
+            objects: Objects::new(&aws, bucket),
+            job_runs: JobRuns::new(&aws, job_runs),
+            windows: Windows::new(&aws, windows),
+            workflow: Workflow::new(&aws),
+            state_machine_arn,
+        })
+    }
+
+    /// The ARN of an execution of the archive's state machine.
+    pub fn execution_arn(&self, name: &str) -> String {
+        format!("{}:{name}", self.state_machine_arn.replacen(":stateMachine:", ":execution:", 1))
+    }
+
+    pub async fn job_run(&self, run_id: &str) -> Result<JobRun> {
+        match self.job_runs.get(run_id).await? {
+            Some(run) => Ok(run),
+            None => bail!("there is no run {run_id}; alert-archive status lists them all"),
+        }
+    }
+
+    /// The report of a run; before there is one, what `job-runs` knows of it.
+    pub async fn report(&self, run: &JobRun) -> Result<RunReport> {
+        let written = self.objects.find(&format!("{}/report.json", run_prefix(&run.run_id))).await?;
+        let mut report = match written {
+            Some(body) => serde_json::from_slice(&body).with_context(|| format!("the report of run {} is not readable", run.run_id))?,
+            None => unreported(run),
+        };
+        // A redrive makes the run live again, whatever the last report said.
+        report.status = run.status;
+        report.attempt = run.attempt;
+        Ok(report)
+    }
+}
+
+fn unreported(run: &JobRun) -> RunReport {
+    let failure = run.error.clone().map(|error| Failure { window_id: String::new(), error, message: run.message.clone().unwrap_or_default() });
+    RunReport {
+        run_id: run.run_id.clone(),
+        mode: run.mode.as_str().to_owned(),
+        from: run.from,
+        to: run.to,
+        status: run.status,
+        attempt: run.attempt,
+        windows: WindowCounts { planned: run.planned, ..WindowCounts::default() },
+        messages: run.counts,
+        recheck: Recheck::default(),
+        sweep: Sweep::default(),
+        collisions: 0,
+        undated: run.undated,
+        backlog: 0,
+        bytes: Bytes::default(),
+        reconciled: false,
+        failures: failure.into_iter().collect(),
+    }
+}
+
+/// Whether a script may go on: everything of the run is where it belongs.
+pub fn went_well(report: &RunReport) -> bool {
+    report.status == RunStatus::Completed && report.reconciled
+}

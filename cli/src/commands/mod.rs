@@ -1,0 +1,4 @@
+pub mod rerun;
+pub mod run;
+pub mod status;
+pub mod watch;

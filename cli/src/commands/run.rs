@@ -1,0 +1,93 @@
+use super::watch::follow;
+use crate::{archive::Archive, print};
+use alerts::{instant, steps::Input};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  alert-archive run --from 2019-01-01 --to 2019-07-01 --wait
+  alert-archive run --from 2024-07-01T12:00:00Z --to 2024-07-02 --wait --json
+  alert-archive run --from 2024-07-01 --to 2024-08-01 --mode extract   stage only
+  alert-archive run --mode process                                     write what is staged")]
+pub struct Run {
+    /// First instant of the range, in UTC: a date or an instant
+    #[arg(long, value_name = "D", required_if_eq_any = [("mode", "range"), ("mode", "extract")])]
+    from: Option<String>,
+    /// End of the range, not included
+    #[arg(long, value_name = "D", required_if_eq_any = [("mode", "range"), ("mode", "extract")])]
+    to: Option<String>,
+    #[arg(long, value_enum, default_value = "range")]
+    mode: Mode,
+    /// With --mode scheduled: the time that the schedule would have given
+    #[arg(long, value_name = "T", required_if_eq("mode", "scheduled"))]
+    scheduled_for: Option<String>,
+    /// Follow the run to its end and print its report
+    #[arg(long)]
+    wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Mode {
+    /// The range as given
+    Range,
+    /// Like Range, but stop after classification
+    Extract,
+    /// Write what is staged as pending
+    Process,
+    /// From the watermark to --scheduled-for, as the weekly schedule does
+    Scheduled,
+}
+
+impl Run {
+    pub async fn call(self, archive: &Archive) -> Result<bool> {
+        let (input, name) = self.input()?;
+        let execution = archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
+        if !self.wait {
+            print::started(&name, self.json);
+            return Ok(true);
+        }
+        follow(archive, &name, &execution, self.json).await
+    }
+
+    fn input(&self) -> Result<(Input, String)> {
+        // The name is the run's id: readable, and unlike any other.
+        let unique = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
+        let range = || -> Result<(String, String, String)> {
+            let (from, to) = (read("--from", &self.from)?, read("--to", &self.to)?);
+            if from >= to {
+                bail!("--from {} is not before --to {}: the range is empty", instant::iso(from), instant::iso(to));
+            }
+            let name = format!("{}-{}-{unique}", from.strftime("%Y%m%d"), to.strftime("%Y%m%d"));
+            Ok((instant::iso(from), instant::iso(to), name))
+        };
+        Ok(match self.mode {
+            Mode::Range => {
+                let (from, to, name) = range()?;
+                (Input::Range { from, to }, format!("range-{name}"))
+            }
+            Mode::Extract => {
+                let (from, to, name) = range()?;
+                (Input::Extract { from, to }, format!("extract-{name}"))
+            }
+            Mode::Process => (Input::Process, format!("process-{unique}")),
+            Mode::Scheduled => {
+                let at = read("--scheduled-for", &self.scheduled_for)?;
+                (Input::Scheduled { scheduled_for: instant::iso(at) }, format!("scheduled-{}-{unique}", at.strftime("%Y%m%d")))
+            }
+        })
+    }
+}
+
+fn read(option: &str, text: &Option<String>) -> Result<Timestamp> {
+    let text = text.as_deref().unwrap_or_default();
+    match instant::parse(text) {
+        Some(at) => Ok(at),
+        None => bail!("{option} `{text}` is no date: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z"),
+    }
+}

@@ -1,0 +1,102 @@
+use crate::{
+    archive::{Archive, went_well},
+    print,
+};
+use alerts::window_state::State;
+use anyhow::Result;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a run.
+const PAUSE: Duration = Duration::from_millis(700);
+/// Between two lines of progress in a pipe.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  alert-archive watch range-20240701-20241001-20261121T050000123")]
+pub struct Watch {
+    /// The run's id
+    run: String,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Watch {
+    pub async fn call(self, archive: &Archive) -> Result<bool> {
+        let execution = match archive.job_runs.get(&self.run).await? {
+            Some(run) => run.execution_arn,
+            None => archive.execution_arn(&self.run),
+        };
+        follow(archive, &self.run, &execution, self.json).await
+    }
+}
+
+/// Shows a run's progress on standard error until its execution ends, then prints the report on standard output.
+pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: bool) -> Result<bool> {
+    let progress = Progress::new();
+    let execution = loop {
+        let execution = archive.workflow.describe(execution_arn).await?;
+        progress.show(archive, run_id).await?;
+        if !execution.running {
+            break execution;
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    progress.bar.finish_and_clear();
+    let Some(run) = archive.job_runs.get(run_id).await? else {
+        let name = execution.error.unwrap_or(execution.status);
+        eprintln!("run {run_id} ended before it was planned: {name}: {}", execution.cause.unwrap_or_default());
+        return Ok(false);
+    };
+    let report = archive.report(&run).await?;
+    print::report(&report, json)?;
+    if let Some(error) = &execution.error {
+        eprintln!("execution {}: {error}: {}", execution.status, execution.cause.as_deref().unwrap_or_default());
+    }
+    Ok(went_well(&report) && execution.status == "SUCCEEDED")
+}
+
+struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    last_line: std::cell::Cell<Option<Instant>>,
+    last_text: std::cell::RefCell<String>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = if terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} windows  {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Progress { bar, terminal, last_line: Default::default(), last_text: Default::default() }
+    }
+
+    async fn show(&self, archive: &Archive, run_id: &str) -> Result<()> {
+        let Some(run) = archive.job_runs.get(run_id).await? else { return Ok(()) };
+        let windows = archive.windows.partition(run_id).await?;
+        let count = |state: State| windows.iter().filter(|window| window.status == state).count();
+        let (done, failed) = (count(State::Completed) + count(State::Classified), count(State::Failed));
+        let documents: u64 = windows.iter().map(|window| window.messages.source).sum();
+        let expected: u64 = windows.iter().map(|window| window.window.expected).sum();
+        let failed = if failed > 0 { format!(", {failed} windows failed") } else { String::new() };
+        let text = format!("{documents} of {expected} messages classified{failed}");
+        self.bar.set_length(run.planned);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(text.clone());
+        let is_due = self.last_line.get().is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if !self.terminal && is_due && run.planned > 0 {
+            let line = format!("{run_id}: {done} of {} windows, {text}", run.planned);
+            if *self.last_text.borrow() != line {
+                eprintln!("{line}");
+                self.last_line.set(Some(Instant::now()));
+                *self.last_text.borrow_mut() = line;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! `alert-archive`: what an operator and a script call, on the local cloud and on AWS alike.
+
+mod archive;
+mod commands;
+mod print;
+
+use archive::Archive;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 110, after_help = "\
+Examples:
+  alert-archive run --from 2024-07-01 --to 2024-10-01 --wait
+  alert-archive status --json
+  alert-archive rerun range-20240701-20241001-20261121T050000 --redrive --wait
+
+The archive is found through ALERT_ARCHIVE_BUCKET, ALERT_ARCHIVE_JOB_RUNS_TABLE, ALERT_ARCHIVE_WINDOWS_TABLE,
+ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE and ALERT_ARCHIVE_STATE_MACHINE_ARN, and AWS as by any AWS tool.
+In a checkout of the project, eval \"$(make -s env)\" sets them all for the local cloud.
+
+Exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a run over a range of message timestamps
+    Run(commands::run::Run),
+    /// Follow a run until it ends
+    Watch(commands::watch::Watch),
+    /// Show a run's report, or all runs, newest first
+    Status(commands::status::Status),
+    /// Run the failed windows of a run again
+    Rerun(commands::rerun::Rerun),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    let outcome = tokio::select! {
+        outcome = dispatch(cli.command) => outcome,
+        // A run goes on in the cloud; only the watching ends.
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("stopped watching; a run that was started goes on: alert-archive status");
+            return ExitCode::from(130);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {}", runtime::describe(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `true` when all went well.
+async fn dispatch(command: Command) -> anyhow::Result<bool> {
+    let archive = Archive::from_env().await?;
+    match command {
+        Command::Run(command) => command.call(&archive).await,
+        Command::Watch(command) => command.call(&archive).await,
+        Command::Status(command) => command.call(&archive).await,
+        Command::Rerun(command) => command.call(&archive).await,
+    }
+}

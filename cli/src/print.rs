@@ -1,0 +1,99 @@
+//! Reports for people and for scripts, on standard output.
+
+use alerts::{
+    instant,
+    report::{RunReport, RunStatus},
+};
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use humansize::{BINARY, format_size};
+
+pub fn started(run_id: &str, json: bool) {
+    match json {
+        true => println!("{}", serde_json::json!({"run_id": run_id})),
+        false => println!("started {run_id}\nfollow it with: alert-archive watch {run_id}"),
+    }
+}
+
+pub fn report(report: &RunReport, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    let status = status(report);
+    println!("{}  {status}  (mode {}, attempt {})", report.run_id, report.mode, report.attempt);
+    println!("{} to {}", instant::iso(report.from), instant::iso(report.to));
+    let messages = &report.messages;
+    let mut table = plain();
+    let windows = format!("{} of {} committed", report.windows.succeeded, report.windows.planned);
+    table.add_row(["windows".to_owned(), windows]);
+    for (name, count) in [
+        ("messages in the source", messages.source),
+        ("  archived", messages.archived),
+        ("  archived before", messages.already_archived),
+        ("  open, held over", messages.open),
+        ("  quarantined", messages.quarantined),
+        ("without alerts", messages.no_alerts),
+        ("ids in several indices", report.collisions),
+        ("undated, in no window", report.undated),
+        ("open messages in all", report.backlog),
+    ] {
+        table.add_row([name.to_owned(), count.to_string()]);
+    }
+    table.add_row(["documents read".to_owned(), format_size(report.bytes.source, BINARY)]);
+    table.add_row(["objects written".to_owned(), format_size(report.bytes.archive, BINARY)]);
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    for failure in &report.failures {
+        println!("failed: {}  {}: {}", failure.window_id, failure.error, failure.message);
+    }
+    if report.windows.failed > 0 {
+        println!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id);
+    }
+    Ok(())
+}
+
+pub fn reports(reports: &[RunReport], json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(reports)?);
+        return Ok(());
+    }
+    if reports.is_empty() {
+        println!("no runs yet; start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
+        return Ok(());
+    }
+    let mut table = plain();
+    table.set_header(["run", "status", "windows", "source", "archived", "open", "quarantined", "from", "to"]);
+    for report in reports {
+        table.add_row([
+            report.run_id.clone(),
+            status(report).to_owned(),
+            format!("{}/{}", report.windows.succeeded, report.windows.planned),
+            report.messages.source.to_string(),
+            report.messages.archived.to_string(),
+            report.messages.open.to_string(),
+            report.messages.quarantined.to_string(),
+            instant::iso(report.from),
+            instant::iso(report.to),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table
+}
+
+fn status(report: &RunReport) -> &'static str {
+    match report.status {
+        RunStatus::Running => "Running",
+        RunStatus::Completed if report.reconciled => "Completed, everything accounted for",
+        RunStatus::Completed => "Completed",
+        RunStatus::Failed => "Failed",
+    }
+}
