@@ -1,0 +1,234 @@
+variable "endpoint" {
+  description = "URL of a cloud that is not AWS, for example the local one; null for AWS."
+  type        = string
+  default     = null
+}
+
+variable "region" {
+  type    = string
+  default = "us-east-1"
+}
+
+variable "prefix" {
+  description = "Begins the name of everything. State machine and rule names leave it 40 characters."
+  type        = string
+  default     = "alert-archive"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{1,28}[a-z0-9]$", var.prefix))
+    error_message = "Use 3 to 30 lower-case letters, digits and hyphens: bucket names allow nothing else."
+  }
+}
+
+variable "bucket" {
+  description = "Name of the archive bucket; null for <prefix>-archive-<account id>."
+  type        = string
+  default     = null
+}
+
+variable "protected" {
+  description = "Whether tables and bucket resist destruction."
+  type        = bool
+  default     = true
+}
+
+variable "package_dir" {
+  description = "Folder with <function>.zip, absolute or relative to infra/."
+  type        = string
+  default     = "../target/lambda"
+}
+
+variable "architecture" {
+  description = "arm64 costs a fifth less; the zips must be built for it."
+  type        = string
+  default     = "arm64"
+
+  validation {
+    condition     = contains(["arm64", "x86_64"], var.architecture)
+    error_message = "Lambda knows arm64 and x86_64."
+  }
+}
+
+# The source
+
+variable "opensearch_url" {
+  description = "Where the messages are now."
+  type        = string
+}
+
+variable "opensearch_auth" {
+  description = "none, or iam for signed requests to an Amazon OpenSearch domain."
+  type        = string
+  default     = "none"
+
+  validation {
+    condition     = contains(["none", "iam"], var.opensearch_auth)
+    error_message = "Known are none and iam."
+  }
+}
+
+variable "opensearch_domain_arn" {
+  description = "Needed with opensearch_auth = iam."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.opensearch_auth != "iam" || var.opensearch_domain_arn != null
+    error_message = "With opensearch_auth = iam the roles need the domain's ARN."
+  }
+}
+
+variable "messages_index" {
+  type    = string
+  default = "messages"
+}
+
+variable "history_index" {
+  type    = string
+  default = "history"
+}
+
+variable "audit_index" {
+  type    = string
+  default = "audit"
+}
+
+variable "vpc" {
+  description = "Subnets and security groups from which the source can be reached; null where it is public."
+  type = object({
+    subnet_ids         = list(string)
+    security_group_ids = list(string)
+  })
+  default = null
+}
+
+# The work
+
+variable "open_statuses" {
+  type    = list(string)
+  default = ["open", "new", "reopened", "pending", "in_progress", "acknowledged"]
+}
+
+variable "closed_statuses" {
+  type    = list(string)
+  default = ["closed"]
+}
+
+variable "window_messages" {
+  description = "Messages that a window should hold."
+  type        = number
+  default     = 4000
+}
+
+variable "settle_minutes" {
+  description = "How long before its scheduled time a run stops: what is younger may still change order or be invisible to searches."
+  type        = number
+  default     = 60
+}
+
+variable "write_jsonl" {
+  type    = bool
+  default = false
+}
+
+variable "write_message_json" {
+  description = "One JSON object a message; at $0.005 a thousand PUTs the dearest part of an archive."
+  type        = bool
+  default     = false
+}
+
+variable "max_concurrency" {
+  description = "Windows at work at once. The source bears the load, so its size decides."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.max_concurrency >= 1 && var.max_concurrency <= 1000
+    error_message = "Between 1 and 1,000: 0 would mean no bound at all."
+  }
+}
+
+variable "function_sizes" {
+  description = "Overrides of modules/functions/sizes.json, by function: memory in MB (CPU comes with it), timeout in seconds."
+  type        = map(object({ memory = number, timeout = number }))
+  default     = {}
+}
+
+variable "log_level" {
+  type    = string
+  default = "info"
+}
+
+# Reports
+
+variable "mail_from" {
+  description = "Sender of the summary; SES asks it to confirm."
+  type        = string
+}
+
+variable "mail_to" {
+  type = list(string)
+}
+
+variable "create_mail_identity" {
+  description = "Whether to create the SES identity; false where its domain is verified elsewhere."
+  type        = bool
+  default     = true
+}
+
+variable "dashboard_url" {
+  description = "Where readers of the mail find the dashboard."
+  type        = string
+  default     = null
+}
+
+variable "alarm_mails" {
+  description = "Who is told of dead executions and alarms."
+  type        = list(string)
+  default     = []
+}
+
+# Time
+
+variable "schedule" {
+  type    = string
+  default = "cron(0 6 ? * MON *)"
+}
+
+variable "schedule_timezone" {
+  type    = string
+  default = "UTC"
+}
+
+variable "schedule_enabled" {
+  type    = bool
+  default = true
+}
+
+variable "log_retention_days" {
+  type    = number
+  default = 90
+}
+
+variable "spool_retention_days" {
+  description = "The spool must outlive the 14 days in which Step Functions can redrive."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.spool_retention_days > 14
+    error_message = "A redrive up to 14 days after a failure reads the spool."
+  }
+}
+
+variable "noncurrent_retention_days" {
+  description = "How long replaced and deleted objects can be brought back."
+  type        = number
+  default     = 90
+}
+
+variable "archive_transition_days" {
+  description = "Days until archived objects move to Glacier Instant Retrieval; null to leave them in Standard. A later replacement of a row costs a retrieval."
+  type        = number
+  default     = null
+}
