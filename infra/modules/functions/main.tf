@@ -24,7 +24,7 @@ locals {
   )
 
   environments = {
-    plan-windows = merge(local.job_runs, local.windows, local.message_tracking, local.opensearch, local.messages, {
+    plan-windows = merge(local.job_runs, local.windows, local.message_tracking, local.opensearch, local.messages, local.attachments, {
       ALERT_ARCHIVE_WINDOW_MESSAGES = tostring(var.window_messages)
       ALERT_ARCHIVE_SETTLE_MINUTES  = tostring(var.settle_minutes)
     })
