@@ -1,0 +1,162 @@
+//! Checks the state machine without running it: neither the service nor the local cloud tells in advance that a
+//! path leads nowhere, a timeout is too short or a retry hides a lasting error.
+
+#[path = "definition/contract.rs"]
+mod contract;
+#[path = "definition/flow.rs"]
+mod flow;
+#[path = "definition/lint.rs"]
+mod lint;
+#[path = "definition/project.rs"]
+mod project;
+
+use project::Project;
+use serde_json::{Value, json};
+
+#[test]
+fn the_definition_has_no_fault() {
+    let faults = lint::faults(&Project::read());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Breaks a copy of the project and expects a fault that holds `expected`.
+fn caught(expected: &str, damage: impl FnOnce(&mut Project)) {
+    let mut project = Project::read();
+    damage(&mut project);
+    let faults = lint::faults(&project);
+    assert!(faults.iter().any(|fault| fault.contains(expected)), "expected a fault with `{expected}`, found {faults:#?}");
+}
+
+/// The same for damage at one place of the definition.
+fn caught_at(pointer: &str, value: Value, expected: &str) {
+    caught(expected, |project| project.set(pointer, value));
+}
+
+const CHILD: &str = "/States/Windows/ItemProcessor/States";
+
+#[test]
+fn a_transition_to_nowhere_is_caught() {
+    caught_at("/States/PlanWindows/Next", json!("Nowhere"), "leads to `Nowhere`");
+    caught_at("/States/AnyWindows?/Default", json!("Nowhere"), "leads to `Nowhere`");
+    caught_at("/StartAt", json!("Nowhere"), "leads to `Nowhere`");
+}
+
+#[test]
+fn a_state_that_nothing_reaches_is_caught() {
+    caught_at(&format!("{CHILD}/Orphan"), json!({"Type": "Succeed"}), "`Orphan` is never reached");
+}
+
+#[test]
+fn a_loop_without_an_exit_is_caught() {
+    caught_at("/States/Retry?/Default", json!("AnyWindows?"), "`Retry?` never comes to an end");
+}
+
+#[test]
+fn a_state_without_a_way_on_is_caught() {
+    caught("neither Next nor End", |project| project.remove("/States/PlanWindows", "Next"));
+}
+
+#[test]
+fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
+    caught("folder `gate-run`", |project| assert!(project.folders.remove("gate-run")));
+    caught("binary `gate-run`", |project| assert!(project.binaries.remove("gate-run")));
+    caught("role of `gate-run`", |project| assert!(project.roles.remove("gate-run")));
+    caught("size of `gate-run`", |project| assert!(project.timeouts.remove("gate-run").is_some()));
+    caught("environment of `gate-run`", |project| assert!(project.environments.remove("gate-run").is_some()));
+    caught("no state for folder `spare`", |project| assert!(project.folders.insert("spare".into())));
+    caught_at("/States/GateRun/Parameters/FunctionName", json!("${PlanWindowsArn}"), "`GateRun` calls `${PlanWindowsArn}`");
+}
+
+#[test]
+fn a_missing_environment_variable_is_caught() {
+    caught("`gate-run` requires ALERT_ARCHIVE_NEW", |project| {
+        project.required.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_NEW".into());
+    });
+}
+
+#[test]
+fn a_timeout_not_above_the_functions_own_is_caught() {
+    caught_at(&format!("{CHILD}/QueryMessages/TimeoutSeconds"), json!(900), "`QueryMessages` times out");
+    caught("`GateRun` has no TimeoutSeconds", |project| project.remove("/States/GateRun", "TimeoutSeconds"));
+    caught("no TimeoutSeconds of its own", |project| project.remove("", "TimeoutSeconds"));
+}
+
+#[test]
+fn a_retry_that_is_not_for_passing_errors_is_caught() {
+    let retry = |state: &str| format!("/States/{state}/Retry/0/ErrorEquals");
+    caught_at(&retry("GateRun"), json!(["WindowsFailed"]), "retries `WindowsFailed`");
+    caught_at(&retry("PlanWindows"), json!(["States.ALL"]), "retries `States.ALL`");
+    caught_at(&retry("PlanWindows"), json!(["Lambda.ServiceException"]), "does not retry `LedgerUnavailable`");
+    caught("`SendSummary` has no Retry", |project| project.remove("/States/Report/Branches/0/States/SendSummary", "Retry"));
+}
+
+#[test]
+fn a_retry_without_jitter_or_bound_is_caught() {
+    caught("without full jitter", |project| project.remove("/States/PlanWindows/Retry/0", "JitterStrategy"));
+    caught("without MaxDelaySeconds", |project| project.remove("/States/PlanWindows/Retry/0", "MaxDelaySeconds"));
+    caught_at("/States/PlanWindows/Retry/0/MaxAttempts", json!(0), "MaxAttempts");
+}
+
+#[test]
+fn an_error_that_the_readme_does_not_explain_is_caught() {
+    caught("does not explain `WindowBusy`", |project| assert!(project.explained.remove("WindowBusy")));
+    caught("does not explain `Novel`", |project| assert!(project.thrown.insert("Novel".into())));
+}
+
+#[test]
+fn a_catch_in_front_of_the_gate_is_caught() {
+    let catch = json!([{"ErrorEquals": ["States.ALL"], "Next": "CollectWindows"}]);
+    caught_at("/States/Windows/Catch", catch.clone(), "`Windows` catches");
+    caught_at(&format!("{CHILD}/ClassifyAlerts/Catch"), catch, "`ClassifyAlerts` catches");
+}
+
+#[test]
+fn a_path_that_no_state_before_produced_is_caught() {
+    caught_at("/States/CollectWindows/Parameters/Payload/mode.$", json!("$.modus"), "`$.modus`");
+    caught_at("/States/AnyWindows?/Choices/0/Variable", json!("$.planned"), "`$.planned`");
+    caught_at("/States/Windows/ItemReader/Parameters/Key.$", json!("$.key"), "`$.key`");
+    caught_at("/States/Windows/ResultWriter/Parameters/Prefix.$", json!("States.Format('{}', $.run)"), "`$.run`");
+    caught_at("/States/PlanWindows/Parameters/Payload/run_id.$", json!("$$.Execution.RedriveCount"), "`$$.Execution.RedriveCount`");
+}
+
+#[test]
+fn a_payload_that_its_function_does_not_understand_is_caught() {
+    caught("`PlanWindows` is not understood", |project| project.remove("/States/PlanWindows/Parameters/Payload", "run_id.$"));
+    caught("`QueryMessages` is not understood", |project| project.remove("/States/Windows/ItemSelector", "window.$"));
+    caught("`v`", |project| project.remove("/States/Windows/ItemSelector", "v"));
+    caught_at("/States/GateRun/Parameters", json!({"FunctionName": "${GateRunArn}", "Payload": {"v": 1}}), "`GateRun` is not understood");
+}
+
+#[test]
+fn an_operator_that_does_not_fit_its_value_is_caught() {
+    caught_at("/States/Retry?/Choices/0", json!({"Variable": "$.retry", "StringEquals": "true", "Next": "AnyWindows?"}), "`$.retry`");
+}
+
+#[test]
+fn a_result_that_would_replace_the_runs_payload_is_caught() {
+    caught("keeps the results of `Windows`", |project| project.remove("/States/Windows", "ResultPath"));
+    caught("keeps the results of `Report`", |project| project.remove("/States/Report", "ResultPath"));
+    caught("`GateRun` passes on", |project| project.remove("/States/GateRun", "OutputPath"));
+}
+
+#[test]
+fn a_child_that_returns_more_than_nothing_is_caught() {
+    caught("more than `{}`", |project| project.remove(&format!("{CHILD}/WindowDone"), "Result"));
+    caught("without a ResultWriter", |project| project.remove("/States/Windows", "ResultWriter"));
+}
+
+#[test]
+fn a_map_that_is_not_the_agreed_one_is_caught() {
+    caught_at("/States/Windows/Label", json!("W".repeat(41)), "Label");
+    caught_at("/States/Windows/ToleratedFailurePercentage", json!(99), "tolerates");
+    caught_at("/States/Windows/MaxConcurrency", json!(0), "MaxConcurrency");
+    caught_at("/States/Windows/ItemProcessor/ProcessorConfig/ExecutionType", json!("EXPRESS"), "STANDARD");
+}
+
+#[test]
+fn a_payload_near_the_limit_is_caught() {
+    caught("KiB", |project| {
+        let plan = "/States/PlanWindows/Parameters/Payload/notes";
+        project.set(plan, json!("x".repeat(250 * 1024)));
+    });
+}

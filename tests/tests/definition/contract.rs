@@ -1,0 +1,109 @@
+//! What each function takes and returns, as the functions' own types say, with values as long as they can get.
+
+use alerts::steps::{CollectRequest, Collected, Gate, Plan, PlanRequest, ReportRequest, WindowTask};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+pub const VERSION: u64 = 1;
+
+/// The largest input that an execution is given, far above what people and the scheduler send.
+pub fn execution_input() -> Value {
+    json!({"mode": "failed-only", "run_id": "r".repeat(1024)})
+}
+
+/// Values of the context object. Only those that the service and the local cloud both fill in.
+pub fn context(path: &str) -> Option<Value> {
+    match path {
+        "$$.Execution.Name" => Some(json!("r".repeat(80))),
+        "$$.Execution.Id" => Some(json!(format!("arn:aws:states:eu-central-1:123456789012:execution:{}:{}", "m".repeat(80), "r".repeat(80)))),
+        "$$.Map.Item.Value" => Some(json!({
+            "window_id": "20240701T000000.000Z--20240702T000000.000Z",
+            "from": "2024-07-01T00:00:00.000Z",
+            "to": "2024-07-02T00:00:00.000Z",
+            "expected": u32::MAX,
+            "source": "opensearch",
+        })),
+        _ => None,
+    }
+}
+
+/// What a function answers to a payload, or why it cannot read it.
+pub fn call(state: &str, payload: Value) -> Result<Value, String> {
+    match state {
+        "PlanWindows" => {
+            let request: PlanRequest = read(payload)?;
+            answer::<Plan>(json!({
+                "v": VERSION, "run_id": request.run_id, "mode": "failed-only", "execution_arn": request.execution_arn,
+                "bucket": "b".repeat(63), "windows": 10_000, "windows_key": "k".repeat(1024),
+            }))
+        }
+        "QueryMessages" | "ClassifyAlerts" | "WritePartitions" => {
+            let task: WindowTask = read(payload)?;
+            answer::<WindowTask>(json!(WindowTask { attempt: Some(u64::MAX), ..task }))
+        }
+        "CollectWindows" => {
+            let request: CollectRequest = read(payload)?;
+            answer::<Collected>(json!({
+                "v": VERSION, "run_id": request.run_id, "mode": request.mode, "execution_arn": request.execution_arn, "bucket": request.bucket,
+                "report_key": "k".repeat(1024), "failed": 10_000, "windows": 10_000, "windows_key": "k".repeat(1024), "reported_at": 1_000,
+            }))
+        }
+        "SendSummary" | "AggregateDashboard" => read::<ReportRequest>(payload).map(|_| json!({})),
+        "GateRun" => {
+            let collected: Collected = read(payload)?;
+            answer::<Gate>(json!(Gate { collected, retry: true }))
+        }
+        other => Err(format!("`{other}` is no function of the contract")),
+    }
+}
+
+/// Errors of its own that a function can end with and that pass by themselves.
+pub fn passing(state: &str) -> &'static [&'static str] {
+    match state {
+        "PlanWindows" => &["SourceUnavailable", "StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
+        "QueryMessages" => &["SourceUnavailable", "StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
+        "ClassifyAlerts" | "WritePartitions" => &["StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
+        "CollectWindows" | "GateRun" => &["StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
+        "SendSummary" => &["StoreUnavailable", "LedgerUnavailable", "MailUnavailable"],
+        _ => &["StoreUnavailable", "LedgerUnavailable"],
+    }
+}
+
+/// Errors of Lambda and Step Functions that pass by themselves. `Lambda.Unknown` and `Sandbox.Timedout` are how a
+/// throttled and a timed-out function show.
+pub const PLATFORM: &[&str] = &[
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Sandbox.Timedout",
+    "Runtime.ExitError",
+    "States.Timeout",
+];
+
+/// Everything that a retry may name.
+pub const TRANSIENT: &[&str] = &[
+    "SourceUnavailable",
+    "StoreUnavailable",
+    "LedgerUnavailable",
+    "WorkflowUnavailable",
+    "MailUnavailable",
+    "WindowBusy",
+    "States.ItemReaderFailed",
+    "States.ResultWriterFailed",
+];
+
+fn read<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
+    if payload["v"] != json!(VERSION) {
+        return Err("its version `v` is missing".to_owned());
+    }
+    serde_json::from_value(payload).map_err(|error| error.to_string())
+}
+
+/// Through the function's own type, so that a sample cannot hold a field which the function does not return.
+fn answer<T: Serialize + DeserializeOwned>(sample: Value) -> Result<Value, String> {
+    let typed: T = serde_json::from_value(sample).map_err(|error| format!("the contract's sample is no longer true: {error}"))?;
+    serde_json::to_value(typed).map_err(|error| error.to_string())
+}
