@@ -1,0 +1,206 @@
+//! The source against a real OpenSearch node (OPENSEARCH_URL; `make test` starts one).
+
+use alerts::{instant, windows::Window};
+use runtime::Named;
+use serde_json::{Value, json};
+use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
+use std::collections::HashSet;
+
+fn url() -> String {
+    std::env::var("OPENSEARCH_URL").expect("OPENSEARCH_URL names a running OpenSearch: use `make test`, or eval \"$(make -s env)\" after `make up`")
+}
+
+/// Indices of one test, gone when it ends well.
+struct Bench {
+    client: reqwest::Client,
+    name: String,
+}
+
+impl Bench {
+    async fn new(name: &str, indices: &[&str]) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let bench = Bench { client: reqwest::Client::new(), name: format!("adapter-{name}") };
+        bench.wipe().await;
+        for index in indices {
+            let properties = json!({"message_id": {"type": "keyword"}, "timestamp": {"type": "date", "format": "strict_date_optional_time||epoch_millis"}});
+            let body = json!({
+                "settings": {"number_of_shards": 2, "number_of_replicas": 0, "refresh_interval": "-1"},
+                "mappings": {"dynamic": false, "properties": properties},
+                "aliases": {&bench.name: {}},
+            });
+            bench.call(reqwest::Method::PUT, &format!("{}-{index}", bench.name), body.to_string().into()).await;
+        }
+        bench
+    }
+
+    async fn wipe(&self) {
+        let listed = self.client.get(format!("{}/_cat/indices/{}-*?h=index", url(), self.name)).send().await.expect("OpenSearch answers");
+        for index in listed.text().await.expect("names").lines() {
+            self.call(reqwest::Method::DELETE, index, Vec::new()).await;
+        }
+    }
+
+    async fn call(&self, method: reqwest::Method, path: &str, body: Vec<u8>) -> Value {
+        let request = self.client.request(method, format!("{}/{path}", url())).header("content-type", "application/x-ndjson").body(body);
+        let answer = request.send().await.expect("OpenSearch answers");
+        let status = answer.status();
+        let body: Value = serde_json::from_slice(&answer.bytes().await.expect("body")).unwrap_or_default();
+        assert!(status.is_success() && body["errors"] != json!(true), "{path}: {body}");
+        body
+    }
+
+    async fn load(&self, documents: &[(&str, &str, &[u8])]) {
+        for batch in documents.chunks(2000) {
+            let mut body = Vec::new();
+            for (index, id, source) in batch {
+                body.extend(format!("{}\n", json!({"index": {"_index": format!("{}-{index}", self.name), "_id": id}})).bytes());
+                body.extend_from_slice(source);
+                body.push(b'\n');
+            }
+            self.call(reqwest::Method::POST, "_bulk", body).await;
+        }
+        self.call(reqwest::Method::POST, &format!("{}/_refresh", self.name), Vec::new()).await;
+    }
+
+    fn source(&self) -> OpenSearch {
+        let indices = Indices { messages: self.name.clone(), history: self.name.clone(), audit: self.name.clone() };
+        let aws = aws_config::SdkConfig::builder().build();
+        OpenSearch::connect(&url(), Auth::None, &aws, indices).expect("a URL")
+    }
+}
+
+fn window(from: &str, to: &str) -> Window {
+    Window::new(instant::parse(from).expect("from"), instant::parse(to).expect("to"), 0)
+}
+
+async fn drain(source: &OpenSearch, window: &Window) -> (Vec<Document>, u64) {
+    let mut drain = Drain::open(source, window).await.expect("opened");
+    let mut documents = Vec::new();
+    loop {
+        let page = drain.next_page().await.expect("page");
+        if page.is_empty() {
+            break;
+        }
+        documents.extend(page);
+    }
+    let matched = drain.cursor().matched;
+    drain.close().await;
+    (documents, matched)
+}
+
+#[tokio::test]
+async fn ids_and_instants_that_repeat_across_three_indices_all_arrive_once_and_in_order() {
+    let bench = Bench::new("alias", &["a", "b", "c"]).await;
+    let sources: Vec<_> = (0..900).map(|n| (["a", "b", "c"][n % 3], format!("id-{}", n / 3), format!(r#"{{"message_id":"id-{}","timestamp":"2024-07-01T00:00:0{}Z"}}"#, n / 3, n % 7))).collect();
+    bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
+    let (documents, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
+    let identities: HashSet<_> = documents.iter().map(|document| (document.hit.index.clone(), document.hit.id.clone())).collect();
+    assert_eq!((documents.len(), identities.len(), matched), (900, 900, 900));
+    assert!(documents.is_sorted_by_key(|document| document.at));
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn windows_are_half_open_to_the_millisecond() {
+    let bench = Bench::new("edges", &["a"]).await;
+    let at = |text: &str| format!(r#"{{"timestamp":"{text}"}}"#).into_bytes();
+    let documents = [("before", "2024-06-30T23:59:59.999Z"), ("from", "2024-07-01T00:00:00.000Z"), ("last", "2024-07-01T23:59:59.999Z"), ("to", "2024-07-02T00:00:00.000Z")];
+    let documents: Vec<_> = documents.iter().map(|(id, text)| (*id, at(text))).collect();
+    bench.load(&documents.iter().map(|(id, source)| ("a", *id, source.as_slice())).collect::<Vec<_>>()).await;
+    let (found, _) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
+    assert_eq!(found.iter().map(|document| document.hit.id.as_str()).collect::<Vec<_>>(), ["from", "last"]);
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others_arrive() {
+    let bench = Bench::new("broken", &["a"]).await;
+    let comment: &[u8] = br#"{"timestamp":"2024-07-01T00:00:03Z" /* a note */ }"#;
+    let overlong: &[u8] = b"{\"timestamp\":\"2024-07-01T00:00:07Z\",\"x\":\"\xc0\x80\"}";
+    let fine: Vec<_> = (0..40).map(|n| (format!("fine-{n}"), format!(r#"{{ "timestamp":"2024-07-01T00:00:{:02}Z","n":1.0}}"#, n % 10))).collect();
+    let mut documents: Vec<(&str, &str, &[u8])> = fine.iter().map(|(id, source)| ("a", id.as_str(), source.as_bytes())).collect();
+    documents.push(("a", "comment / with slash", comment));
+    let client = &bench;
+    client.load(&documents).await;
+    // Whether OpenSearch takes overlong UTF-8 depends on its version: where it does, it must be isolated as well.
+    let path = format!("{}/{}-a/_doc/overlong?refresh=true", url(), bench.name);
+    let taken = bench.client.put(path).header("content-type", "application/json").body(overlong.to_vec()).send().await.expect("answer").status().is_success();
+    let (found, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
+    assert_eq!((found.len() as u64, matched), (41 + u64::from(taken), 41 + u64::from(taken)));
+    let bytes_of = |id: &str| found.iter().find(|document| document.hit.id == id).map(|document| document.hit.source.to_vec());
+    assert_eq!(bytes_of("comment / with slash").as_deref(), Some(comment));
+    assert_eq!(bytes_of("fine-7").as_deref(), Some(fine[7].1.as_bytes()));
+    if taken {
+        assert_eq!(bytes_of("overlong").as_deref(), Some(overlong));
+    }
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_named() {
+    let bench = Bench::new("resume", &["a", "b"]).await;
+    let sources: Vec<_> = (0..700).map(|n| (["a", "b"][n % 2], format!("id-{n}"), r#"{"timestamp":"2024-07-01T00:00:00Z"}"#)).collect();
+    bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
+    let (source, window) = (bench.source(), window("2024-07-01", "2024-07-02"));
+    let mut first = Drain::open(&source, &window).await.expect("opened");
+    let mut seen: Vec<String> = first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
+    let cursor = serde_json::from_value(serde_json::to_value(first.cursor()).expect("json")).expect("cursor");
+    let mut second = Drain::resume(&source, &window, cursor);
+    loop {
+        let page = second.next_page().await.expect("page");
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page.into_iter().map(|document| document.hit.id));
+    }
+    let different: HashSet<_> = seen.iter().collect();
+    assert_eq!((seen.len(), different.len()), (700, 700));
+    let cursor = second.cursor().clone();
+    second.close().await;
+    let expired = Drain::resume(&source, &window, cursor).next_page().await.expect_err("it is closed");
+    assert_eq!(expired.name(), "PointInTimeExpired");
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn related_documents_come_in_order_of_time_index_and_id() {
+    let bench = Bench::new("related", &["a", "b"]).await;
+    let body = |id: &str, at: u32, n: u32| format!(r#"{{"message_id":"{id}","timestamp":"2024-07-01T00:00:{at:02}Z","n":{n}}}"#);
+    let documents = [("b", "1", body("m1", 5, 1)), ("a", "2", body("m1", 5, 2)), ("a", "1", body("m1", 5, 3)), ("a", "0", body("m1", 9, 4)), ("b", "9", body("m1", 1, 5)), ("a", "x", body("m2", 1, 6))];
+    bench.load(&documents.iter().map(|(index, id, source)| (*index, *id, source.as_bytes())).collect::<Vec<_>>()).await;
+    let broken = br#"{"message_id":"m3","timestamp":"2024-07-01T00:00:00Z" /* note */}"#;
+    bench.load(&[("a", "broken", broken)]).await;
+    let source = bench.source();
+    let related = Related::open(&source, &bench.name).await.expect("opened");
+    let found = related.of(&["m1", "m2", "m3", "absent"]).await.expect("found");
+    related.close().await;
+    let order: Vec<u64> = found.bodies["m1"].iter().map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n")).collect();
+    assert_eq!(order, [5, 3, 2, 1, 4]);
+    assert_eq!(found.bodies["m2"].len(), 1);
+    assert!(found.unreadable.contains("m3") && !found.bodies.contains_key("m3"));
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn a_missing_index_and_an_unusable_mapping_are_named() {
+    let bench = Bench::new("mapping", &["a"]).await;
+    let source = bench.source();
+    assert_eq!(source.check_mapping("adapter-no-such-index").await.expect_err("missing").name(), "SourceIndexMissing");
+    assert_eq!(source.check_mapping(&bench.name).await.expect("usable"), "message_id");
+    let text = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "text", "fields": {"keyword": {"type": "keyword"}}}}}});
+    bench.call(reqwest::Method::PUT, &format!("{}-text", bench.name), text.to_string().into()).await;
+    assert_eq!(source.check_mapping(&format!("{}-text", bench.name)).await.expect("usable"), "message_id.keyword");
+    let long = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "long"}}}});
+    bench.call(reqwest::Method::PUT, &format!("{}-long", bench.name), long.to_string().into()).await;
+    let fault = source.check_mapping(&format!("{}-long", bench.name)).await.expect_err("unusable");
+    assert!(matches!(fault, SourceError::Mapping { field: "message_id", .. }), "{fault}");
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_down_is_named_after_bounded_tries() {
+    let indices = Indices { messages: "m".into(), history: "h".into(), audit: "a".into() };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let source = OpenSearch::connect("http://127.0.0.1:9", Auth::None, &aws_config::SdkConfig::builder().build(), indices).expect("a URL");
+    assert_eq!(source.undated().await.expect_err("nobody listens").name(), "SourceUnavailable");
+}
