@@ -89,4 +89,6 @@ module "monitoring" {
   functions         = module.functions.functions
   scheduled         = var.schedule_enabled
   alarm_mails       = var.alarm_mails
+  definition        = "${path.root}/../statemachine/mark-dead-run.asl.json"
+  job_runs          = { name = module.storage.job_runs_table, arn = module.storage.job_runs_arn }
 }

@@ -19,6 +19,12 @@ fn the_definition_has_no_fault() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+#[test]
+fn the_definition_that_marks_dead_runs_is_sound() {
+    let faults = lint::unsound(&Project::definition("mark-dead-run"));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Breaks a copy of the project and expects a fault that holds `expected`.
 fn caught(expected: &str, damage: impl FnOnce(&mut Project)) {
     let mut project = Project::read();

@@ -11,7 +11,7 @@ use std::{
 const EVERYWHERE: &[(&str, &str, &str)] =
     &[("workflow", "LogDelivery", "log deliveries have no resource type: the service authorises these actions on * only")];
 
-/// Which principals may be granted what, as prefixes: a policy that leaves its own field is a mistake.
+/// The services that each policy may speak of: one that leaves its own field is a mistake.
 const SERVICES: &[(&str, &[&str])] = &[
     ("plan-windows", &["logs", "s3", "dynamodb", "states"]),
     ("query-messages", &["logs", "s3", "dynamodb"]),
@@ -25,6 +25,8 @@ const SERVICES: &[(&str, &[&str])] = &[
     ("source/query-messages", &["es"]),
     ("workflow", &["lambda", "s3", "states", "logs"]),
     ("scheduler", &["states"]),
+    ("mark-dead-run", &["dynamodb"]),
+    ("events", &["states"]),
 ];
 
 #[test]
@@ -153,6 +155,7 @@ fn policies() -> BTreeMap<String, Value> {
         ("infra/modules/functions/policies", ""),
         ("infra/modules/functions/policies/source", "source/"),
         ("infra/modules/workflow/policies", ""),
+        ("infra/modules/monitoring/policies", ""),
     ] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
         for entry in fs::read_dir(&root).unwrap_or_else(|error| panic!("{folder}: {error}")) {

@@ -1,33 +1,5 @@
 # Tells people of what the workflow cannot tell itself: executions that died before their report, and silence.
 
-variable "prefix" {
-  type = string
-}
-
-variable "region" {
-  type = string
-}
-
-variable "account" {
-  type = string
-}
-
-variable "state_machine_arn" {
-  type = string
-}
-
-variable "functions" {
-  type = map(object({ arn = string, name = string, timeout = number }))
-}
-
-variable "scheduled" {
-  type = bool
-}
-
-variable "alarm_mails" {
-  type = list(string)
-}
-
 resource "aws_sns_topic" "alarms" {
   name = "${var.prefix}-alarms"
 }
@@ -90,6 +62,59 @@ resource "aws_cloudwatch_event_target" "operators" {
     }
     input_template = "\"Run <name> ended <status>. Look at its report, put right what it names, then redrive the execution: <arn>\""
   }
+}
+
+# A dead execution cannot mark its run as failed, so another one does.
+resource "aws_sfn_state_machine" "mark_dead_run" {
+  name       = "${var.prefix}-mark-dead-run"
+  role_arn   = aws_iam_role.mark_dead_run["states"].arn
+  definition = templatefile(var.definition, { JobRunsTable = var.job_runs.name })
+
+  depends_on = [aws_iam_role_policy.mark_dead_run]
+}
+
+data "aws_iam_policy_document" "assumes" {
+  for_each = toset(["states", "events"])
+
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["${each.key}.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [var.account]
+    }
+  }
+}
+
+# One role to do it, one to start it.
+resource "aws_iam_role" "mark_dead_run" {
+  for_each           = data.aws_iam_policy_document.assumes
+  name               = "${var.prefix}-mark-dead-run-${each.key}"
+  assume_role_policy = each.value.json
+}
+
+resource "aws_iam_role_policy" "mark_dead_run" {
+  name   = "work"
+  role   = aws_iam_role.mark_dead_run["states"].id
+  policy = templatefile("${path.module}/policies/mark-dead-run.json", { job_runs = var.job_runs.arn })
+}
+
+resource "aws_iam_role_policy" "events" {
+  name   = "work"
+  role   = aws_iam_role.mark_dead_run["events"].id
+  policy = templatefile("${path.module}/policies/events.json", { state_machine = aws_sfn_state_machine.mark_dead_run.arn })
+}
+
+resource "aws_cloudwatch_event_target" "mark_dead_run" {
+  rule     = aws_cloudwatch_event_rule.ended_badly.name
+  arn      = aws_sfn_state_machine.mark_dead_run.arn
+  role_arn = aws_iam_role.mark_dead_run["events"].arn
 }
 
 locals {
@@ -189,8 +214,4 @@ resource "aws_cloudwatch_dashboard" "workflow" {
       }
     }]
   })
-}
-
-output "topic_arn" {
-  value = aws_sns_topic.alarms.arn
 }

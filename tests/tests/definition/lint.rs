@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub fn faults(project: &Project) -> Vec<String> {
     let machines = machines(&project.definition);
-    let mut faults = Vec::new();
-    faults.extend(transitions(&machines));
+    let mut faults = unsound(&project.definition);
     faults.extend(one_name(project, &machines));
     faults.extend(timeouts(project, &machines));
     faults.extend(retries(project, &machines));
@@ -17,6 +16,17 @@ pub fn faults(project: &Project) -> Vec<String> {
     faults.extend(maps(&machines));
     faults.extend(results(&machines));
     faults.extend(flow::faults(&project.definition));
+    faults
+}
+
+/// The rules that hold for any definition.
+pub fn unsound(definition: &Value) -> Vec<String> {
+    let machines = machines(definition);
+    let mut faults = transitions(&machines);
+    faults.extend(bounded_retries(&machines));
+    let timeless = all(&machines, "Task").filter(|(_, task)| !task["TimeoutSeconds"].is_u64());
+    faults.extend(timeless.map(|(state, _)| format!("`{state}` has no TimeoutSeconds")));
+    faults.extend(definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned()));
     faults
 }
 
@@ -128,41 +138,48 @@ fn one_name(project: &Project, machines: &[Machine]) -> Vec<String> {
 }
 
 fn timeouts(project: &Project, machines: &[Machine]) -> Vec<String> {
-    let tasks = all(machines, "Task").filter_map(|(state, task)| {
+    let early = all(machines, "Task").filter_map(|(state, task)| {
         let own = project.timeouts.get(&kebab(state)).copied().unwrap_or_default();
-        match task["TimeoutSeconds"].as_u64() {
-            None => Some(format!("`{state}` has no TimeoutSeconds")),
-            Some(seconds) if seconds <= own => Some(format!("`{state}` times out after {seconds} s, its function only after {own} s")),
-            Some(_) => None,
-        }
+        let seconds = task["TimeoutSeconds"].as_u64().filter(|seconds| *seconds <= own)?;
+        Some(format!("`{state}` times out after {seconds} s, its function only after {own} s"))
     });
-    let whole = project.definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned());
-    tasks.chain(whole).collect()
+    early.collect()
+}
+
+fn bounded_retries(machines: &[Machine]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (state, retrier) in machines.iter().flat_map(|machine| &machine.states).flat_map(|(name, state)| retriers(state).map(move |retrier| (name, retrier))) {
+        if retrier["JitterStrategy"] != "FULL" {
+            faults.push(format!("`{state}` retries without full jitter"));
+        }
+        if !retrier["MaxDelaySeconds"].is_u64() {
+            faults.push(format!("`{state}` retries without MaxDelaySeconds"));
+        }
+        if !(1..=10).contains(&retrier["MaxAttempts"].as_u64().unwrap_or_default()) {
+            faults.push(format!("`{state}` retries with MaxAttempts {}, expected 1 to 10", retrier["MaxAttempts"]));
+        }
+    }
+    faults
+}
+
+fn retriers(state: &Value) -> impl Iterator<Item = &Value> {
+    state["Retry"].as_array().into_iter().flatten()
 }
 
 fn retries(project: &Project, machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (state, task) in machines.iter().flat_map(|machine| machine.states.iter().map(|(name, state)| (*name, *state))) {
-        let retriers = task["Retry"].as_array().cloned().unwrap_or_default();
-        let mut retried = BTreeSet::new();
-        for retrier in &retriers {
-            retried.extend(retrier["ErrorEquals"].as_array().into_iter().flatten().filter_map(Value::as_str));
-            if retrier["JitterStrategy"] != "FULL" {
-                faults.push(format!("`{state}` retries without full jitter"));
+    for (state, task) in machines.iter().flat_map(|machine| &machine.states) {
+        let retried: BTreeSet<&str> = retriers(task).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect();
+        for error in &retried {
+            if !contract::PLATFORM.contains(error) && !contract::TRANSIENT.contains(error) {
+                faults.push(format!("`{state}` retries `{error}`, which does not pass by itself"));
             }
-            if !retrier["MaxDelaySeconds"].is_u64() {
-                faults.push(format!("`{state}` retries without MaxDelaySeconds"));
-            }
-            if !(1..=10).contains(&retrier["MaxAttempts"].as_u64().unwrap_or_default()) {
-                faults.push(format!("`{state}` retries with MaxAttempts {}, expected 1 to 10", retrier["MaxAttempts"]));
+            if !project.explained.contains(*error) {
+                faults.push(format!("the README does not explain `{error}`"));
             }
         }
-        let allowed = |error: &&str| contract::PLATFORM.contains(error) || contract::TRANSIENT.contains(error);
-        faults.extend(retried.iter().filter(|error| !allowed(error)).map(|error| format!("`{state}` retries `{error}`, which does not pass by itself")));
-        let unexplained = retried.iter().filter(|error| !project.explained.contains(**error));
-        faults.extend(unexplained.map(|error| format!("the README does not explain `{error}`")));
         if task["Type"] == "Task" {
-            if retriers.is_empty() {
+            if retriers(task).next().is_none() {
                 faults.push(format!("`{state}` has no Retry"));
             }
             let wanted = contract::PLATFORM.iter().chain(contract::passing(state));

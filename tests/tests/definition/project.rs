@@ -45,7 +45,7 @@ impl Project {
         });
         let thrown = ["crates", "functions"].iter().flat_map(|folder| sources(&root.join(folder))).flat_map(|source| named(&source)).collect();
         Project {
-            definition: serde_json::from_str(&text(&root.join("statemachine/archive-alerts.asl.json"))).expect("the definition is JSON"),
+            definition: Project::definition("archive-alerts"),
             binaries: binaries.collect(),
             required: required.collect(),
             roles: names(&terraform.join("policies"), ".json"),
@@ -60,6 +60,11 @@ impl Project {
             thrown,
             folders,
         }
+    }
+
+    pub fn definition(name: &str) -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../statemachine").join(format!("{name}.asl.json"));
+        serde_json::from_str(&text(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// Sets the value at a JSON pointer; its parent must exist.
