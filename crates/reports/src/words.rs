@@ -1,0 +1,175 @@
+//! How outcomes, errors, counts and ages are put into words, the same way everywhere.
+
+use alerts::report::{RunReport, RunStatus};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// The outcome of a run in one sentence, for somebody who reads nothing else.
+pub fn sentence(report: &RunReport) -> String {
+    let (windows, messages) = (&report.windows, &report.messages);
+    let done = format!("{} archived, {} still open, {} in quarantine", count(messages.archived, "message"), grouped(messages.open), grouped(messages.quarantined));
+    let missing = unaccounted(report);
+    if windows.failed > 0 {
+        return format!("{} of {} failed; the others are safe: {done}.", grouped(windows.failed), count(windows.planned, "window"));
+    }
+    match report.status {
+        RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => "The run failed before its windows were done; nothing was lost, but it has to run again.".to_owned(),
+        RunStatus::Running => format!("The run has not finished: {} of {} done so far.", grouped(windows.succeeded), count(windows.planned, "window")),
+        _ if missing != 0 => format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message")),
+        _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
+        RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
+        RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => "There was nothing to archive.".to_owned(),
+        RunStatus::Completed if messages.source == 0 => {
+            format!("{} looked at again: {} closed since, {} still open.", count(report.recheck.looked_at, "open message"), grouped(report.recheck.closed), grouped(report.recheck.open))
+        }
+        RunStatus::Completed => format!("All went well: {done}."),
+    }
+}
+
+/// Whether a reader can go back to work.
+pub fn all_well(report: &RunReport) -> bool {
+    report.status == RunStatus::Completed && report.windows.failed == 0 && report.reconciled && unaccounted(report) == 0
+}
+
+/// Documents of the source that became nothing; negative when more came out than went in.
+pub fn unaccounted(report: &RunReport) -> i128 {
+    let messages = &report.messages;
+    i128::from(messages.source) - i128::from(messages.archived) - i128::from(messages.already_archived) - i128::from(messages.open) - i128::from(messages.quarantined)
+}
+
+/// What to do about a window that failed with this error.
+pub fn advice(error: &str) -> &'static str {
+    match error {
+        "SourceUnavailable" => "OpenSearch or the API did not answer. Run the window again once it does.",
+        "SourceIndexMissing" => "An index or alias is gone or misnamed. Check the configured index names, then run the window again.",
+        "MappingUnsupported" => "The index mapping lacks a field that is needed. Compare it with the documentation before running again.",
+        "SourceRejected" => "The source refused the request. Check the permissions of the function, then run the window again.",
+        "PageIncomplete" | "PointInTimeExpired" => "The source answered only in part. Check the health of the cluster, then run the window again.",
+        "CountMismatch" => "The source changed while it was read. Run the window again; if this comes back, run `alert-archive verify`.",
+        "NoProgress" => "The step ran out of time without getting further. Look for one very large document, or give the function more memory.",
+        "WindowBusy" | "WindowSuperseded" => "Another run worked on this window. Wait for it, then run the window again.",
+        "RangeBusy" => "Another run works on an overlapping range. Wait for it to finish.",
+        "StoreUnavailable" | "LedgerUnavailable" | "WorkflowUnavailable" => "An AWS service did not answer. Run the window again.",
+        "BucketMissing" | "TableMissing" | "PlanMissing" | "ConfigMissing" => "Part of the deployment is missing. Deploy again, then run the window again.",
+        "ObjectConflict" => "Somebody else wrote the same object. Run the window again; it finishes what it finds.",
+        "ObjectCorrupt" => "What was stored is not what was written. Do not delete anything at the source; run `alert-archive verify --deep`.",
+        "Sandbox.Timedout" | "States.Timeout" | "Runtime.ExitError" | "Lambda.Unknown" => "The function was stopped from outside. Run the window again; look into its log if this comes back.",
+        _ => "Look into the log of the function, then run the window again.",
+    }
+}
+
+/// The command that repeats what failed, and nothing else.
+pub fn rerun_command(run_id: &str) -> String {
+    let plain = run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !run_id.starts_with('-');
+    let quoted = if plain { run_id.to_owned() } else { format!("'{}'", one_line(run_id).replace('\'', r"'\''")) };
+    format!("alert-archive rerun {quoted} --redrive")
+}
+
+/// `1,234`.
+pub fn grouped(number: impl Into<u128>) -> String {
+    let digits = number.into().to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 window`, `2,000 windows`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// Whole days between two instants; none when the first is the later one.
+pub fn days(since: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.duration_since(since).as_hours() / 24).unwrap_or(0)
+}
+
+/// `2024-07-01 to 2024-09-28` for whole days, else with times and the end as it stands.
+pub fn range(from: Timestamp, to: Timestamp) -> String {
+    const DAY: i64 = 86_400_000;
+    let midnight = |at: Timestamp| at.as_millisecond().rem_euclid(DAY) == 0;
+    if from < to && midnight(from) && midnight(to) {
+        let last = Timestamp::from_millisecond(to.as_millisecond() - 1).unwrap_or(to);
+        let (first, last) = (date(from), date(last));
+        return if first == last { first } else { format!("{first} to {last}") };
+    }
+    format!("{} to {} UTC", minute(from), minute(to))
+}
+
+pub fn date(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+pub fn minute(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// `12.3 MB`, in powers of ten.
+pub fn bytes(number: u64) -> String {
+    let (mut value, mut unit) = (number as f64, "B");
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 999.5 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "B" || value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+/// Somebody else's text on one line: what could start a new line, hide or turn the text around is made visible, and no text is endless.
+pub fn one_line(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let tame = |c: char| match c {
+        '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => '\u{fffd}',
+        c => c,
+    };
+    let mut out: String = text.chars().take(LONGEST).map(tame).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        assert_eq!([0u64, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(count(1, "window"), "1 window");
+        assert_eq!([0, 999, 1000, 999_950, 12_340_000, 127_179_533].map(bytes), ["0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB", "127 MB"]);
+    }
+
+    #[test]
+    fn whole_days_are_named_by_their_last_day() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-09-29T00:00:00Z")), "2024-07-01 to 2024-09-28");
+        assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-07-02T00:00:00Z")), "2024-07-01");
+        assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-07-02T06:30:00Z")), "2024-07-01 00:00 to 2024-07-02 06:30 UTC");
+    }
+
+    #[test]
+    fn other_peoples_text_stays_on_its_line() {
+        assert_eq!(one_line("a\r\nb\u{202e}c\0d"), "a  b\u{fffd}c\u{fffd}d");
+        assert_eq!(one_line(&"x".repeat(5000)).chars().count(), 301);
+    }
+
+    #[test]
+    fn a_command_survives_any_run_id() {
+        assert_eq!(rerun_command("run-1"), "alert-archive rerun run-1 --redrive");
+        assert_eq!(rerun_command("a'; rm -rf ~"), r"alert-archive rerun 'a'\''; rm -rf ~' --redrive");
+    }
+
+    #[test]
+    fn an_age_is_never_negative() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        assert_eq!(days(at("2024-07-01T00:00:00Z"), at("2024-07-03T23:59:59Z")), 2);
+        assert_eq!(days(at("2024-07-03T00:00:00Z"), at("2024-07-01T00:00:00Z")), 0);
+    }
+}

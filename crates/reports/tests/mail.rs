@@ -1,0 +1,201 @@
+//! The mail as a recipient gets it, taken apart again.
+
+use alerts::report::{Bytes, Failure, Messages, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows};
+use jiff::Timestamp;
+use reports::mail::{self, Error, Links, Summary};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("an instant")
+}
+
+fn report() -> RunReport {
+    RunReport {
+        run_id: "weekly-2024-39".into(),
+        mode: "scheduled".into(),
+        from: at("2024-07-01T00:00:00Z"),
+        to: at("2024-09-29T00:00:00Z"),
+        status: RunStatus::Completed,
+        attempt: 1,
+        windows: Windows { planned: 91, succeeded: 91, failed: 0 },
+        messages: Messages { source: 5000, archived: 4300, open: 599, quarantined: 46, already_archived: 55, no_alerts: 51 },
+        recheck: Recheck { looked_at: 112, closed: 70, open: 41, gone: 1 },
+        sweep: Sweep { late: 4, changed: 2, reopened: 1 },
+        collisions: 0,
+        undated: 3,
+        backlog: 640,
+        bytes: Bytes { source: 127_179_533, archive: 28_400_000 },
+        reconciled: true,
+        failures: vec![],
+    }
+}
+
+fn failed() -> RunReport {
+    let failure = |window: &str, error: &str, message: &str| Failure { window_id: window.into(), error: error.into(), message: message.into() };
+    RunReport {
+        status: RunStatus::Failed,
+        windows: Windows { planned: 91, succeeded: 89, failed: 2 },
+        failures: vec![
+            failure("20240703T000000.000Z--20240704T000000.000Z", "CountMismatch", "1,203 documents counted, 1,201 read"),
+            failure("20240812T000000.000Z--20240813T000000.000Z", "SourceUnavailable", "connection refused"),
+        ],
+        ..report()
+    }
+}
+
+fn open(id: &str, since: &str) -> OpenMessage {
+    OpenMessage { message_id: id.into(), source_index: "messages".into(), timestamp: at(since), first_seen_open: at(since) }
+}
+
+struct Mail {
+    headers: String,
+    text: String,
+    html: String,
+}
+
+fn sent(report: &RunReport, open: &[OpenMessage], reasons: &[(String, u64)], links: Links, duplicate: bool) -> Mail {
+    let summary = Summary { report, oldest_open: open, quarantine_reasons: reasons, links: &links, duplicate, now: at("2024-10-01T06:00:00Z") };
+    let bytes = mail::summary(&summary, "Archive <archive@example.com>", &["team@example.com".into(), "Duty Desk <desk@example.com>".into()]).expect("a mail");
+    let raw = String::from_utf8(bytes).expect("a mail is ASCII");
+    let (headers, body) = raw.split_once("\r\n\r\n").expect("headers end at an empty line");
+    let parts: Vec<&str> = body.split("--=_alert-archive_=").collect();
+    assert_eq!(parts.len(), 4, "an opening, two parts and an end: {raw}");
+    let decoded = |part: &str| quoted_printable(part.split_once("\r\n\r\n").expect("a part has headers").1);
+    Mail { headers: headers.replace("\r\n ", " "), text: decoded(parts[1]), html: decoded(parts[2]) }
+}
+
+fn quoted_printable(text: &str) -> String {
+    let joined = text.replace("=\r\n", "");
+    let (mut bytes, mut rest) = (Vec::new(), joined.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        if first == b'=' {
+            let hex = std::str::from_utf8(&after[..2]).expect("two hex digits");
+            bytes.push(u8::from_str_radix(hex, 16).expect("two hex digits"));
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn plain(report: &RunReport) -> Mail {
+    sent(report, &[], &[], Links::default(), false)
+}
+
+#[test]
+fn the_first_line_says_how_it_went() {
+    for (report, first) in [
+        (report(), "All went well: 4,300 messages archived, 599 still open, 46 in quarantine."),
+        (failed(), "2 of 91 windows failed; the others are safe: 4,300 messages archived, 599 still open, 46 in quarantine."),
+        (RunReport { messages: Messages { source: 5003, ..report().messages }, reconciled: false, ..report() }, "The counts do not add up: 3 of 5,003 messages cannot be accounted for."),
+        (RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() }, "There was nothing to archive."),
+        (RunReport { messages: Messages::default(), ..report() }, "112 open messages looked at again: 70 closed since, 41 still open."),
+        (RunReport { status: RunStatus::Failed, windows: Windows::default(), messages: Messages::default(), ..report() }, "The run failed before its windows were done; nothing was lost, but it has to run again."),
+        (RunReport { reconciled: false, ..report() }, "The run ended, but its counts could not be confirmed: 4,300 messages archived, 599 still open, 46 in quarantine."),
+    ] {
+        let mail = plain(&report);
+        assert_eq!(mail.text.lines().next(), Some(first));
+        assert!(mail.html.contains(first), "{}", mail.html);
+    }
+}
+
+#[test]
+fn a_failed_window_comes_with_its_error_and_what_to_do() {
+    let mail = plain(&failed());
+    for part in [&mail.text, &mail.html] {
+        for said in ["CountMismatch", "1,203 documents counted, 1,201 read", "The source changed while it was read.", "20240812T000000.000Z--20240813T000000.000Z", "alert-archive rerun weekly-2024-39 --redrive"] {
+            assert!(part.contains(said), "{said} is missing in {part}");
+        }
+    }
+    assert!(mail.headers.contains("Subject: Alert archive: 2 of 91 windows failed (2024-07-01 to 2024-09-28)"), "{}", mail.headers);
+}
+
+#[test]
+fn many_failed_windows_are_cut_short_and_counted() {
+    let failures = vec![failed().failures[0].clone(); 25];
+    let mail = plain(&RunReport { failures, ..failed() });
+    assert!(mail.text.contains("and 15 more") && mail.html.contains("and 15 more"));
+}
+
+#[test]
+fn text_and_html_tell_the_same_counts() {
+    let reasons = [("unrecognised_status".to_owned(), 31), ("message_id_absent".to_owned(), 15)];
+    let mail = sent(&report(), &[open("MSG-1", "2024-01-02T00:00:00Z")], &reasons, Links::default(), false);
+    let numbers = |text: &str| {
+        let mut numbers: Vec<String> = text.split(|c: char| !(c.is_ascii_digit() || c == ',')).map(|word| word.trim_matches(',').to_owned()).filter(|word| !word.is_empty()).collect();
+        numbers.sort();
+        numbers.dedup();
+        numbers
+    };
+    // Only what is shown: without head, tags and entities.
+    let body = mail.html.split_once("<body").expect("a body").1;
+    let mut shown = String::new();
+    for piece in body.split('<').skip(1) {
+        shown.push_str(piece.split_once('>').map_or("", |(_, text)| text));
+        shown.push(' ');
+    }
+    let shown = shown.replace("&#9632;", "").replace("&#x27;", "'").replace("&#x2f;", "/");
+    assert_eq!(numbers(&mail.text), numbers(&shown));
+    for (count, label) in [("4,300", "Archived"), ("55", "Archived before"), ("599", "Still open, held over"), ("46", "In quarantine"), ("5,000", "In the source, in all")] {
+        assert!(mail.text.lines().any(|line| line.trim() == format!("{count}  {label}")), "{label}: {}", mail.text);
+    }
+    assert!(mail.text.contains("273 days  MSG-1"), "{}", mail.text);
+}
+
+#[test]
+fn a_duplicate_says_so_everywhere() {
+    let mail = sent(&report(), &[], &[], Links::default(), true);
+    assert!(mail.headers.contains("Subject: [duplicate] Alert archive"));
+    assert!(mail.text.starts_with("DUPLICATE:") && mail.html.contains("<strong>Duplicate:</strong>"));
+    assert!(!plain(&report()).html.contains("uplicate"));
+}
+
+#[test]
+fn the_same_report_gives_the_same_message_id() {
+    let id = |mail: Mail| mail.headers.lines().find(|line| line.starts_with("Message-ID:")).map(str::to_owned);
+    assert_eq!(id(plain(&report())).as_deref(), Some("Message-ID: <weekly-2024-39.1@example.com>"));
+    assert_eq!(id(plain(&report())), id(sent(&report(), &[], &[], Links::default(), true)));
+}
+
+#[test]
+fn hostile_text_changes_neither_headers_nor_lines_nor_markup() {
+    let bad = "x\r\nBcc: thief@example.com\r\n\r\n--=_alert-archive_=\r\n<script>alert(1)</script>\"'&\u{202e}{{ 7*7 }}";
+    let failure = Failure { window_id: bad.into(), error: bad.into(), message: bad.into() };
+    let report = RunReport { run_id: bad.into(), mode: bad.into(), failures: vec![failure], ..failed() };
+    let message = OpenMessage { message_id: bad.into(), source_index: bad.into(), ..open("", "2024-01-02T00:00:00Z") };
+    let links = Links { dashboard: Some(format!("https://example.com/\"><script>{bad}")), console: Some("javascript:alert(1)".into()) };
+    let mail = sent(&report, &[message], &[(bad.to_owned(), 1)], links, false);
+    assert!(!mail.headers.lines().any(|line| line.starts_with("Bcc")), "{}", mail.headers);
+    for part in [&mail.text, &mail.html] {
+        assert!(!part.lines().any(|line| line.starts_with("Bcc") || line.starts_with("--=")), "{part}");
+        assert!(!part.contains('\u{202e}') && part.contains("{{ 7*7 }}") && !part.contains("javascript:"), "{part}");
+    }
+    assert!(!mail.html.contains("<script") && mail.html.contains("&lt;script&gt;"), "{}", mail.html);
+}
+
+#[test]
+fn unicode_reaches_the_reader_as_it_is() {
+    let mail = sent(&report(), &[open("Größe-漢字-🚨", "2024-01-02T00:00:00Z")], &[], Links::default(), false);
+    assert!(mail.text.contains("Größe-漢字-🚨") && mail.html.contains("Größe-漢字-🚨"));
+}
+
+#[test]
+fn only_web_addresses_are_linked() {
+    let links = Links { dashboard: Some("https://example.com/dashboard?a=1&b=2".into()), console: Some("ftp://example.com".into()) };
+    let mail = sent(&report(), &[], &[], links, false);
+    assert!(mail.text.contains("Dashboard: https://example.com/dashboard?a=1&b=2") && !mail.text.contains("ftp:"));
+    assert!(mail.html.contains("a=1&amp;b=2"), "{}", mail.html);
+}
+
+#[test]
+fn an_impossible_address_is_named() {
+    let (report, links) = (report(), Links::default());
+    let summary = Summary { report: &report, oldest_open: &[], quarantine_reasons: &[], links: &links, duplicate: false, now: report.to };
+    for address in ["nobody", "a@b@c", "team@example.com\r\nBcc: thief@example.com", ""] {
+        let error = mail::summary(&summary, "archive@example.com", &[address.to_owned()]).expect_err(address);
+        assert!(matches!(error, Error::Address { .. }), "{address}: {error}");
+    }
+    assert!(matches!(mail::summary(&summary, "archive", &["team@example.com".into()]), Err(Error::Address { .. })));
+    assert!(matches!(mail::summary(&summary, "archive@example.com", &[]), Err(Error::NoRecipient)));
+}
