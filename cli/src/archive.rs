@@ -1,20 +1,25 @@
 //! The deployed archive, as the environment names it.
 
 use alerts::{
+    instant,
     partitions::run_prefix,
     report::{Bytes, Failure, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
     runs::JobRun,
 };
 use anyhow::{Context, Result, bail};
+use jiff::{SignedDuration, Timestamp};
 use runtime::Config;
-use storage::{JobRuns, Objects, Windows};
+use sources::{Auth, Indices, OpenSearch};
+use storage::{JobRuns, Ledger, Objects, Windows};
 use workflow::Workflow;
 
 pub struct Archive {
     pub objects: Objects,
     pub job_runs: JobRuns,
     pub windows: Windows,
+    pub ledger: Ledger,
     pub workflow: Workflow,
+    pub aws: aws_config::SdkConfig,
     pub state_machine_arn: String,
 }
 
@@ -24,6 +29,7 @@ impl Archive {
         let bucket = config.required("ALERT_ARCHIVE_BUCKET");
         let job_runs = config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE");
         let windows = config.required("ALERT_ARCHIVE_WINDOWS_TABLE");
+        let tracking = config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE");
         let state_machine_arn = config.required("ALERT_ARCHIVE_STATE_MACHINE_ARN");
         config.check().context("the archive is not named; in a checkout, run: eval \"$(make -s env)\"")?;
         let aws = runtime::aws_config().await;
@@ -31,7 +37,9 @@ impl Archive {
             objects: Objects::new(&aws, bucket),
             job_runs: JobRuns::new(&aws, job_runs),
             windows: Windows::new(&aws, windows),
+            ledger: Ledger::new(&aws, tracking),
             workflow: Workflow::new(&aws),
+            aws,
             state_machine_arn,
         })
     }
@@ -46,6 +54,24 @@ impl Archive {
             Some(run) => Ok(run),
             None => bail!("there is no run {run_id}; alert-archive status lists them all"),
         }
+    }
+
+    /// The source, where OPENSEARCH_URL names it.
+    pub fn source(&self) -> Result<Option<OpenSearch>> {
+        let mut config = Config::default();
+        let Some(url) = config.optional("OPENSEARCH_URL") else { return Ok(None) };
+        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
+        let indices = Indices::from_env(&mut config);
+        config.check()?;
+        Ok(Some(OpenSearch::connect(&url, auth, &self.aws, indices)?))
+    }
+
+    /// Keys of the Parquet objects whose partitions meet `[from, to)`.
+    pub async fn parquet_keys(&self, from: Timestamp, to: Timestamp) -> Result<Vec<String>> {
+        let (first, last) = (instant::date(from), instant::date(to - SignedDuration::from_millis(1)));
+        let mut keys = self.objects.list("archive/parquet/").await?;
+        keys.retain(|key| date_of(key).is_some_and(|date| first.as_str() <= date && date <= last.as_str()));
+        Ok(keys)
     }
 
     /// The report of a run; before there is one, what `job-runs` knows of it.
@@ -82,6 +108,11 @@ fn unreported(run: &JobRun) -> RunReport {
         reconciled: false,
         failures: failure.into_iter().collect(),
     }
+}
+
+/// The partition of an object.
+pub fn date_of(key: &str) -> Option<&str> {
+    key.split('/').find_map(|part| part.strip_prefix("date="))
 }
 
 /// Whether a script may go on: everything of the run is where it belongs.

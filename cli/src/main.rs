@@ -36,6 +36,16 @@ enum Command {
     Status(commands::status::Status),
     /// Run the failed windows of a run again
     Rerun(commands::rerun::Rerun),
+    /// Compare source, ledger, manifests and objects; name everything that differs
+    Verify(commands::verify::Verify),
+    /// Tell where a message is
+    Find(commands::find::Find),
+    /// List messages that are held over because an alert is open
+    Open(commands::open::Open),
+    /// List messages in quarantine, show one, or have one looked at again
+    Quarantine(commands::quarantine::Quarantine),
+    /// Bring messages back, into an index or a file, byte for byte
+    Restore(commands::restore::Restore),
 }
 
 #[tokio::main]
@@ -68,5 +78,10 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Watch(command) => command.call(&archive).await,
         Command::Status(command) => command.call(&archive).await,
         Command::Rerun(command) => command.call(&archive).await,
+        Command::Verify(command) => command.call(&archive).await,
+        Command::Find(command) => command.call(&archive).await,
+        Command::Open(command) => command.call(&archive).await,
+        Command::Quarantine(command) => command.call(&archive).await,
+        Command::Restore(command) => command.call(&archive).await,
     }
 }

@@ -1,7 +1,7 @@
 use super::watch::follow;
 use crate::{archive::Archive, print};
 use alerts::{instant, steps::Input};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
@@ -59,10 +59,7 @@ impl Run {
         // The name is the run's id: readable, and unlike any other.
         let unique = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
         let range = || -> Result<(String, String, String)> {
-            let (from, to) = (read("--from", &self.from)?, read("--to", &self.to)?);
-            if from >= to {
-                bail!("--from {} is not before --to {}: the range is empty", instant::iso(from), instant::iso(to));
-            }
+            let (from, to) = super::range_of(self.from.as_deref(), self.to.as_deref())?;
             let name = format!("{}-{}-{unique}", from.strftime("%Y%m%d"), to.strftime("%Y%m%d"));
             Ok((instant::iso(from), instant::iso(to), name))
         };
@@ -77,17 +74,9 @@ impl Run {
             }
             Mode::Process => (Input::Process, format!("process-{unique}")),
             Mode::Scheduled => {
-                let at = read("--scheduled-for", &self.scheduled_for)?;
+                let at = super::instant_of("--scheduled-for", self.scheduled_for.as_deref())?;
                 (Input::Scheduled { scheduled_for: instant::iso(at) }, format!("scheduled-{}-{unique}", at.strftime("%Y%m%d")))
             }
         })
-    }
-}
-
-fn read(option: &str, text: &Option<String>) -> Result<Timestamp> {
-    let text = text.as_deref().unwrap_or_default();
-    match instant::parse(text) {
-        Some(at) => Ok(at),
-        None => bail!("{option} `{text}` is no date: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z"),
     }
 }

@@ -194,6 +194,49 @@ pub fn release(row: &Row, claim: &Claim) -> Option<Row> {
     changed(row, next)
 }
 
+/// A row whose object is lost: the next run over its day finds it pending and archives the message again.
+pub fn set_back(row: &Row) -> Row {
+    let mut next = row.clone();
+    next.status = Status::Pending;
+    next.s3_path = None;
+    next.processed_at = None;
+    next.claim = None;
+    into_staging(&mut next, row.inserted_at);
+    next.revision = row.revision + 1;
+    next
+}
+
+/// The row of a message that stands in an archive object, rebuilt from there: `facts` are the message's instant,
+/// its version, the run that wrote it and whether it has no alerts.
+pub fn restored(
+    before: Option<&Row>,
+    (message_id, source_index): (String, String),
+    (timestamp, version, run_id, no_alerts): (Timestamp, String, String, bool),
+    s3_path: String,
+    now: Timestamp,
+) -> Row {
+    Row {
+        message_id,
+        source_index,
+        status: Status::Completed,
+        disposition: Disposition::Closed,
+        run_id,
+        window_id: before.map(|row| row.window_id.clone()).unwrap_or_default(),
+        version,
+        timestamp,
+        inserted_at: before.map_or(now, |row| row.inserted_at),
+        processed_at: before.and_then(|row| row.processed_at).or(Some(now)),
+        s3_path: Some(s3_path),
+        first_seen_open: before.and_then(|row| row.first_seen_open),
+        reason: None,
+        no_alerts,
+        claim: None,
+        staging: None,
+        first_seen: None,
+        revision: before.map_or(1, |row| row.revision + 1),
+    }
+}
+
 fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
     let open = entry.outcome.disposition == Disposition::Open;
     let mut row = Row {

@@ -3,7 +3,7 @@
 use alerts::document::{Alerts, Document};
 use alerts::spool::{Entry, Record};
 use arrow_array::{
-    Array, ArrayRef, RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array,
     builder::{BooleanBuilder, ListBuilder, StringBuilder, TimestampMillisecondBuilder, UInt32Builder},
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -39,7 +39,7 @@ fn list() -> DataType {
     DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)))
 }
 
-fn instant() -> DataType {
+fn instant_type() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
 }
 
@@ -48,7 +48,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new("message_id", DataType::Utf8, false),
         Field::new("source_index", DataType::Utf8, false),
-        Field::new("timestamp", instant(), false),
+        Field::new("timestamp", instant_type(), false),
         Field::new("sender", DataType::Utf8, true),
         Field::new("channel", DataType::Utf8, true),
         Field::new("subject", DataType::Utf8, true),
@@ -57,13 +57,13 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("alert_ids", list(), false),
         Field::new("alert_severities", list(), false),
         Field::new("alert_categories", list(), false),
-        Field::new("first_opened_at", instant(), true),
-        Field::new("last_closed_at", instant(), true),
+        Field::new("first_opened_at", instant_type(), true),
+        Field::new("last_closed_at", instant_type(), true),
         Field::new("history_count", DataType::UInt32, false),
         Field::new("audit_count", DataType::UInt32, false),
         Field::new("source", DataType::Utf8, false),
         Field::new("version", DataType::Utf8, false),
-        Field::new("archived_at", instant(), false),
+        Field::new("archived_at", instant_type(), false),
         Field::new("run_id", DataType::Utf8, false),
         Field::new("message", DataType::Utf8, false),
         Field::new("history", list(), false),
@@ -263,6 +263,53 @@ impl Columns {
     }
 }
 
+/// A row as it comes back out of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchivedRow {
+    pub message_id: String,
+    pub source_index: String,
+    pub timestamp: Timestamp,
+    /// sha256 of the message's bytes as they were archived, in hex.
+    pub version: String,
+    pub run_id: String,
+    pub no_alerts: bool,
+    pub record: Record,
+}
+
+/// Reads an object row by row, a few rows in memory at a time.
+pub fn rows(object: Bytes) -> Result<impl Iterator<Item = Result<ArchivedRow, ColumnarError>>, ColumnarError> {
+    let batches = ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()?;
+    Ok(batches.flat_map(|batch| {
+        let rows = batch.map_err(ColumnarError::from).and_then(|batch| (0..batch.num_rows()).map(|row| archived_row(&batch, row)).collect());
+        match rows {
+            Ok(rows) => Vec::into_iter(rows).map(Ok).collect::<Vec<_>>(),
+            Err(error) => vec![Err(error)],
+        }
+    }))
+}
+
+fn archived_row(batch: &RecordBatch, row: usize) -> Result<ArchivedRow, ColumnarError> {
+    let text = |name| Ok::<_, ColumnarError>(strings(batch, name)?.value(row).to_owned());
+    let bodies = |name: &'static str| {
+        let column: &ListArray = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column(name))?;
+        let values = column.value(row);
+        let values: &StringArray = values.as_any().downcast_ref().ok_or(ColumnarError::Column(name))?;
+        Ok::<_, ColumnarError>(values.iter().flatten().map(|body| body.as_bytes().to_vec()).collect())
+    };
+    let instants: Option<&TimestampMillisecondArray> = batch.column_by_name("timestamp").and_then(|column| column.as_any().downcast_ref());
+    let timestamp = instants.and_then(|column| Timestamp::from_millisecond(column.value(row)).ok()).ok_or(ColumnarError::Column("timestamp"))?;
+    let flags: &BooleanArray = batch.column_by_name("no_alerts").and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column("no_alerts"))?;
+    Ok(ArchivedRow {
+        message_id: text("message_id")?,
+        source_index: text("source_index")?,
+        timestamp,
+        version: text("version")?,
+        run_id: text("run_id")?,
+        no_alerts: flags.value(row),
+        record: Record { message: text("message")?.into_bytes(), history: bodies("history")?, audit: bodies("audit")? },
+    })
+}
+
 /// Identity of a row: (message_id, source_index).
 pub type Identity = (String, String);
 
@@ -341,6 +388,15 @@ mod tests {
     #[test]
     fn documents_come_back_byte_for_byte() {
         assert_eq!(messages(object(&[("a", A), ("b", B)])), [A, B]);
+    }
+
+    #[test]
+    fn a_row_comes_back_with_what_belongs_to_it() {
+        let rows: Vec<_> = rows(object(&[("a", A)])).expect("object").collect::<Result<_, _>>().expect("rows");
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].message_id.as_str(), instant::date(rows[0].timestamp).as_str()), ("a", "2024-07-01"));
+        assert_eq!(rows[0].record, Record { message: A.into(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] });
+        assert_eq!(rows[0].version, document::version(A.as_bytes()));
     }
 
     #[test]

@@ -41,6 +41,15 @@ impl Config {
         })
     }
 
+    /// A list separated by commas with at least one element.
+    pub fn required_list(&mut self, variable: &str) -> Vec<String> {
+        let list = self.list(variable).unwrap_or_default();
+        if list.is_empty() {
+            self.faults.push(format!("{variable} is not set"));
+        }
+        list
+    }
+
     /// A list separated by commas.
     pub fn list(&mut self, variable: &str) -> Option<Vec<String>> {
         let value = self.optional(variable)?;

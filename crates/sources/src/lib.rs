@@ -5,6 +5,7 @@ mod error;
 mod opensearch;
 mod page;
 mod related;
+mod restore;
 
 pub use drain::{Cursor, Document, Drain};
 pub use error::SourceError;

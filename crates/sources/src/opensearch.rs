@@ -247,17 +247,37 @@ impl OpenSearch {
         }
     }
 
+    /// Sends bytes that are no JSON value of ours, and reads a JSON answer.
+    pub(crate) async fn post_bytes<T: for<'de> Deserialize<'de>>(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        index: &str,
+    ) -> Result<T, SourceError> {
+        let unreadable = |reason: String| SourceError::Unreadable { doing, reason };
+        match self.send_bytes(doing, method, path, Some(body.into()), index, u64::MAX).await? {
+            Answer::Body(body) => serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string())),
+            Answer::TooLarge(bytes) => Err(unreadable(format!("{bytes} bytes"))),
+        }
+    }
+
     async fn send(&self, doing: &'static str, method: Method, path: &str, body: Value, index: &str, limit: u64) -> Result<Answer, SourceError> {
-        let attempt = || self.send_once(doing, method, path, &body, index, limit);
+        let body = (!body.is_null()).then(|| Bytes::from(body.to_string()));
+        self.send_bytes(doing, method, path, body, index, limit).await
+    }
+
+    async fn send_bytes(&self, doing: &'static str, method: Method, path: &str, body: Option<Bytes>, index: &str, limit: u64) -> Result<Answer, SourceError> {
+        let attempt = || self.send_once(doing, method, path, body.clone(), index, limit);
         let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
         attempt.retry(backoff.with_jitter()).when(SourceError::is_passing).await
     }
 
-    async fn send_once(&self, doing: &'static str, method: Method, path: &str, body: &Value, index: &str, limit: u64) -> Result<Answer, SourceError> {
+    async fn send_once(&self, doing: &'static str, method: Method, path: &str, body: Option<Bytes>, index: &str, limit: u64) -> Result<Answer, SourceError> {
         let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), doing, source };
         let mut headers = HeaderMap::new();
         headers.insert("content-type", ::opensearch::http::headers::HeaderValue::from_static("application/json"));
-        let body = (!body.is_null()).then(|| body.to_string());
         let answer = self.client.send(method, path, headers, None::<&()>, body, None).await.map_err(unreachable)?;
         let status = answer.status_code().as_u16();
         if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > limit) {

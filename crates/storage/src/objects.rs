@@ -158,6 +158,17 @@ impl Objects {
         }
     }
 
+    /// Removes an object; one that is not there is removed already.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        deleted.map(|_| ()).map_err(|error| self.error("DeleteObject", key, error))
+    }
+
+    /// The key of an `s3://bucket/key` of this bucket.
+    pub fn key_of<'a>(&self, uri: &'a str) -> Option<&'a str> {
+        uri.strip_prefix("s3://")?.strip_prefix(self.bucket.as_str())?.strip_prefix('/')
+    }
+
     /// Keys under a prefix, in order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();

@@ -256,6 +256,17 @@ impl<T: Keyed> Table<T> {
         Ok(count)
     }
 
+    /// Looks at every row, a page in memory at a time.
+    pub async fn for_each(&self, mut look: impl FnMut(T)) -> Result<(), LedgerError> {
+        let mut pages = self.client.scan().table_name(&self.name).consistent_read(true).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            for item in page.map_err(|error| self.error("Scan", error))?.items.unwrap_or_default() {
+                look(self.read(item)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Every row that can be read as `T`; for small tables only.
     pub async fn scan(&self) -> Result<Vec<T>, LedgerError> {
         let mut pages = self.client.scan().table_name(&self.name).consistent_read(true).into_paginator().send();

@@ -1,0 +1,49 @@
+use crate::archive::Archive;
+use alerts::{instant, ledger::Row};
+use anyhow::Result;
+use clap::Args;
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  alert-archive find MSG-20240701-0000135")]
+pub struct Find {
+    /// The message's id
+    message_id: String,
+    /// Print JSON: an array of ledger rows, one for each index that holds the id
+    #[arg(long)]
+    json: bool,
+}
+
+impl Find {
+    /// `false` when the ledger has never seen the message.
+    pub async fn call(self, archive: &Archive) -> Result<bool> {
+        let rows = archive.ledger.partition(&self.message_id).await?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        } else if rows.is_empty() {
+            eprintln!("no run has seen message {}: is its time in the range of a run?", self.message_id);
+        }
+        for row in rows.iter().filter(|_| !self.json) {
+            print(row);
+        }
+        Ok(!rows.is_empty())
+    }
+}
+
+fn print(row: &Row) {
+    println!("{} of {}: {:?}, {}", row.message_id, row.source_index, row.status, row.disposition.as_str());
+    let at = |at: Option<jiff::Timestamp>| at.map(instant::iso);
+    for (name, value) in [
+        ("message time", Some(instant::iso(row.timestamp))),
+        ("object", row.s3_path.clone()),
+        ("reason", row.reason.clone()),
+        ("sha256", Some(row.version.clone())),
+        ("first seen", Some(instant::iso(row.inserted_at))),
+        ("first seen open", at(row.first_seen_open)),
+        ("archived", at(row.processed_at)),
+        ("run", Some(row.run_id.clone())),
+    ] {
+        if let Some(value) = value {
+            println!("  {name:<16} {value}");
+        }
+    }
+}

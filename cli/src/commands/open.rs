@@ -1,0 +1,50 @@
+use crate::archive::Archive;
+use alerts::{
+    classification::Disposition,
+    instant,
+    ledger::{Row, STAGING_SHARDS, staging_shard},
+};
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::{Span, SpanRelativeTo, Timestamp};
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  alert-archive open --older-than 30d\n  alert-archive open --json | jq length")]
+pub struct Open {
+    /// Only messages that were first seen open this long ago, such as 30d or 12h
+    #[arg(long, value_name = "AGE")]
+    older_than: Option<String>,
+    /// Print JSON: an array of ledger rows, longest held over first
+    #[arg(long)]
+    json: bool,
+}
+
+impl Open {
+    pub async fn call(self, archive: &Archive) -> Result<bool> {
+        let now = Timestamp::now();
+        let since = match &self.older_than {
+            Some(age) => {
+                let span: Span = age.parse().with_context(|| format!("--older-than `{age}` is no age: write 30d, 12h or 2w"))?;
+                now - span.to_duration(SpanRelativeTo::days_are_24_hours())?
+            }
+            None => now,
+        };
+        let mut held: Vec<(Timestamp, Row)> = Vec::new();
+        for shard in 0..STAGING_SHARDS {
+            let rows = archive.ledger.by_index("staging", "staging", &staging_shard(shard), None).await?;
+            let open = rows.into_iter().filter(|row| row.disposition == Disposition::Open);
+            held.extend(open.filter_map(|row| Some((row.first_seen_open.filter(|at| *at <= since)?, row))));
+        }
+        held.sort_by(|left, right| (left.0, &left.1.message_id).cmp(&(right.0, &right.1.message_id)));
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&held.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
+            return Ok(true);
+        }
+        for (first_seen_open, row) in &held {
+            let days = now.duration_since(*first_seen_open).as_hours() / 24;
+            println!("{:>5} days  {}  {}  {}", days, instant::iso(row.timestamp), row.source_index, row.message_id);
+        }
+        println!("{} messages are held over", held.len());
+        Ok(true)
+    }
+}
