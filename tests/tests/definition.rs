@@ -74,9 +74,12 @@ fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
 }
 
 #[test]
-fn a_missing_environment_variable_is_caught() {
-    caught("`gate-run` requires ALERT_ARCHIVE_NEW", |project| {
-        project.required.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_NEW".into());
+fn an_environment_that_differs_from_what_is_read_is_caught() {
+    caught("`gate-run` reads ALERT_ARCHIVE_NEW", |project| {
+        project.read.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_NEW".into());
+    });
+    caught("`gate-run` does not read", |project| {
+        project.environments.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_OLD".into());
     });
 }
 

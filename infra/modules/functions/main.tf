@@ -7,8 +7,11 @@ locals {
   job_runs         = { ALERT_ARCHIVE_JOB_RUNS_TABLE = var.storage.job_runs_table }
   windows          = { ALERT_ARCHIVE_WINDOWS_TABLE = var.storage.windows_table }
   message_tracking = { ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = var.storage.message_tracking_table }
-  messages         = { ALERT_ARCHIVE_MESSAGES_INDEX = var.messages_index }
-  attachments      = { ALERT_ARCHIVE_HISTORY_INDEX = var.history_index, ALERT_ARCHIVE_AUDIT_INDEX = var.audit_index }
+  indices = {
+    ALERT_ARCHIVE_MESSAGES_INDEX = var.messages_index
+    ALERT_ARCHIVE_HISTORY_INDEX  = var.history_index
+    ALERT_ARCHIVE_AUDIT_INDEX    = var.audit_index
+  }
   opensearch = {
     OPENSEARCH_URL                = var.opensearch_url
     ALERT_ARCHIVE_OPENSEARCH_AUTH = var.opensearch_auth
@@ -24,23 +27,23 @@ locals {
   )
 
   environments = {
-    plan-windows = merge(local.job_runs, local.windows, local.message_tracking, local.opensearch, local.messages, local.attachments, {
+    plan-windows = merge(local.job_runs, local.windows, local.message_tracking, local.opensearch, local.indices, {
       ALERT_ARCHIVE_WINDOW_MESSAGES = tostring(var.window_messages)
       ALERT_ARCHIVE_SETTLE_MINUTES  = tostring(var.settle_minutes)
     })
-    query-messages  = merge(local.job_runs, local.windows, local.opensearch, local.messages, local.attachments, local.statuses)
-    classify-alerts = merge(local.windows, local.message_tracking, local.statuses)
-    write-partitions = merge(local.job_runs, local.windows, local.message_tracking, {
+    query-messages  = merge(local.windows, local.opensearch, local.indices, local.statuses)
+    classify-alerts = merge(local.windows, local.message_tracking)
+    write-partitions = merge(local.windows, local.message_tracking, {
       ALERT_ARCHIVE_WRITE_JSONL        = tostring(var.write_jsonl)
       ALERT_ARCHIVE_WRITE_MESSAGE_JSON = tostring(var.write_message_json)
     })
     collect-windows = merge(local.job_runs, local.windows, local.message_tracking)
-    send-summary = merge(local.job_runs, local.message_tracking, {
+    send-summary = merge(local.job_runs, {
       ALERT_ARCHIVE_MAIL_FROM = var.mail_from
       ALERT_ARCHIVE_MAIL_TO   = join(",", var.mail_to)
     }, var.dashboard_url == null ? {} : { ALERT_ARCHIVE_DASHBOARD_URL = var.dashboard_url })
-    aggregate-dashboard = merge(local.job_runs, local.windows, local.message_tracking)
-    gate-run            = merge(local.job_runs, local.windows)
+    aggregate-dashboard = {}
+    gate-run            = local.job_runs
   }
 
   reads_source = ["plan-windows", "query-messages"]

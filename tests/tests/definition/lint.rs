@@ -196,12 +196,15 @@ fn no_catch(machines: &[Machine]) -> Vec<String> {
     catching.map(|(name, _)| format!("`{name}` catches errors: Redrive would not find the gate any more")).collect()
 }
 
+/// A function is given what it reads and nothing else.
 fn environments(project: &Project) -> Vec<String> {
-    let missing = project.required.iter().flat_map(|(function, required)| {
+    let mut faults = Vec::new();
+    for (function, read) in &project.read {
         let set = project.environments.get(function).cloned().unwrap_or_default();
-        required.iter().filter(|variable| !set.contains(*variable)).map(|variable| format!("`{function}` requires {variable}, which Terraform does not set")).collect::<Vec<_>>()
-    });
-    missing.collect()
+        faults.extend(read.difference(&set).map(|variable| format!("`{function}` reads {variable}, which Terraform does not set")));
+        faults.extend(set.difference(read).map(|variable| format!("Terraform sets {variable}, which `{function}` does not read")));
+    }
+    faults
 }
 
 fn explained(project: &Project) -> Vec<String> {

@@ -18,10 +18,10 @@ pub struct Project {
     pub roles: BTreeSet<String>,
     /// Lambda timeouts in seconds.
     pub timeouts: BTreeMap<String, u64>,
-    /// Environment variables that Terraform sets, by function.
+    /// The project's environment variables that Terraform sets, by function.
     pub environments: BTreeMap<String, BTreeSet<String>>,
-    /// Environment variables without which a function does not start.
-    pub required: BTreeMap<String, BTreeSet<String>>,
+    /// Those that a function reads.
+    pub read: BTreeMap<String, BTreeSet<String>>,
     /// Errors that the README explains.
     pub explained: BTreeSet<String>,
     /// Errors that the functions can end with.
@@ -39,15 +39,17 @@ impl Project {
             let name = manifest.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
             name.trim_matches('"').to_owned()
         });
-        let required = folders.iter().map(|folder| {
-            let sources = sources(&root.join("functions").join(folder).join("src"));
-            (folder.clone(), sources.iter().flat_map(|source| between(source, "required(\"", "\"")).collect())
+        let source_reads = variables(&sources(&root.join("crates/sources/src")));
+        let read = folders.iter().map(|folder| {
+            let own = variables(&sources(&root.join("functions").join(folder).join("src")));
+            let through_source = if own.contains("OPENSEARCH_URL") { source_reads.clone() } else { BTreeSet::new() };
+            (folder.clone(), own.into_iter().chain(through_source).collect())
         });
         let thrown = ["crates", "functions"].iter().flat_map(|folder| sources(&root.join(folder))).flat_map(|source| named(&source)).collect();
         Project {
             definition: Project::definition("archive-alerts"),
             binaries: binaries.collect(),
-            required: required.collect(),
+            read: read.collect(),
             roles: names(&terraform.join("policies"), ".json"),
             timeouts: sizes.into_iter().map(|(name, size)| (name, size["timeout"].as_u64().expect("a timeout in seconds"))).collect(),
             environments: environments(&text(&terraform.join("main.tf"))),
@@ -122,6 +124,16 @@ fn between(text: &str, before: &str, after: &str) -> Vec<String> {
     found
 }
 
+/// The project's environment variables that Rust code names.
+fn variables(sources: &[String]) -> BTreeSet<String> {
+    let quoted = sources.iter().flat_map(|source| between(source, "\"", "\""));
+    quoted.filter(|text| belongs(text)).collect()
+}
+
+fn belongs(variable: &str) -> bool {
+    variable == "OPENSEARCH_URL" || variable.starts_with("ALERT_ARCHIVE_")
+}
+
 /// The stable names in a file's `impl Named` blocks, which end where a brace stands in the first column.
 fn named(source: &str) -> Vec<String> {
     between(source, "impl Named for ", "\n}").iter().flat_map(|block| between(block, "\"", "\"")).collect()
@@ -133,9 +145,10 @@ fn environments(terraform: &str) -> BTreeMap<String, BTreeSet<String>> {
     let (groups, functions) = locals.split_once("environments = {").expect("the locals hold the environments");
     let variables = |text: &str| -> BTreeSet<String> {
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
-        words.filter(|word| word.contains('_') && word.len() > 4).map(str::to_owned).collect()
+        words.filter(|word| belongs(word)).map(str::to_owned).collect()
     };
-    let entry = |line: &str| line.trim_start().split_once(" = ").or(line.trim_start().split_once('=')).map(|(name, _)| name.trim().to_owned());
+    let name = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '_');
+    let entry = |line: &str| line.split_once(" = ").map(|(before, _)| before.trim().to_owned()).filter(|before| name(before));
     let mut by_group: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut group = String::new();
     for line in groups.lines().filter(|line| !line.trim().is_empty()) {
@@ -155,7 +168,7 @@ fn environments(terraform: &str) -> BTreeMap<String, BTreeSet<String>> {
         }
         let environment = by_function.entry(function.clone()).or_default();
         environment.extend(variables(line));
-        for name in between(&line.replace([',', ')'], " "), "local.", " ") {
+        for name in between(&format!("{} ", line.replace([',', ')'], " ")), "local.", " ") {
             environment.extend(by_group.get(&name).cloned().unwrap_or_default());
         }
     }
