@@ -5,3 +5,7 @@ output "functions" {
     timeout = function.timeout
   } }
 }
+
+output "signing" {
+  value = keys(aws_iam_role_policy.source)
+}

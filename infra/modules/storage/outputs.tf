@@ -29,3 +29,7 @@ output "message_tracking_table" {
 output "message_tracking_arn" {
   value = aws_dynamodb_table.message_tracking.arn
 }
+
+output "requires_tls" {
+  value = length(aws_s3_bucket_policy.archive) == 1
+}

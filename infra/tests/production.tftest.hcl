@@ -1,0 +1,77 @@
+# Plans what the local cloud never applies: signed requests, a VPC, TLS only, Glacier. Nothing is asked of AWS.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+}
+
+variables {
+  # Placeholders: a plan only hashes them.
+  package_dir    = "tests/packages"
+  opensearch_url = "https://search.example.com"
+  mail_from      = "alert-archive@example.com"
+  mail_to        = ["operations@example.com"]
+}
+
+run "on_aws_everything_is_protected" {
+  command = plan
+
+  variables {
+    alarm_mails             = ["on-call@example.com"]
+    archive_transition_days = 90
+  }
+
+  assert {
+    condition     = module.storage.bucket == "alert-archive-archive-123456789012"
+    error_message = "The bucket's name must carry the account id."
+  }
+
+  assert {
+    condition     = module.storage.requires_tls
+    error_message = "On AWS the bucket must refuse plain http."
+  }
+}
+
+run "signed_requests_from_a_vpc" {
+  command = plan
+
+  variables {
+    opensearch_auth       = "iam"
+    opensearch_domain_arn = "arn:aws:es:us-east-1:123456789012:domain/messages"
+    vpc                   = { subnet_ids = ["subnet-1"], security_group_ids = ["sg-1"] }
+  }
+
+  assert {
+    condition     = toset(module.functions.signing) == toset(["plan-windows", "query-messages"])
+    error_message = "The two functions that read the source sign, and no other."
+  }
+}
+
+run "iam_without_a_domain_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_auth = "iam"
+  }
+
+  expect_failures = [var.opensearch_domain_arn]
+}
+
+run "a_spool_shorter_than_redrive_is_refused" {
+  command = plan
+
+  variables {
+    spool_retention_days = 14
+  }
+
+  expect_failures = [var.spool_retention_days]
+}
