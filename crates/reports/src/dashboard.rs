@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 /// Upper bounds of the age groups, in days; the last group has none.
 const AGES: [u64; 5] = [7, 30, 60, 90, 180];
-const RUNS: usize = 104;
+/// How many runs the page lists.
+pub const RUNS: usize = 104;
 const FAILURES: usize = 100;
 const OLDEST: usize = 50;
 

@@ -163,7 +163,7 @@ impl View {
         let well = words::all_well(report);
         let parts = [
             ("Archived", messages.archived, "#1a7f4b"),
-            ("Archived before", messages.already_archived, "#8fbfa5"),
+            ("Archived earlier", messages.already_archived, "#8fbfa5"),
             ("Still open, held over", messages.open, "#c77700"),
             ("In quarantine", messages.quarantined, "#8a4fbf"),
         ];
@@ -220,7 +220,7 @@ fn notes(report: &RunReport) -> Vec<String> {
     let RunReport { messages, recheck, sweep, bytes, .. } = report;
     let mut notes = Vec::new();
     let mut note = |when: u64, text: String| notes.extend((when > 0).then_some(text));
-    note(messages.no_alerts, format!("{} had no alerts at all and were archived as closed.", count(messages.no_alerts, "message")));
+    note(messages.no_alerts, format!("{} had no alerts at all and count as closed.", count(messages.no_alerts, "message")));
     note(
         recheck.looked_at,
         format!(

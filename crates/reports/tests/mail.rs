@@ -137,7 +137,7 @@ fn text_and_html_tell_the_same_counts() {
     }
     let shown = shown.replace("&#9632;", "").replace("&#x27;", "'").replace("&#x2f;", "/");
     assert_eq!(numbers(&mail.text), numbers(&shown));
-    for (count, label) in [("4,300", "Archived"), ("55", "Archived before"), ("599", "Still open, held over"), ("46", "In quarantine"), ("5,000", "In the source, in all")] {
+    for (count, label) in [("4,300", "Archived"), ("55", "Archived earlier"), ("599", "Still open, held over"), ("46", "In quarantine"), ("5,000", "In the source, in all")] {
         assert!(mail.text.lines().any(|line| line.trim() == format!("{count}  {label}")), "{label}: {}", mail.text);
     }
     assert!(mail.text.contains("273 days  MSG-1"), "{}", mail.text);
