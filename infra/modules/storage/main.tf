@@ -61,22 +61,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "archive" {
     }
   }
 
-  rule {
-    id     = "map-results"
-    status = "Enabled"
-
-    filter {
-      prefix = "runs/"
-    }
-
-    # Plans and reports are small and stay; what Step Functions wrote for a Map is below runs/ too, so only old versions go.
-    noncurrent_version_expiration {
-      noncurrent_days = var.noncurrent_retention_days
-    }
-  }
-
   dynamic "rule" {
-    for_each = toset(["archive/", "quarantine/", "dashboard/"])
+    for_each = toset(["archive/", "dashboard/", "packages/", "quarantine/", "runs/"])
 
     content {
       id     = "replaced-${trimsuffix(rule.value, "/")}"
