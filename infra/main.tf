@@ -9,6 +9,9 @@ locals {
   workflow_name     = "${var.prefix}-archive-alerts"
   state_machine_arn = "arn:${local.partition}:states:${var.region}:${local.account}:stateMachine:${local.workflow_name}"
   executions_arn    = "arn:${local.partition}:states:${var.region}:${local.account}:execution:${local.workflow_name}:*"
+
+  # The local cloud checks the sending of mail against no resource at all, so nothing narrower would match.
+  sender = local.elsewhere ? "*" : module.mail.identity_arn
 }
 
 module "storage" {
@@ -44,7 +47,7 @@ module "functions" {
   vpc                   = var.vpc
   storage               = module.storage
   executions_arn        = local.executions_arn
-  mail_identity_arn     = module.mail.identity_arn
+  mail_identity_arn     = local.sender
   opensearch_url        = var.opensearch_url
   opensearch_auth       = var.opensearch_auth
   opensearch_domain_arn = var.opensearch_domain_arn
