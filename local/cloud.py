@@ -120,7 +120,7 @@ def _bring_up(endpoint: Endpoint, make) -> None:
 def _link_commands() -> None:
     """.local/bin goes on PATH through `make env`: our command line, and `aws` where the machine has none."""
     from settings import TARGET
-    links = {"alert-archive": TARGET / "debug/alert-archive"}
+    links = {name: TARGET / "debug" / name for name in ("alert-archive", "fixtures")}
     if not shutil.which("aws"):
         links["aws"] = tools.aws_command()
     folder = STATE / "bin"

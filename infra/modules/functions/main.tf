@@ -42,7 +42,7 @@ locals {
       ALERT_ARCHIVE_MAIL_FROM = var.mail_from
       ALERT_ARCHIVE_MAIL_TO   = join(",", var.mail_to)
     }, var.dashboard_url == null ? {} : { ALERT_ARCHIVE_DASHBOARD_URL = var.dashboard_url })
-    aggregate-dashboard = {}
+    aggregate-dashboard = merge(local.job_runs, local.message_tracking)
     gate-run            = local.job_runs
   }
 

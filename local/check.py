@@ -1,0 +1,105 @@
+"""Everything that CI checks, one step after the other; says how long each took and, in the last line, how many passed.
+
+Usage: python3 local/check.py quick | all
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+
+# The tests have a cloud of their own, beside the one of `make up`: its documents and ports stay out of the way.
+TEST_CLOUD = {
+    "ALERT_ARCHIVE_STATE_DIR": str(ROOT / ".local-test"),
+    "ALERT_ARCHIVE_AWS_PORT": "4576",
+    "ALERT_ARCHIVE_OPENSEARCH_PORT": "9221",
+    "ALERT_ARCHIVE_SMTP_PORT": "2535",
+}
+
+
+class Checks:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.times: list[tuple[str, float, bool]] = []
+
+    def run(self, name: str, command: str, environment: dict[str, str] | None = None) -> bool:
+        """Runs a step and shows its output; a step without tests of its own counts as one."""
+        print(f"== {name}: {command}", flush=True)
+        begun = time.monotonic()
+        lines = []
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=dict(os.environ) | (environment or {}),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+        good = process.wait() == 0
+        results = TESTS.findall("".join(lines))
+        self.passed += sum(int(passed) for passed, _ in results) if results else int(good)
+        failed = sum(int(failed) for _, failed in results)
+        self.failed += max(failed, int(not good))
+        self.times.append((name, time.monotonic() - begun, good))
+        return good
+
+    def close(self) -> int:
+        print("\nwhere the time went")
+        for name, seconds, good in self.times:
+            print(f"  {seconds:7.1f} s  {name}{'' if good else '  FAILED'}")
+        print(f"\n{self.passed} passed, {self.failed} failed")
+        return 1 if self.failed else 0
+
+
+def static(checks: Checks) -> None:
+    checks.run("format", "cargo fmt --all --check")
+    checks.run("terraform format", "terraform fmt -check -recursive -diff infra")
+    checks.run("terraform validate", "python3 local/deploy.py validate")
+    checks.run("python", "python3 -m compileall -q local tests")
+
+
+def quick() -> int:
+    checks = Checks()
+    checks.run("tools", "python3 local/cloud.py tools")
+    static(checks)
+    checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
+    checks.run("unit tests", "cargo test --workspace --locked --lib --bins")
+    return checks.close()
+
+
+def all_of_it() -> int:
+    checks = Checks()
+    cloud = os.environ | TEST_CLOUD
+    if not checks.run("tools", "python3 local/cloud.py tools"):
+        return checks.close()
+    try:
+        with ThreadPoolExecutor() as pool:
+            servers = pool.submit(
+                subprocess.run, ["bash", "-c", "python3 local/cloud.py up && python3 local/deploy.py storage"],
+                cwd=ROOT, env=cloud, capture_output=True, text=True)
+            built = checks.run("build", "cargo build --workspace --locked && cargo test --workspace --locked --no-run")
+            started = servers.result()
+        print(started.stdout + started.stderr, flush=True)
+        static(checks)
+        if built and checks.run("deploy", "python3 local/deploy.py all", TEST_CLOUD):
+            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked', TEST_CLOUD)
+    finally:
+        checks.run("stop", "python3 local/cloud.py down", TEST_CLOUD)
+    checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
+    return checks.close()
+
+
+def main() -> int:
+    if sys.argv[1:] == ["quick"]:
+        return quick()
+    if sys.argv[1:] == ["all"]:
+        return all_of_it()
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+sys.exit(main())

@@ -1,0 +1,152 @@
+"""Deploys to the local cloud, or to the endpoint that is given, with the same Terraform that goes to AWS.
+
+Usage: python3 local/deploy.py storage | all | validate
+"""
+
+import fcntl
+import json
+import os
+import platform
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import tools
+from settings import ADMINISTRATOR, AWS, OPENSEARCH, OUTPUTS_FILE, REGION, ROOT, STATE, TARGET, CloudError, endpoints, write_atomically
+
+TERRAFORM = STATE / "terraform"
+PACKAGES = STATE / "packages"
+# Terraform's outputs, as `make env` names them.
+EXPORTED = {
+    "ALERT_ARCHIVE_BUCKET": "bucket",
+    "ALERT_ARCHIVE_JOB_RUNS_TABLE": "job_runs_table",
+    "ALERT_ARCHIVE_WINDOWS_TABLE": "windows_table",
+    "ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE": "message_tracking_table",
+    "ALERT_ARCHIVE_STATE_MACHINE_ARN": "state_machine_arn",
+}
+
+
+def variables() -> dict[str, str]:
+    """What `make env` says of the deployment; empty before there is one."""
+    if not OUTPUTS_FILE.exists():
+        return {}
+    outputs = json.loads(OUTPUTS_FILE.read_text())
+    return {name: outputs[output]["value"] for name, output in EXPORTED.items()}
+
+
+def functions() -> list[str]:
+    return sorted(folder.name for folder in (ROOT / "functions").iterdir() if (folder / "Cargo.toml").exists())
+
+
+def package() -> None:
+    """<function>.zip for each function, from the binaries of daily work; one that is newer than its binary stays."""
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    for name in functions():
+        binary, target = TARGET / "debug" / name, PACKAGES / f"{name}.zip"
+        if not binary.exists():
+            raise CloudError(f"{binary} is missing: cargo build --workspace")
+        if target.exists() and target.stat().st_mtime > binary.stat().st_mtime:
+            continue
+        zip_binary(binary, target, level=1)
+
+
+def zip_binary(binary: Path, target: Path, level: int = 9) -> None:
+    """A zip with one file, `bootstrap`, which is what the provided.al2023 runtime starts."""
+    # A fixed date, so that the same binary makes the same zip and Terraform sees no change.
+    entry = zipfile.ZipInfo("bootstrap", (2020, 1, 1, 0, 0, 0))
+    entry.external_attr = (stat.S_IFREG | 0o755) << 16
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(entry, binary.read_bytes(), compresslevel=level)
+
+
+def terraform(*arguments: str) -> str:
+    """Runs Terraform and gives its standard output; warnings stay out of it."""
+    chosen = endpoints()
+    environment = dict(os.environ) | {"TF_DATA_DIR": str(TERRAFORM / "data"), "TF_IN_AUTOMATION": "1"}
+    if chosen[AWS.name].ours:
+        environment |= ADMINISTRATOR | {"AWS_REGION": REGION}
+        environment.pop("AWS_PROFILE", None)
+        environment.pop("AWS_SESSION_TOKEN", None)
+    command = [tools.provide(tools.TERRAFORM), f"-chdir={ROOT / 'infra'}", *arguments]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        log = STATE / "logs" / "terraform.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(ended.stdout + ended.stderr)
+        tail = "\n".join(f"    {line}" for line in ended.stderr.splitlines()[-25:])
+        raise CloudError(f"terraform {arguments[0]} failed; the end of {log}:\n{tail}")
+    return ended.stdout
+
+
+def provider_folder() -> Path | None:
+    """A copy of the AWS provider on this machine: named by ALERT_ARCHIVE_TF_PLUGIN_DIR, else below the root's opt folder."""
+    given = os.environ.get("ALERT_ARCHIVE_TF_PLUGIN_DIR")
+    if given:
+        return Path(given)
+    for root in (Path("/opt"), Path.home() / ".terraform.d"):
+        for found in root.glob("**/terraform-provider-aws*"):
+            # <folder>/<host>/hashicorp/aws/<version>/<platform>/terraform-provider-aws*
+            if "hashicorp" in found.parts:
+                return Path(*found.parts[: found.parts.index("hashicorp") - 1])
+    return None
+
+
+def init() -> None:
+    if (TERRAFORM / "data/providers").exists() and (TERRAFORM / "data/modules/modules.json").exists():
+        return
+    TERRAFORM.mkdir(parents=True, exist_ok=True)
+    folder = provider_folder()
+    terraform("init", "-input=false", "-no-color", *([f"-plugin-dir={folder}"] if folder else []))
+
+
+def apply(*only: str) -> None:
+    """Applies all of infra/, or only the modules named."""
+    with open(TERRAFORM / "lock", "w") as lock:
+        # The storage part is applied while the compiler runs; the whole then waits for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        chosen = endpoints()
+        architecture = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+        values = {
+            "endpoint": chosen[AWS.name].url, "opensearch_url": chosen[OPENSEARCH.name].url,
+            "architecture": architecture, "package_dir": str(PACKAGES),
+        }
+        terraform(
+            "apply", "-auto-approve", "-input=false", "-no-color", f"-state={TERRAFORM / 'terraform.tfstate'}",
+            "-var-file=environments/local.tfvars", *[f"-var={name}={value}" for name, value in values.items()],
+            *[f"-target={module}" for module in only])
+
+
+def everything() -> None:
+    package()
+    init()
+    apply()
+    write_atomically(OUTPUTS_FILE, terraform("output", "-json", f"-state={TERRAFORM / 'terraform.tfstate'}"))
+    where = variables()
+    print(f"deployed: s3://{where['ALERT_ARCHIVE_BUCKET']}, {where['ALERT_ARCHIVE_STATE_MACHINE_ARN'].rpartition(':')[2]}")
+
+
+def main() -> int:
+    try:
+        if sys.argv[1:] == ["storage"]:
+            # Buckets and tables need no binaries, and waiting for them is what takes the time.
+            init()
+            apply("module.storage")
+        elif sys.argv[1:] == ["all"]:
+            everything()
+        elif sys.argv[1:] == ["validate"]:
+            init()
+            terraform("validate", "-no-color")
+        else:
+            print(__doc__, file=sys.stderr)
+            return 2
+    except CloudError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
