@@ -10,7 +10,11 @@ use std::process::ExitCode;
 
 /// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 110, after_help = "\
+#[command(
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "\
 Examples:
   alert-archive run --from 2024-07-01 --to 2024-10-01 --wait
   alert-archive status --json
@@ -20,7 +24,8 @@ The archive is found through ALERT_ARCHIVE_BUCKET, ALERT_ARCHIVE_JOB_RUNS_TABLE,
 ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE and ALERT_ARCHIVE_STATE_MACHINE_ARN, and AWS as by any AWS tool.
 In a checkout of the project, eval \"$(make -s env)\" sets them all for the local cloud.
 
-Exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood.")]
+Exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -73,7 +73,11 @@ impl Restore {
                 }
                 ensure!(document::version(&row.record.message) == row.version, "{key}: message {} is not what was archived", row.message_id);
                 if let Some(other) = seen.insert(row.message_id.clone(), row.source_index.clone()).filter(|_| self.into_index.is_some()) {
-                    bail!("message {} stands in {other} and in {}: one index cannot take both; choose with --source-index", row.message_id, row.source_index);
+                    bail!(
+                        "message {} stands in {other} and in {}: one index cannot take both; choose with --source-index",
+                        row.message_id,
+                        row.source_index
+                    );
                 }
                 target.put(row).await?;
                 restored += 1;

@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::Args;
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  alert-archive status\n  alert-archive status --json | jq '.[0].messages'\n  alert-archive status range-20240701-20241001-20261121T050000123")]
+#[command(
+    after_help = "Examples:\n  alert-archive status\n  alert-archive status --json | jq '.[0].messages'\n  alert-archive status range-20240701-20241001-20261121T050000123"
+)]
 pub struct Status {
     /// The run's id; without it all runs are listed
     run: Option<String>,

@@ -218,14 +218,21 @@ impl Check<'_> {
             self.find("object_unknown_to_manifests", &row.message_id, detail, repaired);
         }
         for row in unfinished {
-            let detail = format!("its ledger row is {:?} since run {}; a run over its day, or alert-archive run --mode process, finishes it", row.status, row.run_id);
+            let detail = format!(
+                "its ledger row is {:?} since run {}; a run over its day, or alert-archive run --mode process, finishes it",
+                row.status, row.run_id
+            );
             self.find("message_unfinished", &row.message_id, detail, None);
         }
         Ok(by_object)
     }
 
     /// Looks at each object that should be there; answers those that are as their manifest says.
-    async fn objects(&mut self, expected: &BTreeMap<String, WrittenObject>, rows: &HashMap<String, HashMap<Identity, Row>>) -> Result<Vec<WrittenObject>> {
+    async fn objects(
+        &mut self,
+        expected: &BTreeMap<String, WrittenObject>,
+        rows: &HashMap<String, HashMap<Identity, Row>>,
+    ) -> Result<Vec<WrittenObject>> {
         let mut sound = Vec::new();
         let progress = bar(expected.len(), "objects");
         for object in expected.values() {
@@ -300,7 +307,8 @@ impl Check<'_> {
             let Some(body) = self.archive.objects.find(&object.key).await? else { continue };
             let sha256 = storage::sha256_hex(&body);
             if sha256 != object.sha256 {
-                self.lose_object("object_differs", &object.key, format!("its bytes have sha256 {sha256} instead of {}", object.sha256), Some(rows)).await?;
+                self.lose_object("object_differs", &object.key, format!("its bytes have sha256 {sha256} instead of {}", object.sha256), Some(rows))
+                    .await?;
                 continue;
             }
             let mut held: HashSet<Identity> = HashSet::new();
@@ -349,7 +357,11 @@ impl Check<'_> {
                 match now {
                     // Rows outside the range, and rows of a run that is on.
                     Some(row) if row.status == Status::Completed && row.s3_path.as_deref() == Some(&self.archive.objects.uri(key)) => return Ok(()),
-                    Some(row) => format!("it stands in {key}, but its ledger row is {:?} and names {}", row.status, row.s3_path.as_deref().unwrap_or("no object")),
+                    Some(row) => format!(
+                        "it stands in {key}, but its ledger row is {:?} and names {}",
+                        row.status,
+                        row.s3_path.as_deref().unwrap_or("no object")
+                    ),
                     None => format!("it stands in {key}, but the ledger has no row for it"),
                 }
             }

@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn both_lists_can_be_configured() {
         let rules = Rules::new(["Live"], ["done", " resolved "]);
-        let outcome = |status: &str| classify(&rules, "m", format!(r#"{{"message_id":"m","alerts":[{{"status":"{status}"}}]}}"#).as_bytes()).disposition;
+        let outcome =
+            |status: &str| classify(&rules, "m", format!(r#"{{"message_id":"m","alerts":[{{"status":"{status}"}}]}}"#).as_bytes()).disposition;
         assert_eq!(outcome("LIVE"), Disposition::Open);
         assert_eq!(outcome("Resolved"), Disposition::Closed);
         assert_eq!(outcome("closed"), Disposition::Quarantined);

@@ -53,11 +53,9 @@ pub struct Row {
     /// `run/window` while one of them works on the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// Keys of the sparse index: set while the row is open or unfinished.
+    /// Key of the sparse index: set while the row is open or unfinished. The index is in order of `timestamp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_seen: Option<String>,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -125,7 +123,7 @@ fn hold_again(row: &Row, now: Timestamp) -> Staged {
     let mut next = row.clone();
     next.disposition = Disposition::Open;
     next.first_seen_open.get_or_insert(now);
-    into_staging(&mut next, now);
+    into_staging(&mut next);
     Staged { row: changed(row, next), decision: Decision::Hold }
 }
 
@@ -140,7 +138,7 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: 
     }
     // Completed stays until the newer version is verified in S3.
     next.claim = Some(claim.clone());
-    into_staging(&mut next, row.inserted_at);
+    into_staging(&mut next);
     let earlier = row.s3_path.as_deref().and_then(|path| path.splitn(4, '/').nth(3)).filter(|_| !in_quarantine && disposition == Disposition::Closed);
     let decision = earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() });
     Staged { row: changed(row, next), decision }
@@ -201,7 +199,7 @@ pub fn set_back(row: &Row) -> Row {
     next.s3_path = None;
     next.processed_at = None;
     next.claim = None;
-    into_staging(&mut next, row.inserted_at);
+    into_staging(&mut next);
     next.revision = row.revision + 1;
     next
 }
@@ -232,7 +230,6 @@ pub fn restored(
         no_alerts,
         claim: None,
         staging: None,
-        first_seen: None,
         revision: before.map_or(1, |row| row.revision + 1),
     }
 }
@@ -256,11 +253,10 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         no_alerts: false,
         claim: (!open).then(|| claim.clone()),
         staging: None,
-        first_seen: None,
         revision: 1,
     };
     describe(&mut row, &entry.outcome);
-    into_staging(&mut row, now);
+    into_staging(&mut row);
     row
 }
 
@@ -279,7 +275,7 @@ fn restaged(row: &Row, entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
     next.run_id = claim.run_id.clone();
     next.window_id = claim.window_id.clone();
     next.claim = Some(claim.clone());
-    into_staging(&mut next, now);
+    into_staging(&mut next);
     next
 }
 
@@ -289,14 +285,12 @@ fn describe(row: &mut Row, outcome: &Outcome) {
     row.no_alerts = outcome.no_alerts;
 }
 
-fn into_staging(row: &mut Row, since: Timestamp) {
+fn into_staging(row: &mut Row) {
     row.staging.get_or_insert_with(|| staging_of(&row.message_id, &row.source_index));
-    row.first_seen.get_or_insert_with(|| instant::iso(since));
 }
 
 fn out_of_staging(row: &mut Row) {
     row.staging = None;
-    row.first_seen = None;
 }
 
 /// A changed row gets the next revision; an unchanged one needs no write, so a rerun over open messages writes nothing.

@@ -64,7 +64,7 @@ pub struct Sweep {
     pub reopened: u64,
 }
 
-/// `source`: bytes of the documents read; `archive`: bytes of the objects written for them.
+/// `source`: bytes of the documents written; `archive`: bytes of the Parquet and quarantine objects that hold them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bytes {
     pub source: u64,
@@ -126,7 +126,7 @@ pub struct OpenMessage {
 /// `runs/<run>/details.json`: what mail and dashboard show beside the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Details {
-    /// The longest held over first; at most [`OLDEST_SHOWN`].
+    /// By the messages' own time, oldest first; at most [`OLDEST_SHOWN`].
     pub oldest_open: Vec<OpenMessage>,
     /// Quarantined messages of this run by reason, most frequent first.
     pub quarantine_reasons: Vec<(String, u64)>,

@@ -116,9 +116,7 @@ fn arrow_writer() -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
     for raw in [vec!["message"], vec!["history", "list", "element"], vec!["audit", "list", "element"]] {
         let column = ColumnPath::new(raw.into_iter().map(str::to_owned).collect());
         // Statistics and dictionaries of whole documents would hold them twice and help nobody.
-        properties = properties
-            .set_column_dictionary_enabled(column.clone(), false)
-            .set_column_statistics_enabled(column, EnabledStatistics::None);
+        properties = properties.set_column_dictionary_enabled(column.clone(), false).set_column_statistics_enabled(column, EnabledStatistics::None);
     }
     Ok(ArrowWriter::try_new(Vec::new(), SCHEMA.clone(), Some(properties.build()))?)
 }
@@ -298,7 +296,8 @@ fn archived_row(batch: &RecordBatch, row: usize) -> Result<ArchivedRow, Columnar
     };
     let instants: Option<&TimestampMillisecondArray> = batch.column_by_name("timestamp").and_then(|column| column.as_any().downcast_ref());
     let timestamp = instants.and_then(|column| Timestamp::from_millisecond(column.value(row)).ok()).ok_or(ColumnarError::Column("timestamp"))?;
-    let flags: &BooleanArray = batch.column_by_name("no_alerts").and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column("no_alerts"))?;
+    let flags: &BooleanArray =
+        batch.column_by_name("no_alerts").and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column("no_alerts"))?;
     Ok(ArchivedRow {
         message_id: text("message_id")?,
         source_index: text("source_index")?,
@@ -357,7 +356,10 @@ fn strings<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringA
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alerts::{classification::{Rules, classify}, document, instant};
+    use alerts::{
+        classification::{Rules, classify},
+        document, instant,
+    };
     use std::collections::HashSet;
 
     fn entry(id: &str, source: &str) -> Entry {
@@ -379,10 +381,14 @@ mod tests {
     fn messages(object: Bytes) -> Vec<String> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(object).expect("parquet").build().expect("reader");
         let batches: Vec<_> = reader.map(|batch| batch.expect("batch")).collect();
-        batches.iter().flat_map(|batch| strings(batch, "message").expect("column").iter().map(|text| text.expect("value").to_owned()).collect::<Vec<_>>()).collect()
+        batches
+            .iter()
+            .flat_map(|batch| strings(batch, "message").expect("column").iter().map(|text| text.expect("value").to_owned()).collect::<Vec<_>>())
+            .collect()
     }
 
-    const A: &str = "{\"message_id\":\"a\", \"big\":9007199254740993,\n\"alerts\":[{\"status\":\"closed\",\"severity\":3,\"opened_at\":1719792000000}]}";
+    const A: &str =
+        "{\"message_id\":\"a\", \"big\":9007199254740993,\n\"alerts\":[{\"status\":\"closed\",\"severity\":3,\"opened_at\":1719792000000}]}";
     const B: &str = r#"{"alerts":[],"message_id":"b","float":1.0,"lone":"\ud800"}"#;
 
     #[test]

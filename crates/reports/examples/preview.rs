@@ -11,18 +11,37 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(env::args().nth(1).ok_or("a folder is needed")?);
     let now: Timestamp = "2024-10-01T06:00:00Z".parse()?;
     let well: RunReport = serde_json::from_str(include_str!("../tests/report.json"))?;
-    let mut failed = RunReport { run_id: "weekly-2024-40".into(), status: RunStatus::Failed, windows: Windows { planned: 91, succeeded: 89, failed: 2 }, ..well.clone() };
-    for (day, error, message) in [("03", "CountMismatch", "1,203 documents counted, 1,201 read"), ("12", "SourceUnavailable", "no answer within 30 s")] {
-        failed.failures.push(Failure { window_id: format!("202407{day}T000000.000Z--202407{day}T120000.000Z"), error: error.into(), message: message.into() });
+    let mut failed = RunReport {
+        run_id: "weekly-2024-40".into(),
+        status: RunStatus::Failed,
+        windows: Windows { planned: 91, succeeded: 89, failed: 2 },
+        ..well.clone()
+    };
+    for (day, error, message) in
+        [("03", "CountMismatch", "1,203 documents counted, 1,201 read"), ("12", "SourceUnavailable", "no answer within 30 s")]
+    {
+        failed.failures.push(Failure {
+            window_id: format!("202407{day}T000000.000Z--202407{day}T120000.000Z"),
+            error: error.into(),
+            message: message.into(),
+        });
     }
     let open: Vec<OpenMessage> = (0..12)
         .map(|n| {
             let timestamp = now - SignedDuration::from_hours(24 * (480 - 37 * n));
-            OpenMessage { message_id: format!("MSG-{}-{n:07}-4fe29a", timestamp.strftime("%Y%m%d")), source_index: "messages".into(), timestamp, first_seen_open: timestamp + SignedDuration::from_hours(100) }
+            OpenMessage {
+                message_id: format!("MSG-{}-{n:07}-4fe29a", timestamp.strftime("%Y%m%d")),
+                source_index: "messages".into(),
+                timestamp,
+                first_seen_open: timestamp + SignedDuration::from_hours(100),
+            }
         })
         .collect();
     let reasons = [("unrecognised_status".to_owned(), 31), ("message_id_absent".to_owned(), 9), ("unreadable_document".to_owned(), 6)];
-    let links = Links { dashboard: Some("https://archive.example.com/dashboard/index.html".into()), console: Some("https://console.example.com/executions/weekly-2024-40".into()) };
+    let links = Links {
+        dashboard: Some("https://archive.example.com/dashboard/index.html".into()),
+        console: Some("https://console.example.com/executions/weekly-2024-40".into()),
+    };
 
     fs::create_dir_all(dir.join("data"))?;
     for (name, report, duplicate) in [("well", &well, false), ("failed", &failed, true)] {

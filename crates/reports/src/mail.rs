@@ -187,7 +187,11 @@ impl View {
             rerun: words::rerun_command(&report.run_id),
             backlog: grouped(report.backlog),
             oldest: summary.oldest_open.iter().take(LISTED).map(|open| OpenView::new(open, now)).collect(),
-            reasons: summary.quarantine_reasons.iter().map(|(reason, number)| Row { label: one_line(reason).replace('_', " "), count: grouped(*number), colour: "#8a4fbf" }).collect(),
+            reasons: summary
+                .quarantine_reasons
+                .iter()
+                .map(|(reason, number)| Row { label: one_line(reason).replace('_', " "), count: grouped(*number), colour: "#8a4fbf" })
+                .collect(),
             dashboard: links.dashboard.as_deref().and_then(web),
             console: links.console.as_deref().and_then(web),
         }
@@ -196,13 +200,23 @@ impl View {
 
 impl FailureView {
     fn new(failure: &alerts::report::Failure) -> Self {
-        FailureView { window: one_line(&failure.window_id), error: one_line(&failure.error), message: one_line(&failure.message), advice: words::advice(&failure.error) }
+        FailureView {
+            window: one_line(&failure.window_id),
+            error: one_line(&failure.error),
+            message: one_line(&failure.message),
+            advice: words::advice(&failure.error),
+        }
     }
 }
 
 impl OpenView {
     fn new(open: &OpenMessage, now: Timestamp) -> Self {
-        OpenView { id: one_line(&open.message_id), index: one_line(&open.source_index), date: words::date(open.timestamp), age: count(words::days(open.timestamp, now), "day") }
+        OpenView {
+            id: one_line(&open.message_id),
+            index: one_line(&open.source_index),
+            date: words::date(open.timestamp),
+            age: count(words::days(open.timestamp, now), "day"),
+        }
     }
 }
 
@@ -231,7 +245,10 @@ fn notes(report: &RunReport) -> Vec<String> {
             grouped(recheck.gone)
         ),
     );
-    note(sweep.late + sweep.changed + sweep.reopened, format!("Found behind the range: {} late, {} changed, {} reopened.", grouped(sweep.late), grouped(sweep.changed), grouped(sweep.reopened)));
+    note(
+        sweep.late + sweep.changed + sweep.reopened,
+        format!("Found behind the range: {} late, {} changed, {} reopened.", grouped(sweep.late), grouped(sweep.changed), grouped(sweep.reopened)),
+    );
     note(report.collisions, format!("{} in more than one index; every copy is kept.", count(report.collisions, "id")));
     note(report.undated, format!("{} without a usable timestamp: in no window, and left where they are.", count(report.undated, "document")));
     note(bytes.archive, format!("{} of documents became {} in the archive.", words::bytes(bytes.source), words::bytes(bytes.archive)));
@@ -242,7 +259,8 @@ fn notes(report: &RunReport) -> Vec<String> {
 fn bar(parts: &[(u64, &'static str)]) -> Vec<Slice> {
     let total: u128 = parts.iter().map(|&(number, _)| u128::from(number)).sum();
     let present = parts.iter().filter(|&&(number, _)| number > 0);
-    let mut slices: Vec<Slice> = present.map(|&(number, colour)| Slice { width: u64::try_from((u128::from(number) * 100 / total).max(1)).unwrap_or(100), colour }).collect();
+    let mut slices: Vec<Slice> =
+        present.map(|&(number, colour)| Slice { width: u64::try_from((u128::from(number) * 100 / total).max(1)).unwrap_or(100), colour }).collect();
     let rest = 100 - slices.iter().map(|slice| slice.width as i64).sum::<i64>();
     if let Some(widest) = slices.iter_mut().max_by_key(|slice| slice.width) {
         widest.width = widest.width.saturating_add_signed(rest);

@@ -6,20 +6,36 @@ use jiff::{Timestamp, tz::TimeZone};
 /// The outcome of a run in one sentence, for somebody who reads nothing else.
 pub fn sentence(report: &RunReport) -> String {
     let (windows, messages) = (&report.windows, &report.messages);
-    let done = format!("{} archived, {} still open, {} in quarantine", count(messages.archived, "message"), grouped(messages.open), grouped(messages.quarantined));
+    let done = format!(
+        "{} archived, {} still open, {} in quarantine",
+        count(messages.archived, "message"),
+        grouped(messages.open),
+        grouped(messages.quarantined)
+    );
     let missing = unaccounted(report);
     if windows.failed > 0 {
         return format!("{} of {} failed; the others are safe: {done}.", grouped(windows.failed), count(windows.planned, "window"));
     }
     match report.status {
-        RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => "The run failed before its windows were done; nothing was lost, but it has to run again.".to_owned(),
-        RunStatus::Running => format!("The run has not finished: {} of {} done so far.", grouped(windows.succeeded), count(windows.planned, "window")),
-        _ if missing != 0 => format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message")),
+        RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => {
+            "The run failed before its windows were done; nothing was lost, but it has to run again.".to_owned()
+        }
+        RunStatus::Running => {
+            format!("The run has not finished: {} of {} done so far.", grouped(windows.succeeded), count(windows.planned, "window"))
+        }
+        _ if missing != 0 => {
+            format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message"))
+        }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
         RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
         RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => "There was nothing to archive.".to_owned(),
         RunStatus::Completed if messages.source == 0 => {
-            format!("{} looked at again: {} closed since, {} still open.", count(report.recheck.looked_at, "open message"), grouped(report.recheck.closed), grouped(report.recheck.open))
+            format!(
+                "{} looked at again: {} closed since, {} still open.",
+                count(report.recheck.looked_at, "open message"),
+                grouped(report.recheck.closed),
+                grouped(report.recheck.open)
+            )
         }
         RunStatus::Completed => format!("All went well: {done}."),
     }
@@ -33,7 +49,11 @@ pub fn all_well(report: &RunReport) -> bool {
 /// Documents of the source that became nothing; negative when more came out than went in.
 pub fn unaccounted(report: &RunReport) -> i128 {
     let messages = &report.messages;
-    i128::from(messages.source) - i128::from(messages.archived) - i128::from(messages.already_archived) - i128::from(messages.open) - i128::from(messages.quarantined)
+    i128::from(messages.source)
+        - i128::from(messages.archived)
+        - i128::from(messages.already_archived)
+        - i128::from(messages.open)
+        - i128::from(messages.quarantined)
 }
 
 /// What to do about a window that failed with this error.
@@ -49,10 +69,14 @@ pub fn advice(error: &str) -> &'static str {
         "WindowBusy" | "WindowSuperseded" => "Another run worked on this window. Wait for it, then run the window again.",
         "RangeBusy" => "Another run works on an overlapping range. Wait for it to finish.",
         "StoreUnavailable" | "LedgerUnavailable" | "WorkflowUnavailable" => "An AWS service did not answer. Run the window again.",
-        "BucketMissing" | "TableMissing" | "PlanMissing" | "ConfigMissing" => "Part of the deployment is missing. Deploy again, then run the window again.",
+        "BucketMissing" | "TableMissing" | "PlanMissing" | "ConfigMissing" => {
+            "Part of the deployment is missing. Deploy again, then run the window again."
+        }
         "ObjectConflict" => "Somebody else wrote the same object. Run the window again; it finishes what it finds.",
         "ObjectCorrupt" => "What was stored is not what was written. Do not delete anything at the source; run alert-archive verify --deep.",
-        "Sandbox.Timedout" | "States.Timeout" | "Runtime.ExitError" | "Lambda.Unknown" => "The function was stopped from outside. Run the window again; look into its log if this comes back.",
+        "Sandbox.Timedout" | "States.Timeout" | "Runtime.ExitError" | "Lambda.Unknown" => {
+            "The function was stopped from outside. Run the window again; look into its log if this comes back."
+        }
         _ => "Look into the log of the function, then run the window again.",
     }
 }

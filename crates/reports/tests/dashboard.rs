@@ -56,15 +56,38 @@ fn runs_are_listed_as_they_come_and_without_their_failures() {
 #[test]
 fn every_open_message_is_in_one_age_group() {
     let now = at("2024-10-01T00:00:00Z");
-    let groups = dashboard::age_groups(["2024-10-02T00:00:00Z", "2024-09-30T00:00:00Z", "2024-09-24T00:00:00.001Z", "2024-09-24T00:00:00Z", "2024-07-01T00:00:00Z", "2019-01-01T00:00:00Z"].map(at), now);
+    let groups = dashboard::age_groups(
+        [
+            "2024-10-02T00:00:00Z",
+            "2024-09-30T00:00:00Z",
+            "2024-09-24T00:00:00.001Z",
+            "2024-09-24T00:00:00Z",
+            "2024-07-01T00:00:00Z",
+            "2019-01-01T00:00:00Z",
+        ]
+        .map(at),
+        now,
+    );
     let shown: Vec<(&str, u64)> = groups.iter().map(|group| (group.label.as_str(), group.messages)).collect();
-    assert_eq!(shown, [("under 7 days", 3), ("7 to 29 days", 1), ("30 to 59 days", 0), ("60 to 89 days", 0), ("90 to 179 days", 1), ("180 days and more", 1)]);
+    assert_eq!(
+        shown,
+        [("under 7 days", 3), ("7 to 29 days", 1), ("30 to 59 days", 0), ("60 to 89 days", 0), ("90 to 179 days", 1), ("180 days and more", 1)]
+    );
 }
 
 #[test]
 fn the_latest_run_comes_with_its_sentence_and_its_advice() {
-    let report = RunReport { failures: vec![Failure { window_id: "w".into(), error: "SourceUnavailable".into(), message: "refused".into() }], status: RunStatus::Failed, ..report("run-7") };
-    let open = OpenMessage { message_id: "<b>".into(), source_index: "messages".into(), timestamp: at("2024-01-01T00:00:00Z"), first_seen_open: at("2024-03-01T00:00:00Z") };
+    let report = RunReport {
+        failures: vec![Failure { window_id: "w".into(), error: "SourceUnavailable".into(), message: "refused".into() }],
+        status: RunStatus::Failed,
+        ..report("run-7")
+    };
+    let open = OpenMessage {
+        message_id: "<b>".into(),
+        source_index: "messages".into(),
+        timestamp: at("2024-01-01T00:00:00Z"),
+        first_seen_open: at("2024-03-01T00:00:00Z"),
+    };
     let data = dashboard::latest(&Latest {
         report: &report,
         oldest_open: &[open],

@@ -54,7 +54,8 @@ struct Mail {
 
 fn sent(report: &RunReport, open: &[OpenMessage], reasons: &[(String, u64)], links: Links, duplicate: bool) -> Mail {
     let summary = Summary { report, oldest_open: open, quarantine_reasons: reasons, links: &links, duplicate, now: at("2024-10-01T06:00:00Z") };
-    let bytes = mail::summary(&summary, "Archive <archive@example.com>", &["team@example.com".into(), "Duty Desk <desk@example.com>".into()]).expect("a mail");
+    let bytes = mail::summary(&summary, "Archive <archive@example.com>", &["team@example.com".into(), "Duty Desk <desk@example.com>".into()])
+        .expect("a mail");
     let raw = String::from_utf8(bytes).expect("a mail is ASCII");
     let (headers, body) = raw.split_once("\r\n\r\n").expect("headers end at an empty line");
     let parts: Vec<&str> = body.split("--=_alert-archive_=").collect();
@@ -88,11 +89,20 @@ fn the_first_line_says_how_it_went() {
     for (report, first) in [
         (report(), "All went well: 4,300 messages archived, 599 still open, 46 in quarantine."),
         (failed(), "2 of 91 windows failed; the others are safe: 4,300 messages archived, 599 still open, 46 in quarantine."),
-        (RunReport { messages: Messages { source: 5003, ..report().messages }, reconciled: false, ..report() }, "The counts do not add up: 3 of 5,003 messages cannot be accounted for."),
+        (
+            RunReport { messages: Messages { source: 5003, ..report().messages }, reconciled: false, ..report() },
+            "The counts do not add up: 3 of 5,003 messages cannot be accounted for.",
+        ),
         (RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() }, "There was nothing to archive."),
         (RunReport { messages: Messages::default(), ..report() }, "112 open messages looked at again: 70 closed since, 41 still open."),
-        (RunReport { status: RunStatus::Failed, windows: Windows::default(), messages: Messages::default(), ..report() }, "The run failed before its windows were done; nothing was lost, but it has to run again."),
-        (RunReport { reconciled: false, ..report() }, "The run ended, but its counts could not be confirmed: 4,300 messages archived, 599 still open, 46 in quarantine."),
+        (
+            RunReport { status: RunStatus::Failed, windows: Windows::default(), messages: Messages::default(), ..report() },
+            "The run failed before its windows were done; nothing was lost, but it has to run again.",
+        ),
+        (
+            RunReport { reconciled: false, ..report() },
+            "The run ended, but its counts could not be confirmed: 4,300 messages archived, 599 still open, 46 in quarantine.",
+        ),
     ] {
         let mail = plain(&report);
         assert_eq!(mail.text.lines().next(), Some(first));
@@ -104,7 +114,13 @@ fn the_first_line_says_how_it_went() {
 fn a_failed_window_comes_with_its_error_and_what_to_do() {
     let mail = plain(&failed());
     for part in [&mail.text, &mail.html] {
-        for said in ["CountMismatch", "1,203 documents counted, 1,201 read", "The source changed while it was read.", "20240812T000000.000Z--20240813T000000.000Z", "alert-archive rerun weekly-2024-39 --redrive"] {
+        for said in [
+            "CountMismatch",
+            "1,203 documents counted, 1,201 read",
+            "The source changed while it was read.",
+            "20240812T000000.000Z--20240813T000000.000Z",
+            "alert-archive rerun weekly-2024-39 --redrive",
+        ] {
             assert!(part.contains(said), "{said} is missing in {part}");
         }
     }
@@ -123,7 +139,11 @@ fn text_and_html_tell_the_same_counts() {
     let reasons = [("unrecognised_status".to_owned(), 31), ("message_id_absent".to_owned(), 15)];
     let mail = sent(&report(), &[open("MSG-1", "2024-01-02T00:00:00Z")], &reasons, Links::default(), false);
     let numbers = |text: &str| {
-        let mut numbers: Vec<String> = text.split(|c: char| !(c.is_ascii_digit() || c == ',')).map(|word| word.trim_matches(',').to_owned()).filter(|word| !word.is_empty()).collect();
+        let mut numbers: Vec<String> = text
+            .split(|c: char| !(c.is_ascii_digit() || c == ','))
+            .map(|word| word.trim_matches(',').to_owned())
+            .filter(|word| !word.is_empty())
+            .collect();
         numbers.sort();
         numbers.dedup();
         numbers
@@ -137,7 +157,13 @@ fn text_and_html_tell_the_same_counts() {
     }
     let shown = shown.replace("&#9632;", "").replace("&#x27;", "'").replace("&#x2f;", "/");
     assert_eq!(numbers(&mail.text), numbers(&shown));
-    for (count, label) in [("4,300", "Archived"), ("55", "Archived earlier"), ("599", "Still open, held over"), ("46", "In quarantine"), ("5,000", "In the source, in all")] {
+    for (count, label) in [
+        ("4,300", "Archived"),
+        ("55", "Archived earlier"),
+        ("599", "Still open, held over"),
+        ("46", "In quarantine"),
+        ("5,000", "In the source, in all"),
+    ] {
         assert!(mail.text.lines().any(|line| line.trim() == format!("{count}  {label}")), "{label}: {}", mail.text);
     }
     assert!(mail.text.contains("273 days  MSG-1"), "{}", mail.text);

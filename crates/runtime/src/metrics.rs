@@ -7,7 +7,13 @@ pub fn step_metrics(step: &str, run_id: &str, window_id: &str, took: Duration, f
     let mut metrics = vec![json!({"Name": "Duration", "Unit": "Milliseconds"})];
     let mut line = Map::new();
     for (name, value) in figures {
-        let unit = if name.ends_with("Bytes") { "Bytes" } else if name.ends_with("Millis") { "Milliseconds" } else { "Count" };
+        let unit = if name.ends_with("Bytes") {
+            "Bytes"
+        } else if name.ends_with("Millis") {
+            "Milliseconds"
+        } else {
+            "Count"
+        };
         metrics.push(json!({"Name": name, "Unit": unit}));
         line.insert((*name).to_owned(), Value::from(*value));
     }

@@ -193,7 +193,8 @@ impl OpenSearch {
 
     /// Best effort: an unclosed point in time ends by itself.
     pub(crate) async fn close_point_in_time(&self, id: &str) {
-        let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": [id]}), "").await;
+        let closed: Result<Value, _> =
+            self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": [id]}), "").await;
         if let Err(error) = closed {
             tracing::warn!(error = runtime::describe(&error), "the point in time stays open until it expires");
         }
@@ -268,13 +269,30 @@ impl OpenSearch {
         self.send_bytes(doing, method, path, body, index, limit).await
     }
 
-    async fn send_bytes(&self, doing: &'static str, method: Method, path: &str, body: Option<Bytes>, index: &str, limit: u64) -> Result<Answer, SourceError> {
+    async fn send_bytes(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        index: &str,
+        limit: u64,
+    ) -> Result<Answer, SourceError> {
         let attempt = || self.send_once(doing, method, path, body.clone(), index, limit);
-        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
+        let backoff =
+            ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
         attempt.retry(backoff.with_jitter()).when(SourceError::is_passing).await
     }
 
-    async fn send_once(&self, doing: &'static str, method: Method, path: &str, body: Option<Bytes>, index: &str, limit: u64) -> Result<Answer, SourceError> {
+    async fn send_once(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        index: &str,
+        limit: u64,
+    ) -> Result<Answer, SourceError> {
         let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), doing, source };
         let mut headers = HeaderMap::new();
         headers.insert("content-type", ::opensearch::http::headers::HeaderValue::from_static("application/json"));
@@ -326,7 +344,11 @@ mod tests {
     fn refusals_get_the_names_that_operators_know() {
         for (status, body, name) in [
             (404, r#"{"error":{"type":"index_not_found_exception","index":"nope"},"status":404}"#, "SourceIndexMissing"),
-            (404, r#"{"error":{"type":"search_phase_execution_exception","root_cause":[{"type":"search_context_missing_exception"}]}}"#, "PointInTimeExpired"),
+            (
+                404,
+                r#"{"error":{"type":"search_phase_execution_exception","root_cause":[{"type":"search_context_missing_exception"}]}}"#,
+                "PointInTimeExpired",
+            ),
             (429, r#"{"error":{"type":"circuit_breaking_exception"}}"#, "SourceUnavailable"),
             (503, "<html>", "SourceUnavailable"),
             (400, r#"{"error":{"type":"parsing_exception","reason":"x"}}"#, "SourceRejected"),

@@ -27,6 +27,12 @@ pub struct Found {
     pub unreadable: HashSet<String>,
 }
 
+/// A related document and where it belongs in its list: instant, index, id.
+struct Placed {
+    place: (Option<i64>, String, String),
+    body: Bytes,
+}
+
 impl Related {
     pub async fn open(source: &OpenSearch, index: &str) -> Result<Self, SourceError> {
         let field = source.check_mapping(index).await?;
@@ -68,7 +74,7 @@ impl Related {
         let tiebreaker = if self.shard_doc { "_shard_doc" } else { "_id" };
         let (mut after, mut size): (Option<Vec<Value>>, u64) = (None, PAGE);
         // In order of (timestamp, index, id): what the sort of the pages leaves open among equal instants is settled here.
-        let mut collected: HashMap<String, Vec<(Vec<Value>, String, String, Bytes)>> = HashMap::new();
+        let mut collected: HashMap<String, Vec<Placed>> = HashMap::new();
         loop {
             let mut body = json!({
                 "size": size, "track_total_hits": false, "query": {"terms": {&self.field: ids}}, "docvalue_fields": [&self.field],
@@ -93,13 +99,14 @@ impl Related {
                 for id in named.iter().filter_map(Value::as_str).filter(|id| wanted.contains(id)) {
                     // A copy of its own, so that one small document does not keep its whole page in memory.
                     let body = Bytes::copy_from_slice(&hit.source);
-                    collected.entry(id.to_owned()).or_default().push((hit.sort[..1].to_vec(), hit.index.clone(), hit.id.clone(), body));
+                    let place = (hit.sort.first().and_then(Value::as_i64), hit.index.clone(), hit.id.clone());
+                    collected.entry(id.to_owned()).or_default().push(Placed { place, body });
                 }
             }
         }
         for (id, mut documents) in collected {
-            documents.sort_by(|a, b| (a.0[0].as_i64(), &a.1, &a.2).cmp(&(b.0[0].as_i64(), &b.1, &b.2)));
-            bodies.insert(id, documents.into_iter().map(|(_, _, _, body)| body).collect());
+            documents.sort_by(|left, right| left.place.cmp(&right.place));
+            bodies.insert(id, documents.into_iter().map(|document| document.body).collect());
         }
         Ok(true)
     }

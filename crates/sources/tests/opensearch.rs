@@ -22,7 +22,8 @@ impl Bench {
         let bench = Bench { client: reqwest::Client::new(), name: format!("adapter-{name}") };
         bench.wipe().await;
         for index in indices {
-            let properties = json!({"message_id": {"type": "keyword"}, "timestamp": {"type": "date", "format": "strict_date_optional_time||epoch_millis"}});
+            let properties =
+                json!({"message_id": {"type": "keyword"}, "timestamp": {"type": "date", "format": "strict_date_optional_time||epoch_millis"}});
             let body = json!({
                 "settings": {"number_of_shards": 2, "number_of_replicas": 0, "refresh_interval": "-1"},
                 "mappings": {"dynamic": false, "properties": properties},
@@ -91,7 +92,15 @@ async fn drain(source: &OpenSearch, window: &Window) -> (Vec<Document>, u64) {
 #[tokio::test]
 async fn ids_and_instants_that_repeat_across_three_indices_all_arrive_once_and_in_order() {
     let bench = Bench::new("alias", &["a", "b", "c"]).await;
-    let sources: Vec<_> = (0..900).map(|n| (["a", "b", "c"][n % 3], format!("id-{}", n / 3), format!(r#"{{"message_id":"id-{}","timestamp":"2024-07-01T00:00:0{}Z"}}"#, n / 3, n % 7))).collect();
+    let sources: Vec<_> = (0..900)
+        .map(|n| {
+            (
+                ["a", "b", "c"][n % 3],
+                format!("id-{}", n / 3),
+                format!(r#"{{"message_id":"id-{}","timestamp":"2024-07-01T00:00:0{}Z"}}"#, n / 3, n % 7),
+            )
+        })
+        .collect();
     bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
     let (documents, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
     let identities: HashSet<_> = documents.iter().map(|document| (document.hit.index.clone(), document.hit.id.clone())).collect();
@@ -104,7 +113,12 @@ async fn ids_and_instants_that_repeat_across_three_indices_all_arrive_once_and_i
 async fn windows_are_half_open_to_the_millisecond() {
     let bench = Bench::new("edges", &["a"]).await;
     let at = |text: &str| format!(r#"{{"timestamp":"{text}"}}"#).into_bytes();
-    let documents = [("before", "2024-06-30T23:59:59.999Z"), ("from", "2024-07-01T00:00:00.000Z"), ("last", "2024-07-01T23:59:59.999Z"), ("to", "2024-07-02T00:00:00.000Z")];
+    let documents = [
+        ("before", "2024-06-30T23:59:59.999Z"),
+        ("from", "2024-07-01T00:00:00.000Z"),
+        ("last", "2024-07-01T23:59:59.999Z"),
+        ("to", "2024-07-02T00:00:00.000Z"),
+    ];
     let documents: Vec<_> = documents.iter().map(|(id, text)| (*id, at(text))).collect();
     bench.load(&documents.iter().map(|(id, source)| ("a", *id, source.as_slice())).collect::<Vec<_>>()).await;
     let (found, _) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
@@ -124,7 +138,8 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
     client.load(&documents).await;
     // Whether OpenSearch takes overlong UTF-8 depends on its version: where it does, it must be isolated as well.
     let path = format!("{}/{}-a/_doc/overlong?refresh=true", url(), bench.name);
-    let taken = bench.client.put(path).header("content-type", "application/json").body(overlong.to_vec()).send().await.expect("answer").status().is_success();
+    let taken =
+        bench.client.put(path).header("content-type", "application/json").body(overlong.to_vec()).send().await.expect("answer").status().is_success();
     let (found, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
     assert_eq!((found.len() as u64, matched), (41 + u64::from(taken), 41 + u64::from(taken)));
     let bytes_of = |id: &str| found.iter().find(|document| document.hit.id == id).map(|document| document.hit.source.to_vec());
@@ -166,7 +181,14 @@ async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_name
 async fn related_documents_come_in_order_of_time_index_and_id() {
     let bench = Bench::new("related", &["a", "b"]).await;
     let body = |id: &str, at: u32, n: u32| format!(r#"{{"message_id":"{id}","timestamp":"2024-07-01T00:00:{at:02}Z","n":{n}}}"#);
-    let documents = [("b", "1", body("m1", 5, 1)), ("a", "2", body("m1", 5, 2)), ("a", "1", body("m1", 5, 3)), ("a", "0", body("m1", 9, 4)), ("b", "9", body("m1", 1, 5)), ("a", "x", body("m2", 1, 6))];
+    let documents = [
+        ("b", "1", body("m1", 5, 1)),
+        ("a", "2", body("m1", 5, 2)),
+        ("a", "1", body("m1", 5, 3)),
+        ("a", "0", body("m1", 9, 4)),
+        ("b", "9", body("m1", 1, 5)),
+        ("a", "x", body("m2", 1, 6)),
+    ];
     bench.load(&documents.iter().map(|(index, id, source)| (*index, *id, source.as_bytes())).collect::<Vec<_>>()).await;
     let broken = br#"{"message_id":"m3","timestamp":"2024-07-01T00:00:00Z" /* note */}"#;
     bench.load(&[("a", "broken", broken)]).await;
@@ -174,7 +196,8 @@ async fn related_documents_come_in_order_of_time_index_and_id() {
     let related = Related::open(&source, &bench.name).await.expect("opened");
     let found = related.of(&["m1", "m2", "m3", "absent"]).await.expect("found");
     related.close().await;
-    let order: Vec<u64> = found.bodies["m1"].iter().map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n")).collect();
+    let order: Vec<u64> =
+        found.bodies["m1"].iter().map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n")).collect();
     assert_eq!(order, [5, 3, 2, 1, 4]);
     assert_eq!(found.bodies["m2"].len(), 1);
     assert!(found.unreadable.contains("m3") && !found.bodies.contains_key("m3"));

@@ -9,6 +9,6 @@ mod windows;
 
 pub use job_runs::JobRuns;
 pub use objects::{Head, Objects, PutOnce, StoreError, sha256_hex};
+pub use staging::{StageError, row_key, stage_all};
 pub use tables::{Keyed, Ledger, LedgerError, Table};
 pub use windows::{WindowError, Windows};
-pub use staging::{StageError, row_key, stage_all};

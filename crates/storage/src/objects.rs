@@ -232,4 +232,3 @@ impl Objects {
 pub fn sha256_hex(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
-

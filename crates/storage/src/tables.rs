@@ -161,9 +161,9 @@ impl<T: Keyed> Table<T> {
         let put = self.client.put_item().table_name(&self.name).set_item(Some(item)).expression_attribute_names("#p", T::PARTITION);
         let put = match row.revision() {
             0 | 1 => put.condition_expression("attribute_not_exists(#p)"),
-            revision => put
-                .condition_expression("revision = :before")
-                .expression_attribute_values(":before", AttributeValue::N((revision - 1).to_string())),
+            revision => {
+                put.condition_expression("revision = :before").expression_attribute_values(":before", AttributeValue::N((revision - 1).to_string()))
+            }
         };
         // DynamoDB refuses names that no expression uses.
         let put = if row.revision() > 1 { put.set_expression_attribute_names(None) } else { put };

@@ -160,7 +160,8 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     let (error, message) = match record {
         Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
         Some(record) if record.attempt > 0 => {
-            let message = format!("{} began at {} and did not come back: killed, timed out or out of memory; see its log", record.step, record.updated_at);
+            let message =
+                format!("{} began at {} and did not come back: killed, timed out or out of memory; see its log", record.step, record.updated_at);
             ("StepCrashed".to_owned(), message)
         }
         _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
@@ -168,20 +169,20 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     Failure { window_id, error, message }
 }
 
-/// How many messages are held over now, and which for longest.
+/// How many messages are held over now, and the oldest of them.
 async fn open_messages(deps: &Deps) -> Result<(u64, Vec<OpenMessage>), Error> {
     let (mut backlog, mut oldest) = (0, Vec::new());
     for shard in 0..STAGING_SHARDS {
         let shard = staging_shard(shard);
         backlog += deps.ledger.count("staging", ("staging", &shard), "disposition", Disposition::Open.as_str()).await?;
-        // In order of staging; unfinished rows of failed windows may stand between the open ones.
+        // Oldest first; unfinished rows of failed windows may stand between the open ones.
         let rows = deps.ledger.by_index("staging", "staging", &shard, Some(10 * OLDEST_SHOWN as i32)).await?;
         oldest.extend(rows.into_iter().filter(|row| row.disposition == Disposition::Open).filter_map(|row| {
             let first_seen_open = row.first_seen_open?;
             Some(OpenMessage { message_id: row.message_id, source_index: row.source_index, timestamp: row.timestamp, first_seen_open })
         }));
     }
-    oldest.sort_by(|left, right| (left.first_seen_open, left.timestamp, &left.message_id).cmp(&(right.first_seen_open, right.timestamp, &right.message_id)));
+    oldest.sort_by(|left, right| (left.timestamp, &left.message_id).cmp(&(right.timestamp, &right.message_id)));
     oldest.truncate(OLDEST_SHOWN);
     Ok((backlog, oldest))
 }

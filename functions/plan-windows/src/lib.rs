@@ -208,7 +208,8 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
 /// Days with too many documents are counted by the hour, such hours by the minute, down to the millisecond.
 async fn counted(source: &OpenSearch, from: Timestamp, to: Timestamp, target: u64) -> Result<Vec<Bucket>, Error> {
     let mut counted = Vec::new();
-    let mut todo: Vec<(Bucket, Interval)> = source.histogram(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
+    let mut todo: Vec<(Bucket, Interval)> =
+        source.histogram(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
     while let Some((bucket, interval)) = todo.pop() {
         match interval.finer().filter(|_| bucket.count > target) {
             Some(finer) => {

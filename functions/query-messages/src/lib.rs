@@ -145,7 +145,8 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     let before = summary.documents + summary.foreign;
     let history = Related::open(&source, &source.indices.history).await?;
     let audit = Related::open(&source, &source.indices.audit).await?;
-    let mut run = Run { deps, task, drain, history, audit, writer: SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary), waited: Duration::ZERO };
+    let mut run =
+        Run { deps, task, drain, history, audit, writer: SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary), waited: Duration::ZERO };
     let finished = run.drain(call).await?;
     let Run { drain, history, audit, writer, waited, .. } = run;
     let cursor = drain.cursor().clone();

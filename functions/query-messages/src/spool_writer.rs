@@ -45,7 +45,8 @@ impl SpoolWriter {
         if let Some(records) = &mut self.records {
             Record::encode(message, history, audit, records).map_err(SpoolError::Compress)?;
         }
-        let related: usize = history.iter().map(|body| body.as_ref().len()).sum::<usize>() + audit.iter().map(|body| body.as_ref().len()).sum::<usize>();
+        let related: usize =
+            history.iter().map(|body| body.as_ref().len()).sum::<usize>() + audit.iter().map(|body| body.as_ref().len()).sum::<usize>();
         self.raw += entry.bytes + related as u64;
         self.summary.documents += 1;
         self.summary.bytes += entry.bytes;

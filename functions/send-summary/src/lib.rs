@@ -114,7 +114,9 @@ async fn send(deps: &Deps, mail: Vec<u8>) -> Result<(), Error> {
     outcome.map(|_| ()).map_err(|error| {
         let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
         match &error {
-            SdkError::ServiceError(answer) if answer.raw().status().is_client_error() && error.code() != Some("Throttling") => Error::Rejected { message },
+            SdkError::ServiceError(answer) if answer.raw().status().is_client_error() && error.code() != Some("Throttling") => {
+                Error::Rejected { message }
+            }
             _ => Error::Unavailable { message, source: Box::new(error) },
         }
     })

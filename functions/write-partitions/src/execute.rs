@@ -28,13 +28,19 @@ const UPLOADS: usize = 16;
 const REWRITES: usize = 8;
 
 pub enum Progress {
-    Done { bytes: ByteCounts, figures: Vec<(&'static str, u64)> },
+    Done {
+        bytes: ByteCounts,
+        figures: Vec<(&'static str, u64)>,
+    },
     /// The call ends; `written` objects were added to those that were there.
-    Interrupted { written: usize },
+    Interrupted {
+        written: usize,
+    },
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
-    let mut run = Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO, source_bytes: 0 };
+    let mut run =
+        Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO, source_bytes: 0 };
     let mut done: Vec<Option<Head>> = Vec::with_capacity(intent.objects.len());
     for object in &intent.objects {
         done.push(deps.objects.head(&object.key).await?);
@@ -201,7 +207,8 @@ impl Run<'_> {
     }
 
     fn note(&mut self, key: &str, rows: u64, head: &Head) -> Result<(), Error> {
-        let sha256 = head.sha256.clone().ok_or_else(|| self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product"))?;
+        let sha256 =
+            head.sha256.clone().ok_or_else(|| self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product"))?;
         self.objects.push(WrittenObject { key: key.to_owned(), rows, bytes: head.bytes, sha256 });
         Ok(())
     }
@@ -210,7 +217,8 @@ impl Run<'_> {
     async fn settle(&mut self, planned: &PlannedObject, entries: &[Entry], head: Option<Head>) -> Result<(), Error> {
         let Some(head) = head else { return Ok(()) };
         if let Some(key) = &planned.jsonl_key {
-            let beside = self.deps.objects.head(key).await?.ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
+            let beside =
+                self.deps.objects.head(key).await?.ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
             self.note(key, entries.len() as u64, &beside)?;
         }
         self.note(&planned.key, entries.len() as u64, &head)?;
@@ -255,7 +263,9 @@ impl Run<'_> {
     /// The manifest, then the record of the window.
     async fn commit(mut self) -> Result<Progress, Error> {
         let intent = self.intent;
-        let archive = self.objects.iter().map(|object| object.bytes).sum();
+        // JSON lines are a copy for other readers and no part of what the archive costs.
+        let is_copy = |object: &WrittenObject| intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key));
+        let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: self.source_bytes, archive };
         let key = manifest_key(&intent.window_id, &intent.run_id, intent.attempt);
         self.objects.append(&mut self.superseding);
@@ -271,9 +281,8 @@ impl Run<'_> {
         };
         self.deps.objects.put_json(&key, &manifest).await?;
         let now = Timestamp::now();
-        let completed = self.deps.windows.change(&intent.run_id, &intent.window_id, |record| {
-            Ok(record.complete(intent.counts, bytes, Some(key.clone()), now))
-        });
+        let completed =
+            self.deps.windows.change(&intent.run_id, &intent.window_id, |record| Ok(record.complete(intent.counts, bytes, Some(key.clone()), now)));
         completed.await?;
         Ok(Progress::Done { bytes, figures: vec![("UploadMillis", self.uploading.as_millis() as u64), ("Objects", manifest.objects.len() as u64)] })
     }

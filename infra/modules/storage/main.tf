@@ -201,7 +201,7 @@ resource "aws_dynamodb_table" "message_tracking" {
   }
 
   attribute {
-    name = "first_seen"
+    name = "timestamp"
     type = "S"
   }
 
@@ -209,7 +209,7 @@ resource "aws_dynamodb_table" "message_tracking" {
   global_secondary_index {
     name            = "staging"
     hash_key        = "staging"
-    range_key       = "first_seen"
+    range_key       = "timestamp"
     projection_type = "ALL"
   }
 

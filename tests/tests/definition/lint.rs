@@ -148,7 +148,9 @@ fn timeouts(project: &Project, machines: &[Machine]) -> Vec<String> {
 
 fn bounded_retries(machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (state, retrier) in machines.iter().flat_map(|machine| &machine.states).flat_map(|(name, state)| retriers(state).map(move |retrier| (name, retrier))) {
+    for (state, retrier) in
+        machines.iter().flat_map(|machine| &machine.states).flat_map(|(name, state)| retriers(state).map(move |retrier| (name, retrier)))
+    {
         if retrier["JitterStrategy"] != "FULL" {
             faults.push(format!("`{state}` retries without full jitter"));
         }
@@ -169,7 +171,8 @@ fn retriers(state: &Value) -> impl Iterator<Item = &Value> {
 fn retries(project: &Project, machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
     for (state, task) in machines.iter().flat_map(|machine| &machine.states) {
-        let retried: BTreeSet<&str> = retriers(task).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect();
+        let retried: BTreeSet<&str> =
+            retriers(task).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect();
         for error in &retried {
             if !contract::PLATFORM.contains(error) && !contract::TRANSIENT.contains(error) {
                 faults.push(format!("`{state}` retries `{error}`, which does not pass by itself"));
@@ -239,8 +242,10 @@ fn maps(machines: &[Machine]) -> Vec<String> {
 
 /// Where results go: a Task's answer replaces the payload, Map and Parallel leave it as it is.
 fn results(machines: &[Machine]) -> Vec<String> {
-    let kept = ["Map", "Parallel"].into_iter().flat_map(|kind| all(machines, kind)).filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
+    let kept =
+        ["Map", "Parallel"].into_iter().flat_map(|kind| all(machines, kind)).filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
     let kept = kept.map(|(name, _)| format!("the payload keeps the results of `{name}`"));
-    let answers = all(machines, "Task").filter(|(_, task)| task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null());
+    let answers = all(machines, "Task")
+        .filter(|(_, task)| task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null());
     kept.chain(answers.map(|(name, _)| format!("`{name}` passes on more than what its function answered"))).collect()
 }

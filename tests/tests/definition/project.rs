@@ -152,7 +152,10 @@ fn environments(terraform: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_group: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut group = String::new();
     for line in groups.lines().filter(|line| !line.trim().is_empty()) {
-        if line.starts_with("  ") && !line.starts_with("   ") && let Some(name) = entry(line) {
+        if line.starts_with("  ")
+            && !line.starts_with("   ")
+            && let Some(name) = entry(line)
+        {
             group = name;
         }
         by_group.entry(group.clone()).or_default().extend(variables(line));
@@ -160,7 +163,10 @@ fn environments(terraform: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut by_function: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut function = String::new();
     for line in functions.lines().take_while(|line| *line != "  }") {
-        if line.starts_with("    ") && !line.starts_with("     ") && let Some(name) = entry(line) {
+        if line.starts_with("    ")
+            && !line.starts_with("     ")
+            && let Some(name) = entry(line)
+        {
             function = name;
         }
         if function.is_empty() {

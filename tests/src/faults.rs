@@ -1,0 +1,141 @@
+//! A fault: in which function, at which request, what happens. One line each, in `tests/pipeline/faults.rs`.
+
+use crate::proxy::{Harm, Service, When};
+use bytes::Bytes;
+use hyper::Request;
+use std::time::Duration;
+
+/// A request that a function makes; an empty field matches everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    service: Service,
+    method: &'static str,
+    path: &'static str,
+    target: &'static str,
+    body: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub name: &'static str,
+    pub function: &'static str,
+    pub point: Point,
+    /// At which matching request it begins, from 1.
+    pub nth: u32,
+    /// At how many requests it strikes.
+    pub times: u32,
+    pub harm: Harm,
+    pub then: Then,
+}
+
+/// What makes good what the fault broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The workflow itself, in the same execution.
+    Retry,
+    /// A redrive.
+    Redrive,
+    /// A new run whose windows have other edges.
+    OtherRun,
+}
+
+pub const KILL_BEFORE: Harm = Harm::Kill(When::Before);
+pub const KILL_AFTER: Harm = Harm::Kill(When::After);
+pub const CUT_BEFORE: Harm = Harm::Cut(When::Before);
+pub const CUT_AFTER: Harm = Harm::Cut(When::After);
+/// More than any number of retries.
+pub const ALWAYS: u32 = u32::MAX;
+
+pub const fn delay(seconds: u64) -> Harm {
+    Harm::Delay(Duration::from_secs(seconds))
+}
+
+/// An object: method, and what its key contains.
+pub const fn s3(method: &'static str, key: &'static str) -> Point {
+    Point { service: Service::Aws, method, path: key, target: "", body: &[] }
+}
+
+/// An operation of DynamoDB: what the request contains, such as the end of the table's name and a status.
+pub const fn dynamodb(operation: &'static str, body: &'static [&'static str]) -> Point {
+    Point { service: Service::Aws, method: "POST", path: "", target: operation, body }
+}
+
+/// An operation of Step Functions.
+pub const fn states(operation: &'static str) -> Point {
+    Point { service: Service::Aws, method: "POST", path: "", target: operation, body: &[] }
+}
+
+/// An operation of SES.
+pub const fn ses(body: &'static [&'static str]) -> Point {
+    Point { service: Service::Aws, method: "POST", path: "", target: "", body }
+}
+
+/// A request to the source: method, what its path and its body contain.
+pub const fn opensearch(method: &'static str, path: &'static str, body: &'static [&'static str]) -> Point {
+    Point { service: Service::OpenSearch, method, path, target: "", body }
+}
+
+pub const fn fault(name: &'static str, function: &'static str, point: Point, harm: Harm) -> Fault {
+    Fault { name, function, point, nth: 1, times: 1, harm, then: Then::Retry }
+}
+
+impl Fault {
+    pub const fn nth(self, nth: u32) -> Self {
+        Fault { nth, ..self }
+    }
+
+    pub const fn times(self, times: u32) -> Self {
+        Fault { times, ..self }
+    }
+
+    pub const fn then(self, then: Then) -> Self {
+        Fault { then, ..self }
+    }
+
+    /// For the table of faults.
+    pub fn what(&self) -> String {
+        let when = |when| if when == When::Before { "before" } else { "after" };
+        let harm = match self.harm {
+            Harm::Kill(at) => format!("killed {}", when(at)),
+            Harm::Cut(at) => format!("connection cut {}", when(at)),
+            Harm::Answer(status) => format!("answered {status} at"),
+            Harm::Delay(time) => format!("kept waiting {} s at", time.as_secs()),
+        };
+        let often = match self.times {
+            1 => String::new(),
+            ALWAYS => ", every time".to_owned(),
+            times => format!(", {times} times"),
+        };
+        let nth = if self.nth > 1 { format!("request {} of ", self.nth) } else { String::new() };
+        format!("{harm} {nth}{}{often}", self.point.describe())
+    }
+}
+
+impl Point {
+    pub fn matches(&self, service: Service, request: &Request<Bytes>) -> bool {
+        let target = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let body = request.body();
+        let holds = |part: &&str| body.windows(part.len()).any(|window| window == part.as_bytes());
+        service == self.service
+            && (self.method.is_empty() || request.method() == self.method)
+            && request.uri().path().contains(self.path)
+            && (self.target.is_empty() || target.rsplit('.').next() == Some(self.target))
+            && self.body.iter().all(|part| holds(&part))
+    }
+
+    fn describe(&self) -> String {
+        let mut words = vec![match (self.service, self.target) {
+            (Service::OpenSearch, _) => "OpenSearch",
+            (_, "DescribeExecution") => "Step Functions",
+            (_, "") if self.path.is_empty() => "SES",
+            (_, "") => "S3",
+            _ => "DynamoDB",
+        }];
+        if self.target.is_empty() && !self.path.is_empty() {
+            words.extend([self.method, self.path]);
+        }
+        words.push(self.target);
+        words.extend(self.body);
+        format!("`{}`", words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "))
+    }
+}

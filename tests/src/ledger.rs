@@ -1,0 +1,92 @@
+//! The three tables, read item by item as plain JSON.
+
+use crate::{Cloud, Message, Stretch};
+use anyhow::{Context, Result};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+
+/// (message_id, source_index)
+pub type Identity = (String, String);
+
+type Item = HashMap<String, AttributeValue>;
+
+fn key(pairs: &[(&str, &str)]) -> Item {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), AttributeValue::S((*value).to_owned()))).collect()
+}
+
+fn json(item: Item) -> Result<Value> {
+    Ok(serde_dynamo::from_item(item)?)
+}
+
+fn identity(row: &Value) -> Identity {
+    let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    (text("message_id"), text("source_index"))
+}
+
+impl Cloud {
+    /// The rows of these messages; those without one are absent.
+    pub async fn rows(&self, messages: &[Message]) -> Result<BTreeMap<Identity, Value>> {
+        let mut rows = BTreeMap::new();
+        for batch in messages.chunks(100) {
+            let keys = batch.iter().map(|message| key(&[("message_id", &message.id), ("source_index", &message.index)])).collect();
+            let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build()?;
+            let answer = self.dynamodb.batch_get_item().request_items(&self.tracking, request).send().await?;
+            for item in answer.responses.unwrap_or_default().into_values().flatten() {
+                let row = json(item)?;
+                rows.insert(identity(&row), row);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The stretch's identities in the staging area.
+    pub async fn staged(&self, stretch: &Stretch) -> Result<Vec<Identity>> {
+        let mut staged = Vec::new();
+        for shard in 0..16 {
+            let query = self.dynamodb.query().table_name(&self.tracking).index_name("staging").key_condition_expression("staging = :s");
+            let mut pages = query.expression_attribute_values(":s", AttributeValue::S(format!("open#{shard}"))).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                for item in page?.items.unwrap_or_default() {
+                    staged.push(identity(&json(item)?));
+                }
+            }
+        }
+        staged.retain(|(id, _)| id.starts_with(&format!("{}-", stretch.prefix)));
+        staged.sort();
+        Ok(staged)
+    }
+
+    pub async fn window_rows(&self, run_id: &str) -> Result<Vec<Value>> {
+        let query = self.dynamodb.query().table_name(&self.windows).consistent_read(true).key_condition_expression("run_id = :r");
+        let mut pages = query.expression_attribute_values(":r", AttributeValue::S(run_id.to_owned())).into_paginator().send();
+        let mut rows = Vec::new();
+        while let Some(page) = pages.next().await {
+            for item in page?.items.unwrap_or_default() {
+                rows.push(json(item)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Null when there is no such row.
+    pub async fn job_run(&self, run_id: &str) -> Result<Value> {
+        let answer =
+            self.dynamodb.get_item().table_name(&self.job_runs).set_key(Some(key(&[("run_id", run_id)]))).consistent_read(true).send().await?;
+        answer.item.map_or(Ok(Value::Null), json)
+    }
+
+    /// Sets the instant from which the next scheduled run begins; `None` to forget it.
+    pub async fn set_watermark(&self, at: Option<&str>) -> Result<()> {
+        let mut item = key(&[("run_id", "#watermark")]);
+        match at {
+            None => drop(self.dynamodb.delete_item().table_name(&self.job_runs).set_key(Some(item)).send().await?),
+            Some(at) => {
+                item.insert("at".into(), AttributeValue::S(at.to_owned()));
+                item.insert("revision".into(), AttributeValue::N("1".into()));
+                self.dynamodb.put_item().table_name(&self.job_runs).set_item(Some(item)).send().await.context("the watermark")?;
+            }
+        }
+        Ok(())
+    }
+}

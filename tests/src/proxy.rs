@@ -1,0 +1,206 @@
+//! Sits between a function and a service, hands everything on, and does harm when it is told to. Each function has
+//! a port of its own for each service, so a request tells who asks; the port of the other end tells which process.
+
+use crate::{faults::Fault, http::Http};
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, Uri, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Aws,
+    OpenSearch,
+}
+
+/// Before the service hears of the request, or after it has answered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// SIGKILL to the function's process.
+    Kill(When),
+    /// The connection ends without an answer.
+    Cut(When),
+    /// An answer in place of the service's.
+    Answer(u16),
+    /// The request waits, then goes on.
+    Delay(Duration),
+}
+
+#[derive(Clone)]
+pub struct Proxies {
+    state: Arc<State>,
+}
+
+struct State {
+    aws: String,
+    opensearch: String,
+    http: Http,
+    armed: Mutex<Option<Armed>>,
+}
+
+struct Armed {
+    fault: Fault,
+    matched: u32,
+    fired: u32,
+}
+
+/// One port.
+#[derive(Clone)]
+struct Door {
+    state: Arc<State>,
+    function: &'static str,
+    service: Service,
+    port: u16,
+}
+
+impl Proxies {
+    pub fn new(aws: &str, opensearch: &str) -> Self {
+        let [aws, opensearch] = [aws, opensearch].map(|url| url.trim_end_matches('/').to_owned());
+        Proxies { state: Arc::new(State { aws, opensearch, http: Http::default(), armed: Mutex::default() }) }
+    }
+
+    /// Opens a function's way to a service; answers its URL.
+    pub async fn open(&self, function: &'static str, service: Service) -> Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let door = Door { state: self.state.clone(), function, service, port };
+        tokio::spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let door = door.clone();
+                tokio::spawn(async move {
+                    let serve = service_fn(|request| {
+                        let door = door.clone();
+                        async move { door.pass(request, peer).await }
+                    });
+                    // An error here is a cut connection, ours or the function's.
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
+                });
+            }
+        });
+        Ok(format!("http://127.0.0.1:{port}"))
+    }
+
+    /// From now on the fault waits for its request; it replaces one that waits already.
+    pub fn arm(&self, fault: Fault) {
+        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0 });
+    }
+
+    /// Ends the fault; answers how often it struck.
+    pub fn disarm(&self) -> u32 {
+        self.state.armed().take().map_or(0, |armed| armed.fired)
+    }
+}
+
+impl State {
+    fn armed(&self) -> MutexGuard<'_, Option<Armed>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this request has to suffer.
+    fn harm(&self, function: &str, service: Service, request: &Request<Bytes>) -> Option<Harm> {
+        let mut armed = self.armed();
+        let armed = armed.as_mut()?;
+        if armed.fault.function != function || !armed.fault.point.matches(service, request) {
+            return None;
+        }
+        armed.matched += 1;
+        let strikes = armed.matched >= armed.fault.nth && armed.fired < armed.fault.times;
+        armed.fired += u32::from(strikes);
+        strikes.then_some(armed.fault.harm)
+    }
+}
+
+impl Door {
+    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Full<Bytes>>> {
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, body.collect().await?.to_bytes());
+        let harm = self.state.harm(self.function, self.service, &request);
+        match harm {
+            Some(Harm::Kill(When::Before)) => {
+                self.kill(peer)?;
+                bail!("killed before the request")
+            }
+            Some(Harm::Cut(When::Before)) => bail!("cut before the request"),
+            Some(Harm::Answer(status)) => return Ok(Response::builder().status(status).body(Full::default())?),
+            Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
+            _ => {}
+        }
+        let answer = self.forward(request).await?;
+        match harm {
+            Some(Harm::Kill(When::After)) => {
+                self.kill(peer)?;
+                bail!("killed after the request")
+            }
+            Some(Harm::Cut(When::After)) => bail!("cut after the request"),
+            _ => Ok(answer.map(Full::new)),
+        }
+    }
+
+    /// As it came, the Host header too, because it is signed.
+    async fn forward(&self, request: Request<Bytes>) -> Result<Response<Bytes>> {
+        let upstream = match self.service {
+            Service::Aws => &self.state.aws,
+            Service::OpenSearch => &self.state.opensearch,
+        };
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        head.uri = Uri::try_from(format!("{upstream}{path}"))?;
+        // The whole body is here; the service need not be asked whether it wants it.
+        head.headers.remove("expect");
+        head.headers.remove("connection");
+        let mut answer = self.state.http.call(Request::from_parts(head, Full::new(body))).await?;
+        answer.headers_mut().remove("transfer-encoding");
+        answer.headers_mut().remove("connection");
+        Ok(answer)
+    }
+
+    /// Ends the process that holds the other end of the connection, as an out-of-memory killer would.
+    fn kill(&self, peer: SocketAddr) -> Result<()> {
+        let pid = owner(peer.port(), self.port)?;
+        // Never anything but a function's process, whatever the tables say.
+        let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+        let name = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"AWS_LAMBDA_FUNCTION_NAME="));
+        let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
+        ensure!(name.ends_with(self.function), "process {pid} is not {}, but `{name}`", self.function);
+        let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
+        ensure!(killed.success(), "process {pid} cannot be killed");
+        for _ in 0..200 {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("process {pid} outlives its kill")
+    }
+}
+
+/// The process that holds the connection from local port `from` to local port `to`.
+fn owner(from: u16, to: u16) -> Result<u32> {
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let is_port = |address: &str, port: u16| address.rsplit(':').next().and_then(|text| u16::from_str_radix(text, 16).ok()) == Some(port);
+    let row = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| is_port(row[1], from) && is_port(row[2], to));
+    let socket = format!("socket:[{}]", row.context("the connection is not in /proc/net/tcp")?[9]);
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // Processes of others, and those that just ended, cannot be looked into.
+        let Ok(handles) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        if handles.flatten().any(|handle| std::fs::read_link(handle.path()).is_ok_and(|target| target == Path::new(&socket))) {
+            return Ok(pid);
+        }
+    }
+    bail!("no process holds {socket}")
+}

@@ -1,0 +1,69 @@
+//! Tests of the deployed workflow: every function as its own process, every table and object real.
+//! The names of the tests are what they prove; `faults.rs` holds one line for each fault.
+
+#[path = "pipeline/failures.rs"]
+mod failures;
+#[path = "pipeline/faults.rs"]
+mod faults;
+#[path = "pipeline/reruns.rs"]
+mod reruns;
+#[path = "pipeline/runs.rs"]
+mod runs;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use pipeline_tests::{Cloud, functions};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+/// Connected by the first test that runs; none of them runs without.
+type Shared = Arc<OnceCell<Result<Cloud, String>>>;
+
+type Work<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// A list of tests, each under its own name.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub const TESTS: &[(&str, for<'a> fn(&'a pipeline_tests::Cloud) -> $crate::Work<'a>)] = &[$((stringify!($name), |cloud| Box::pin($name(cloud)))),*];
+    };
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // One deployment: a fault meant for one run would meet another.
+    arguments.test_threads = Some(1);
+    let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
+    let cloud: Shared = Arc::default();
+    let mut trials = Vec::new();
+    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS].concat() {
+        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
+    }
+    for fault in faults::FAULTS {
+        trials.push(trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault))));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(Ok(cloud)) = cloud.get() {
+        if let Err(error) = runtime.block_on(functions::take_proxies_away(cloud)) {
+            eprintln!("the functions could not be set back, `make down` and `make up` will: {error:#}");
+        }
+        faults::write_table();
+    }
+    conclusion.exit();
+}
+
+fn trial(name: &str, runtime: &Arc<Runtime>, cloud: &Shared, work: impl for<'a> Fn(&'a Cloud) -> Work<'a> + Send + 'static) -> Trial {
+    let (runtime, cloud) = (runtime.clone(), cloud.clone());
+    Trial::test(name.replace(' ', "_"), move || {
+        runtime.block_on(async {
+            let connected = cloud.get_or_init(async || Cloud::connect().await.map_err(|error| format!("{error:#}"))).await;
+            let cloud = connected.as_ref().map_err(Failed::from)?;
+            let began = std::time::Instant::now();
+            let outcome = work(cloud).await;
+            cloud.proxies.disarm();
+            eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
+            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    })
+}
