@@ -7,7 +7,7 @@ use crate::spool::Entry;
 use serde::{Deserialize, Serialize};
 
 /// Raw message bytes behind one archive object; bounds the memory of the writer.
-pub const OBJECT_BYTES: u64 = 64 << 20;
+pub const OBJECT_BYTES: u64 = 32 << 20;
 
 /// What classification decided for one entry of the spool index; a line of the decisions object, in the same order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
