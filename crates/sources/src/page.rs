@@ -84,9 +84,20 @@ pub(crate) fn parse(body: &Bytes) -> Result<Option<Vec<Hit>>, SourceError> {
         routing: hit.routing,
         sort: hit.sort,
         fields: hit.fields,
-        source: hit.source.map(|source| body.slice_ref(source.get().as_bytes())).unwrap_or_default(),
+        source: hit.source.map(|source| with_blanks(body, source.get())).unwrap_or_default(),
     });
     Ok(Some(hits.collect()))
+}
+
+/// The document as it lies in the page. The parser leaves out the blanks around a value, but here they are the
+/// document's own: OpenSearch copies its bytes and writes none of its own between a name and its value.
+fn with_blanks(body: &Bytes, source: &str) -> Bytes {
+    let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let start = source.as_ptr() as usize - body.as_ptr() as usize;
+    let end = start + source.len();
+    let before = body[..start].iter().rev().take_while(is_blank).count();
+    let after = body[end..].iter().take_while(is_blank).count();
+    body.slice(start - before..end + after)
 }
 
 #[cfg(test)]
@@ -103,8 +114,10 @@ mod tests {
     #[test]
     fn the_bytes_of_a_document_are_those_of_the_page() {
         let source = "{ \"b\" : 1.0,\n \"a\":9007199254740993, \"c\":\"\\ud800\\u0041\" }";
-        let hits = parse(&page(WHOLE, source)).expect("page").expect("json");
-        assert_eq!(hits[0].source, source.as_bytes());
+        for source in [source.to_owned(), format!(" \t{source}\r\n")] {
+            let hits = parse(&page(WHOLE, &source)).expect("page").expect("json");
+            assert_eq!(hits[0].source, source.as_bytes());
+        }
     }
 
     #[test]
