@@ -14,15 +14,15 @@ Examples:
   alert-archive run --mode process                                     write what is staged")]
 pub struct Run {
     /// First instant of the range, in UTC: a date or an instant
-    #[arg(long, value_name = "D", required_if_eq_any = [("mode", "range"), ("mode", "extract")])]
+    #[arg(long, value_name = "D")]
     from: Option<String>,
     /// End of the range, not included
-    #[arg(long, value_name = "D", required_if_eq_any = [("mode", "range"), ("mode", "extract")])]
+    #[arg(long, value_name = "D")]
     to: Option<String>,
     #[arg(long, value_enum, default_value = "range")]
     mode: Mode,
     /// With --mode scheduled: the time that the schedule would have given
-    #[arg(long, value_name = "T", required_if_eq("mode", "scheduled"))]
+    #[arg(long, value_name = "T")]
     scheduled_for: Option<String>,
     /// Follow the run to its end and print its report
     #[arg(long)]

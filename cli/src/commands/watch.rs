@@ -48,15 +48,22 @@ pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: 
     progress.bar.finish_and_clear();
     let Some(run) = archive.job_runs.get(run_id).await? else {
         let name = execution.error.unwrap_or(execution.status);
-        eprintln!("run {run_id} ended before it was planned: {name}: {}", execution.cause.unwrap_or_default());
+        eprintln!("run {run_id} ended before it was planned: {name}: {}", message_of(execution.cause.as_deref()));
         return Ok(false);
     };
     let report = archive.report(&run).await?;
     print::report(&report, json)?;
     if let Some(error) = &execution.error {
-        eprintln!("execution {}: {error}: {}", execution.status, execution.cause.as_deref().unwrap_or_default());
+        eprintln!("execution {}: {error}: {}", execution.status, message_of(execution.cause.as_deref()));
     }
     Ok(went_well(&report) && execution.status == "SUCCEEDED")
+}
+
+/// A function's error arrives as JSON with its message inside.
+fn message_of(cause: Option<&str>) -> String {
+    let cause = cause.unwrap_or_default();
+    let parsed: Option<serde_json::Value> = serde_json::from_str(cause).ok();
+    parsed.and_then(|value| value["errorMessage"].as_str().map(str::to_owned)).unwrap_or_else(|| cause.to_owned())
 }
 
 struct Progress {
