@@ -32,6 +32,8 @@ pub struct Intent {
     pub attempt: u64,
     pub spool_prefix: String,
     pub pairs: u32,
+    /// Bytes of all documents of the window.
+    pub source_bytes: u64,
     /// `archived_at` of every row: a fact of the intent, so that a repeated write yields the same bytes.
     #[serde(with = "crate::instant::serde_iso")]
     pub archived_at: jiff::Timestamp,

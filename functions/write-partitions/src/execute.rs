@@ -39,8 +39,7 @@ pub enum Progress {
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
-    let mut run =
-        Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO, source_bytes: 0 };
+    let mut run = Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO };
     let mut done: Vec<Option<Head>> = Vec::with_capacity(intent.objects.len());
     for object in &intent.objects {
         done.push(deps.objects.head(&object.key).await?);
@@ -61,7 +60,6 @@ struct Run<'a> {
     /// Per-message objects that wait for their upload: key and body.
     messages: Vec<(String, Vec<u8>)>,
     uploading: Duration,
-    source_bytes: u64,
 }
 
 /// An object that is being filled.
@@ -95,7 +93,6 @@ impl Run<'_> {
             let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
             for (at, entry) in (first..).zip(&entries) {
                 if let Some(object) = of_position.get(&at) {
-                    self.source_bytes += entry.bytes;
                     if done[*object].is_some() {
                         existing.entry(*object).or_default().push(entry.clone());
                     }
@@ -266,7 +263,7 @@ impl Run<'_> {
         // JSON lines are a copy for other readers and no part of what the archive costs.
         let is_copy = |object: &WrittenObject| intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key));
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
-        let bytes = ByteCounts { source: self.source_bytes, archive };
+        let bytes = ByteCounts { source: intent.source_bytes, archive };
         let key = manifest_key(&intent.window_id, &intent.run_id, intent.attempt);
         self.objects.append(&mut self.superseding);
         let manifest = Manifest {

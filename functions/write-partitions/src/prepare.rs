@@ -66,6 +66,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         attempt,
         spool_prefix: prefix.clone(),
         pairs: summary.pairs,
+        source_bytes: summary.bytes,
         archived_at: Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH),
         jsonl: deps.jsonl,
         message_json: deps.message_json,
