@@ -44,6 +44,12 @@ pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Re
     Ok(summary(messages, &rows, &archived))
 }
 
+/// Checks that DuckDB finds the closed ones of these messages, each once, and nothing else of the stretch.
+pub async fn check_archive(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<()> {
+    let closed = messages.iter().filter(|message| message.disposition == Disposition::Closed);
+    check_parquet(closed, &cloud.archived(stretch).await?)
+}
+
 fn identity(message: &Message) -> Identity {
     (message.id.clone(), message.index.clone())
 }

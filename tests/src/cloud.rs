@@ -7,6 +7,8 @@ use bytes::Bytes;
 use fixtures::{Indices, load::Kind};
 use futures::{StreamExt, TryStreamExt, stream};
 use hyper::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI16, Ordering};
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicI16, Ordering};
 const MARK: &str = "alert-archive-pipeline-tests";
 
 const HOW: &str = "The pipeline tests need a local cloud of their own. `make test` starts one and runs them; by hand:\n  \
-    export ALERT_ARCHIVE_STATE_DIR=$PWD/.local/test ALERT_ARCHIVE_AWS_PORT=4576 ALERT_ARCHIVE_OPENSEARCH_PORT=9221 ALERT_ARCHIVE_SMTP_PORT=2535\n  \
+    export ALERT_ARCHIVE_STATE_DIR=$PWD/.local-test ALERT_ARCHIVE_AWS_PORT=4576 ALERT_ARCHIVE_OPENSEARCH_PORT=9221 ALERT_ARCHIVE_SMTP_PORT=2535\n  \
     make up && eval \"$(make -s env)\" && cargo test -p pipeline-tests --test pipeline";
 
 pub struct Cloud {
@@ -44,6 +46,8 @@ pub struct Cloud {
     pub proxies: Proxies,
     pub golden: Vec<fixtures::golden::Golden>,
     years: AtomicI16,
+    /// In the names of executions, which are taken for ever.
+    since: i64,
 }
 
 /// A year of a test's own, and how the ids of its documents begin.
@@ -108,6 +112,7 @@ impl Cloud {
             python: python()?,
             golden: Vec::new(),
             years: AtomicI16::new(1971),
+            since: Timestamp::now().as_second(),
         };
         cloud.empty().await?;
         cloud.prepare_source().await.context("the source cannot be prepared")?;
@@ -123,6 +128,11 @@ impl Cloud {
             year => year + 2,
         };
         Stretch { year, prefix: format!("t{year}") }
+    }
+
+    /// A name for an execution that no earlier test process took.
+    pub fn name(&self, what: &str, stretch: &Stretch) -> String {
+        format!("{what}-{}-{}", stretch.prefix, self.since)
     }
 
     /// Removes what earlier tests left. Refuses a cloud that somebody else filled.
@@ -186,6 +196,22 @@ impl Cloud {
             keys.extend(page.contents().iter().filter_map(|object| Some((object.key()?.to_owned(), object.e_tag()?.to_owned()))));
         }
         Ok(keys)
+    }
+
+    /// Does something while nobody may write below a prefix of the bucket.
+    pub async fn while_denied<T>(&self, prefix: &str, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        let before = self.s3.get_bucket_policy().bucket(&self.bucket).send().await.ok().and_then(|answer| answer.policy);
+        let mut policy: Value = before.as_deref().map_or(Ok(json!({"Version": "2012-10-17", "Statement": []})), serde_json::from_str)?;
+        let statements = policy["Statement"].as_array_mut().context("a policy has statements")?;
+        let resource = format!("arn:aws:s3:::{}/{prefix}*", self.bucket);
+        statements.push(json!({"Sid": "Test", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource}));
+        self.s3.put_bucket_policy().bucket(&self.bucket).policy(policy.to_string()).send().await?;
+        let outcome = work().await;
+        match before {
+            Some(before) => drop(self.s3.put_bucket_policy().bucket(&self.bucket).policy(before).send().await?),
+            None => drop(self.s3.delete_bucket_policy().bucket(&self.bucket).send().await?),
+        }
+        outcome
     }
 
     pub async fn get(&self, key: &str) -> Result<Bytes> {

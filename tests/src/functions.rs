@@ -72,14 +72,18 @@ impl Cloud {
     }
 }
 
+/// The local cloud overwrites AWS_ENDPOINT_URL in a function's environment, but not what is set for one service.
+const ENDPOINTS: [&str; 4] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SFN", "AWS_ENDPOINT_URL_SES"];
+const SOURCE: &str = "OPENSEARCH_URL";
+
 /// From now on each function reaches AWS and OpenSearch through a proxy of its own.
 pub async fn put_proxies_between(cloud: &Cloud) -> Result<()> {
     for function in FUNCTIONS {
         let mut environment = cloud.environment(function).await?;
-        for (service, variable) in [(Service::Aws, "AWS_ENDPOINT_URL"), (Service::OpenSearch, "OPENSEARCH_URL")] {
-            if let Some(value) = environment.get_mut(variable) {
-                *value = cloud.proxies.open(function, service).await?;
-            }
+        let aws = cloud.proxies.open(function, Service::Aws).await?;
+        environment.extend(ENDPOINTS.map(|variable| (variable.to_owned(), aws.clone())));
+        if let Some(url) = environment.get_mut(SOURCE) {
+            *url = cloud.proxies.open(function, Service::OpenSearch).await?;
         }
         cloud.set_environment(function, &environment).await?;
     }
@@ -90,10 +94,9 @@ pub async fn put_proxies_between(cloud: &Cloud) -> Result<()> {
 pub async fn take_proxies_away(cloud: &Cloud) -> Result<()> {
     for function in FUNCTIONS {
         let mut environment = cloud.environment(function).await?;
-        for (variable, value) in [("AWS_ENDPOINT_URL", &cloud.aws_url), ("OPENSEARCH_URL", &cloud.opensearch_url)] {
-            if let Some(current) = environment.get_mut(variable) {
-                *current = value.clone();
-            }
+        environment.retain(|variable, _| !ENDPOINTS.contains(&variable.as_str()));
+        if let Some(url) = environment.get_mut(SOURCE) {
+            *url = cloud.opensearch_url.clone();
         }
         cloud.set_environment(function, &environment).await?;
     }

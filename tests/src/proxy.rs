@@ -54,6 +54,8 @@ struct Armed {
     fault: Fault,
     matched: u32,
     fired: u32,
+    /// Why the harm could not be done.
+    failed: Option<String>,
 }
 
 /// One port.
@@ -95,12 +97,16 @@ impl Proxies {
 
     /// From now on the fault waits for its request; it replaces one that waits already.
     pub fn arm(&self, fault: Fault) {
-        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0 });
+        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, failed: None });
     }
 
-    /// Ends the fault; answers how often it struck.
-    pub fn disarm(&self) -> u32 {
-        self.state.armed().take().map_or(0, |armed| armed.fired)
+    /// Ends the fault; answers how often it struck. An error when it should have struck and could not.
+    pub fn disarm(&self) -> Result<u32> {
+        let Some(armed) = self.state.armed().take() else { return Ok(0) };
+        match armed.failed {
+            Some(failed) => bail!("the fault could not be done: {failed}"),
+            None => Ok(armed.fired),
+        }
     }
 }
 
@@ -130,7 +136,7 @@ impl Door {
         let harm = self.state.harm(self.function, self.service, &request);
         match harm {
             Some(Harm::Kill(When::Before)) => {
-                self.kill(peer)?;
+                self.kill_or_note(peer);
                 bail!("killed before the request")
             }
             Some(Harm::Cut(When::Before)) => bail!("cut before the request"),
@@ -141,7 +147,7 @@ impl Door {
         let answer = self.forward(request).await?;
         match harm {
             Some(Harm::Kill(When::After)) => {
-                self.kill(peer)?;
+                self.kill_or_note(peer);
                 bail!("killed after the request")
             }
             Some(Harm::Cut(When::After)) => bail!("cut after the request"),
@@ -165,6 +171,14 @@ impl Door {
         answer.headers_mut().remove("transfer-encoding");
         answer.headers_mut().remove("connection");
         Ok(answer)
+    }
+
+    fn kill_or_note(&self, peer: SocketAddr) {
+        if let Err(error) = self.kill(peer)
+            && let Some(armed) = self.state.armed().as_mut()
+        {
+            armed.failed = Some(format!("{error:#}"));
+        }
     }
 
     /// Ends the process that holds the other end of the connection, as an out-of-memory killer would.

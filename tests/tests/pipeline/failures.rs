@@ -1,2 +1,125 @@
+//! Windows and plans that fail for a real reason, and what a person does about them.
+
 use crate::tests;
-tests![];
+use anyhow::{Result, ensure};
+use fixtures::Disposition;
+use pipeline_tests::{Cloud, Message, Stretch, check, check_archive, documents::mixture, runs::Ended};
+use serde_json::{Value, json};
+
+tests![
+    a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone,
+    failed_only_repairs_the_failed_window_in_a_new_execution_of_the_same_run,
+    a_range_whose_dates_are_reversed_is_invalid_input,
+    a_source_that_is_down_is_named_and_nothing_is_lost,
+    an_index_that_does_not_exist_is_named_and_nothing_is_lost,
+    a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
+];
+
+/// Messages whose second window is the tenth of May.
+fn two_windows(stretch: &Stretch) -> (Vec<Message>, Vec<Message>) {
+    let messages = mixture(stretch, 40);
+    let february = messages.iter().filter(|message| message.date() < format!("{}-03", stretch.year)).cloned().collect();
+    (messages, february)
+}
+
+fn of_may(windows: &[Value]) -> (Value, Value) {
+    let is_may = |window: &&Value| window["window_id"].as_str().is_some_and(|id| id[4..].starts_with("0510"));
+    let find = |may: bool| windows.iter().find(|window| is_may(window) == may).cloned().unwrap_or_default();
+    (find(true), find(false))
+}
+
+async fn a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let (messages, february) = two_windows(&stretch);
+    cloud.load(&messages).await?;
+    let broken = async || -> Result<String> {
+        let first = cloud.run_stretch(&stretch).await?.failed(1, &["StoreDenied"])?;
+        let run_id = first.run_id().to_owned();
+        for attempt in 1..=3 {
+            // Two redrives in a row change nothing as long as the cause stays, but each is counted and told.
+            let outcome = if attempt == 1 { first.clone() } else { cloud.redrive(&run_id).await?.failed(1, &["StoreDenied"])? };
+            ensure!(outcome.run_id() == run_id && outcome.report["attempt"] == attempt, "attempt {attempt}: {:#}", outcome.report);
+            check_archive(cloud, &stretch, &february).await?;
+            let mails = cloud.mails(&run_id)?;
+            ensure!(mails.len() == attempt && mails.iter().all(|mail| mail.text.contains("StoreDenied")), "attempt {attempt}: {} mails", mails.len());
+            let run = cloud.job_run(&run_id).await?;
+            ensure!(run["status"] == "Failed" && run["attempt"] == attempt, "{run}");
+        }
+        Ok(run_id)
+    };
+    let run_id = cloud.while_denied(&format!("archive/parquet/date={}-05-10/", stretch.year), broken).await?;
+    let (_, others) = of_may(&cloud.window_rows(&run_id).await?);
+    let repaired = cloud.redrive(&run_id).await?.completed()?;
+    ensure!(
+        repaired.report["attempt"] == 4 && repaired.report["windows"] == json!({"planned": 2, "succeeded": 2, "failed": 0}),
+        "{:#}",
+        repaired.report
+    );
+    let (may, others_after) = of_may(&cloud.window_rows(&run_id).await?);
+    ensure!(others == others_after && others["attempt"] == 1, "a window that was committed was touched: {others} became {others_after}");
+    ensure!(may["status"] == "Completed" && may["error"].is_null(), "{may}");
+    ensure!(cloud.mails(&run_id)?.len() == 4, "{} mails", cloud.mails(&run_id)?.len());
+    ensure!(cloud.job_run(&run_id).await?["status"] == "Completed");
+    check(cloud, &stretch, &messages).await?;
+    Ok(())
+}
+
+async fn failed_only_repairs_the_failed_window_in_a_new_execution_of_the_same_run(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let (messages, _) = two_windows(&stretch);
+    cloud.load(&messages).await?;
+    let broken = async || cloud.run_stretch(&stretch).await?.failed(1, &["StoreDenied"]);
+    let failed = cloud.while_denied(&format!("archive/parquet/date={}-05-10/", stretch.year), broken).await?;
+    let before = cloud.job_run(failed.run_id()).await?;
+    let (_, others) = of_may(&cloud.window_rows(failed.run_id()).await?);
+    let repaired = cloud.run_failed_only(failed.run_id()).await?.completed()?;
+    ensure!(repaired.run_id() == failed.run_id() && repaired.report["attempt"] == 2, "{:#}", repaired.report);
+    let after = cloud.job_run(failed.run_id()).await?;
+    ensure!(after["execution_arn"] != before["execution_arn"] && after["status"] == "Completed", "{after}");
+    ensure!(of_may(&cloud.window_rows(failed.run_id()).await?).1 == others, "a window that was committed was touched");
+    ensure!(cloud.mails(failed.run_id())?.len() == 2, "{} mails", cloud.mails(failed.run_id())?.len());
+    check(cloud, &stretch, &messages).await?;
+    Ok(())
+}
+
+async fn a_range_whose_dates_are_reversed_is_invalid_input(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let said = cloud.run(&stretch.to(), &stretch.from()).await?;
+    ensure!(!said.well && said.said.contains("is not before"), "{said:?}");
+    let ended = cloud.execute(&cloud.name("reversed", &stretch), &json!({"mode": "range", "from": stretch.to(), "to": stretch.from()})).await?;
+    ensure!(ended.status == "FAILED" && ended.error == "InvalidInput", "{ended:?}");
+    Ok(())
+}
+
+/// A run that fails in its plan while `function` has a wrong setting; the next one must archive everything.
+async fn plan_fails(cloud: &Cloud, variable: &str, value: &str, expected: &[&str]) -> Result<()> {
+    let stretch = cloud.stretch();
+    let messages: Vec<Message> = mixture(&stretch, 12);
+    cloud.load(&messages).await?;
+    let name = cloud.name("plan-fails", &stretch);
+    let input = json!({"mode": "range", "from": stretch.from(), "to": stretch.to()});
+    let ended: Ended = cloud.with_setting("plan-windows", variable, value, async || cloud.execute(&name, &input).await).await?;
+    ensure!(ended.status == "FAILED" && expected.contains(&ended.error.as_str()), "{ended:?}");
+    ensure!(!ended.cause.is_empty(), "the error has no cause");
+    let run = cloud.job_run(&name).await?;
+    ensure!(run.is_null() || run["status"] == "Failed", "{run}");
+    ensure!(cloud.rows(&messages).await?.is_empty() && cloud.archived(&stretch).await?.is_empty());
+    let outcome = cloud.run_stretch(&stretch).await?.completed()?;
+    let closed = messages.iter().filter(|message| message.disposition == Disposition::Closed).count() as u64;
+    ensure!(outcome.count("archived") == closed, "{:#}", outcome.report);
+    check(cloud, &stretch, &messages).await?;
+    Ok(())
+}
+
+async fn a_source_that_is_down_is_named_and_nothing_is_lost(cloud: &Cloud) -> Result<()> {
+    plan_fails(cloud, "OPENSEARCH_URL", "http://127.0.0.1:9", &["SourceUnavailable"]).await
+}
+
+async fn an_index_that_does_not_exist_is_named_and_nothing_is_lost(cloud: &Cloud) -> Result<()> {
+    plan_fails(cloud, "ALERT_ARCHIVE_MESSAGES_INDEX", "nowhere", &["SourceIndexMissing"]).await
+}
+
+async fn a_bucket_that_does_not_exist_is_named_and_nothing_is_lost(cloud: &Cloud) -> Result<()> {
+    // A role that may not see the bucket cannot tell whether it is missing.
+    plan_fails(cloud, "ALERT_ARCHIVE_BUCKET", "alert-archive-nowhere", &["BucketMissing", "StoreDenied"]).await
+}
