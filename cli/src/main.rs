@@ -41,6 +41,8 @@ enum Command {
     Status(commands::status::Status),
     /// Run the failed windows of a run again
     Rerun(commands::rerun::Rerun),
+    /// Leave out a window that keeps failing, with a reason, so that the run can end
+    Skip(commands::skip::Skip),
     /// Compare source, ledger, manifests and objects; name everything that differs
     Verify(commands::verify::Verify),
     /// Tell where a message is
@@ -83,6 +85,7 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Watch(command) => command.call(&archive).await,
         Command::Status(command) => command.call(&archive).await,
         Command::Rerun(command) => command.call(&archive).await,
+        Command::Skip(command) => command.call(&archive).await,
         Command::Verify(command) => command.call(&archive).await,
         Command::Find(command) => command.call(&archive).await,
         Command::Open(command) => command.call(&archive).await,

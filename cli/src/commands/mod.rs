@@ -4,6 +4,7 @@ pub mod quarantine;
 pub mod rerun;
 pub mod restore;
 pub mod run;
+pub mod skip;
 pub mod status;
 pub mod verify;
 pub mod watch;

@@ -21,6 +21,8 @@ pub enum State {
     Failed,
     /// Given up by another run that met its claims.
     Abandoned,
+    /// Left out by an operator, with a reason, because it kept failing.
+    Skipped,
 }
 
 /// A row of `windows`.
@@ -122,7 +124,7 @@ impl WindowRecord {
     pub fn begin(&self, step: &str, lease_until: Timestamp, now: Timestamp) -> (Self, Begin) {
         let mut next = self.step(step, lease_until, now);
         match self.status {
-            State::Completed => (self.clone(), Begin::Nothing { attempt: self.attempt }),
+            State::Completed | State::Skipped => (self.clone(), Begin::Nothing { attempt: self.attempt }),
             State::Prepared => (next, Begin::Finish { attempt: self.attempt }),
             _ => {
                 next.status = State::Running;
@@ -137,7 +139,7 @@ impl WindowRecord {
     pub fn proceed(&self, attempt: u64, step: &str, lease_until: Timestamp, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
         Ok(match self.status {
-            State::Completed => self.clone(),
+            State::Completed | State::Skipped => self.clone(),
             State::Prepared => self.step(step, lease_until, now),
             _ => WindowRecord { status: State::Running, ..self.step(step, lease_until, now) },
         })
@@ -160,6 +162,9 @@ impl WindowRecord {
         self.owned(attempt)?;
         if matches!(self.status, State::Prepared | State::Completed) {
             return Ok(self.clone());
+        }
+        if self.status == State::Skipped {
+            return Err(Refused::Abandoned { run_id: self.run_id.clone(), window_id: self.window_id.clone() });
         }
         Ok(WindowRecord { status: State::Prepared, intent_key: Some(intent_key), updated_at: now, ..self.clone() })
     }
@@ -189,6 +194,24 @@ impl WindowRecord {
             _ => State::Failed,
         };
         Ok(WindowRecord { status, error: Some(error.to_owned()), message: Some(message), lease_until: now, updated_at: now, ..self.clone() })
+    }
+
+    /// An operator leaves the window out. One whose intent stands is as good as done and cannot be skipped.
+    pub fn skip(&self, reason: &str, now: Timestamp) -> Option<Self> {
+        let is_open = matches!(self.status, State::Failed | State::Planned | State::Running | State::Abandoned);
+        is_open.then(|| WindowRecord {
+            status: State::Skipped,
+            error: Some("WindowSkipped".to_owned()),
+            message: Some(reason.to_owned()),
+            lease_until: now,
+            updated_at: now,
+            ..self.clone()
+        })
+    }
+
+    /// The window is wanted again.
+    pub fn resume(&self, now: Timestamp) -> Option<Self> {
+        (self.status == State::Skipped).then(|| WindowRecord { status: State::Failed, updated_at: now, ..self.clone() })
     }
 
     /// Another run gives this window up, unless it may be alive or its intent stands.
@@ -241,6 +264,18 @@ mod tests {
         let failed = prepared.fail(1, "StoreUnavailable", "no".into(), at(6)).expect("failed");
         assert_eq!(failed.status, State::Prepared);
         assert_eq!(failed.begin("query-messages", at(900), at(7)).1, Begin::Finish { attempt: 1 });
+    }
+
+    #[test]
+    fn a_skipped_window_is_left_alone_until_it_is_wanted_again() {
+        let failed = running().fail(1, "CountMismatch", "no".into(), at(5)).expect("failed");
+        let skipped = failed.skip("the index is damaged", at(6)).expect("skipped");
+        assert_eq!(skipped.begin("query-messages", at(900), at(7)).1, Begin::Nothing { attempt: 1 });
+        assert!(skipped.prepare(1, "k".into(), at(7)).is_err());
+        assert_eq!(skipped.proceed(1, "classify-alerts", at(900), at(7)).expect("left alone").status, State::Skipped);
+        let wanted = skipped.resume(at(8)).expect("wanted");
+        assert_eq!(wanted.begin("query-messages", at(900), at(9)).1, Begin::Query { attempt: 2 });
+        assert_eq!(running().prepare(1, "k".into(), at(5)).expect("prepared").skip("too late", at(6)), None);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub fn sentence(report: &RunReport) -> String {
         _ if missing != 0 => {
             format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message"))
         }
+        RunStatus::Completed if windows.succeeded < windows.planned => {
+            format!("{} left out by an operator; the others: {done}.", count(windows.planned - windows.succeeded, "window"))
+        }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
         RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
         RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => "There was nothing to archive.".to_owned(),
@@ -59,6 +62,7 @@ pub fn unaccounted(report: &RunReport) -> i128 {
 /// What to do about a window that failed with this error.
 pub fn advice(error: &str) -> &'static str {
     match error {
+        "WindowSkipped" => "An operator left this window out. When its cause is gone: `alert-archive skip RUN WINDOW --undo`, then run it again.",
         "SourceUnavailable" => "OpenSearch or the API did not answer. Run the window again once it does.",
         "SourceIndexMissing" => "An index or alias is gone or misnamed. Check the configured index names, then run the window again.",
         "MappingUnsupported" => "The index mapping lacks a field that is needed. Compare it with the documentation before running again.",

@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, range},
+    opensearch::{Answer, KEEP_ALIVE, range, until_whole},
     page,
 };
 use alerts::windows::Window;
@@ -52,7 +52,7 @@ impl Drain {
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
         let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE };
         let mut drain = Drain::resume(source, window, cursor);
-        drain.cursor.matched = drain.count().await?;
+        drain.cursor.matched = until_whole(|| drain.count()).await?;
         Ok(drain)
     }
 
@@ -135,6 +135,10 @@ impl Fetch {
     }
 
     async fn page(&self, size: u64) -> Result<Vec<Document>, SourceError> {
+        until_whole(|| self.page_once(size)).await
+    }
+
+    async fn page_once(&self, size: u64) -> Result<Vec<Document>, SourceError> {
         let mut size = size.max(1);
         loop {
             match self.ask(size, &self.cursor.after, true).await? {

@@ -39,6 +39,6 @@ impl Named for SourceError {
 impl SourceError {
     /// Worth another try at once: the node may answer in a moment.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, SourceError::Unreachable { .. } | SourceError::Unavailable { .. } | SourceError::PageIncomplete { .. })
+        matches!(self, SourceError::Unreachable { .. } | SourceError::Unavailable { .. })
     }
 }

@@ -78,7 +78,9 @@ pub(crate) enum Answer {
 
 impl OpenSearch {
     pub fn connect(url: &str, auth: Auth, aws: &aws_config::SdkConfig, indices: Indices) -> Result<Self, SourceError> {
-        let fault = |reason: String| SourceError::Url { url: url.to_owned(), reason };
+        // A password in the URL is for the node and not for logs.
+        let shown = url.rsplit_once('@').map_or(url.to_owned(), |(_, host)| host.to_owned());
+        let fault = |reason: String| SourceError::Url { url: shown.clone(), reason };
         let parsed = Url::parse(url).map_err(|error| fault(error.to_string()))?;
         // No proxy: a proxy of the environment would see every message. No gzip: it costs more than it saves.
         let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(parsed)).disable_proxy().timeout(Duration::from_secs(120));
@@ -88,7 +90,7 @@ impl OpenSearch {
             transport = transport.auth(Credentials::AwsSigV4(provider, region)).service_name("es");
         }
         let transport = transport.build().map_err(|error| fault(error.to_string()))?;
-        Ok(OpenSearch { client: Client::new(transport), url: url.to_owned(), indices })
+        Ok(OpenSearch { client: Client::new(transport), url: shown, indices })
     }
 
     /// Fails unless `index` has what the product needs; answers the field that holds `message_id` as a keyword.
@@ -118,6 +120,10 @@ impl OpenSearch {
 
     /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
     pub async fn histogram(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+        until_whole(|| self.histogram_once(from, to, interval)).await
+    }
+
+    async fn histogram_once(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -307,6 +313,12 @@ impl OpenSearch {
         }
         Err(refusal(doing, status, &body, index))
     }
+}
+
+/// Asks again while the node answers only a part: a shard that moves is back in a moment.
+pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(ask: impl FnMut() -> F) -> Result<T, SourceError> {
+    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
+    ask.retry(backoff.with_jitter()).when(|error| matches!(error, SourceError::PageIncomplete { .. })).await
 }
 
 /// All documents whose timestamp lies in `[from, to)`.

@@ -1,6 +1,6 @@
 use crate::{
     OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE},
+    opensearch::{Answer, KEEP_ALIVE, until_whole},
     page,
 };
 use bytes::Bytes;
@@ -53,13 +53,12 @@ impl Related {
             if batch.is_empty() {
                 continue;
             }
-            match self.batch(batch, &mut found.bodies).await? {
-                true => {}
-                false if batch.len() == 1 => {
-                    found.bodies.remove(batch[0]);
+            match until_whole(|| self.batch(batch)).await? {
+                Some(bodies) => found.bodies.extend(bodies),
+                None if batch.len() == 1 => {
                     found.unreadable.insert(batch[0].to_owned());
                 }
-                false => {
+                None => {
                     let (left, right) = batch.split_at(batch.len() / 2);
                     batches.extend([left, right]);
                 }
@@ -68,8 +67,8 @@ impl Related {
         Ok(found)
     }
 
-    /// `false`: one of the documents is no JSON; then nothing of the batch is added.
-    async fn batch(&self, ids: &[&str], bodies: &mut HashMap<String, Vec<Bytes>>) -> Result<bool, SourceError> {
+    /// `None`: one of the documents is no JSON.
+    async fn batch(&self, ids: &[&str]) -> Result<Option<HashMap<String, Vec<Bytes>>>, SourceError> {
         let wanted: HashSet<&str> = ids.iter().copied().collect();
         let tiebreaker = if self.shard_doc { "_shard_doc" } else { "_id" };
         let (mut after, mut size): (Option<Vec<Value>>, u64) = (None, PAGE);
@@ -91,7 +90,7 @@ impl Related {
                     continue;
                 }
             };
-            let Some(hits) = page::parse(&body)? else { return Ok(false) };
+            let Some(hits) = page::parse(&body)? else { return Ok(None) };
             let Some(last) = hits.last() else { break };
             after = Some(last.sort.clone());
             for hit in hits {
@@ -104,10 +103,10 @@ impl Related {
                 }
             }
         }
-        for (id, mut documents) in collected {
+        let in_order = collected.into_iter().map(|(id, mut documents)| {
             documents.sort_by(|left, right| left.place.cmp(&right.place));
-            bodies.insert(id, documents.into_iter().map(|document| document.body).collect());
-        }
-        Ok(true)
+            (id, documents.into_iter().map(|document| document.body).collect())
+        });
+        Ok(Some(in_order.collect()))
     }
 }

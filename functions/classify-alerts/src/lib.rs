@@ -84,7 +84,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     let continued = task.more;
     task.more = false;
     let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", lease, now)).await?;
-    if matches!(record.status, State::Prepared | State::Completed) {
+    if matches!(record.status, State::Prepared | State::Completed | State::Skipped) {
         return Ok(());
     }
     let prefix = spool_prefix(&run_id, &window_id, attempt);

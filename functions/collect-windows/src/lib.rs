@@ -76,7 +76,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut collisions, mut failures, mut failed) = (0, Vec::new(), Vec::new());
+    let (mut collisions, mut skipped, mut failures, mut failed) = (0, 0, Vec::new(), Vec::new());
     for window in planned.iter() {
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
@@ -86,6 +86,11 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
                 }
+            }
+            // Left out on purpose: reported each time, but no reason to fail the run.
+            Some(record) if record.status == State::Skipped => {
+                skipped += 1;
+                failures.push(failure(window, Some(record)));
             }
             record => {
                 failures.push(failure(window, record));
@@ -103,9 +108,13 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         mode: request.mode.as_str().to_owned(),
         from: run.from,
         to: run.to,
-        status: if reconciled { RunStatus::Completed } else { RunStatus::Failed },
+        status: if failed.is_empty() { RunStatus::Completed } else { RunStatus::Failed },
         attempt: run.attempt,
-        windows: WindowCounts { planned: planned.len() as u64, succeeded: (planned.len() - failed.len()) as u64, failed: failed.len() as u64 },
+        windows: WindowCounts {
+            planned: planned.len() as u64,
+            succeeded: (planned.len() - failed.len()) as u64 - skipped,
+            failed: failed.len() as u64,
+        },
         messages,
         recheck: Recheck::default(),
         sweep: Sweep::default(),

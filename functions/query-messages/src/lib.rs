@@ -93,7 +93,13 @@ struct Checkpoint {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let result = query(deps, &mut task, call).await;
+    let mut result = Box::pin(query(deps, &mut task, call)).await;
+    if let Err(Error::Source(SourceError::PointInTimeExpired)) = result {
+        // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
+        task.more = false;
+        task.continuation = 0;
+        result = Box::pin(query(deps, &mut task, call)).await;
+    }
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
     }

@@ -104,7 +104,7 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", lease, now)).await?;
     let intent: Intent = match (record.status, &record.intent_key) {
-        (State::Completed, _) => {
+        (State::Completed | State::Skipped, _) => {
             task.more = false;
             return Ok(());
         }

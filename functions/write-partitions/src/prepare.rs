@@ -137,7 +137,7 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
 async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
     let now = Timestamp::now();
     let decide = |record: &alerts::window_state::WindowRecord| match record.status {
-        State::Prepared | State::Completed | State::Abandoned => Ok(record.clone()),
+        State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
         _ => record.abandon(now),
     };
     let record = deps.windows.change(&holder.run_id, &holder.window_id, decide).await?;
