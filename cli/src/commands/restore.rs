@@ -116,7 +116,7 @@ impl Restore {
 
 enum Target {
     File(BufWriter<File>),
-    Index { source: sources::OpenSearch, index: String, batch: Vec<(String, Vec<u8>)>, bytes: usize },
+    Index { source: Box<sources::OpenSearch>, index: String, batch: Vec<(String, Vec<u8>)>, bytes: usize },
 }
 
 impl Target {
@@ -127,7 +127,7 @@ impl Target {
         }
         let source = archive.source()?.context("OPENSEARCH_URL is not set: it names the cluster that takes the messages")?;
         let index = restore.into_index.clone().unwrap_or_default();
-        Ok(Target::Index { source, index, batch: Vec::new(), bytes: 0 })
+        Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0 })
     }
 
     async fn put(&mut self, row: ArchivedRow) -> Result<()> {

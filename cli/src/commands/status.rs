@@ -25,7 +25,7 @@ impl Status {
             return Ok(went_well(&report));
         }
         let mut runs = archive.job_runs.runs.scan().await?;
-        runs.sort_by(|left, right| right.created_at.cmp(&left.created_at));
+        runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let mut reports = Vec::with_capacity(runs.len());
         for run in &runs {
             reports.push(archive.report(run).await?);

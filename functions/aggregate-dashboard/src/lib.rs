@@ -82,7 +82,7 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
     for _ in 0..TRIES {
         let before = deps.objects.find_versioned(RUNS).await?;
         let mut runs = deps.job_runs.runs.scan().await?;
-        runs.sort_by(|left, right| right.created_at.cmp(&left.created_at));
+        runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let mut reports: Vec<RunReport> = Vec::new();
         for run in runs.iter().take(dashboard::RUNS) {
             if let Some(body) = deps.objects.find(&format!("{}/report.json", run_prefix(&run.run_id))).await? {
