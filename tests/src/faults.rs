@@ -120,7 +120,7 @@ impl Point {
             && (self.method.is_empty() || request.method() == self.method)
             && request.uri().path().contains(self.path)
             && (self.target.is_empty() || target.rsplit('.').next() == Some(self.target))
-            && self.body.iter().all(|part| holds(part))
+            && self.body.iter().all(holds)
     }
 
     fn describe(&self) -> String {

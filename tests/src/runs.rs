@@ -16,6 +16,9 @@ pub struct Outcome {
     pub well: bool,
     /// Null when the run ended before it was planned.
     pub report: Value,
+    /// Standard output as it came.
+    pub printed: Vec<u8>,
+    /// Standard error.
     pub said: String,
 }
 
@@ -67,7 +70,7 @@ impl Cloud {
         let output =
             tokio::time::timeout(LONGEST, command).await.with_context(|| format!("alert-archive {} does not end", arguments.join(" ")))??;
         let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        Ok(Outcome { well: output.status.success(), report, said: String::from_utf8_lossy(&output.stderr).into_owned() })
+        Ok(Outcome { well: output.status.success(), report, printed: output.stdout, said: String::from_utf8_lossy(&output.stderr).into_owned() })
     }
 
     pub async fn run(&self, from: &str, to: &str) -> Result<Outcome> {

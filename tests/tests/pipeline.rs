@@ -5,6 +5,8 @@
 mod failures;
 #[path = "pipeline/faults.rs"]
 mod faults;
+#[path = "pipeline/operators.rs"]
+mod operators;
 #[path = "pipeline/reruns.rs"]
 mod reruns;
 #[path = "pipeline/runs.rs"]
@@ -37,7 +39,7 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS].concat() {
+    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS].concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {

@@ -92,10 +92,8 @@ impl Run<'_> {
             position += entries.len() as u32;
             let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
             for (at, entry) in (first..).zip(&entries) {
-                if let Some(object) = of_position.get(&at) {
-                    if done[*object].is_some() {
-                        existing.entry(*object).or_default().push(entry.clone());
-                    }
+                if let Some(object) = of_position.get(&at).filter(|object| done[**object].is_some()) {
+                    existing.entry(*object).or_default().push(entry.clone());
                 }
             }
             if !(first..position).any(is_wanted) {

@@ -145,6 +145,8 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
     ] {
         ensure!(outcome.count(name) == count, "{name}: expected {count} in {:#}", outcome.report);
     }
+    ensure!(outcome.report["undated"] == expected.undated, "{:#}", outcome.report);
+    ensure!(outcome.report["collisions"] == golden::collisions(&cloud.golden), "{:#}", outcome.report);
     let dated = |date: &str| date.starts_with("2024-01-0") && date != "2024-01-08";
     let rows: Vec<_> = cloud.parquet("archive/parquet/date=2024-01-").await?.into_iter().filter(|row| dated(&row.date)).collect();
     let archived: BTreeMap<_, _> = rows.iter().map(|row| (row.identity(), row)).collect();
