@@ -20,6 +20,8 @@ TEST_CLOUD = {
     "ALERT_ARCHIVE_AWS_PORT": "4576",
     "ALERT_ARCHIVE_OPENSEARCH_PORT": "9221",
     "ALERT_ARCHIVE_SMTP_PORT": "2535",
+    # Retries are many in these tests, and what they wait for is there at once.
+    "ALERT_ARCHIVE_WAIT_SCALE": "0.02",
 }
 
 

@@ -79,7 +79,8 @@ async fn find_open_and_quarantine_tell_where_a_message_is(cloud: &Cloud) -> Resu
         let rows = outcome.as_array().into_iter().flatten();
         rows.filter_map(|row| row[field].as_str()).filter(|id| id.starts_with(&format!("{}-", stretch.prefix))).map(str::to_owned).collect()
     };
-    let of = |disposition| messages.iter().filter(|message| message.disposition == disposition).map(|message| message.id.clone()).collect::<BTreeSet<_>>();
+    let of =
+        |disposition| messages.iter().filter(|message| message.disposition == disposition).map(|message| message.id.clone()).collect::<BTreeSet<_>>();
     let open = cloud.archive(&["open", "--json"]).await?;
     ensure!(open.well && listed(&open.report, "message_id") == of(Disposition::Open), "{:#}", open.report);
     for message in messages.iter().filter(|message| message.disposition == Disposition::Quarantined) {
