@@ -6,6 +6,10 @@ use alerts::{
     ledger::{Claim, Row, stage},
     spool::Entry,
 };
+use aws_sdk_dynamodb::{
+    Client,
+    types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
+};
 use bytes::Bytes;
 use runtime::Named;
 use storage::{Ledger, Objects, PutOnce, row_key, stage_all};
@@ -18,8 +22,31 @@ async fn objects() -> Objects {
     Objects::new(&runtime::aws_config().await, variable("ALERT_ARCHIVE_BUCKET"))
 }
 
-async fn ledger() -> Ledger {
-    Ledger::new(&runtime::aws_config().await, variable("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE"))
+/// A table of its own for each test, so that no run of the archive meets its rows.
+struct Bench {
+    client: Client,
+    name: String,
+    ledger: Ledger,
+}
+
+impl Bench {
+    async fn new(name: &str) -> Self {
+        let config = runtime::aws_config().await;
+        let (client, name) = (Client::new(&config), unique(name));
+        let attribute =
+            |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().expect("attribute");
+        let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("key");
+        let create = client.create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
+        let create = create.attribute_definitions(attribute("message_id")).attribute_definitions(attribute("source_index"));
+        let create = create.key_schema(key("message_id", KeyType::Hash)).key_schema(key("source_index", KeyType::Range));
+        create.send().await.expect("AWS_ENDPOINT_URL names the local cloud: use `make test`");
+        let ledger = Ledger::new(&config, name.clone());
+        Bench { client, name, ledger }
+    }
+
+    async fn wipe(self) {
+        self.client.delete_table().table_name(&self.name).send().await.expect("deleted");
+    }
 }
 
 fn unique(name: &str) -> String {
@@ -70,7 +97,8 @@ async fn what_is_missing_is_named() {
 
 #[tokio::test]
 async fn of_twenty_writers_that_read_the_same_row_one_wins() {
-    let (ledger, id) = (ledger().await, unique("race"));
+    let (bench, id) = (Bench::new("race").await, unique("race"));
+    let ledger = bench.ledger.clone();
     let row = stage(None, &entry(&id, "v1"), &claim("r1"), jiff::Timestamp::now()).row.expect("row");
     assert!(ledger.put(&row).await.expect("written"));
     let writers: Vec<_> = (0..20)
@@ -86,11 +114,13 @@ async fn of_twenty_writers_that_read_the_same_row_one_wins() {
         won += u32::from(writer.await.expect("joined"));
     }
     assert_eq!(won, 1);
+    bench.wipe().await;
 }
 
 #[tokio::test]
 async fn many_rows_are_staged_read_and_changed_in_batches() {
-    let (ledger, id) = (ledger().await, unique("many"));
+    let (bench, id) = (Bench::new("many").await, unique("many"));
+    let ledger = bench.ledger.clone();
     let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
     let now = jiff::Timestamp::now();
@@ -106,4 +136,5 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
     ledger.change_all(&entries, raise).await.expect("changed");
     let rows = ledger.get_many(&keys).await.expect("read");
     assert!(rows.values().all(|row| row.revision == 2));
+    bench.wipe().await;
 }
