@@ -3,8 +3,14 @@
 use crate::tests;
 use anyhow::{Result, ensure};
 use fixtures::Disposition;
-use pipeline_tests::{Cloud, Message, Stretch, check, check_archive, documents::mixture, runs::Ended};
+use pipeline_tests::{
+    Cloud, Message, Stretch, check, check_archive,
+    documents::mixture,
+    faults::{ALWAYS, KILL_BEFORE, fault, s3},
+    runs::Ended,
+};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 tests![
     a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone,
@@ -13,6 +19,7 @@ tests![
     a_source_that_is_down_is_named_and_nothing_is_lost,
     an_index_that_does_not_exist_is_named_and_nothing_is_lost,
     a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
+    a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free,
 ];
 
 /// Messages whose second window is the tenth of May.
@@ -122,4 +129,23 @@ async fn an_index_that_does_not_exist_is_named_and_nothing_is_lost(cloud: &Cloud
 async fn a_bucket_that_does_not_exist_is_named_and_nothing_is_lost(cloud: &Cloud) -> Result<()> {
     // A role that may not see the bucket cannot tell whether it is missing.
     plan_fails(cloud, "ALERT_ARCHIVE_BUCKET", "alert-archive-nowhere", &["BucketMissing", "StoreDenied"]).await
+}
+
+async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let messages = mixture(&stretch, 12);
+    cloud.load(&messages).await?;
+    let name = cloud.name("dies", &stretch);
+    cloud.proxies.arm(fault("", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE).times(ALWAYS));
+    let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    ensure!(cloud.proxies.disarm()? > 1 && ended.status == "FAILED", "{ended:?}");
+    // Nobody inside of the execution could note it: the rule on dead executions does.
+    let began = Instant::now();
+    while cloud.job_run(&name).await?["status"] != "Failed" {
+        ensure!(began.elapsed() < Duration::from_secs(20), "nobody marked the dead run: {}", cloud.job_run(&name).await?);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cloud.run_stretch(&stretch).await?.completed()?;
+    check(cloud, &stretch, &messages).await?;
+    Ok(())
 }
