@@ -98,12 +98,13 @@ def up() -> None:
             SMTP.name: lambda: mail_sink(chosen[SMTP.name].port),
         }
         STATE.mkdir(parents=True, exist_ok=True)
-        remember(chosen)
         with ThreadPoolExecutor() as pool:
-            started = [pool.submit(_bring_up, chosen[name], make) for name, make in makers.items()]
-        problems = [str(job.exception()) for job in started if job.exception()]
+            started = {name: pool.submit(_bring_up, chosen[name], make) for name, make in makers.items()}
+        problems = {name: str(job.exception()) for name, job in started.items() if job.exception()}
+        # A port that was refused is not remembered: the next `up` shall not stumble over it again.
+        remember({name: endpoint for name, endpoint in chosen.items() if name not in problems})
         if problems:
-            raise CloudError("\n".join(problems))
+            raise CloudError("\n".join(problems.values()))
         _link_commands()
 
 

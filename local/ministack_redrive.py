@@ -20,6 +20,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 from ministack import app
@@ -75,7 +76,7 @@ def _walk(execution: dict, walk: int) -> None:
         name, data = position["state"], position["input"]
         while name and mine():
             position.update(state=name, input=data)
-            name, data = _step(execution, definition, context, name, data)
+            name, data = _step(execution, definition, context, name, data, mine)
         if mine():
             output = json.dumps(data)
             execution.update(status="SUCCEEDED", output=output, stopDate=sfn.now_iso())
@@ -90,7 +91,7 @@ def _walk(execution: dict, walk: int) -> None:
             sfn._fail_execution(execution, "States.Runtime", str(problem))
 
 
-def _step(execution: dict, definition: dict, context: dict, name: str, data):
+def _step(execution: dict, definition: dict, context: dict, name: str, data, mine: Callable[[], bool]):
     """One state: its events, its work; gives the next state's name (None at the end) and input."""
     state = definition.get("States", {}).get(name)
     if state is None:
@@ -110,8 +111,10 @@ def _step(execution: dict, definition: dict, context: dict, name: str, data):
         data, following = getattr(sfn, _STEPS[kind])(state, data, context)
     else:
         raise sfn._ExecutionError("States.Runtime", f"Unknown state type: {kind}")
-    sfn._add_event(execution, f"{kind}StateExited", {
-        "stateExitedEventDetails": {"name": name, "output": json.dumps(data)}})
+    # A state that ends after its execution was stopped has no place in the history, which a redrive may have continued.
+    if mine():
+        sfn._add_event(execution, f"{kind}StateExited", {
+            "stateExitedEventDetails": {"name": name, "output": json.dumps(data)}})
     return following, data
 
 

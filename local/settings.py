@@ -95,7 +95,8 @@ def remembered_ports() -> dict[str, dict]:
 
 
 def remember(chosen: dict[str, Endpoint]) -> None:
-    data = {name: {"url": e.url, "port": e.port, "ours": e.ours} for name, e in chosen.items()}
+    """Keeps the choice, so that later commands need none of the variables; what is not chosen anew stays."""
+    data = remembered_ports() | {name: {"url": e.url, "port": e.port, "ours": e.ours} for name, e in chosen.items()}
     write_atomically(ENDPOINTS_FILE, json.dumps(data, indent=2) + "\n")
 
 
