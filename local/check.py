@@ -5,11 +5,13 @@ Usage: python3 local/check.py quick | all
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
@@ -22,7 +24,15 @@ TEST_CLOUD = {
     "ALERT_ARCHIVE_SMTP_PORT": "2535",
     # Retries are many in these tests, and what they wait for is there at once.
     "ALERT_ARCHIVE_WAIT_SCALE": "0.02",
+    "ALERT_ARCHIVE_DASHBOARD_PORT": "4577",
 }
+
+
+def forget_the_other_cloud() -> None:
+    """A shell that called `eval "$(make -s env)"` points at the cloud of `make up`: the tests shall not run there."""
+    for name in ("AWS_ENDPOINT_URL", "OPENSEARCH_URL"):
+        if urlsplit(os.environ.get(name, "")).hostname in ("127.0.0.1", "localhost"):
+            del os.environ[name]
 
 
 class Checks:
@@ -96,6 +106,9 @@ def all_of_it() -> int:
 
 
 def main() -> int:
+    # A job that CI cancels stops its servers too: as an exception, the signal runs the `finally` above.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    forget_the_other_cloud()
     if sys.argv[1:] == ["quick"]:
         return quick()
     if sys.argv[1:] == ["all"]:

@@ -1,4 +1,4 @@
-"""The local cloud: AWS (ministack), OpenSearch and a mail sink, as plain processes on loopback.
+"""The local cloud: AWS (ministack), OpenSearch, a mail sink and the dashboard, as plain processes on loopback.
 
 Usage: python3 local/cloud.py up | down | status | env | tools
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 import servers
 import tools
 from settings import (
-    ADMINISTRATOR, AWS, CACHE, LOCAL, MAIL, OPENSEARCH, PARTS, REGION, SMTP, STATE, CloudError, Endpoint, endpoints,
-    remember,
+    ADMINISTRATOR, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, CloudError,
+    Endpoint, endpoints, remember,
 )
 
 
@@ -34,7 +34,7 @@ def one_at_a_time():
         os.close(folder)
 
 
-# --- The three servers -------------------------------------------------------------------------------------------------
+# --- The servers -------------------------------------------------------------------------------------------------
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -86,6 +86,13 @@ def mail_sink(port: int) -> servers.Server:
     return servers.Server(SMTP, port, command, clean_environment(STATE), servers.answers_greeting(b"220 "), 15, [MAIL])
 
 
+def dashboard(port: int, aws_url: str) -> servers.Server:
+    python = tools.python_packages("requirements.txt") / "bin/python"
+    command = [str(python), str(LOCAL / "dashboard.py"), "--port", str(port), "--endpoint", aws_url, "--outputs", str(OUTPUTS_FILE)]
+    environment = clean_environment(STATE) | ADMINISTRATOR | {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+    return servers.Server(DASHBOARD, port, command, environment, servers.answers_http("/health"), 30)
+
+
 # --- Commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -97,12 +104,14 @@ def up() -> None:
             OPENSEARCH.name: lambda: opensearch(chosen[OPENSEARCH.name].port),
             SMTP.name: lambda: mail_sink(chosen[SMTP.name].port),
         }
+        if chosen[AWS.name].ours:
+            makers[DASHBOARD.name] = lambda: dashboard(chosen[DASHBOARD.name].port, chosen[AWS.name].url)
         STATE.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:
             started = {name: pool.submit(_bring_up, chosen[name], make) for name, make in makers.items()}
         problems = {name: str(job.exception()) for name, job in started.items() if job.exception()}
         # A port that was refused is not remembered: the next `up` shall not stumble over it again.
-        remember({name: endpoint for name, endpoint in chosen.items() if name not in problems})
+        remember({name: endpoint for name, endpoint in chosen.items() if name in makers and name not in problems})
         if problems:
             raise CloudError("\n".join(problems.values()))
         _link_commands()

@@ -14,7 +14,10 @@ import zipfile
 from pathlib import Path
 
 import tools
-from settings import ADMINISTRATOR, AWS, OPENSEARCH, OUTPUTS_FILE, REGION, ROOT, STATE, TARGET, CloudError, endpoints, write_atomically
+from settings import (
+    ADMINISTRATOR, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, REGION, ROOT, STATE, TARGET, CloudError, endpoints,
+    write_atomically,
+)
 
 TERRAFORM = STATE / "terraform"
 PACKAGES = STATE / "packages"
@@ -58,8 +61,11 @@ def zip_binary(binary: Path, target: Path, level: int = 9) -> None:
     entry = zipfile.ZipInfo("bootstrap", (2020, 1, 1, 0, 0, 0))
     entry.external_attr = (stat.S_IFREG | 0o755) << 16
     entry.compress_type = zipfile.ZIP_DEFLATED
-    with zipfile.ZipFile(target, "w") as archive:
+    # Renamed when it is complete: half a zip would be newer than its binary and would stay.
+    draft = target.with_suffix(".part")
+    with zipfile.ZipFile(draft, "w") as archive:
         archive.writestr(entry, binary.read_bytes(), compresslevel=level)
+    draft.replace(target)
 
 
 def terraform(*arguments: str) -> str:
@@ -113,6 +119,8 @@ def apply(*only: str) -> None:
             "endpoint": chosen[AWS.name].url, "opensearch_url": chosen[OPENSEARCH.name].url,
             "architecture": architecture, "package_dir": str(PACKAGES),
         }
+        if chosen[AWS.name].ours:
+            values["dashboard_url"] = chosen[DASHBOARD.name].url
         terraform(
             "apply", "-auto-approve", "-input=false", "-no-color", f"-state={TERRAFORM / 'terraform.tfstate'}",
             "-var-file=environments/local.tfvars", *[f"-var={name}={value}" for name, value in values.items()],

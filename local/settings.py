@@ -27,7 +27,7 @@ class CloudError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One of the three servers: how it is called, where it listens, and what replaces it."""
+    """One of the servers: how it is called, where it listens, and what replaces it."""
 
     name: str
     port_variable: str
@@ -39,7 +39,9 @@ class Part:
 AWS = Part("aws", "ALERT_ARCHIVE_AWS_PORT", 4566, "AWS_ENDPOINT_URL")
 OPENSEARCH = Part("opensearch", "ALERT_ARCHIVE_OPENSEARCH_PORT", 9201, "OPENSEARCH_URL")
 SMTP = Part("smtp", "ALERT_ARCHIVE_SMTP_PORT", 2525, None, scheme="smtp")
-PARTS = (AWS, OPENSEARCH, SMTP)
+# Stands beside the AWS port unless it is chosen, so that a second cloud needs no fourth variable.
+DASHBOARD = Part("dashboard", "ALERT_ARCHIVE_DASHBOARD_PORT", AWS.default_port + 1, None)
+PARTS = (AWS, OPENSEARCH, SMTP, DASHBOARD)
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,15 @@ class Endpoint:
 def endpoints() -> dict[str, Endpoint]:
     """The remembered choice of `up`, else what the environment says, else the defaults."""
     remembered = remembered_ports()
-    return {part.name: _endpoint(part, remembered) for part in PARTS}
+    chosen: dict[str, Endpoint] = {}
+    for part in PARTS:
+        beside = chosen[AWS.name].port + 1 if part is DASHBOARD and chosen[AWS.name].ours else part.default_port
+        chosen[part.name] = _endpoint(part, remembered.get(part.name), beside)
+    return chosen
 
 
-def _endpoint(part: Part, remembered: dict[str, dict]) -> Endpoint:
-    known = remembered.get(part.name)
-    port = _port(part, known)
+def _endpoint(part: Part, known: dict | None, default_port: int) -> Endpoint:
+    port = _port(part, known, default_port)
     own_url = f"{part.scheme}://127.0.0.1:{port}"
     given = (os.environ.get(part.url_variable) or "").rstrip("/") if part.url_variable else ""
     if not given and known and not known["ours"]:
@@ -71,10 +76,10 @@ def _endpoint(part: Part, remembered: dict[str, dict]) -> Endpoint:
     return Endpoint(part, own_url, port, ours=True)
 
 
-def _port(part: Part, known: dict | None) -> int:
+def _port(part: Part, known: dict | None, default_port: int) -> int:
     text = os.environ.get(part.port_variable)
     if not text:
-        return known["port"] if known and known["ours"] else part.default_port
+        return known["port"] if known and known["ours"] else default_port
     try:
         port = int(text)
     except ValueError:

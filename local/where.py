@@ -1,7 +1,7 @@
 """Says where a finished run left its archive, its mail and its dashboard."""
 
 import deploy
-from settings import AWS, MAIL, STATE, endpoints
+from settings import AWS, DASHBOARD, MAIL, endpoints
 
 
 def main() -> None:
@@ -10,8 +10,7 @@ def main() -> None:
     print(f"""
 archive    s3://{bucket}/archive/parquet/
 mail       {mails[-1] if mails else "none yet"}
-dashboard  {endpoints()[AWS.name].url}/{bucket}/dashboard/index.html
-           (s3://{bucket}/dashboard/, also by: aws s3 sync s3://{bucket}/dashboard {STATE / 'dashboard'})
+dashboard  {endpoints()[DASHBOARD.name].url if endpoints()[AWS.name].ours else f"s3://{bucket}/dashboard/index.html"}
 
 point any AWS tool at it with: eval "$(make -s env)\"""")
 
