@@ -198,13 +198,21 @@ impl Objects {
 
     /// Writes zstd-compressed JSON lines.
     pub async fn put_lines<T: Serialize>(&self, key: &str, lines: &[T]) -> Result<(), StoreError> {
+        self.put(key, self.encode_lines(key, lines)?, "application/zstd").await
+    }
+
+    /// Writes zstd-compressed JSON lines to a key that nobody has written yet.
+    pub async fn put_lines_once<T: Serialize>(&self, key: &str, lines: &[T]) -> Result<PutOnce, StoreError> {
+        self.put_once(key, self.encode_lines(key, lines)?, "application/zstd").await
+    }
+
+    fn encode_lines<T: Serialize>(&self, key: &str, lines: &[T]) -> Result<Bytes, StoreError> {
         let mut body = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut body, line).map_err(|error| self.corrupt(key, error))?;
             body.push(b'\n');
         }
-        let body = zstd::encode_all(body.as_slice(), 3).map_err(|error| self.corrupt(key, error))?;
-        self.put(key, body, "application/zstd").await
+        Ok(zstd::encode_all(body.as_slice(), 3).map_err(|error| self.corrupt(key, error))?.into())
     }
 
     pub fn corrupt(&self, key: &str, what: impl std::fmt::Display) -> StoreError {

@@ -14,7 +14,7 @@ use alerts::{
 use jiff::Timestamp;
 use runtime::Call;
 use std::collections::HashSet;
-use storage::stage_all;
+use storage::{PutOnce, stage_all};
 
 /// How often claims of unfinished windows are settled before the window gives up.
 const ROUNDS: usize = 3;
@@ -74,13 +74,13 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         counts,
     };
     let key = intent_key(&prefix);
-    deps.objects.put_lines(&key, std::slice::from_ref(&intent)).await?;
-    let record = deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;
-    match record.intent_key {
-        // Two calls of one attempt at once: the first that registered wins, and both carry out its intent.
-        Some(registered) if registered == key => load(deps, &key).await,
-        _ => Ok(intent),
-    }
+    // Two calls of one attempt at once: the first that writes its intent wins, and both carry that one out.
+    let intent = match deps.objects.put_lines_once(&key, std::slice::from_ref(&intent)).await? {
+        PutOnce::Created => intent,
+        PutOnce::Exists(_) => load(deps, &key).await?,
+    };
+    deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;
+    Ok(intent)
 }
 
 async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, Summary), Error> {
