@@ -44,6 +44,7 @@ package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
 	@python3 local/package.py
 
 build:
+	@{ command -v cargo && command -v cc; } >/dev/null || $(CLOUD) tools
 	@cargo build --workspace --locked
 
 servers:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
+PYTHON_TESTS = re.compile(r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED \((?:failures=(\d+))?(?:, )?(?:errors=(\d+))?)", re.MULTILINE)
 
 # The tests have a cloud of their own, beside the one of `make up`: its documents and ports stay out of the way.
 TEST_CLOUD = {
@@ -53,6 +54,9 @@ class Checks:
             lines.append(line)
         good = process.wait() == 0
         results = TESTS.findall("".join(lines))
+        for ran, *unwell in PYTHON_TESTS.findall("".join(lines)):
+            bad = sum(int(number or 0) for number in unwell)
+            results.append((int(ran) - bad, bad))
         self.passed += sum(int(passed) for passed, _ in results) if results else int(good)
         failed = sum(int(failed) for _, failed in results)
         self.failed += max(failed, int(not good))
@@ -71,7 +75,7 @@ def static(checks: Checks) -> None:
     checks.run("format", "cargo fmt --all --check")
     checks.run("terraform format", "terraform fmt -check -recursive -diff infra")
     checks.run("terraform validate", "python3 local/deploy.py validate")
-    checks.run("python", "python3 -m compileall -q local tests")
+    checks.run("python", "python3 -m compileall -q local tests && python3 -m unittest discover -s local")
 
 
 def quick() -> int:

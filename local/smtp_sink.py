@@ -100,7 +100,7 @@ class Session:
         await self._writer.drain()
 
 
-async def serve(folder: Path, port: int) -> None:
+async def listen(folder: Path, port: int) -> asyncio.Server:
     mailbox = Mailbox(folder)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,7 +111,11 @@ async def serve(folder: Path, port: int) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port, limit=LINE_LIMIT)
+    return await asyncio.start_server(accept, "127.0.0.1", port, limit=LINE_LIMIT)
+
+
+async def serve(folder: Path, port: int) -> None:
+    server = await listen(folder, port)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

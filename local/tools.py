@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from settings import CACHE, LOCAL, LOGS, ROOT, CloudError
 
 JAVA_VERSION = 21
 COMPLETE = ".complete"
-
-_apt_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ def _apt(package: str) -> str:
 
 _RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
 _TERRAFORM = (
-    "curl -fsSL https://apt.releases.hashicorp.com/gpg -o /etc/apt/keyrings/hashicorp.asc"
+    _apt("curl ca-certificates") + " && mkdir -p /etc/apt/keyrings"
+    " && curl -fsSL https://apt.releases.hashicorp.com/gpg -o /etc/apt/keyrings/hashicorp.asc"
     " && echo \"deb [signed-by=/etc/apt/keyrings/hashicorp.asc] https://apt.releases.hashicorp.com"
     " $(. /etc/os-release && echo $VERSION_CODENAME) main\" > /etc/apt/sources.list.d/hashicorp.list"
     " && " + _apt("terraform"))
@@ -63,6 +61,15 @@ def _installable() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+@contextmanager
+def _installing():
+    """One installation at a time, also beside another process: package managers refuse to work side by side."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / ".installing.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def provide(tool: Tool) -> str:
     """The path of the command; installs it where we are root on Debian."""
     found = shutil.which(tool.name)
@@ -70,7 +77,7 @@ def provide(tool: Tool) -> str:
         return found
     if not _installable():
         raise CloudError(f"missing: {tool.name} ({tool.why}). Install it with:\n    {tool.install}")
-    with _apt_lock:
+    with _installing():
         found = shutil.which(tool.name)
         if not found:
             run(["sh", "-ec", tool.install], f"install {tool.name}")
@@ -122,7 +129,7 @@ def python_packages(requirements: str) -> Path:
                 # Debian keeps the venv module in a package of its own.
                 if not _installable():
                     raise CloudError(f"missing: Python's venv module. Install it with:\n    {_apt('python3-venv')}")
-                with _apt_lock:
+                with _installing():
                     run(["sh", "-ec", _apt("python3-venv")], "install python3-venv")
                 run([sys.executable, "-m", "venv", "--clear", str(venv)], "make a virtual environment")
             run([str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pinned)],
@@ -171,18 +178,23 @@ def _java_version(path: Path) -> int:
 def rust() -> str:
     """Cargo, of at least the version that Cargo.toml asks for."""
     wanted = rust_version()
-    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo/bin"))
     provide(CC)
-    if not cargo:
+    if not _cargo():
         if not _installable():
             raise CloudError(f"missing: Rust {wanted} or later. Install it with:\n    {_RUSTUP}")
         provide(CURL)
-        run(["sh", "-ec", _RUSTUP], "install Rust")
-        cargo = str(Path.home() / ".cargo/bin/cargo")
+        with _installing():
+            if not _cargo():
+                run(["sh", "-ec", _RUSTUP], "install Rust")
+    cargo = _cargo()
     version = subprocess.run([cargo, "--version"], capture_output=True, text=True).stdout.split()[1]
     if _numbers(version) < _numbers(wanted):
         raise CloudError(f"Rust {version} is too old, {wanted} is needed. Renew it with:\n    rustup update stable")
     return f"{cargo} ({version})"
+
+
+def _cargo() -> str | None:
+    return shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo/bin"))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

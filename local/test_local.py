@@ -1,0 +1,110 @@
+"""What can be checked of the local cloud without starting it. Run: python3 -m unittest discover -s local"""
+
+import asyncio
+import os
+import smtplib
+import socket
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import servers
+import settings
+import smtp_sink
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class MailSink(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder, self.port = Path(folder.name), free_port()
+        loop = asyncio.new_event_loop()
+        server = loop.run_until_complete(smtp_sink.listen(self.folder, self.port))
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+
+        def stop():
+            loop.call_soon_threadsafe(server.close)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+        self.addCleanup(stop)
+
+    def test_keeps_each_message_byte_for_byte(self):
+        message = b"Subject: x\r\n\r\n.begins with a dot\r\n..two\r\n\xc3\xbc\r\n"
+        with smtplib.SMTP("127.0.0.1", self.port) as client:
+            client.sendmail("a@example.com", ["b@example.com"], message)
+            client.sendmail("a@example.com", ["b@example.com"], message)
+        self.assertEqual([path.read_bytes() for path in sorted(self.folder.glob("*.eml"))], [message, message])
+        self.assertEqual(list(self.folder.glob("*.part")), [])
+
+    def test_refuses_a_message_that_is_too_large_and_keeps_nothing(self):
+        with mock.patch.object(smtp_sink, "MAX_MESSAGE_BYTES", 1000), smtplib.SMTP("127.0.0.1", self.port) as client:
+            client.ehlo_or_helo_if_needed()
+            client.esmtp_features.pop("size", None)
+            with self.assertRaises(smtplib.SMTPDataError):
+                client.sendmail("a@example.com", ["b@example.com"], b"line of text\r\n" * 200)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_keeps_nothing_of_a_client_that_goes_away_in_the_middle(self):
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(b"EHLO x\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nSubject: half")
+            client.recv(1000)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+class Endpoints(unittest.TestCase):
+    def choose(self, variables: dict, remembered: dict | None = None) -> dict:
+        cleared = {name: value for name, value in os.environ.items() if not name.startswith(("ALERT_ARCHIVE_", "OPENSEARCH_", "AWS_"))}
+        with mock.patch.dict(os.environ, cleared | variables, clear=True), \
+                mock.patch.object(settings, "remembered_ports", lambda: remembered or {}):
+            return settings.endpoints()
+
+    def test_without_a_word_all_parts_are_ours_on_their_usual_ports(self):
+        chosen = self.choose({})
+        self.assertEqual([e.port for e in chosen.values()], [4566, 9201, 2525, 4567])
+        self.assertTrue(all(e.ours for e in chosen.values()))
+
+    def test_a_given_address_replaces_the_part(self):
+        chosen = self.choose({"OPENSEARCH_URL": "https://search.example.com/"})
+        self.assertEqual((chosen["opensearch"].url, chosen["opensearch"].ours), ("https://search.example.com", False))
+        self.assertTrue(chosen["aws"].ours)
+
+    def test_the_addresses_that_make_env_prints_are_still_ours(self):
+        self.assertTrue(self.choose({"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"})["aws"].ours)
+
+    def test_later_commands_take_the_ports_of_up(self):
+        remembered = {"aws": {"url": "http://127.0.0.1:4600", "port": 4600, "ours": True}}
+        self.assertEqual(self.choose({}, remembered)["aws"].port, 4600)
+
+    def test_a_port_that_the_runner_cannot_take_is_refused_by_name(self):
+        with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_OPENSEARCH_PORT=9400"):
+            self.choose({"ALERT_ARCHIVE_OPENSEARCH_PORT": "9400"})
+
+
+class Ownership(unittest.TestCase):
+    def test_a_process_id_that_was_given_out_again_is_not_ours(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(servers, "STATE", Path(folder)):
+            record = Path(folder) / "run/aws.json"
+            record.parent.mkdir()
+            record.write_text(f'{{"pid": {os.getpid()}, "port": 1, "started": "{servers.started_at(os.getpid())}"}}')
+            self.assertIsNotNone(servers.running(settings.AWS))
+            record.write_text(f'{{"pid": {os.getpid()}, "port": 1, "started": "0"}}')
+            self.assertIsNone(servers.running(settings.AWS))
+
+    def test_who_holds_a_port_is_named(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.assertIn(f"process {os.getpid()} ", servers.holder(listener.getsockname()[1]))
+
+
+if __name__ == "__main__":
+    unittest.main()
