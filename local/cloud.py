@@ -18,7 +18,7 @@ import servers
 import tools
 from settings import (
     ADMINISTRATOR, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, CloudError,
-    Endpoint, endpoints, remember,
+    Endpoint, credentials, endpoints, remember,
 )
 
 
@@ -119,12 +119,13 @@ def up() -> None:
 
 def _bring_up(endpoint: Endpoint, make) -> None:
     if not endpoint.ours:
-        print(f"{endpoint.part.name}: {endpoint.url} is given by {endpoint.part.url_variable}, nothing started", flush=True)
+        print(f"{endpoint.part.name}: {endpoint.url} is given by {endpoint.part.url_variable}, nothing started\n", end="", flush=True)
         return
     begun = time.monotonic()
     fresh = servers.start(make())
     took = f"started in {time.monotonic() - begun:.1f} s" if fresh else "runs already"
-    print(f"{endpoint.part.name}: {endpoint.url} {took}", flush=True)
+    # With its line break in one piece: the servers come up in threads.
+    print(f"{endpoint.part.name}: {endpoint.url} {took}\n", end="", flush=True)
 
 
 def _link_commands() -> None:
@@ -143,13 +144,12 @@ def _link_commands() -> None:
 
 def down() -> None:
     with one_at_a_time():
-        external = [e for e in endpoints().values() if not e.ours]
         for part in PARTS:
             if servers.stop(part):
                 print(f"{part.name}: stopped")
-        if any(e.part is AWS for e in external):
+        kept = STATE / "terraform"
+        if kept.exists() and not endpoints()[AWS.name].ours:
             # Terraform's state is the only trace of what was made at an endpoint that is not ours.
-            kept = STATE / "terraform"
             print(f"What was deployed at the given AWS endpoint stays; its Terraform state is in {kept}")
             for entry in STATE.iterdir():
                 if entry != kept:
@@ -160,7 +160,10 @@ def down() -> None:
 
 
 def status() -> None:
-    for endpoint in endpoints().values():
+    chosen = endpoints()
+    if not chosen[AWS.name].ours:
+        del chosen[DASHBOARD.name]
+    for endpoint in chosen.values():
         ours = servers.running(endpoint.part)
         if not endpoint.ours:
             state = "given, not ours"
@@ -180,10 +183,7 @@ def exports() -> list[str]:
     """Shell lines that point any AWS tool, and our own, at this cloud."""
     import deploy
     chosen = endpoints()
-    values: dict[str, str] = {}
-    if chosen[AWS.name].ours:
-        values |= ADMINISTRATOR
-        values |= {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+    values = credentials(chosen[AWS.name])
     values["AWS_ENDPOINT_URL"] = chosen[AWS.name].url
     values["OPENSEARCH_URL"] = chosen[OPENSEARCH.name].url
     # So that a `make up` in the same shell, after a `make down`, takes the same ports again.

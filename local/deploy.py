@@ -15,8 +15,7 @@ from pathlib import Path
 
 import tools
 from settings import (
-    ADMINISTRATOR, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, REGION, ROOT, STATE, TARGET, CloudError, endpoints,
-    write_atomically,
+    AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, write_atomically,
 )
 
 TERRAFORM = STATE / "terraform"
@@ -71,9 +70,8 @@ def zip_binary(binary: Path, target: Path, level: int = 9) -> None:
 def terraform(*arguments: str) -> str:
     """Runs Terraform and gives its standard output; warnings stay out of it."""
     chosen = endpoints()
-    environment = dict(os.environ) | {"TF_DATA_DIR": str(TERRAFORM / "data"), "TF_IN_AUTOMATION": "1"}
+    environment = os.environ | {"TF_DATA_DIR": str(TERRAFORM / "data"), "TF_IN_AUTOMATION": "1"} | credentials(chosen[AWS.name])
     if chosen[AWS.name].ours:
-        environment |= ADMINISTRATOR | {"AWS_REGION": REGION}
         environment.pop("AWS_PROFILE", None)
         environment.pop("AWS_SESSION_TOKEN", None)
     command = [tools.provide(tools.TERRAFORM), f"-chdir={ROOT / 'infra'}", *arguments]

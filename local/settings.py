@@ -92,6 +92,13 @@ def _port(part: Part, known: dict | None, default_port: int) -> int:
     return port
 
 
+def credentials(aws: Endpoint) -> dict[str, str]:
+    """What signs the calls: ours on our own cloud; at a given endpoint the caller's, or ours where there are none."""
+    if aws.ours or not (os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_PROFILE")):
+        return ADMINISTRATOR | {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+    return {}
+
+
 def remembered_ports() -> dict[str, dict]:
     try:
         return json.loads(ENDPOINTS_FILE.read_text())

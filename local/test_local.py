@@ -31,8 +31,13 @@ class MailSink(unittest.TestCase):
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
 
+        async def close():
+            server.close()
+            conversations = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.wait_for(asyncio.gather(*conversations), 5)
+
         def stop():
-            loop.call_soon_threadsafe(server.close)
+            asyncio.run_coroutine_threadsafe(close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
