@@ -75,7 +75,7 @@ impl Verify {
             Some(_) => range_of(self.from.as_deref(), self.to.as_deref())?,
             None => (Timestamp::MIN, Timestamp::MAX),
         };
-        let mut check = Check { archive, verify: &self, from, to, outcome: Outcome::default() };
+        let mut check = Check { archive, verify: &self, from, to, named_by: HashMap::new(), outcome: Outcome::default() };
         let expected = check.manifests().await?;
         let rows = check.ledger(&expected).await?;
         let sound = check.objects(&expected, &rows).await?;
@@ -110,6 +110,8 @@ struct Check<'a> {
     verify: &'a Verify,
     from: Timestamp,
     to: Timestamp,
+    /// The manifests that name an object.
+    named_by: HashMap<String, Vec<String>>,
     outcome: Outcome,
 }
 
@@ -152,6 +154,7 @@ impl Check<'_> {
             };
             for object in manifest.objects {
                 let at = manifest.committed_at;
+                self.named_by.entry(object.key.clone()).or_default().push(key.clone());
                 if newest.get(&object.key).is_none_or(|(known, _)| *known <= at) {
                     newest.insert(object.key.clone(), (at, object));
                 }
@@ -276,6 +279,12 @@ impl Check<'_> {
             let held = rows.map_or(0, HashMap::len);
             for row in rows.into_iter().flat_map(HashMap::values) {
                 self.set_back(row).await?;
+            }
+            // Its messages will stand in another object: nobody needs to look for this one again.
+            for manifest in self.named_by.get(key).into_iter().flatten() {
+                let mut kept: Manifest = self.archive.objects.get_json(manifest).await?;
+                kept.objects.retain(|object| object.key != key);
+                self.archive.objects.put_json(manifest, &kept).await?;
             }
             repaired = Some(format!("set {held} messages back; run their day again"));
         }
