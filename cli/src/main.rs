@@ -1,5 +1,12 @@
 //! `alert-archive`: what an operator and a script call, on the local cloud and on AWS alike.
 
+/// Prints a line; a reader that has gone away (`| head`) is an error, which ends the command quietly.
+macro_rules! say {
+    ($($text:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($text)*)))?
+    };
+}
+
 mod archive;
 mod commands;
 mod print;
@@ -70,11 +77,16 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", runtime::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// `true` when all went well.

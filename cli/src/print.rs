@@ -8,21 +8,22 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use humansize::{BINARY, format_size};
 
-pub fn started(run_id: &str, json: bool) {
+pub fn started(run_id: &str, json: bool) -> Result<()> {
     match json {
-        true => println!("{}", serde_json::json!({"run_id": run_id})),
-        false => println!("started {run_id}\nfollow it with: alert-archive watch {run_id}"),
+        true => say!("{}", serde_json::json!({"run_id": run_id})),
+        false => say!("started {run_id}\nfollow it with: alert-archive watch {run_id}"),
     }
+    Ok(())
 }
 
 pub fn report(report: &RunReport, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        say!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     let status = status(report);
-    println!("{}  {status}  (mode {}, attempt {})", report.run_id, report.mode, report.attempt);
-    println!("{} to {}", instant::iso(report.from), instant::iso(report.to));
+    say!("{}  {status}  (mode {}, attempt {})", report.run_id, report.mode, report.attempt);
+    say!("{} to {}", instant::iso(report.from), instant::iso(report.to));
     let messages = &report.messages;
     let mut table = plain();
     let windows = format!("{} of {} committed", report.windows.succeeded, report.windows.planned);
@@ -45,23 +46,23 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    say!("{table}");
     for failure in &report.failures {
-        println!("failed: {}  {}: {}", failure.window_id, failure.error, failure.message);
+        say!("failed: {}  {}: {}", failure.window_id, failure.error, failure.message);
     }
     if report.windows.failed > 0 {
-        println!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id);
+        say!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id);
     }
     Ok(())
 }
 
 pub fn reports(reports: &[RunReport], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(reports)?);
+        say!("{}", serde_json::to_string_pretty(reports)?);
         return Ok(());
     }
     if reports.is_empty() {
-        println!("no runs yet; start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
+        say!("no runs yet; start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
         return Ok(());
     }
     let mut table = plain();
@@ -79,7 +80,7 @@ pub fn reports(reports: &[RunReport], json: bool) -> Result<()> {
             instant::iso(report.to),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 

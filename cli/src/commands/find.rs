@@ -18,19 +18,19 @@ impl Find {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let rows = archive.ledger.partition(&self.message_id).await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&rows)?);
+            say!("{}", serde_json::to_string_pretty(&rows)?);
         } else if rows.is_empty() {
             eprintln!("no run has seen message {}: is its time in the range of a run?", self.message_id);
         }
         for row in rows.iter().filter(|_| !self.json) {
-            print(row);
+            print(row)?;
         }
         Ok(!rows.is_empty())
     }
 }
 
-fn print(row: &Row) {
-    println!("{} of {}: {:?}, {}", row.message_id, row.source_index, row.status, row.disposition.as_str());
+fn print(row: &Row) -> Result<()> {
+    say!("{} of {}: {:?}, {}", row.message_id, row.source_index, row.status, row.disposition.as_str());
     let at = |at: Option<jiff::Timestamp>| at.map(instant::iso);
     for (name, value) in [
         ("message time", Some(instant::iso(row.timestamp))),
@@ -43,7 +43,8 @@ fn print(row: &Row) {
         ("run", Some(row.run_id.clone())),
     ] {
         if let Some(value) = value {
-            println!("  {name:<16} {value}");
+            say!("  {name:<16} {value}");
         }
     }
+    Ok(())
 }

@@ -37,14 +37,14 @@ impl Open {
         }
         held.sort_by(|left, right| (left.0, &left.1.message_id).cmp(&(right.0, &right.1.message_id)));
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&held.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
+            say!("{}", serde_json::to_string_pretty(&held.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
             return Ok(true);
         }
         for (first_seen_open, row) in &held {
             let days = now.duration_since(*first_seen_open).as_hours() / 24;
-            println!("{:>5} days  {}  {}  {}", days, instant::iso(row.timestamp), row.source_index, row.message_id);
+            say!("{:>5} days  {}  {}  {}", days, instant::iso(row.timestamp), row.source_index, row.message_id);
         }
-        println!("{} messages are held over", held.len());
+        say!("{} messages are held over", held.len());
         Ok(true)
     }
 }

@@ -75,13 +75,13 @@ impl Quarantine {
             }
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&listed)?);
+            say!("{}", serde_json::to_string_pretty(&listed)?);
             return Ok(true);
         }
         for line in &listed {
-            println!("{}  {:<24} {:>9} bytes  {}  {}", line.date, line.reason, line.bytes, line.source_index, line.id);
+            say!("{}  {:<24} {:>9} bytes  {}  {}", line.date, line.reason, line.bytes, line.source_index, line.id);
         }
-        println!("{} messages are in quarantine", listed.len());
+        say!("{} messages are in quarantine", listed.len());
         Ok(true)
     }
 

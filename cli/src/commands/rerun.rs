@@ -36,7 +36,7 @@ impl Rerun {
             archive.workflow.start(&archive.state_machine_arn, &name, input).await?
         };
         if !self.wait {
-            print::started(&self.run, self.json);
+            print::started(&self.run, self.json)?;
             return Ok(true);
         }
         follow(archive, &self.run, &execution, self.json).await

@@ -92,8 +92,8 @@ impl Restore {
         target.finish().await?;
         progress.finish_and_clear();
         match self.json {
-            true => println!("{}", json!({"restored": restored, "objects": keys.len()})),
-            false => println!("restored {restored} messages from {} objects", keys.len()),
+            true => say!("{}", json!({"restored": restored, "objects": keys.len()})),
+            false => say!("restored {restored} messages from {} objects", keys.len()),
         }
         if restored == 0 {
             eprintln!("nothing in the archive matches");

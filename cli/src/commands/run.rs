@@ -49,7 +49,7 @@ impl Run {
         let (input, name) = self.input()?;
         let execution = archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
         if !self.wait {
-            print::started(&name, self.json);
+            print::started(&name, self.json)?;
             return Ok(true);
         }
         follow(archive, &name, &execution, self.json).await

@@ -42,7 +42,7 @@ impl Skip {
             bail!("nothing to do for window {}: {hint}", self.window);
         }
         archive.windows.change(&self.run, &self.window, |record| Ok(decide(record).unwrap_or_else(|| record.clone()))).await?;
-        println!("end the run with: alert-archive rerun {} --redrive --wait", self.run);
+        say!("end the run with: alert-archive rerun {} --redrive --wait", self.run);
         Ok(true)
     }
 }

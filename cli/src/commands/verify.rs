@@ -91,16 +91,16 @@ impl Verify {
 
     fn print(&self, outcome: &Outcome) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(outcome)?);
+            say!("{}", serde_json::to_string_pretty(outcome)?);
             return Ok(());
         }
         for Finding { kind, what, detail, repaired } in &outcome.findings {
             let repaired = repaired.as_ref().map(|repair| format!("; repaired: {repair}")).unwrap_or_default();
-            println!("{kind}  {what}: {detail}{repaired}");
+            say!("{kind}  {what}: {detail}{repaired}");
         }
         let read = if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
         let Outcome { windows, objects, rows, findings, .. } = outcome;
-        println!("{windows} windows, {objects} objects, {rows} rows{read}: {} differences", findings.len());
+        say!("{windows} windows, {objects} objects, {rows} rows{read}: {} differences", findings.len());
         Ok(())
     }
 }
