@@ -82,7 +82,7 @@ impl Cloud {
         let (windows, tracking) = (variable("ALERT_ARCHIVE_WINDOWS_TABLE"), variable("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE"));
         let (state_machine_arn, region) = (variable("ALERT_ARCHIVE_STATE_MACHINE_ARN"), variable("AWS_REGION"));
         let state = variable("ALERT_ARCHIVE_STATE_DIR");
-        ensure!(absent.is_empty(), "{} is not set. {HOW}", absent.join(", "));
+        ensure!(absent.is_empty(), "Not set: {}. {HOW}", absent.join(", "));
         for url in [&aws_url, &opensearch_url] {
             ensure!(["http://127.0.0.1:", "http://localhost:"].iter().any(|own| url.starts_with(own)), "{url} is not on this machine. {HOW}");
         }
