@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ struct Armed {
     fault: Fault,
     matched: u32,
     fired: u32,
+    /// When it last killed: what came in over an older connection belongs to a dead process.
+    killed: Option<Instant>,
     /// Why the harm could not be done.
     failed: Option<String>,
 }
@@ -81,11 +83,11 @@ impl Proxies {
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let door = door.clone();
+                let (door, opened) = (door.clone(), Instant::now());
                 tokio::spawn(async move {
                     let serve = service_fn(|request| {
                         let door = door.clone();
-                        async move { door.pass(request, peer).await }
+                        async move { door.pass(request, peer, opened).await }
                     });
                     // An error here is a cut connection, ours or the function's.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
@@ -97,7 +99,7 @@ impl Proxies {
 
     /// From now on the fault waits for its request; it replaces one that waits already.
     pub fn arm(&self, fault: Fault) {
-        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, failed: None });
+        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, killed: None, failed: None });
     }
 
     /// Ends the fault; answers how often it struck. An error when it should have struck and could not.
@@ -115,25 +117,35 @@ impl State {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this request has to suffer.
-    fn harm(&self, function: &str, service: Service, request: &Request<Bytes>) -> Option<Harm> {
+    /// What this request has to suffer; it came over a connection that was opened at `opened`.
+    fn harm(&self, function: &str, service: Service, opened: Instant, request: &Request<Bytes>) -> Option<Harm> {
         let mut armed = self.armed();
         let armed = armed.as_mut()?;
-        if armed.fault.function != function || !armed.fault.point.matches(service, request) {
+        if armed.fault.function != function {
+            return None;
+        }
+        if armed.killed.is_some_and(|killed| opened < killed) {
+            // A process writes many rows at once: those behind the fatal one must not arrive.
+            return Some(Harm::Cut(When::Before));
+        }
+        if !armed.fault.point.matches(service, request) {
             return None;
         }
         armed.matched += 1;
         let strikes = armed.matched >= armed.fault.nth && armed.fired < armed.fault.times;
-        armed.fired += u32::from(strikes);
+        if strikes {
+            armed.fired += 1;
+            armed.killed = matches!(armed.fault.harm, Harm::Kill(_)).then(Instant::now);
+        }
         strikes.then_some(armed.fault.harm)
     }
 }
 
 impl Door {
-    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Full<Bytes>>> {
+    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr, opened: Instant) -> Result<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, body.collect().await?.to_bytes());
-        let harm = self.state.harm(self.function, self.service, &request);
+        let harm = self.state.harm(self.function, self.service, opened, &request);
         match harm {
             Some(Harm::Kill(When::Before)) => {
                 self.kill_or_note(peer);
