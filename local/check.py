@@ -102,7 +102,7 @@ def all_of_it() -> int:
         print(started.stdout + started.stderr, flush=True)
         static(checks)
         if built and checks.run("deploy", "python3 local/deploy.py all", TEST_CLOUD):
-            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked', TEST_CLOUD)
+            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked --no-fail-fast', TEST_CLOUD)
     finally:
         checks.run("stop", "python3 local/cloud.py down", TEST_CLOUD)
     checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
