@@ -1,4 +1,5 @@
 use crate::{ConfigMissing, Named, describe};
+use jiff::{SignedDuration, Timestamp};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 /// One invocation: when it began and when Lambda will end it.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    pub now: SystemTime,
+    pub now: Timestamp,
     pub deadline: Instant,
     began: Instant,
 }
@@ -15,11 +16,16 @@ pub struct Call {
 impl Call {
     pub fn new(left: Duration) -> Self {
         let began = Instant::now();
-        Call { now: SystemTime::now(), deadline: began + left, began }
+        Call { now: Timestamp::now(), deadline: began + left, began }
     }
 
     pub fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Until when this call may be at work; Lambda ends it by then.
+    pub fn lease_until(&self) -> Timestamp {
+        self.now + SignedDuration::try_from(self.left()).unwrap_or(SignedDuration::from_mins(15))
     }
 
     /// Time to stop, keep what is done and ask to be called again: a fifth of the time is left, at most a minute of it.

@@ -61,7 +61,7 @@ impl Named for Error {
 pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(), Error> {
     let report: RunReport = deps.objects.get_json(&request.report_key).await?;
     let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(&request.run_id))).await?;
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = call.now;
     list_runs(deps, now).await?;
     let latest = Latest {
         report: &report,

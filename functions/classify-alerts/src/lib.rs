@@ -12,7 +12,7 @@ use alerts::{
     window_state::{Found, State},
 };
 use aws_config::SdkConfig;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
@@ -77,8 +77,8 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 }
 
 async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
-    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let now = call.now;
+    let lease = call.lease_until();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     let continued = task.more;

@@ -62,7 +62,7 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gate, Error> {
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = call.now;
     let run_id = &collected.run_id;
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;

@@ -103,7 +103,7 @@ struct Task {
 }
 
 pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Plan, Error> {
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = call.now;
     let input: Input = serde_json::from_value(request.input.clone())
         .map_err(|error| Error::Input { input: request.input.to_string(), problem: error.to_string() })?;
     if let Input::FailedOnly { run_id } = &input {

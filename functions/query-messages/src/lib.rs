@@ -12,7 +12,7 @@ use alerts::{
     window_state::Begin,
 };
 use aws_config::SdkConfig;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
 use serde::{Deserialize, Serialize};
 use sources::{Auth, Cursor, Document, Drain, Found, Indices, OpenSearch, Related, SourceError};
@@ -107,8 +107,8 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 }
 
 async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
-    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let now = call.now;
+    let lease = call.lease_until();
     let window_id = task.window.window_id.clone();
     let continued = task.more;
     let attempt = match continued {

@@ -14,7 +14,6 @@ use aws_sdk_ses::{
     primitives::Blob,
     types::RawMessage,
 };
-use jiff::Timestamp;
 use reports::mail::{self, Links};
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
 use storage::{JobRuns, LedgerError, Objects, StoreError};
@@ -89,7 +88,7 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
         tracing::info!(run = run_id, attempt = key, "the mail of this attempt is out already");
         return Ok(());
     }
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let now = call.now;
     let links = Links { dashboard: deps.dashboard.clone(), console: None };
     let summary = mail::Summary {
         report: &report,

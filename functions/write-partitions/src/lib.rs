@@ -13,7 +13,7 @@ use alerts::{
 use aws_config::SdkConfig;
 use columnar::ColumnarError;
 use execute::Progress;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
 use storage::{Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
 
@@ -98,8 +98,8 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 }
 
 async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH);
-    let lease = now + SignedDuration::try_from(call.left()).unwrap_or(SignedDuration::from_mins(15));
+    let now = call.now;
+    let lease = call.lease_until();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", lease, now)).await?;

@@ -67,7 +67,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         spool_prefix: prefix.clone(),
         pairs: summary.pairs,
         source_bytes: summary.bytes,
-        archived_at: Timestamp::try_from(call.now).unwrap_or(Timestamp::UNIX_EPOCH),
+        archived_at: call.now,
         jsonl: deps.jsonl,
         message_json: deps.message_json,
         objects: layout.finish(),
