@@ -2,15 +2,15 @@
 //! a port of its own for each service, so a request tells who asks; the port of the other end tells which process.
 
 use crate::{faults::Fault, http::Http};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, Uri, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,7 @@ struct Armed {
     fault: Fault,
     matched: u32,
     fired: u32,
-    /// When it last killed: what came in over an older connection belongs to a dead process.
-    killed: Option<Instant>,
+    victim: Option<Victim>,
     /// Why the harm could not be done.
     failed: Option<String>,
 }
@@ -83,11 +82,11 @@ impl Proxies {
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                let (door, opened) = (door.clone(), Instant::now());
+                let door = door.clone();
                 tokio::spawn(async move {
                     let serve = service_fn(|request| {
                         let door = door.clone();
-                        async move { door.pass(request, peer, opened).await }
+                        async move { door.pass(request, peer).await }
                     });
                     // An error here is a cut connection, ours or the function's.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), serve).await;
@@ -99,7 +98,7 @@ impl Proxies {
 
     /// From now on the fault waits for its request; it replaces one that waits already.
     pub fn arm(&self, fault: Fault) {
-        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, killed: None, failed: None });
+        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, victim: None, failed: None });
     }
 
     /// Ends the fault; answers how often it struck. An error when it should have struck and could not.
@@ -117,38 +116,54 @@ impl State {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this request has to suffer; it came over a connection that was opened at `opened`.
-    fn harm(&self, function: &str, service: Service, opened: Instant, request: &Request<Bytes>) -> Option<Harm> {
+    /// What this request has to suffer.
+    fn harm(&self, door: &Door, peer: SocketAddr, request: &Request<Bytes>) -> Option<Harm> {
         let mut armed = self.armed();
         let armed = armed.as_mut()?;
-        if armed.fault.function != function {
+        if armed.fault.function != door.function {
             return None;
         }
-        if armed.killed.is_some_and(|killed| opened < killed) {
+        if armed.victim.as_ref().is_some_and(|victim| victim.port == door.port && victim.peers.contains(&peer.port())) {
             // A process writes many rows at once: those behind the fatal one must not arrive.
             return Some(Harm::Cut(When::Before));
         }
-        if !armed.fault.point.matches(service, request) {
+        if !armed.fault.point.matches(door.service, request) {
             return None;
         }
         armed.matched += 1;
-        let strikes = armed.matched >= armed.fault.nth && armed.fired < armed.fault.times;
-        if strikes {
-            armed.fired += 1;
-            armed.killed = matches!(armed.fault.harm, Harm::Kill(_)).then(Instant::now);
+        if armed.matched < armed.fault.nth || armed.fired >= armed.fault.times {
+            return None;
         }
-        strikes.then_some(armed.fault.harm)
+        armed.fired += 1;
+        if let Harm::Kill(_) = armed.fault.harm {
+            match Victim::at(door, peer) {
+                Ok(victim) => armed.victim = Some(victim),
+                Err(error) => armed.failed = Some(format!("{error:#}")),
+            }
+        }
+        Some(armed.fault.harm)
+    }
+
+    /// Ends the process, as an out-of-memory killer would.
+    fn kill(&self) {
+        let mut armed = self.armed();
+        if let Some(armed) = armed.as_mut()
+            && let Some(victim) = &armed.victim
+            && let Err(error) = victim.kill()
+        {
+            armed.failed = Some(format!("{error:#}"));
+        }
     }
 }
 
 impl Door {
-    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr, opened: Instant) -> Result<Response<Full<Bytes>>> {
+    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Full<Bytes>>> {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, body.collect().await?.to_bytes());
-        let harm = self.state.harm(self.function, self.service, opened, &request);
+        let harm = self.state.harm(self, peer, &request);
         match harm {
             Some(Harm::Kill(When::Before)) => {
-                self.kill_or_note(peer);
+                self.state.kill();
                 bail!("killed before the request")
             }
             Some(Harm::Cut(When::Before)) => bail!("cut before the request"),
@@ -159,7 +174,7 @@ impl Door {
         let answer = self.forward(request).await?;
         match harm {
             Some(Harm::Kill(When::After)) => {
-                self.kill_or_note(peer);
+                self.state.kill();
                 bail!("killed after the request")
             }
             Some(Harm::Cut(When::After)) => bail!("cut after the request"),
@@ -184,23 +199,47 @@ impl Door {
         answer.headers_mut().remove("connection");
         Ok(answer)
     }
+}
 
-    fn kill_or_note(&self, peer: SocketAddr) {
-        if let Err(error) = self.kill(peer)
-            && let Some(armed) = self.state.armed().as_mut()
-        {
-            armed.failed = Some(format!("{error:#}"));
+/// The process at the other end of a connection, and its other connections to the same port.
+struct Victim {
+    pid: u32,
+    port: u16,
+    peers: HashSet<u16>,
+}
+
+impl Victim {
+    fn at(door: &Door, peer: SocketAddr) -> Result<Self> {
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let port = |address: &str| address.rsplit(':').next().and_then(|text| u16::from_str_radix(text, 16).ok());
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // The functions' ends of all connections to this port: socket and port.
+        let ends: HashMap<String, u16> =
+            rows.filter(|row| port(row[2]) == Some(door.port)).filter_map(|row| Some((format!("socket:[{}]", row[9]), port(row[1])?))).collect();
+        for process in std::fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Processes of others, and those that just ended, cannot be looked into.
+            let Ok(handles) = std::fs::read_dir(process.path().join("fd")) else { continue };
+            let targets = handles.flatten().filter_map(|handle| std::fs::read_link(handle.path()).ok()?.into_os_string().into_string().ok());
+            let peers: HashSet<u16> = targets.filter_map(|target| ends.get(&target).copied()).collect();
+            if peers.contains(&peer.port()) {
+                return Victim { pid, port: door.port, peers }.checked(door.function);
+            }
         }
+        bail!("no process holds the connection from port {}", peer.port())
     }
 
-    /// Ends the process that holds the other end of the connection, as an out-of-memory killer would.
-    fn kill(&self, peer: SocketAddr) -> Result<()> {
-        let pid = owner(peer.port(), self.port)?;
-        // Never anything but a function's process, whatever the tables say.
-        let environment = std::fs::read(format!("/proc/{pid}/environ"))?;
+    /// Never anything but a function's process, whatever the tables say.
+    fn checked(self, function: &str) -> Result<Self> {
+        let environment = std::fs::read(format!("/proc/{}/environ", self.pid))?;
         let name = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"AWS_LAMBDA_FUNCTION_NAME="));
         let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
-        ensure!(name.ends_with(self.function), "process {pid} is not {}, but `{name}`", self.function);
+        ensure!(name.ends_with(function), "process {} is not {function}, but `{name}`", self.pid);
+        Ok(self)
+    }
+
+    fn kill(&self) -> Result<()> {
+        let pid = self.pid;
         let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
         ensure!(killed.success(), "process {pid} cannot be killed");
         for _ in 0..200 {
@@ -212,21 +251,4 @@ impl Door {
         }
         bail!("process {pid} outlives its kill")
     }
-}
-
-/// The process that holds the connection from local port `from` to local port `to`.
-fn owner(from: u16, to: u16) -> Result<u32> {
-    let table = std::fs::read_to_string("/proc/net/tcp")?;
-    let is_port = |address: &str, port: u16| address.rsplit(':').next().and_then(|text| u16::from_str_radix(text, 16).ok()) == Some(port);
-    let row = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| is_port(row[1], from) && is_port(row[2], to));
-    let socket = format!("socket:[{}]", row.context("the connection is not in /proc/net/tcp")?[9]);
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Processes of others, and those that just ended, cannot be looked into.
-        let Ok(handles) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        if handles.flatten().any(|handle| std::fs::read_link(handle.path()).is_ok_and(|target| target == Path::new(&socket))) {
-            return Ok(pid);
-        }
-    }
-    bail!("no process holds {socket}")
 }
