@@ -37,7 +37,7 @@ test: ## Check everything that CI checks
 check: ## Check what needs no cloud: format, lints, unit tests, Terraform
 	@python3 local/check.py quick
 
-bench: up ## Measure throughput, memory and size
+bench: up ## Measure time and size against the number of messages
 	@eval "$$($(CLOUD) env)" && bench/run
 
 package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
