@@ -21,6 +21,57 @@ pub struct Summary {
     pub archived: BTreeSet<String>,
 }
 
+/// Where the messages of a stretch are, as sets of identities.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Account {
+    /// Messages in the source.
+    pub attempted: usize,
+    /// Found once, and where they belong.
+    pub ok: usize,
+    /// Found nowhere.
+    pub lost: usize,
+    /// Found more than once, or in more than one place.
+    pub duplicated: usize,
+    /// Found where they do not belong, or not in the source at all.
+    pub unexpected: usize,
+}
+
+impl std::ops::AddAssign for Account {
+    fn add_assign(&mut self, other: Self) {
+        self.attempted += other.attempted;
+        self.ok += other.ok;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.unexpected += other.unexpected;
+    }
+}
+
+/// Counts what is in the source, the archive, the staging area and the quarantine.
+pub async fn account(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<Account> {
+    let mut places: BTreeMap<Identity, Vec<Disposition>> = BTreeMap::new();
+    let mut found = |identity: Identity, place| places.entry(identity).or_default().push(place);
+    for row in cloud.archived(stretch).await? {
+        found(row.identity(), Disposition::Closed);
+    }
+    for identity in cloud.staged(stretch).await? {
+        found(identity, Disposition::Open);
+    }
+    for line in cloud.quarantined(stretch).await? {
+        found((line.id, line.source_index), Disposition::Quarantined);
+    }
+    let mut account = Account { attempted: messages.len(), ..Account::default() };
+    for message in messages {
+        match places.remove(&identity(message)).unwrap_or_default().as_slice() {
+            [] => account.lost += 1,
+            [place] if *place == message.disposition => account.ok += 1,
+            [_] => account.unexpected += 1,
+            _ => account.duplicated += 1,
+        }
+    }
+    account.unexpected += places.len();
+    Ok(account)
+}
+
 /// Checks tables and objects against the messages of the stretch as the source has them now.
 pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<Summary> {
     let of = |disposition| messages.iter().filter(move |message| message.disposition == disposition);
@@ -30,10 +81,7 @@ pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Re
     check_message_objects(of(Disposition::Closed), &cloud.message_objects(stretch).await?)?;
     check_quarantine(of(Disposition::Quarantined), &cloud.quarantined(stretch).await?)?;
     let rows = cloud.rows(messages).await?;
-    let mut objects = BTreeSet::new();
-    for prefix in ["archive/parquet", "quarantine"] {
-        objects.extend(cloud.keys(&format!("{prefix}/date={}-", stretch.year)).await?.into_keys());
-    }
+    let objects = check_manifests(cloud, stretch).await?;
     let holder: BTreeMap<Identity, &str> = archived.iter().map(|row| (row.identity(), row.key.as_str())).collect();
     for message in messages {
         check_row(cloud, message, &rows, &objects, &holder).with_context(|| format!("{} in {}", message.id, message.index))?;
@@ -124,6 +172,36 @@ fn check_quarantine<'a>(quarantined: impl Iterator<Item = &'a Message>, found: &
     }
     ensure!(found.is_empty(), "in quarantine, but not expected there: {found:?}");
     Ok(())
+}
+
+/// Every object of the stretch is what the last manifest that names it says, and whatever a manifest names is there; answers their keys.
+async fn check_manifests(cloud: &Cloud, stretch: &Stretch) -> Result<BTreeSet<String>> {
+    let mut manifests = Vec::new();
+    for body in cloud.get_many(cloud.keys(&format!("archive/_commits/{}", stretch.year)).await?.into_keys()).await?.values() {
+        let manifest: Value = serde_json::from_slice(body)?;
+        let count = |name: &str| manifest["counts"][name].as_u64().unwrap_or_default();
+        let sum = count("archived") + count("already_archived") + count("open") + count("quarantined");
+        ensure!(manifest["source"] == sum && count("source") == sum, "the manifest does not reconcile: {manifest}");
+        manifests.push(manifest);
+    }
+    // An object that lost a row to a newer version is named again, as it is since.
+    manifests.sort_by_key(|manifest| manifest["committed_at"].to_string());
+    let mut named: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for object in manifests.iter().flat_map(|manifest| manifest["objects"].as_array().into_iter().flatten()) {
+        let text = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+        named.insert(text("key"), (object["bytes"].as_u64().unwrap_or_default(), text("sha256")));
+    }
+    let mut keys = BTreeSet::new();
+    for prefix in ["archive/parquet", "archive/jsonl", "quarantine"] {
+        keys.extend(cloud.keys(&format!("{prefix}/date={}-", stretch.year)).await?.into_keys());
+    }
+    for (key, body) in cloud.get_many(keys.iter().cloned()).await? {
+        let said = named.remove(&key).with_context(|| format!("no manifest names {key}"))?;
+        let is = (body.len() as u64, hex::encode(Sha256::digest(&body)));
+        ensure!(said == is, "{key} is {is:?}, its manifest says {said:?}");
+    }
+    ensure!(named.is_empty(), "manifests name objects that do not exist: {:?}", named.keys());
+    Ok(keys)
 }
 
 fn check_row(

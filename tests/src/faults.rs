@@ -26,6 +26,8 @@ pub struct Fault {
     pub times: u32,
     pub harm: Harm,
     pub then: Then,
+    /// Part of every CI run; the others are for `make test-faults`.
+    pub quick: bool,
 }
 
 /// What makes good what the fault broke.
@@ -35,14 +37,40 @@ pub enum Then {
     Retry,
     /// A redrive.
     Redrive,
-    /// A new run whose windows have other edges.
-    OtherRun,
+    /// A new execution of the same run with the failed windows only.
+    FailedOnly,
+    /// A new run over the same range, so with the same windows.
+    SameEdges,
+    /// New runs whose windows have other edges.
+    OtherEdges,
+    /// The next scheduled run.
+    Schedule,
+}
+
+impl Then {
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Then::Retry => "the same execution",
+            Then::Redrive => "a redrive",
+            Then::FailedOnly => "a failed-only run",
+            Then::SameEdges => "a run over the same range",
+            Then::OtherEdges => "runs with other edges",
+            Then::Schedule => "the next scheduled run",
+        }
+    }
 }
 
 pub const KILL_BEFORE: Harm = Harm::Kill(When::Before);
 pub const KILL_AFTER: Harm = Harm::Kill(When::After);
 pub const CUT_BEFORE: Harm = Harm::Cut(When::Before);
 pub const CUT_AFTER: Harm = Harm::Cut(When::After);
+/// What DynamoDB says to a table's or a partition's overload.
+pub const THROTTLE: Harm = Harm::Refuse("ProvisionedThroughputExceededException");
+/// What DynamoDB says when somebody else changed the row.
+pub const CONFLICT: Harm = Harm::Refuse("ConditionalCheckFailedException");
+pub const SHARDS_FAILED: Harm = Harm::Alter { from: r#""failed":0"#, to: r#""failed":1"# };
+pub const TIMED_OUT: Harm = Harm::Alter { from: r#""timed_out":false"#, to: r#""timed_out":true"# };
+pub const ENDED_EARLY: Harm = Harm::Alter { from: r#""timed_out":false"#, to: r#""timed_out":false,"terminated_early":true"# };
 /// More than any number of retries.
 pub const ALWAYS: u32 = u32::MAX;
 
@@ -76,7 +104,7 @@ pub const fn opensearch(method: &'static str, path: &'static str, body: &'static
 }
 
 pub const fn fault(name: &'static str, function: &'static str, point: Point, harm: Harm) -> Fault {
-    Fault { name, function, point, nth: 1, times: 1, harm, then: Then::Retry }
+    Fault { name, function, point, nth: 1, times: 1, harm, then: Then::Retry, quick: false }
 }
 
 impl Fault {
@@ -92,6 +120,10 @@ impl Fault {
         Fault { then, ..self }
     }
 
+    pub const fn quick(self) -> Self {
+        Fault { quick: true, ..self }
+    }
+
     /// For the table of faults.
     pub fn what(&self) -> String {
         let when = |when| if when == When::Before { "before" } else { "after" };
@@ -99,6 +131,11 @@ impl Fault {
             Harm::Kill(at) => format!("killed {}", when(at)),
             Harm::Cut(at) => format!("connection cut {}", when(at)),
             Harm::Answer(status) => format!("answered {status} at"),
+            Harm::Refuse(error) => format!("refused with {error} at"),
+            Harm::Half => "half the keys unprocessed at".to_owned(),
+            Harm::Tear => "answer torn at".to_owned(),
+            Harm::Alter { to, .. } => format!("answered `{to}` at"),
+            Harm::Forget => "points in time gone at".to_owned(),
             Harm::Delay(time) => format!("kept waiting {} s at", time.as_secs()),
         };
         let often = match self.times {

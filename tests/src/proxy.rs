@@ -2,11 +2,13 @@
 //! a port of its own for each service, so a request tells who asks; the port of the other end tells which process.
 
 use crate::{faults::Fault, http::Http};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, Uri, body::Incoming, server::conn::http1, service::service_fn};
+use futures::stream;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{Method, Request, Response, Uri, body::Frame, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,8 +36,18 @@ pub enum Harm {
     Cut(When),
     /// An answer in place of the service's.
     Answer(u16),
+    /// DynamoDB refuses the request with this error.
+    Refuse(&'static str),
+    /// DynamoDB looks up the first half of the keys and leaves the others unprocessed.
+    Half,
     /// The request waits, then goes on.
     Delay(Duration),
+    /// Half of the answer's bytes, then the connection ends.
+    Tear,
+    /// The answer says something else.
+    Alter { from: &'static str, to: &'static str },
+    /// OpenSearch forgets every point in time before it hears of the request.
+    Forget,
 }
 
 #[derive(Clone)]
@@ -144,6 +156,13 @@ impl State {
         Some(armed.fault.harm)
     }
 
+    /// Notes that the harm could not be done.
+    fn fail(&self, why: String) {
+        if let Some(armed) = self.armed().as_mut() {
+            armed.failed = Some(why);
+        }
+    }
+
     /// Ends the process, as an out-of-memory killer would.
     fn kill(&self) {
         let mut armed = self.armed();
@@ -157,7 +176,7 @@ impl State {
 }
 
 impl Door {
-    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Full<Bytes>>> {
+    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<UnsyncBoxBody<Bytes, anyhow::Error>>> {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, body.collect().await?.to_bytes());
         let harm = self.state.harm(self, peer, &request);
@@ -167,10 +186,22 @@ impl Door {
                 bail!("killed before the request")
             }
             Some(Harm::Cut(When::Before)) => bail!("cut before the request"),
-            Some(Harm::Answer(status)) => return Ok(Response::builder().status(status).body(Full::default())?),
+            Some(Harm::Answer(status)) => return Ok(Response::builder().status(status).body(whole(Bytes::new()))?),
+            Some(Harm::Refuse(error)) => {
+                let body = json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{error}"), "message": "refused by the test"}).to_string();
+                return Ok(Response::builder().status(400).header("content-type", "application/x-amz-json-1.0").body(whole(body.into()))?);
+            }
             Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Harm::Forget) => {
+                let url = format!("{}/_search/point_in_time/_all", self.state.opensearch);
+                let (status, body) = self.state.http.send(Method::DELETE, &url, "").await?;
+                if !status.is_success() {
+                    self.state.fail(format!("points in time stay: {status}: {}", String::from_utf8_lossy(&body)));
+                }
+            }
             _ => {}
         }
+        let asked = request.body().clone();
         let answer = self.forward(request).await?;
         match harm {
             Some(Harm::Kill(When::After)) => {
@@ -178,8 +209,51 @@ impl Door {
                 bail!("killed after the request")
             }
             Some(Harm::Cut(When::After)) => bail!("cut after the request"),
-            _ => Ok(answer.map(Full::new)),
+            Some(Harm::Tear) => Ok(answer.map(torn)),
+            Some(Harm::Alter { from, to }) => Ok(self.alter(answer, from, to)),
+            Some(Harm::Half) => self.halve(&asked, answer),
+            _ => Ok(answer.map(whole)),
         }
+    }
+
+    /// The answer to a BatchGetItem as DynamoDB gives it when it got to the first half of the keys only.
+    fn halve(&self, asked: &Bytes, answer: Response<Bytes>) -> Result<Response<UnsyncBoxBody<Bytes, anyhow::Error>>> {
+        let asked: Value = serde_json::from_slice(asked)?;
+        let (mut head, body) = answer.into_parts();
+        let mut body: Value = serde_json::from_slice(&body)?;
+        let mut left_out = 0;
+        for (table, request) in asked["RequestItems"].as_object().into_iter().flatten() {
+            let keys = request["Keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let rest = &keys[keys.len().div_ceil(2)..];
+            if rest.is_empty() {
+                continue;
+            }
+            left_out += rest.len();
+            let is_left_out = |item: &Value| rest.iter().any(|key| key.as_object().into_iter().flatten().all(|(name, value)| item[name] == *value));
+            if let Some(items) = body["Responses"][table].as_array_mut() {
+                items.retain(|item| !is_left_out(item));
+            }
+            let mut request = request.clone();
+            request["Keys"] = json!(rest);
+            body["UnprocessedKeys"][table] = request;
+        }
+        if left_out == 0 {
+            self.state.fail("the request has no second half".into());
+        }
+        for header in ["content-length", "x-amz-crc32"] {
+            head.headers.remove(header);
+        }
+        Ok(Response::from_parts(head, whole(body.to_string().into())))
+    }
+
+    fn alter(&self, answer: Response<Bytes>, from: &str, to: &str) -> Response<UnsyncBoxBody<Bytes, anyhow::Error>> {
+        let (mut head, body) = answer.into_parts();
+        let text = String::from_utf8_lossy(&body);
+        if !text.contains(from) {
+            self.state.fail(format!("the answer does not hold {from}: {text}"));
+        }
+        head.headers.remove("content-length");
+        Response::from_parts(head, whole(text.replacen(from, to, 1).into()))
     }
 
     /// As it came, the Host header too, because it is signed.
@@ -199,6 +273,16 @@ impl Door {
         answer.headers_mut().remove("connection");
         Ok(answer)
     }
+}
+
+fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, anyhow::Error> {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The length is announced as it was; hyper ends the connection when the second half does not come.
+fn torn(body: Bytes) -> UnsyncBoxBody<Bytes, anyhow::Error> {
+    let half = body.slice(..body.len() / 2);
+    StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(anyhow!("torn"))])).boxed_unsync()
 }
 
 /// The process at the other end of a connection, and its other connections to the same port.

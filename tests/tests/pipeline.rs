@@ -43,7 +43,8 @@ fn main() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {
-        trials.push(trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault))));
+        let trial = trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault)));
+        trials.push(trial.with_kind(faults::KIND).with_ignored_flag(!fault.quick));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(Ok(cloud)) = cloud.get() {

@@ -344,6 +344,10 @@ pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) ->
     Ok(Some(Split { kept: kept.into_inner()?.into(), kept_rows, taken: taken.into_inner()?.into() }))
 }
 
+pub fn row_count(object: Bytes) -> Result<u64, ColumnarError> {
+    Ok(ParquetRecordBatchReaderBuilder::try_new(object)?.metadata().file_metadata().num_rows() as u64)
+}
+
 fn pick(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, ColumnarError> {
     let rows = UInt32Array::from(rows);
     let columns = batch.columns().iter().map(|column| arrow_select::take::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;

@@ -5,7 +5,7 @@ use crate::{Deps, Error};
 use alerts::{
     classification::Disposition,
     intent::{Intent, Manifest, PlannedObject, WrittenObject},
-    ledger::{Claim, complete},
+    ledger::{Claim, Row, complete},
     partitions::{manifest_key, message_key, superseded_key},
     report::Bytes as ByteCounts,
     spool::{Entry, Record, index_key, records_key},
@@ -32,14 +32,14 @@ pub enum Progress {
         bytes: ByteCounts,
         figures: Vec<(&'static str, u64)>,
     },
-    /// The call ends; `written` objects were added to those that were there.
+    /// The call ends; so many objects were written and rows completed that were not before.
     Interrupted {
-        written: usize,
+        advanced: usize,
     },
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
-    let mut run = Run { deps, intent, objects: Vec::new(), superseding: Vec::new(), messages: Vec::new(), uploading: Duration::ZERO };
+    let mut run = Run { deps, intent, objects: Vec::new(), replaced: BTreeMap::new(), messages: Vec::new(), uploading: Duration::ZERO };
     let mut done: Vec<Option<Head>> = Vec::with_capacity(intent.objects.len());
     for object in &intent.objects {
         done.push(deps.objects.head(&object.key).await?);
@@ -47,16 +47,20 @@ pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progr
     let missing = done.iter().filter(|head| head.is_none()).count();
     let written = run.write_objects(&done, call).await?;
     if written < missing {
-        return Ok(Progress::Interrupted { written });
+        return Ok(Progress::Interrupted { advanced: written });
     }
-    run.commit().await
+    for (object, head) in intent.objects.iter().zip(done) {
+        run.note_existing(object, head).await?;
+    }
+    run.commit(call, written).await
 }
 
 struct Run<'a> {
     deps: &'a Deps,
     intent: &'a Intent,
     objects: Vec<WrittenObject>,
-    superseding: Vec<WrittenObject>,
+    /// Objects that hold earlier versions of the window's messages, and which.
+    replaced: BTreeMap<String, HashSet<columnar::Identity>>,
     /// Per-message objects that wait for their upload: key and body.
     messages: Vec<(String, Vec<u8>)>,
     uploading: Duration,
@@ -80,11 +84,9 @@ impl Run<'_> {
     /// Streams the spool once and writes the objects that are not there; answers how many it wrote.
     async fn write_objects(&mut self, done: &[Option<Head>], call: Call) -> Result<usize, Error> {
         let intent = self.intent;
-        let of_position: HashMap<u32, usize> =
-            intent.objects.iter().enumerate().flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number))).collect();
+        let of_position = objects_by_position(intent);
+        let replaces: HashMap<u32, &String> = intent.objects.iter().flat_map(|object| &object.replaces).map(|(at, key)| (*at, key)).collect();
         let mut filling: BTreeMap<usize, Filling> = BTreeMap::new();
-        // Objects that were there already: their rows may still wait for completion.
-        let mut existing: BTreeMap<usize, Vec<Entry>> = BTreeMap::new();
         let (mut position, mut written) = (0u32, 0);
         for pair in 0..intent.pairs {
             let entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&intent.spool_prefix, pair)).await?;
@@ -92,8 +94,8 @@ impl Run<'_> {
             position += entries.len() as u32;
             let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
             for (at, entry) in (first..).zip(&entries) {
-                if let Some(object) = of_position.get(&at).filter(|object| done[**object].is_some()) {
-                    existing.entry(*object).or_default().push(entry.clone());
+                if let Some(object) = replaces.get(&at) {
+                    self.replaced.entry((*object).clone()).or_default().insert((entry.id.clone(), entry.index.clone()));
                 }
             }
             if !(first..position).any(is_wanted) {
@@ -125,10 +127,6 @@ impl Run<'_> {
                     }
                 }
             }
-        }
-        for (number, entries) in existing {
-            let (object, head) = (&intent.objects[number], done[number].clone());
-            self.settle(object, &entries, head).await?;
         }
         Ok(written)
     }
@@ -188,7 +186,7 @@ impl Run<'_> {
         let content_type = if planned.disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { "application/zstd" };
         self.put_once(&planned.key, body, entries.len() as u64, content_type).await?;
         self.uploading += began.elapsed();
-        self.settle_rows(planned, &entries).await
+        Ok(())
     }
 
     async fn put_once(&mut self, key: &str, body: Bytes, rows: u64, content_type: &str) -> Result<(), Error> {
@@ -209,33 +207,15 @@ impl Run<'_> {
     }
 
     /// An object that was there when this call began.
-    async fn settle(&mut self, planned: &PlannedObject, entries: &[Entry], head: Option<Head>) -> Result<(), Error> {
+    async fn note_existing(&mut self, planned: &PlannedObject, head: Option<Head>) -> Result<(), Error> {
         let Some(head) = head else { return Ok(()) };
+        let rows = planned.entries.len() as u64;
         if let Some(key) = &planned.jsonl_key {
             let beside =
                 self.deps.objects.head(key).await?.ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
-            self.note(key, entries.len() as u64, &beside)?;
+            self.note(key, rows, &beside)?;
         }
-        self.note(&planned.key, entries.len() as u64, &head)?;
-        self.settle_rows(planned, entries).await
-    }
-
-    /// Takes earlier versions out of their objects, then completes the rows.
-    async fn settle_rows(&mut self, planned: &PlannedObject, entries: &[Entry]) -> Result<(), Error> {
-        let mut earlier: BTreeMap<&str, HashSet<columnar::Identity>> = BTreeMap::new();
-        let positions: HashMap<u32, &Entry> = planned.entries.iter().copied().zip(entries).collect();
-        for (position, object) in &planned.replaces {
-            if let Some(entry) = positions.get(position) {
-                earlier.entry(object).or_default().insert((entry.id.clone(), entry.index.clone()));
-            }
-        }
-        for (object, identities) in earlier {
-            self.take_out(object, &identities).await?;
-        }
-        let claim = Claim { run_id: self.intent.run_id.clone(), window_id: self.intent.window_id.clone() };
-        let (path, now) = (self.deps.objects.uri(&planned.key), Timestamp::now());
-        let entries: Vec<&Entry> = entries.iter().collect();
-        self.deps.ledger.change_all(&entries, |entry, row| Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)))).await
+        self.note(&planned.key, rows, &head)
     }
 
     /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them.
@@ -243,27 +223,37 @@ impl Run<'_> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
         for _ in 0..REWRITES {
             let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(()) };
-            let Some(columnar::Split { kept, kept_rows, taken }) = columnar::split(body, identities).map_err(columnar)? else { return Ok(()) };
             let superseded = superseded_key(object, &self.intent.window_id, &self.intent.run_id);
+            let Some(columnar::Split { kept, kept_rows, taken }) = columnar::split(body.clone(), identities).map_err(columnar)? else {
+                if self.deps.objects.head(&superseded).await?.is_some() {
+                    // This very intent took them out, and died before its manifest could say so.
+                    let rows = columnar::row_count(body.clone()).map_err(columnar)?;
+                    self.objects.push(WrittenObject { key: object.to_owned(), rows, bytes: body.len() as u64, sha256: storage::sha256_hex(&body) });
+                }
+                return Ok(());
+            };
             self.deps.objects.put(&superseded, taken, "application/vnd.apache.parquet").await?;
             let (bytes, sha256) = (kept.len() as u64, storage::sha256_hex(&kept));
             if self.deps.objects.replace(object, kept, "application/vnd.apache.parquet", &tag).await? {
-                self.superseding.push(WrittenObject { key: object.to_owned(), rows: kept_rows, bytes, sha256 });
+                self.objects.push(WrittenObject { key: object.to_owned(), rows: kept_rows, bytes, sha256 });
                 return Ok(());
             }
         }
         Err(Error::Contended { key: object.to_owned() })
     }
 
-    /// The manifest, then the record of the window.
-    async fn commit(mut self) -> Result<Progress, Error> {
+    /// Earlier versions leave their objects, the manifest is written, the rows are completed, and last the window is.
+    /// The manifest comes before the rows: as long as one of them is claimed, whoever wants it carries this intent out.
+    async fn commit(mut self, call: Call, written: usize) -> Result<Progress, Error> {
         let intent = self.intent;
         // JSON lines are a copy for other readers and no part of what the archive costs.
         let is_copy = |object: &WrittenObject| intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key));
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: intent.source_bytes, archive };
+        for (object, identities) in std::mem::take(&mut self.replaced) {
+            self.take_out(&object, &identities).await?;
+        }
         let key = manifest_key(&intent.window_id, &intent.run_id, intent.attempt);
-        self.objects.append(&mut self.superseding);
         let manifest = Manifest {
             v: 1,
             run_id: intent.run_id.clone(),
@@ -272,15 +262,54 @@ impl Run<'_> {
             committed_at: Timestamp::now(),
             source: intent.counts.source,
             counts: intent.counts,
-            objects: self.objects,
+            objects: std::mem::take(&mut self.objects),
         };
         self.deps.objects.put_json(&key, &manifest).await?;
+        if let Some(completed) = self.complete_rows(call).await? {
+            return Ok(Progress::Interrupted { advanced: written + completed });
+        }
         let now = Timestamp::now();
         let completed =
             self.deps.windows.change(&intent.run_id, &intent.window_id, |record| Ok(record.complete(intent.counts, bytes, Some(key.clone()), now)));
         completed.await?;
         Ok(Progress::Done { bytes, figures: vec![("UploadMillis", self.uploading.as_millis() as u64), ("Objects", manifest.objects.len() as u64)] })
     }
+
+    /// Rows of objects that are verified, pair by pair. When the call ends before the last pair: how many it completed.
+    async fn complete_rows(&self, call: Call) -> Result<Option<usize>, Error> {
+        let intent = self.intent;
+        let of_position = objects_by_position(intent);
+        let claim = Claim { run_id: intent.run_id.clone(), window_id: intent.window_id.clone() };
+        let (mut position, mut completed) = (0u32, 0);
+        for pair in 0..intent.pairs {
+            let entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&intent.spool_prefix, pair)).await?;
+            let mut written: BTreeMap<usize, Vec<&Entry>> = BTreeMap::new();
+            for (at, entry) in (position..).zip(&entries) {
+                if let Some(object) = of_position.get(&at) {
+                    written.entry(*object).or_default().push(entry);
+                }
+            }
+            position += entries.len() as u32;
+            for (object, entries) in written {
+                let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), Timestamp::now());
+                let complete = |entry: &Entry, row: Option<&Row>| {
+                    let next = row.and_then(|row| complete(row, entry, &claim, path.clone(), now));
+                    completed += usize::from(next.is_some());
+                    Ok::<_, Error>(next)
+                };
+                self.deps.ledger.change_all(&entries, complete).await?;
+            }
+            if call.is_ending() && pair + 1 < intent.pairs {
+                return Ok(Some(completed));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The number of the object that each position of the spool goes into.
+fn objects_by_position(intent: &Intent) -> HashMap<u32, usize> {
+    intent.objects.iter().enumerate().flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number))).collect()
 }
 
 fn fill(object: &mut Filling, entry: Entry, record: &Record) -> Result<(), Error> {

@@ -121,7 +121,7 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
             step_metrics("write-partitions", &run_id, &window_id, call.took(), &line);
             Ok(())
         }
-        Progress::Interrupted { written: 0 } => Err(Error::NoProgress { window_id, continuation: task.continuation }),
+        Progress::Interrupted { advanced: 0 } => Err(Error::NoProgress { window_id, continuation: task.continuation }),
         Progress::Interrupted { .. } => {
             task.more = true;
             task.continuation += 1;
