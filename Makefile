@@ -11,10 +11,10 @@ FROM := 2024-07-01
 TO := 2024-09-29
 MESSAGES := 5000
 
-.PHONY: help run test bench package up down env check build servers loaded
+.PHONY: help run test test-faults bench package up down env check build servers loaded
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: ## From a fresh clone to a finished run, with about 5,000 messages over 90 days
 	@$(MAKE) up
@@ -33,6 +33,9 @@ env: ## Print what points any AWS tool at the local cloud: eval "$(make -s env)"
 
 test: ## Check everything that CI checks
 	@python3 local/check.py all
+
+test-faults: ## Run the whole fault campaign, of which CI runs a part
+	@python3 local/check.py faults
 
 check: ## Check what needs no cloud: format, lints, unit tests, Terraform
 	@python3 local/check.py quick

@@ -1,6 +1,6 @@
 """Everything that CI checks, one step after the other; says how long each took and, in the last line, how many passed.
 
-Usage: python3 local/check.py quick | all
+Usage: python3 local/check.py quick | all | faults
 """
 
 import os
@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,34 +91,50 @@ def quick() -> int:
 
 def all_of_it() -> int:
     checks = Checks()
-    cloud = os.environ | TEST_CLOUD
+    with deployed(checks) as well:
+        static(checks)
+        if well:
+            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked --no-fail-fast', TEST_CLOUD)
+    checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
+    return checks.close()
+
+
+def faults() -> int:
+    """The whole fault campaign; CI runs a part of it."""
+    checks = Checks()
+    with deployed(checks) as well:
+        if well:
+            campaign = "cargo test -p pipeline-tests --test pipeline --locked -- --include-ignored '[fault]'"
+            checks.run("faults", f'eval "$(python3 local/cloud.py env)" && {campaign}', TEST_CLOUD)
+    return checks.close()
+
+
+@contextmanager
+def deployed(checks: Checks) -> Iterator[bool]:
+    """The cloud of the tests, and everything built; it starts while the compiler runs."""
     if not checks.run("tools", "python3 local/cloud.py tools"):
-        return checks.close()
+        yield False
+        return
     try:
         with ThreadPoolExecutor() as pool:
             servers = pool.submit(
                 subprocess.run, ["bash", "-c", "python3 local/cloud.py up && python3 local/deploy.py storage"],
-                cwd=ROOT, env=cloud, capture_output=True, text=True)
+                cwd=ROOT, env=os.environ | TEST_CLOUD, capture_output=True, text=True)
             built = checks.run("build", "cargo build --workspace --locked && cargo test --workspace --locked --no-run")
             started = servers.result()
         print(started.stdout + started.stderr, flush=True)
-        static(checks)
-        if built and checks.run("deploy", "python3 local/deploy.py all", TEST_CLOUD):
-            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked --no-fail-fast', TEST_CLOUD)
+        yield built and checks.run("deploy", "python3 local/deploy.py all", TEST_CLOUD)
     finally:
         checks.run("stop", "python3 local/cloud.py down", TEST_CLOUD)
-    checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
-    return checks.close()
 
 
 def main() -> int:
     # A job that CI cancels stops its servers too: as an exception, the signal runs the `finally` above.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     forget_the_other_cloud()
-    if sys.argv[1:] == ["quick"]:
-        return quick()
-    if sys.argv[1:] == ["all"]:
-        return all_of_it()
+    modes = {"quick": quick, "all": all_of_it, "faults": faults}
+    if len(sys.argv) == 2 and sys.argv[1] in modes:
+        return modes[sys.argv[1]]()
     print(__doc__, file=sys.stderr)
     return 2
 

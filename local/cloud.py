@@ -50,7 +50,8 @@ def ministack(port: int, smtp_port: int) -> servers.Server:
         # Every call is checked against IAM, so that a missing permission fails here as it would on AWS.
         "AUTH": "true",
         "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
-        "S3_PERSIST": "1", "S3_DATA_DIR": str(home / "s3"), "STATE_DIR": str(home / "state"),
+        # What it holds is saved when it is stopped, so that it can be restarted.
+        "PERSIST_STATE": "1", "S3_PERSIST": "1", "S3_DATA_DIR": str(home / "s3"), "STATE_DIR": str(home / "state"),
         "SMTP_HOST": f"127.0.0.1:{smtp_port}",
         # Retries wait a tenth of their time: six attempts take 12 s, not two minutes.
         "SFN_WAIT_SCALE": os.environ.get("ALERT_ARCHIVE_WAIT_SCALE", "0.1"),
@@ -159,6 +160,16 @@ def down() -> None:
             print(f"{STATE}: wiped (downloads stay in {CACHE})")
 
 
+def restart() -> None:
+    """The AWS part alone, with the data that it has: executions end there, as in an outage."""
+    with one_at_a_time():
+        chosen = endpoints()
+        if not chosen[AWS.name].ours:
+            raise CloudError(f"{chosen[AWS.name].url} is not ours to restart")
+        servers.stop(AWS)
+        _bring_up(chosen[AWS.name], lambda: ministack(chosen[AWS.name].port, chosen[SMTP.name].port))
+
+
 def status() -> None:
     chosen = endpoints()
     if not chosen[AWS.name].ours:
@@ -202,7 +213,7 @@ def check_tools() -> None:
         print(f"{name:<18} {found}")
 
 
-COMMANDS = {"up": up, "down": down, "status": status, "env": env, "tools": check_tools}
+COMMANDS = {"up": up, "down": down, "restart": restart, "status": status, "env": env, "tools": check_tools}
 
 
 def main() -> int:

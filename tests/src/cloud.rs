@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI16, Ordering};
+use tokio::process::Command;
 
 /// An index that says whose cloud it is: only one with it is ever emptied.
 const MARK: &str = "alert-archive-pipeline-tests";
@@ -212,6 +213,14 @@ impl Cloud {
             None => drop(self.s3.delete_bucket_policy().bucket(&self.bucket).send().await?),
         }
         outcome
+    }
+
+    /// Stops the emulator of AWS, and with it every execution and function, and starts it again with the data that it had.
+    pub async fn restart(&self) -> Result<()> {
+        let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("../local/cloud.py");
+        let output = Command::new("python3").arg(local).arg("restart").output().await.context("python3")?;
+        ensure!(output.status.success(), "local/cloud.py restart: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     pub async fn get(&self, key: &str) -> Result<Bytes> {

@@ -6,7 +6,7 @@ use hyper::Request;
 use std::time::Duration;
 
 /// A request that a function makes; an empty field matches everything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     service: Service,
     method: &'static str,
@@ -26,6 +26,8 @@ pub struct Fault {
     pub times: u32,
     pub harm: Harm,
     pub then: Then,
+    /// A limit for the function's Task, in seconds: the Task gives up while its Lambda lives on.
+    pub task_seconds: Option<u64>,
     /// Part of every CI run; the others are for `make test-faults`.
     pub quick: bool,
 }
@@ -75,7 +77,11 @@ pub const ENDED_EARLY: Harm = Harm::Alter { from: r#""timed_out":false"#, to: r#
 pub const ALWAYS: u32 = u32::MAX;
 
 pub const fn delay(seconds: u64) -> Harm {
-    Harm::Delay(Duration::from_secs(seconds))
+    delay_millis(1000 * seconds)
+}
+
+pub const fn delay_millis(millis: u64) -> Harm {
+    Harm::Delay(Duration::from_millis(millis))
 }
 
 /// An object: method, and what its key contains.
@@ -104,7 +110,7 @@ pub const fn opensearch(method: &'static str, path: &'static str, body: &'static
 }
 
 pub const fn fault(name: &'static str, function: &'static str, point: Point, harm: Harm) -> Fault {
-    Fault { name, function, point, nth: 1, times: 1, harm, then: Then::Retry, quick: false }
+    Fault { name, function, point, nth: 1, times: 1, harm, then: Then::Retry, task_seconds: None, quick: false }
 }
 
 impl Fault {
@@ -118,6 +124,10 @@ impl Fault {
 
     pub const fn then(self, then: Then) -> Self {
         Fault { then, ..self }
+    }
+
+    pub const fn task_seconds(self, seconds: u64) -> Self {
+        Fault { task_seconds: Some(seconds), ..self }
     }
 
     pub const fn quick(self) -> Self {
@@ -136,7 +146,11 @@ impl Fault {
             Harm::Tear => "answer torn at".to_owned(),
             Harm::Alter { to, .. } => format!("answered `{to}` at"),
             Harm::Forget => "points in time gone at".to_owned(),
-            Harm::Delay(time) => format!("kept waiting {} s at", time.as_secs()),
+            Harm::Delay(time) => match self.task_seconds {
+                None => format!("kept waiting {} s at", time.as_secs()),
+                Some(seconds) => format!("Task timed out after {seconds} s while its Lambda waits {} s at", time.as_secs()),
+            },
+            Harm::Watch => "watched at".to_owned(),
         };
         let often = match self.times {
             1 => String::new(),

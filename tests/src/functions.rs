@@ -7,11 +7,13 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 pub const FUNCTIONS: [&str; 8] =
@@ -47,8 +49,16 @@ impl Cloud {
 
     /// Replaces the environment of a function; its processes are started anew.
     pub async fn set_environment(&self, function: &str, environment: &Environment) -> Result<()> {
+        self.configure(function, json!({"Environment": {"Variables": environment}})).await
+    }
+
+    async fn configure(&self, function: &str, settings: Value) -> Result<()> {
+        self.lambda(Method::PUT, &format!("{}-{function}/configuration", self.prefix), settings.to_string()).await?;
+        self.updated(function).await
+    }
+
+    async fn updated(&self, function: &str) -> Result<()> {
         let path = format!("{}-{function}/configuration", self.prefix);
-        self.lambda(Method::PUT, &path, json!({"Environment": {"Variables": environment}}).to_string()).await?;
         for _ in 0..100 {
             let settings = self.lambda(Method::GET, &path, String::new()).await?;
             if settings["State"] != "Pending" && settings["LastUpdateStatus"] != "InProgress" {
@@ -57,6 +67,48 @@ impl Cloud {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         anyhow::bail!("the update of {function} does not end")
+    }
+
+    /// Calls a function as Step Functions does; answers what it answered.
+    pub async fn invoke(&self, function: &str, payload: &Value) -> Result<Value> {
+        self.lambda(Method::POST, &format!("{}-{function}/invocations", self.prefix), payload.to_string()).await
+    }
+
+    /// Does something while Lambda ends these functions after so many seconds.
+    pub async fn with_timeouts<T>(&self, timeouts: &[(&str, u64)], work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        let mut before = Vec::new();
+        for (function, seconds) in timeouts {
+            let settings = self.lambda(Method::GET, &format!("{}-{function}/configuration", self.prefix), String::new()).await?;
+            before.push((*function, settings["Timeout"].clone()));
+            self.configure(function, json!({"Timeout": seconds})).await?;
+        }
+        let outcome = work().await;
+        for (function, seconds) in before {
+            self.configure(function, json!({"Timeout": seconds})).await?;
+        }
+        outcome
+    }
+
+    /// Does something while a process of these functions may have no more than `mebibytes` of memory of its own:
+    /// heap, stacks and whatever else it may write to.
+    pub async fn with_memory<T>(&self, functions: &[&str], mebibytes: u64, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        for function in functions {
+            let binary = self.program.with_file_name(function);
+            let script = format!("#!/bin/sh\nulimit -d {} && exec {}\n", mebibytes * 1024, binary.display());
+            self.set_code(function, &zip(&self.python, &script).await?).await?;
+        }
+        let outcome = work().await;
+        for function in functions {
+            let package = self.mail_folder.with_file_name("packages").join(format!("{function}.zip"));
+            self.set_code(function, &std::fs::read(&package).with_context(|| package.display().to_string())?).await?;
+        }
+        outcome
+    }
+
+    async fn set_code(&self, function: &str, zip: &[u8]) -> Result<()> {
+        let body = json!({"ZipFile": BASE64_STANDARD.encode(zip)}).to_string();
+        self.lambda(Method::PUT, &format!("{}-{function}/code", self.prefix), body).await?;
+        self.updated(function).await
     }
 
     /// Does something while a function has another setting, and puts it back.
@@ -70,6 +122,17 @@ impl Cloud {
         self.set_environment(function, &before).await?;
         outcome
     }
+}
+
+/// A zip that holds `bootstrap`, which the runtime starts.
+async fn zip(python: &Path, bootstrap: &str) -> Result<Vec<u8>> {
+    const ZIP: &str = "import sys, zipfile\n\
+        entry = zipfile.ZipInfo('bootstrap')\n\
+        entry.external_attr = 0o100755 << 16\n\
+        with zipfile.ZipFile(sys.stdout.buffer, 'w') as archive: archive.writestr(entry, sys.argv[1])";
+    let output = tokio::process::Command::new(python).args(["-c", ZIP, bootstrap]).output().await?;
+    ensure!(output.status.success(), "zip: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.stdout)
 }
 
 /// The local cloud overwrites AWS_ENDPOINT_URL in a function's environment, but not what is set for one service.

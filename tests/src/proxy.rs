@@ -48,6 +48,8 @@ pub enum Harm {
     Alter { from: &'static str, to: &'static str },
     /// OpenSearch forgets every point in time before it hears of the request.
     Forget,
+    /// None: the requests are counted.
+    Watch,
 }
 
 #[derive(Clone)]
@@ -59,14 +61,14 @@ struct State {
     aws: String,
     opensearch: String,
     http: Http,
-    armed: Mutex<Option<Armed>>,
+    armed: Mutex<Vec<Armed>>,
 }
 
 struct Armed {
     fault: Fault,
     matched: u32,
     fired: u32,
-    victim: Option<Victim>,
+    victims: Vec<Arc<Victim>>,
     /// Why the harm could not be done.
     failed: Option<String>,
 }
@@ -108,69 +110,77 @@ impl Proxies {
         Ok(format!("http://127.0.0.1:{port}"))
     }
 
-    /// From now on the fault waits for its request; it replaces one that waits already.
+    /// From now on the fault waits for its request; it replaces those that wait already.
     pub fn arm(&self, fault: Fault) {
-        *self.state.armed() = Some(Armed { fault, matched: 0, fired: 0, victim: None, failed: None });
+        self.arm_all(&[fault]);
     }
 
-    /// Ends the fault; answers how often it struck. An error when it should have struck and could not.
-    pub fn disarm(&self) -> Result<u32> {
-        let Some(armed) = self.state.armed().take() else { return Ok(0) };
-        match armed.failed {
+    /// A request suffers the first of the faults that it matches, and is counted by all of them.
+    pub fn arm_all(&self, faults: &[Fault]) {
+        *self.state.armed() = faults.iter().map(|fault| Armed { fault: *fault, matched: 0, fired: 0, victims: Vec::new(), failed: None }).collect();
+    }
+
+    /// How often each of the armed faults has struck so far.
+    pub fn fired(&self) -> Vec<u32> {
+        self.state.armed().iter().map(|armed| armed.fired).collect()
+    }
+
+    /// Ends the faults; answers how often each struck. An error when one should have struck and could not.
+    pub fn disarm(&self) -> Result<Vec<u32>> {
+        let armed = std::mem::take(&mut *self.state.armed());
+        match armed.iter().find_map(|armed| armed.failed.as_deref()) {
             Some(failed) => bail!("the fault could not be done: {failed}"),
-            None => Ok(armed.fired),
+            None => Ok(armed.iter().map(|armed| armed.fired).collect()),
         }
     }
 }
 
 impl State {
-    fn armed(&self) -> MutexGuard<'_, Option<Armed>> {
+    fn armed(&self) -> MutexGuard<'_, Vec<Armed>> {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this request has to suffer.
-    fn harm(&self, door: &Door, peer: SocketAddr, request: &Request<Bytes>) -> Option<Harm> {
-        let mut armed = self.armed();
-        let armed = armed.as_mut()?;
-        if armed.fault.function != door.function {
-            return None;
-        }
-        if armed.victim.as_ref().is_some_and(|victim| victim.port == door.port && victim.peers.contains(&peer.port())) {
-            // A process writes many rows at once: those behind the fatal one must not arrive.
-            return Some(Harm::Cut(When::Before));
-        }
-        if !armed.fault.point.matches(door.service, request) {
-            return None;
-        }
-        armed.matched += 1;
-        if armed.matched < armed.fault.nth || armed.fired >= armed.fault.times {
-            return None;
-        }
-        armed.fired += 1;
-        if let Harm::Kill(_) = armed.fault.harm {
-            match Victim::at(door, peer) {
-                Ok(victim) => armed.victim = Some(victim),
-                Err(error) => armed.failed = Some(format!("{error:#}")),
+    /// What this request has to suffer, and which process dies of it.
+    fn harm(&self, door: &Door, peer: SocketAddr, request: &Request<Bytes>) -> (Option<Harm>, Option<Arc<Victim>>) {
+        let (mut harm, mut dying) = (None, None);
+        for armed in self.armed().iter_mut().filter(|armed| armed.fault.function == door.function) {
+            if armed.victims.iter().any(|victim| victim.port == door.port && victim.peers.contains(&peer.port())) {
+                // A process writes many rows at once: those behind the fatal one must not arrive.
+                return (Some(Harm::Cut(When::Before)), None);
             }
+            if !armed.fault.point.matches(door.service, request) {
+                continue;
+            }
+            armed.matched += 1;
+            if armed.matched < armed.fault.nth || armed.fired >= armed.fault.times {
+                continue;
+            }
+            armed.fired += 1;
+            if let Harm::Kill(_) = armed.fault.harm {
+                match Victim::at(door, peer).map(Arc::new) {
+                    Ok(victim) => {
+                        armed.victims.push(victim.clone());
+                        dying = Some(victim);
+                    }
+                    Err(error) => armed.failed = Some(format!("{error:#}")),
+                }
+            }
+            harm = harm.or(Some(armed.fault.harm).filter(|harm| *harm != Harm::Watch));
         }
-        Some(armed.fault.harm)
+        (harm, dying)
     }
 
-    /// Notes that the harm could not be done.
+    /// Notes that a harm could not be done.
     fn fail(&self, why: String) {
-        if let Some(armed) = self.armed().as_mut() {
+        if let Some(armed) = self.armed().first_mut() {
             armed.failed = Some(why);
         }
     }
 
     /// Ends the process, as an out-of-memory killer would.
-    fn kill(&self) {
-        let mut armed = self.armed();
-        if let Some(armed) = armed.as_mut()
-            && let Some(victim) = &armed.victim
-            && let Err(error) = victim.kill()
-        {
-            armed.failed = Some(format!("{error:#}"));
+    fn kill(&self, victim: Option<Arc<Victim>>) {
+        if let Some(Err(error)) = victim.map(|victim| victim.kill()) {
+            self.fail(format!("{error:#}"));
         }
     }
 }
@@ -179,10 +189,10 @@ impl Door {
     async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<UnsyncBoxBody<Bytes, anyhow::Error>>> {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, body.collect().await?.to_bytes());
-        let harm = self.state.harm(self, peer, &request);
+        let (harm, victim) = self.state.harm(self, peer, &request);
         match harm {
             Some(Harm::Kill(When::Before)) => {
-                self.state.kill();
+                self.state.kill(victim);
                 bail!("killed before the request")
             }
             Some(Harm::Cut(When::Before)) => bail!("cut before the request"),
@@ -205,7 +215,7 @@ impl Door {
         let answer = self.forward(request).await?;
         match harm {
             Some(Harm::Kill(When::After)) => {
-                self.state.kill();
+                self.state.kill(victim);
                 bail!("killed after the request")
             }
             Some(Harm::Cut(When::After)) => bail!("cut after the request"),

@@ -121,6 +121,18 @@ impl Cloud {
         self.ended(name).await
     }
 
+    /// Does something while the state machine is defined otherwise.
+    pub async fn with_definition<T>(&self, change: impl FnOnce(&mut Value) -> Result<()>, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        let before = self.sfn.describe_state_machine().state_machine_arn(&self.state_machine_arn).send().await?.definition;
+        let mut changed: Value = serde_json::from_str(&before)?;
+        change(&mut changed)?;
+        let define = |definition: String| self.sfn.update_state_machine().state_machine_arn(&self.state_machine_arn).definition(definition).send();
+        define(changed.to_string()).await?;
+        let outcome = work().await;
+        define(before).await?;
+        outcome
+    }
+
     pub async fn report(&self, run_id: &str) -> Result<Value> {
         Ok(serde_json::from_slice(&self.get(&format!("runs/{run_id}/report.json")).await?)?)
     }

@@ -5,12 +5,16 @@
 mod failures;
 #[path = "pipeline/faults.rs"]
 mod faults;
+#[path = "pipeline/limits.rs"]
+mod limits;
 #[path = "pipeline/operators.rs"]
 mod operators;
 #[path = "pipeline/reruns.rs"]
 mod reruns;
 #[path = "pipeline/runs.rs"]
 mod runs;
+#[path = "pipeline/together.rs"]
+mod together;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pipeline_tests::{Cloud, functions};
@@ -39,7 +43,7 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS].concat() {
+    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, limits::TESTS].concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {

@@ -10,6 +10,8 @@ use std::io::{Read, Write};
 
 /// Raw bytes in one pair; bounds what a reader holds (a larger single document gets a pair of its own).
 pub const PAIR_BYTES: u64 = 16 << 20;
+/// Documents in one pair; bounds its index where documents are small.
+pub const PAIR_DOCUMENTS: usize = 1000;
 
 pub fn records_key(prefix: &str, pair: u32) -> String {
     format!("{prefix}/records-{pair:05}.zst")

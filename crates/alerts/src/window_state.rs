@@ -4,9 +4,13 @@
 use crate::report::{Bytes, Messages};
 use crate::windows::Window;
 use crate::{instant, steps::Mode};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// How long after its last sign of life a window counts as alive. Nothing but courtesy depends on it: who is
+/// overtaken all the same finds its window abandoned and cannot register an intent.
+pub const LEASE: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
@@ -121,8 +125,8 @@ impl WindowRecord {
     }
 
     /// A new attempt of the same run needs not wait for the lease: its number fences the older one off.
-    pub fn begin(&self, step: &str, lease_until: Timestamp, now: Timestamp) -> (Self, Begin) {
-        let mut next = self.step(step, lease_until, now);
+    pub fn begin(&self, step: &str, now: Timestamp) -> (Self, Begin) {
+        let mut next = self.step(step, now);
         match self.status {
             State::Completed | State::Skipped => (self.clone(), Begin::Nothing { attempt: self.attempt }),
             State::Prepared => (next, Begin::Finish { attempt: self.attempt }),
@@ -136,12 +140,12 @@ impl WindowRecord {
     }
 
     /// The same attempt goes on with a step.
-    pub fn proceed(&self, attempt: u64, step: &str, lease_until: Timestamp, now: Timestamp) -> Result<Self, Refused> {
+    pub fn proceed(&self, attempt: u64, step: &str, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
         Ok(match self.status {
             State::Completed | State::Skipped => self.clone(),
-            State::Prepared => self.step(step, lease_until, now),
-            _ => WindowRecord { status: State::Running, ..self.step(step, lease_until, now) },
+            State::Prepared => self.step(step, now),
+            _ => WindowRecord { status: State::Running, ..self.step(step, now) },
         })
     }
 
@@ -223,8 +227,15 @@ impl WindowRecord {
         Ok(WindowRecord { status: State::Abandoned, updated_at: now, ..self.clone() })
     }
 
-    fn step(&self, step: &str, lease_until: Timestamp, now: Timestamp) -> Self {
-        WindowRecord { step: step.to_owned(), lease_until, updated_at: now, error: None, message: None, ..self.clone() }
+    /// The attempt is alive.
+    pub fn renew(&self, attempt: u64, now: Timestamp) -> Result<Self, Refused> {
+        self.owned(attempt)?;
+        let at_work = matches!(self.status, State::Running | State::Prepared);
+        Ok(WindowRecord { lease_until: if at_work { now + LEASE } else { self.lease_until }, ..self.clone() })
+    }
+
+    fn step(&self, step: &str, now: Timestamp) -> Self {
+        WindowRecord { step: step.to_owned(), lease_until: now + LEASE, updated_at: now, error: None, message: None, ..self.clone() }
     }
 
     fn owned(&self, attempt: u64) -> Result<(), Refused> {
@@ -248,12 +259,12 @@ mod tests {
 
     fn running() -> WindowRecord {
         let planned = WindowRecord::planned("r1", Mode::Range, Window::new(at(0), at(60), 1), at(0));
-        planned.begin("query-messages", at(900), at(0)).0
+        planned.begin("query-messages", at(0)).0
     }
 
     #[test]
     fn a_later_attempt_fences_the_earlier_one_off() {
-        let (second, begin) = running().begin("query-messages", at(900), at(10));
+        let (second, begin) = running().begin("query-messages", at(10));
         assert_eq!(begin, Begin::Query { attempt: 2 });
         assert!(matches!(second.prepare(1, "k".into(), at(11)), Err(Refused::Superseded { attempt: 1, current: 2, .. })));
     }
@@ -263,25 +274,28 @@ mod tests {
         let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
         let failed = prepared.fail(1, "StoreUnavailable", "no".into(), at(6)).expect("failed");
         assert_eq!(failed.status, State::Prepared);
-        assert_eq!(failed.begin("query-messages", at(900), at(7)).1, Begin::Finish { attempt: 1 });
+        assert_eq!(failed.begin("query-messages", at(7)).1, Begin::Finish { attempt: 1 });
     }
 
     #[test]
     fn a_skipped_window_is_left_alone_until_it_is_wanted_again() {
         let failed = running().fail(1, "CountMismatch", "no".into(), at(5)).expect("failed");
         let skipped = failed.skip("the index is damaged", at(6)).expect("skipped");
-        assert_eq!(skipped.begin("query-messages", at(900), at(7)).1, Begin::Nothing { attempt: 1 });
+        assert_eq!(skipped.begin("query-messages", at(7)).1, Begin::Nothing { attempt: 1 });
         assert!(skipped.prepare(1, "k".into(), at(7)).is_err());
-        assert_eq!(skipped.proceed(1, "classify-alerts", at(900), at(7)).expect("left alone").status, State::Skipped);
+        assert_eq!(skipped.proceed(1, "classify-alerts", at(7)).expect("left alone").status, State::Skipped);
         let wanted = skipped.resume(at(8)).expect("wanted");
-        assert_eq!(wanted.begin("query-messages", at(900), at(9)).1, Begin::Query { attempt: 2 });
+        assert_eq!(wanted.begin("query-messages", at(9)).1, Begin::Query { attempt: 2 });
         assert_eq!(running().prepare(1, "k".into(), at(5)).expect("prepared").skip("too late", at(6)), None);
     }
 
     #[test]
     fn a_window_is_abandoned_after_its_lease_and_not_before() {
-        assert!(matches!(running().abandon(at(899)), Err(Refused::Busy { .. })));
-        let abandoned = running().abandon(at(900)).expect("abandoned");
-        assert!(matches!(abandoned.prepare(1, "k".into(), at(901)), Err(Refused::Abandoned { .. })));
+        assert!(matches!(running().abandon(at(29)), Err(Refused::Busy { .. })));
+        let renewed = running().renew(1, at(20)).expect("alive");
+        assert!(matches!(renewed.abandon(at(49)), Err(Refused::Busy { .. })));
+        let abandoned = renewed.abandon(at(50)).expect("abandoned");
+        assert!(matches!(abandoned.prepare(1, "k".into(), at(51)), Err(Refused::Abandoned { .. })));
+        assert!(matches!(abandoned.renew(1, at(51)), Err(Refused::Abandoned { .. })));
     }
 }

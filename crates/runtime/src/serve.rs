@@ -1,5 +1,5 @@
 use crate::{ConfigMissing, Named, describe};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,11 +21,6 @@ impl Call {
 
     pub fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Until when this call may be at work; Lambda ends it by then.
-    pub fn lease_until(&self) -> Timestamp {
-        self.now + SignedDuration::try_from(self.left()).unwrap_or(SignedDuration::from_mins(15))
     }
 
     /// Time to stop, keep what is done and ask to be called again: a fifth of the time is left, at most a minute of it.

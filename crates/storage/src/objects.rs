@@ -192,7 +192,16 @@ impl Objects {
 
     /// Reads zstd-compressed JSON lines.
     pub async fn get_lines<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
-        let body = zstd::decode_all(self.get(key).await?.as_ref()).map_err(|error| self.corrupt(key, error))?;
+        self.decode_lines(key, &self.get(key).await?)
+    }
+
+    /// As [`Objects::get_lines`]; `None` when there is no such object.
+    pub async fn find_lines<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Vec<T>>, StoreError> {
+        self.find(key).await?.map(|body| self.decode_lines(key, &body)).transpose()
+    }
+
+    fn decode_lines<T: DeserializeOwned>(&self, key: &str, body: &[u8]) -> Result<Vec<T>, StoreError> {
+        let body = zstd::decode_all(body).map_err(|error| self.corrupt(key, error))?;
         serde_json::Deserializer::from_slice(&body).into_iter().collect::<Result<_, _>>().map_err(|error| self.corrupt(key, error))
     }
 

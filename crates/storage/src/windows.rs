@@ -1,9 +1,11 @@
 use crate::{LedgerError, Table};
 use alerts::{
     steps::WindowTask,
-    window_state::{Refused, WindowRecord},
+    window_state::{LEASE, Refused, WindowRecord},
 };
+use jiff::Timestamp;
 use runtime::{Named, describe};
+use std::time::Duration;
 
 /// The rows of `windows`, changed by the rules of [`alerts::window_state`].
 pub type Windows = Table<WindowRecord>;
@@ -44,8 +46,33 @@ impl Windows {
         Ok(changed.await?.ok_or_else(unknown)?)
     }
 
+    /// Does a step's work and meanwhile renews the lease of its attempt. The work ends early when the attempt is no longer the window's.
+    pub async fn hold<T, E: From<WindowError>>(
+        &self,
+        run_id: &str,
+        window_id: &str,
+        attempt: u64,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let lost = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+                match self.change(run_id, window_id, |record| record.renew(attempt, Timestamp::now())).await {
+                    Err(WindowError::Refused(refused)) => return refused,
+                    // The work will meet the same trouble, and knows what to do about it.
+                    Err(error) => tracing::warn!(window = window_id, error = describe(&error), "the lease could not be renewed"),
+                    Ok(_) => {}
+                }
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            refused = lost => Err(WindowError::from(refused).into()),
+        }
+    }
+
     /// Notes on the window why its attempt ended. Best effort: the error itself is what the caller returns.
-    pub async fn note_failure(&self, task: &WindowTask, error: &impl Named, now: jiff::Timestamp) {
+    pub async fn note_failure(&self, task: &WindowTask, error: &impl Named, now: Timestamp) {
         let message: String = describe(error).chars().take(2000).collect();
         let noted = self.change(&task.run_id, &task.window.window_id, |record| {
             record.fail(task.attempt.unwrap_or(record.attempt), error.name(), message.clone(), now)

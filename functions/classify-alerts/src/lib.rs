@@ -69,7 +69,8 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let result = Box::pin(classify(deps, &mut task, call)).await;
+    let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
+    let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(classify(deps, &mut task, call))).await;
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
     }
@@ -78,12 +79,10 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 
 async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
     let now = call.now;
-    let lease = call.lease_until();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-    let continued = task.more;
     task.more = false;
-    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", lease, now)).await?;
+    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", now)).await?;
     if matches!(record.status, State::Prepared | State::Completed | State::Skipped) {
         return Ok(());
     }
@@ -98,10 +97,10 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     for pair in 0..summary.pairs {
         let entries: Vec<Entry> = deps.objects.get_lines(&index_key(&prefix, pair)).await?;
         let key = decisions_key(&prefix, pair);
-        let decided = if continued { deps.objects.head(&key).await?.is_some() } else { false };
-        let decisions: Vec<Decision> = match decided {
-            true => deps.objects.get_lines(&key).await?,
-            false if call.is_ending() => {
+        let decisions: Vec<Decision> = match deps.objects.find_lines(&key).await? {
+            // By an earlier call of this attempt.
+            Some(decisions) => decisions,
+            None if call.is_ending() => {
                 if staged == 0 {
                     return Err(Error::NoProgress { window_id, continuation: task.continuation });
                 }
@@ -109,7 +108,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
                 task.continuation += 1;
                 return Ok(());
             }
-            false => {
+            None => {
                 let decisions = stage_all(&deps.ledger, &entries.iter().collect::<Vec<_>>(), &claim, now).await?;
                 deps.objects.put_lines(&key, &decisions).await?;
                 staged += 1;

@@ -108,19 +108,18 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 
 async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
     let now = call.now;
-    let lease = call.lease_until();
     let window_id = task.window.window_id.clone();
     let continued = task.more;
     let attempt = match continued {
         true => {
             let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-            deps.windows.change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", lease, now)).await?;
+            deps.windows.change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", now)).await?;
             attempt
         }
         false => {
             let mut begin = Begin::Query { attempt: 0 };
             let decide = |record: &alerts::window_state::WindowRecord| {
-                let (next, what) = record.begin("query-messages", lease, now);
+                let (next, what) = record.begin("query-messages", now);
                 begin = what;
                 Ok(next)
             };
@@ -138,6 +137,14 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
         }
     };
     task.attempt = Some(attempt);
+    let run_id = task.run_id.clone();
+    deps.windows.hold(&run_id, &window_id, attempt, Box::pin(drain(deps, task, attempt, call))).await
+}
+
+/// One call's share of the window, as the attempt that owns it.
+async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> Result<(), Error> {
+    let window_id = task.window.window_id.clone();
+    let continued = task.more;
     let prefix = spool_prefix(&task.run_id, &window_id, attempt);
     let source = OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())?;
     let (drain, summary) = match continued {

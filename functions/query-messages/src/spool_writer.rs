@@ -1,5 +1,5 @@
 use crate::Error;
-use alerts::spool::{Entry, PAIR_BYTES, Record, Summary, index_key, records_key};
+use alerts::spool::{Entry, PAIR_BYTES, PAIR_DOCUMENTS, Record, Summary, index_key, records_key};
 use storage::{Objects, StoreError};
 
 /// Fills pair after pair of a spool; holds one of them, compressed.
@@ -51,7 +51,7 @@ impl SpoolWriter {
         self.summary.documents += 1;
         self.summary.bytes += entry.bytes;
         self.entries.push(entry);
-        if self.raw >= PAIR_BYTES { self.flush().await } else { Ok(()) }
+        if self.raw >= PAIR_BYTES || self.entries.len() >= PAIR_DOCUMENTS { self.flush().await } else { Ok(()) }
     }
 
     /// Writes what is left; answers what the spool holds and the compressed bytes that this call wrote.

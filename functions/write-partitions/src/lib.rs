@@ -90,7 +90,8 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let result = Box::pin(write(deps, &mut task, call)).await;
+    let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
+    let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(write(deps, &mut task, call))).await;
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
     }
@@ -99,10 +100,9 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 
 async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
     let now = call.now;
-    let lease = call.lease_until();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", lease, now)).await?;
+    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", now)).await?;
     let intent: Intent = match (record.status, &record.intent_key) {
         (State::Completed | State::Skipped, _) => {
             task.more = false;

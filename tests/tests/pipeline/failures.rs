@@ -140,7 +140,7 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     let name = cloud.name("dies", &stretch);
     cloud.proxies.arm(fault("", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE).times(ALWAYS));
     let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
-    ensure!(cloud.proxies.disarm()? > 1 && ended.status == "FAILED", "{ended:?}");
+    ensure!(cloud.proxies.disarm()?[0] > 1 && ended.status == "FAILED", "{ended:?}");
     // Nobody inside of the execution could note it: the rule on dead executions does.
     let began = Instant::now();
     while cloud.job_run(&name).await?["status"] != "Failed" {
