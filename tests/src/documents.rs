@@ -112,7 +112,7 @@ pub fn mixture(stretch: &Stretch, count: usize) -> Vec<Message> {
     (0..count).map(|n| one_of_a_mixture(stretch, n, count)).collect()
 }
 
-fn one_of_a_mixture(stretch: &Stretch, n: usize, count: usize) -> Message {
+pub fn one_of_a_mixture(stretch: &Stretch, n: usize, count: usize) -> Message {
     let day = if n * 5 < count * 4 { format!("02-0{}", 1 + n % 3) } else { "05-10".to_owned() };
     let at = format!("{}-{day}T{:02}:{:02}:00.{:03}Z", stretch.year, n % 24, n % 60, n % 1000);
     let name = format!("m{n:03}");

@@ -112,10 +112,13 @@ fn count(input: &mut impl Read) -> std::io::Result<u32> {
     Ok(u32::from_le_bytes(length))
 }
 
+/// Beyond it, memory is taken as bytes come; up to it, at once and no more than is needed.
+const LARGEST_RESERVED: u64 = 64 << 20;
+
 fn take(input: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let wanted = u64::from(count(input)?);
-    let mut body = Vec::new();
-    // Not `vec![0; wanted]`: a damaged length must not allocate 4 GB.
+    // A damaged length must not allocate 4 GB.
+    let mut body = Vec::with_capacity(wanted.min(LARGEST_RESERVED) as usize);
     if input.take(wanted).read_to_end(&mut body)? as u64 != wanted {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }

@@ -92,8 +92,10 @@ impl ObjectWriter {
         Ok(ObjectWriter { writer: arrow_writer()?, columns: Columns::default(), origin })
     }
 
-    pub fn push(&mut self, entry: &Entry, record: &Record) -> Result<(), ColumnarError> {
-        self.columns.push(entry, record, &self.origin)?;
+    pub fn push(&mut self, entry: &Entry, record: Record) -> Result<(), ColumnarError> {
+        self.columns.push(entry, &record, &self.origin)?;
+        // The columns have a copy, and encoding makes two more: a large document must not be there a fourth time.
+        drop(record);
         if self.columns.bytes >= BATCH_BYTES {
             self.writer.write(&self.columns.take()?)?;
         }
@@ -379,7 +381,7 @@ mod tests {
         let mut writer = ObjectWriter::new(origin).expect("writer");
         for (id, source) in sources {
             let record = Record { message: source.as_bytes().to_vec(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] };
-            writer.push(&entry(id, source), &record).expect("row");
+            writer.push(&entry(id, source), record).expect("row");
         }
         writer.finish().expect("object")
     }

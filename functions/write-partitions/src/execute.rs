@@ -10,7 +10,7 @@ use alerts::{
     report::Bytes as ByteCounts,
     spool::{Entry, Record, index_key, records_key},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use columnar::{ObjectWriter, Origin};
 use futures::future::try_join_all;
@@ -22,8 +22,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 use storage::{Head, PutOnce};
 
-/// Small uploads under way at once.
+/// Small uploads under way at once, and the bytes that they may hold together (a larger document goes alone).
 const UPLOADS: usize = 16;
+const UPLOAD_BYTES: usize = 4 << 20;
 /// How often the rewrite of an object is tried against others who rewrite it.
 const REWRITES: usize = 8;
 
@@ -116,7 +117,7 @@ impl Run<'_> {
                     if intent.message_json && object.planned.disposition == Disposition::Closed {
                         self.put_message(&entry, &record).await?;
                     }
-                    fill(object, entry, &record)?;
+                    fill(object, entry, record)?;
                     object.left == 0
                 };
                 if full && let Some(object) = filling.remove(&number) {
@@ -156,10 +157,10 @@ impl Run<'_> {
         Ok(Filling { planned, left: planned.entries.len(), entries: Vec::new(), body, jsonl })
     }
 
-    /// `{"message":…,"history":[…],"audit":[…]}`, each document byte for byte.
     async fn put_message(&mut self, entry: &Entry, record: &Record) -> Result<(), Error> {
-        self.messages.push((message_key(&entry.date(), &entry.index, &entry.id), message_json(record)));
-        if self.messages.len() < UPLOADS { Ok(()) } else { self.put_messages().await }
+        self.messages.push((message_key(&entry.date(), &entry.index, &entry.id), parts_of_json(record).concat()));
+        let waiting: usize = self.messages.iter().map(|(_, body)| body.len()).sum();
+        if self.messages.len() < UPLOADS && waiting < UPLOAD_BYTES { Ok(()) } else { self.put_messages().await }
     }
 
     async fn put_messages(&mut self) -> Result<(), Error> {
@@ -312,28 +313,40 @@ fn objects_by_position(intent: &Intent) -> HashMap<u32, usize> {
     intent.objects.iter().enumerate().flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number))).collect()
 }
 
-fn fill(object: &mut Filling, entry: Entry, record: &Record) -> Result<(), Error> {
+fn fill(object: &mut Filling, entry: Entry, record: Record) -> Result<(), Error> {
     let compress = |source| Error::Compress { key: object.planned.key.clone(), source };
+    if let Some(jsonl) = &mut object.jsonl {
+        // A valid document has line breaks only between its tokens, so that they can go.
+        for part in parts_of_json(&record) {
+            for piece in part.split(|byte| matches!(byte, b'\n' | b'\r')) {
+                jsonl.write_all(piece).map_err(compress)?;
+            }
+        }
+        jsonl.write_all(b"\n").map_err(compress)?;
+    }
     match &mut object.body {
         Body::Rows(rows) => rows.push(&entry, record).map_err(|source| Error::Columnar { key: object.planned.key.clone(), source })?,
         Body::Lines(lines) => {
             let reason = entry.outcome.reason.map(|reason| reason.as_str());
-            let source = BASE64_STANDARD.encode(&record.message);
-            let line = json!({"source_index": entry.index, "id": entry.id, "reason": reason, "source_base64": source});
-            writeln!(lines, "{line}").map_err(compress)?;
+            let line = json!({"source_index": entry.index, "id": entry.id, "reason": reason}).to_string();
+            let source = Base64Display::new(&record.message, &BASE64_STANDARD);
+            writeln!(lines, "{},\"source_base64\":\"{source}\"}}", &line[..line.len() - 1]).map_err(compress)?;
         }
-    }
-    if let Some(jsonl) = &mut object.jsonl {
-        // A valid document has line breaks only between its tokens, so that they can go.
-        let line: Vec<u8> = message_json(record).into_iter().filter(|byte| !matches!(byte, b'\n' | b'\r')).chain([b'\n']).collect();
-        jsonl.write_all(&line).map_err(|source| Error::Compress { key: object.planned.key.clone(), source })?;
     }
     object.entries.push(entry);
     object.left -= 1;
     Ok(())
 }
 
-fn message_json(record: &Record) -> Vec<u8> {
-    let list = |bodies: &[Vec<u8>]| bodies.join(&b","[..]);
-    [b"{\"message\":", record.message.as_slice(), b",\"history\":[", &list(&record.history), b"],\"audit\":[", &list(&record.audit), b"]}"].concat()
+/// `{"message":…,"history":[…],"audit":[…]}`, each document as it is.
+fn parts_of_json(record: &Record) -> Vec<&[u8]> {
+    let mut parts: Vec<&[u8]> = vec![b"{\"message\":", &record.message];
+    for (name, bodies) in [(&b",\"history\":["[..], &record.history), (b"],\"audit\":[", &record.audit)] {
+        parts.push(name);
+        for (n, body) in bodies.iter().enumerate() {
+            parts.extend([if n > 0 { &b","[..] } else { b"" }, body]);
+        }
+    }
+    parts.push(b"]}");
+    parts
 }

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use fixtures::generate;
 use pipeline_tests::{
     Cloud, Message, check, check_archive,
-    documents::{instant, mixture},
+    documents::{instant, mixture, one_of_a_mixture},
     faults::{ALWAYS, delay_millis, fault, opensearch, s3},
     functions::FUNCTIONS,
     proxy::Harm,
@@ -104,13 +104,15 @@ async fn each_function_carries_300_MB_in_128_MB_of_memory(cloud: &Cloud) -> Resu
 async fn a_document_of_50_MB_passes_in_256_MB_of_memory(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let mut messages = mixture(&stretch, 12);
-    let mut large = Message::closed(&stretch, "large", &format!("{}-02-02T12:00:00Z", stretch.year));
     // OpenSearch takes no string of that length, but a list of them.
     let text = "\"".to_owned() + &"All work and no play. ".repeat(46_000) + "\"";
     let texts = vec![text; 50].join(",");
-    large.source = String::from_utf8(large.source)?.replacen(r#""alerts""#, &format!(r#""texts":[{texts}],"alerts""#), 1).into_bytes();
-    ensure!(large.source.len() > 50_000_000);
-    messages.push(large);
+    for (n, quarantined) in [(12, false), (17, true)] {
+        let mut large = one_of_a_mixture(&stretch, n, 60);
+        large.source = String::from_utf8(large.source)?.replacen(r#""alerts""#, &format!(r#""texts":[{texts}],"alerts""#), 1).into_bytes();
+        ensure!(large.source.len() > 50_000_000 && quarantined == large.reason.is_some());
+        messages.push(large);
+    }
     cloud.load(&messages).await?;
     cloud.with_memory(&FUNCTIONS, 256, async || cloud.run_stretch(&stretch).await).await?.completed()?;
     check(cloud, &stretch, &messages).await?;
