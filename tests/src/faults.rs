@@ -70,9 +70,15 @@ pub const CUT_AFTER: Harm = Harm::Cut(When::After);
 pub const THROTTLE: Harm = Harm::Refuse("ProvisionedThroughputExceededException");
 /// What DynamoDB says when somebody else changed the row.
 pub const CONFLICT: Harm = Harm::Refuse("ConditionalCheckFailedException");
-pub const SHARDS_FAILED: Harm = Harm::Alter { from: r#""failed":0"#, to: r#""failed":1"# };
-pub const TIMED_OUT: Harm = Harm::Alter { from: r#""timed_out":false"#, to: r#""timed_out":true"# };
-pub const ENDED_EARLY: Harm = Harm::Alter { from: r#""timed_out":false"#, to: r#""timed_out":false,"terminated_early":true"# };
+/// Answers that lack documents and say so, for pages, counts and histograms alike.
+pub const SHARDS_FAILED: Harm = Harm::Say(
+    r#"{"timed_out":false,"_shards":{"total":3,"successful":2,"skipped":0,"failed":1},"hits":{"total":{"value":0},"hits":[]},"aggregations":{"stretches":{"buckets":[]}}}"#,
+);
+pub const TIMED_OUT: Harm =
+    Harm::Say(r#"{"timed_out":true,"_shards":{"total":3,"successful":3,"skipped":0,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#);
+pub const ENDED_EARLY: Harm = Harm::Say(
+    r#"{"timed_out":false,"terminated_early":true,"_shards":{"total":3,"successful":3,"skipped":0,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#,
+);
 /// More than any number of retries.
 pub const ALWAYS: u32 = u32::MAX;
 
@@ -144,7 +150,10 @@ impl Fault {
             Harm::Refuse(error) => format!("refused with {error} at"),
             Harm::Half => "half the keys unprocessed at".to_owned(),
             Harm::Tear => "answer torn at".to_owned(),
-            Harm::Alter { to, .. } => format!("answered `{to}` at"),
+            _ if self.harm == SHARDS_FAILED => "answered without a failed shard at".to_owned(),
+            _ if self.harm == TIMED_OUT => "answered in part for want of time at".to_owned(),
+            _ if self.harm == ENDED_EARLY => "answered in part, ended early, at".to_owned(),
+            Harm::Say(_) => "answered otherwise at".to_owned(),
             Harm::Forget => "points in time gone at".to_owned(),
             Harm::Delay(time) => match self.task_seconds {
                 None => format!("kept waiting {} s at", time.as_secs()),
