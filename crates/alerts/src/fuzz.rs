@@ -17,11 +17,12 @@ fn many() -> ProptestConfig {
 }
 
 /// Documents from which others are made by changing some bytes.
-const SEEDS: [&str; 5] = [
+const SEEDS: [&str; 6] = [
     r#"{"message_id":"m1","alerts":[{"status":"closed","opened_at":1719792000000},{"status":"open","closed_at":"2024-07-01"}]}"#,
     r#"{"message_id":"m1","alerts":{"status":" CLOSED\u00a0","severity":3}}"#,
     r#"{ "alerts" : null , "message_id":"\u006d1","lone":"\ud800","big":123456789012345678901234567890 }"#,
     r#"{"message_id":["m1"],"alerts":[[],null,"closed",{"status":{}}],"alert\u0073x":1e999}"#,
+    r#"["m1",[["a","open","high","c",1,2]],"sender","channel","subject"]"#,
     r#"{"index":"m","id":"1","at":"2024-07-01T00:00:00.000Z","version":"v","bytes":1,"disposition":"closed","no_alerts":true}"#,
 ];
 
