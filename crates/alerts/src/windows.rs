@@ -116,10 +116,14 @@ pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
     windows
 }
 
-/// Cuts a bucket to a range, because a day bucket may reach over the edges of a range that starts at noon.
-pub fn clip(bucket: Bucket, from: Timestamp, to: Timestamp) -> Option<Bucket> {
-    let clipped = Bucket { from: bucket.from.max(from), to: bucket.to.min(to), count: bucket.count };
-    (clipped.from < clipped.to && clipped.count > 0).then_some(clipped)
+/// The stretch of `interval` that begins at `start`, a count of milliseconds, cut to a range; `None` when nothing is left.
+/// A day may reach over the edge of a range that begins at noon, and one of a document's instants, far outside, may be
+/// more than a [`Timestamp`] holds.
+pub fn clip(start: i64, interval: Interval, count: u64, from: Timestamp, to: Timestamp) -> Option<Bucket> {
+    let end = start.saturating_add(interval.length().as_millis() as i64);
+    let held = |millis: i64| Timestamp::from_millisecond(millis.max(from.as_millisecond()).min(to.as_millisecond())).ok();
+    let bucket = Bucket { from: held(start)?, to: held(end)?, count };
+    (bucket.from < bucket.to && count > 0).then_some(bucket)
 }
 
 #[cfg(test)]
@@ -185,7 +189,7 @@ mod tests {
                 let inside = documents.iter().filter(|document| (from..to).contains(&at(**document)));
                 let mut counts = std::collections::BTreeMap::new();
                 inside.for_each(|document| *counts.entry(document.div_euclid(length) * length).or_insert(0) += 1);
-                Ok::<_, ()>(counts.into_iter().filter_map(|(key, count)| clip(Bucket { from: at(key), to: at(key + length), count }, from, to)).collect())
+                Ok::<_, ()>(counts.into_iter().filter_map(|(key, count)| clip(key, interval, count, from, to)).collect())
             };
             // The source answers at once, so that the future is ready when it is first asked.
             let Poll::Ready(Ok(buckets)) = pin!(counted(count, from, to, target)).poll(&mut Context::from_waker(Waker::noop())) else {
