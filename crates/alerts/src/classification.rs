@@ -210,7 +210,15 @@ mod tests {
     type Said = (String, Kind);
 
     /// Unicode's `White_Space`, written down from its table.
-    const BLANKS: &str = "\t\n\u{b}\u{c}\r \u{85}\u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
+    const BLANKS: &str = "\t\n\u{b}\u{c}\r \u{85}\u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\
+        \u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
+    const OPEN: &[&str] = &["open", "new", "reopened", "pending", "in_progress", "acknowledged"];
+    /// Some of them look closed or open, but what pads them is no white space.
+    const OTHER: &[&str] =
+        &["", "close", "closed.", "clos ed", "in progress", "open,closed", "\u{200b}closed", "\u{feff}open", "\u{1c}new", "\u{180e}closed"];
+    const NO_STRING: &[&str] = &["null", "1", "true", "{}", r#"["open"]"#, r#"{"status":"open"}"#, r#""\ud800open""#];
+    /// Fields that decide nothing.
+    const ASIDE: &[&str] = &[r#""x":[{"alerts":[{"status":"open"}]}]"#, r#""\ud800":"\ud800""#, r#""Alerts":[{"status":"open"}]"#, r#""n":1e999"#];
 
     /// A JSON string in one of its spellings: as it is, or with every character escaped.
     fn spelled(text: &str, escaped: bool) -> String {
@@ -231,9 +239,9 @@ mod tests {
     fn object() -> impl Strategy<Value = Said> {
         let status = prop_oneof![
             3 => word(&["closed"], Kind::Closed),
-            1 => word(&["open", "new", "reopened", "pending", "in_progress", "acknowledged"], Kind::Open),
-            1 => word(&["", "close", "closed.", "clos ed", "in progress", "open,closed", "\u{200b}closed", "\u{feff}open", "\u{1c}new", "\u{180e}closed"], Kind::Unrecognised),
-            1 => select(&["null", "1", "true", "{}", "[\"open\"]", "{\"status\":\"open\"}", "\"\\ud800open\""][..]).prop_map(|value| (value.to_owned(), Kind::Unrecognised)),
+            1 => word(OPEN, Kind::Open),
+            1 => word(OTHER, Kind::Unrecognised),
+            1 => select(NO_STRING).prop_map(|value| (value.to_owned(), Kind::Unrecognised)),
         ];
         let with_status = (status, select(&["", "\"\\udfff\":\"a\\ud800\",", "\"opened_at\":[],", "\"severity\":{\"status\":\"open\"},"][..]))
             .prop_map(|((status, kind), other)| (format!("{{{other} \"status\" : {status} }}"), kind));
@@ -279,7 +287,7 @@ mod tests {
         fn open_beats_unrecognised_beats_closed(
             (alerts, kinds, none) in alerts(),
             (message_id, named) in message_id(),
-            other in select(&["\"x\":[{\"alerts\":[{\"status\":\"open\"}]}]", "\"\\ud800\":\"\\ud800\"", "\"Alerts\":[{\"status\":\"open\"}]", "\"n\":1e999"][..]),
+            other in select(ASIDE),
             alerts_first in any::<bool>(),
         ) {
             let mut fields: Vec<String> = alerts.map(|alerts| format!("\"alerts\": {alerts}")).into_iter().collect();

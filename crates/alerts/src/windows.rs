@@ -181,7 +181,8 @@ mod tests {
         ) {
             // Documents crowd together within a day, an hour, or a millisecond.
             let spread = |base: i64, bits: u32, offset: &u32| base + i64::from(offset & ((1 << bits) - 1));
-            let mut documents: Vec<i64> = clusters.iter().flat_map(|(base, bits, all)| all.iter().map(|offset| spread(*base, *bits, offset))).collect();
+            let cluster = |(base, bits, all): &(i64, u32, Vec<u32>)| all.iter().map(|offset| spread(*base, *bits, offset)).collect::<Vec<_>>();
+            let mut documents: Vec<i64> = clusters.iter().flat_map(cluster).collect();
             documents.sort();
             let (from, to) = (at(from), at(from + length));
             let count = async |from: Timestamp, to: Timestamp, interval: Interval| {

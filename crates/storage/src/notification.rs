@@ -234,7 +234,10 @@ mod tests {
         }
 
         #[test]
-        fn fuzz_any_bytes_are_a_notification_or_a_named_error(bytes in vec(any::<u8>(), 0..200), changes in vec((any::<Index>(), any::<u8>()), 0..4)) {
+        fn fuzz_any_bytes_are_a_notification_or_a_named_error(
+            bytes in vec(any::<u8>(), 0..200),
+            changes in vec((any::<Index>(), any::<u8>()), 0..4),
+        ) {
             prop_assert!(read(&bytes).is_err());
             let mut body = json!({"Records": [record("ObjectCreated:Put", "a+b%20c", "0055AE")]}).to_string().into_bytes();
             for (at, byte) in changes {
