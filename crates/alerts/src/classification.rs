@@ -281,7 +281,7 @@ mod tests {
 
     // An independent statement of the rules: each part is generated together with what the rules say of it.
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 16 * ProptestConfig::default().cases, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
         fn open_beats_unrecognised_beats_closed(

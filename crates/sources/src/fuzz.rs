@@ -12,12 +12,6 @@ use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use runtime::Named;
 use serde_json::{json, value::RawValue};
 
-/// Sixteen times the usual, and as much more as PROPTEST_CASES asks for.
-fn many() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    ProptestConfig { cases: usual.cases * 16, ..usual }
-}
-
 /// Documents that OpenSearch may hold: objects, their bytes as odd as its parser lets through.
 fn document() -> impl Strategy<Value = Vec<u8>> {
     let good: [&[u8]; 8] = [
@@ -55,7 +49,7 @@ fn is_json(bytes: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(many())]
+    #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
     fn documents_come_out_of_a_page_as_they_lie_in_it(documents in vec(document(), 0..5)) {
