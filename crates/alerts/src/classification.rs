@@ -58,7 +58,7 @@ impl Rules {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Open,
     Closed,
@@ -140,7 +140,7 @@ pub fn quarantined(reason: Reason) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
 
     fn of(body: &str) -> String {
         let outcome = classify(&Rules::default(), "m1", body.as_bytes());
@@ -181,9 +181,14 @@ mod tests {
             (r#"{"message_id":"m1","alerts":[{"status":"closed","status":"open"}]}"#, "unreadable_document"),
             (r#"{"message_id":"m1","alerts":[],"big":123456789012345678901234567890,"deep":[[[[1.0]]]]}"#, "closed, no alerts"),
             (r#"{"message_id":"m1","alerts":[],"lone":"\ud800"}"#, "closed, no alerts"),
+            (r#"{"\ud800":1,"message_id":"m1","alert\u0073":[{"\udfff":1,"status":"new"}]}"#, "open"),
+            (r#"{"message_id":"m1","message_id":null}"#, "unreadable_document"),
+            (r#"{"message_id":"m1"}{}"#, "unreadable_document"),
+            ("{\"message_id\":\"m1\",\"a\tb\":1}", "unreadable_document"),
             ("{\"message_id\":\"m1\" /* note */}", "unreadable_document"),
             ("\u{feff}{\"message_id\":\"m1\"}", "unreadable_document"),
             ("[1]", "unreadable_document"),
+            (r#"["m1",[],null,null,null]"#, "unreadable_document"),
         ] {
             assert_eq!(of(body), expected, "{body}");
         }
@@ -201,16 +206,108 @@ mod tests {
         assert_eq!(outcome("closed"), Disposition::Quarantined);
     }
 
-    // An independent statement of the rules: over lists of status words, by counting.
+    /// What the rules say of one alert, for the statement below.
+    type Said = (String, Kind);
+
+    /// Unicode's `White_Space`, written down from its table.
+    const BLANKS: &str = "\t\n\u{b}\u{c}\r \u{85}\u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\
+        \u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
+    const OPEN: &[&str] = &["open", "new", "reopened", "pending", "in_progress", "acknowledged"];
+    /// Some of them look closed or open, but what pads them is no white space.
+    const OTHER: &[&str] =
+        &["", "close", "closed.", "clos ed", "in progress", "open,closed", "\u{200b}closed", "\u{feff}open", "\u{1c}new", "\u{180e}closed"];
+    const NO_STRING: &[&str] = &["null", "1", "true", "{}", r#"["open"]"#, r#"{"status":"open"}"#, r#""\ud800open""#];
+    /// Fields that decide nothing.
+    const ASIDE: &[&str] = &[r#""x":[{"alerts":[{"status":"open"}]}]"#, r#""\ud800":"\ud800""#, r#""Alerts":[{"status":"open"}]"#, r#""n":1e999"#];
+
+    /// A JSON string in one of its spellings: as it is, or with every character escaped.
+    fn spelled(text: &str, escaped: bool) -> String {
+        if !escaped {
+            return serde_json::json!(text).to_string();
+        }
+        format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>())
+    }
+
+    fn word(words: &'static [&'static str], kind: Kind) -> impl Strategy<Value = Said> {
+        let blanks = || vec(select(BLANKS.chars().collect::<Vec<_>>()), 0..3).prop_map(String::from_iter);
+        (select(words), any::<u32>(), blanks(), blanks(), any::<bool>()).prop_map(move |(word, upper, before, after, escaped)| {
+            let cased = word.chars().enumerate().map(|(at, c)| if upper >> at & 1 == 1 { c.to_ascii_uppercase() } else { c });
+            (spelled(&format!("{before}{}{after}", cased.collect::<String>()), escaped), kind)
+        })
+    }
+
+    fn object() -> impl Strategy<Value = Said> {
+        let status = prop_oneof![
+            3 => word(&["closed"], Kind::Closed),
+            1 => word(OPEN, Kind::Open),
+            1 => word(OTHER, Kind::Unrecognised),
+            1 => select(NO_STRING).prop_map(|value| (value.to_owned(), Kind::Unrecognised)),
+        ];
+        let with_status = (status, select(&["", "\"\\udfff\":\"a\\ud800\",", "\"opened_at\":[],", "\"severity\":{\"status\":\"open\"},"][..]))
+            .prop_map(|((status, kind), other)| (format!("{{{other} \"status\" : {status} }}"), kind));
+        prop_oneof![9 => with_status, 1 => select(&["{}", "{\"Status\":\"open\"}"][..]).prop_map(|object| (object.to_owned(), Kind::Unrecognised))]
+    }
+
+    fn element() -> impl Strategy<Value = Said> {
+        let other = ["null", "0", "true", "\"open\"", "\"closed\"", "[]", "[{\"status\":\"open\"}]", "[\"a\",\"open\",\"s\",\"c\",1,2]"];
+        prop_oneof![5 => object(), 1 => select(other.to_vec()).prop_map(|element| (element.to_owned(), Kind::Unrecognised))]
+    }
+
+    /// The field `alerts`, what its alerts are, and whether there are none.
+    fn alerts() -> impl Strategy<Value = (Option<String>, Vec<Kind>, bool)> {
+        let none = select(vec![None, Some("null"), Some("[]"), Some("[ \n]")]).prop_map(|alerts| (alerts.map(str::to_owned), vec![], true));
+        let scalar = select(&["\"open\"", "\"\"", "7", "-0.5e9", "true", "false"][..]);
+        let list = vec(element(), 1..5).prop_map(|elements| {
+            let (spelled, kinds): (Vec<_>, Vec<_>) = elements.into_iter().unzip();
+            (Some(format!("[{}]", spelled.join(" , "))), kinds, false)
+        });
+        prop_oneof![
+            1 => none,
+            1 => scalar.prop_map(|scalar| (Some(scalar.to_owned()), vec![Kind::Unrecognised], false)),
+            2 => object().prop_map(|(object, kind)| (Some(object), vec![kind], false)),
+            6 => list,
+        ]
+    }
+
+    /// The field `message_id` and whether it names the message `Ä/1`.
+    fn message_id() -> impl Strategy<Value = (Option<String>, bool)> {
+        let other = ["null", "1", "true", "[]", "[\"Ä/1\"]", "{\"Ä/1\":1}", "\"\"", "\"ä/1\"", "\" Ä/1\"", "\"A\\u0308/1\"", "\"\\ud800\""];
+        prop_oneof![
+            6 => any::<bool>().prop_map(|escaped| (Some(spelled("Ä/1", escaped)), true)),
+            2 => select(other.to_vec()).prop_map(|other| (Some(other.to_owned()), false)),
+            1 => Just((None, false)),
+        ]
+    }
+
+    // An independent statement of the rules: each part is generated together with what the rules say of it.
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
         #[test]
-        fn open_beats_unrecognised_beats_closed(words in proptest::collection::vec("(open|OPEN | new|closed| Closed\t|resolved|in_progress|)", 0..6)) {
-            let alerts: Vec<_> = words.iter().map(|word| serde_json::json!({"status": word})).collect();
-            let body = serde_json::json!({"message_id": "m1", "alerts": alerts}).to_string();
-            let open = words.iter().filter(|w| ["open", "new", "in_progress"].contains(&w.trim().to_lowercase().as_str())).count();
-            let closed = words.iter().filter(|w| w.trim().eq_ignore_ascii_case("closed")).count();
-            let expected = if open > 0 { Disposition::Open } else if closed < words.len() { Disposition::Quarantined } else { Disposition::Closed };
-            prop_assert_eq!(classify(&Rules::default(), "m1", body.as_bytes()).disposition, expected);
+        fn open_beats_unrecognised_beats_closed(
+            (alerts, kinds, none) in alerts(),
+            (message_id, named) in message_id(),
+            other in select(ASIDE),
+            alerts_first in any::<bool>(),
+        ) {
+            let mut fields: Vec<String> = alerts.map(|alerts| format!("\"alerts\": {alerts}")).into_iter().collect();
+            fields.push(other.to_owned());
+            fields.extend(message_id.map(|id| format!("\"message_id\":{id}")));
+            if !alerts_first {
+                fields.reverse();
+            }
+            let body = format!(" {{{}}}\n", fields.join(","));
+            let outcome = classify(&Rules::default(), "Ä/1", body.as_bytes());
+            let expected = if kinds.contains(&Kind::Open) {
+                Disposition::Open
+            } else if kinds.contains(&Kind::Unrecognised) || !named {
+                Disposition::Quarantined
+            } else {
+                Disposition::Closed
+            };
+            prop_assert_eq!(outcome.disposition, expected, "{}", body);
+            prop_assert_eq!(outcome.reason.is_some(), expected == Disposition::Quarantined);
+            prop_assert_eq!(outcome.no_alerts, none && named);
         }
     }
 }

@@ -2,43 +2,16 @@
 
 use crate::instant;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    message_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    alerts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sender: Option<&'a RawValue>,
-    #[serde(borrow)]
-    channel: Option<&'a RawValue>,
-    #[serde(borrow)]
-    subject: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct AlertFields<'a> {
-    #[serde(borrow)]
-    alert_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow)]
-    severity: Option<&'a RawValue>,
-    #[serde(borrow)]
-    category: Option<&'a RawValue>,
-    #[serde(borrow)]
-    opened_at: Option<&'a RawValue>,
-    #[serde(borrow)]
-    closed_at: Option<&'a RawValue>,
-}
-
 /// A message that could be read: valid JSON, an object, none of the fields we look at twice.
 pub struct Document<'a> {
-    fields: Fields<'a>,
+    message_id: Option<&'a RawValue>,
+    sender: Option<&'a RawValue>,
+    channel: Option<&'a RawValue>,
+    subject: Option<&'a RawValue>,
     alerts: Alerts,
 }
 
@@ -65,19 +38,14 @@ pub struct Alert {
 impl<'a> Document<'a> {
     /// `None` when the bytes are no JSON object or name a field twice, so that reading on would be guessing.
     pub fn parse(source: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(source).ok()?;
-        // A struct can also be read from a JSON list, which is no document.
-        if !text.trim_start().starts_with('{') {
-            return None;
-        }
-        let fields: Fields = serde_json::from_str(text).ok()?;
-        let alerts = parse_alerts(fields.alerts)?;
-        Some(Document { fields, alerts })
+        let object = std::str::from_utf8(source).ok()?;
+        let [message_id, sender, channel, subject, alerts] = fields(object, ["message_id", "sender", "channel", "subject", "alerts"])?;
+        Some(Document { message_id, sender, channel, subject, alerts: parse_alerts(alerts)? })
     }
 
     /// `None` when absent or null; `Err` with the raw value when it is no string.
     pub fn message_id(&self) -> Option<Result<String, &'a str>> {
-        let raw = self.fields.message_id?;
+        let raw = self.message_id?;
         Some(serde_json::from_str(raw.get()).map_err(|_| raw.get()))
     }
 
@@ -86,15 +54,15 @@ impl<'a> Document<'a> {
     }
 
     pub fn sender(&self) -> Option<String> {
-        text(self.fields.sender)
+        text(self.sender)
     }
 
     pub fn channel(&self) -> Option<String> {
-        text(self.fields.channel)
+        text(self.channel)
     }
 
     pub fn subject(&self) -> Option<String> {
-        text(self.fields.subject)
+        text(self.subject)
     }
 }
 
@@ -115,14 +83,15 @@ fn parse_alert(raw: &RawValue) -> Option<Alert> {
     if !raw.get().starts_with('{') {
         return Some(Alert::default());
     }
-    let fields: AlertFields = serde_json::from_str(raw.get()).ok()?;
+    let names = ["alert_id", "status", "severity", "category", "opened_at", "closed_at"];
+    let [alert_id, status, severity, category, opened_at, closed_at] = fields(raw.get(), names)?;
     Some(Alert {
-        alert_id: text(fields.alert_id),
-        status: fields.status.and_then(|raw| serde_json::from_str(raw.get()).ok()),
-        severity: text(fields.severity),
-        category: text(fields.category),
-        opened_at: fields.opened_at.and_then(instant::parse_json),
-        closed_at: fields.closed_at.and_then(instant::parse_json),
+        alert_id: text(alert_id),
+        status: status.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+        severity: text(severity),
+        category: text(category),
+        opened_at: opened_at.and_then(instant::parse_json),
+        closed_at: closed_at.and_then(instant::parse_json),
     })
 }
 
@@ -138,4 +107,36 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
 /// The version of a document: sha256 over its bytes, in hex.
 pub fn version(source: &[u8]) -> String {
     hex::encode(Sha256::digest(source))
+}
+
+/// The fields `names` of a JSON object, null counting as absent. `None` when it is no object, or has one of them twice.
+fn fields<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Option<[Option<&'a RawValue>; N]> {
+    let mut input = serde_json::Deserializer::from_str(object);
+    let found = input.deserialize_map(Fields(names)).ok()?;
+    input.end().ok()?;
+    Some(found.map(|value| value.filter(|value| value.get() != "null")))
+}
+
+struct Fields<'n, const N: usize>([&'n str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut found = [None; N];
+        while let Some(key) = object.next_key::<&RawValue>()? {
+            // A key with a lone surrogate is JSON, but no `str` can hold it: it is none of the names.
+            let key: Option<String> = serde_json::from_str(key.get()).ok();
+            match self.0.iter().position(|name| key.as_deref() == Some(name)) {
+                None => drop(object.next_value::<IgnoredAny>()?),
+                Some(position) if found[position].is_some() => return Err(A::Error::custom("a field stands there twice")),
+                Some(position) => found[position] = Some(object.next_value()?),
+            }
+        }
+        Ok(found)
+    }
 }

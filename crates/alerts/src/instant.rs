@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 /// `2024-07-01T00:00:00.000Z`: in JSON, in tables and in reports.
 pub fn iso(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    format!("{at:.3}")
 }
 
 /// `20240701T000000.000Z`: in ids and keys, because it has no colon and sorts by time.
@@ -15,7 +15,7 @@ pub fn compact(at: Timestamp) -> String {
 
 /// `2024-07-01`, the UTC date.
 pub fn date(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d").to_string()
+    at.to_zoned(TimeZone::UTC).date().to_string()
 }
 
 /// Reads what a person or a document writes: an instant with offset, a UTC date and time, a date, or a month.
@@ -72,6 +72,10 @@ mod tests {
     #[test]
     fn instants_are_cut_to_the_millisecond() {
         assert_eq!(iso(parse("2024-07-01T00:00:00.123999Z").expect("instant")), "2024-07-01T00:00:00.123Z");
+        assert_eq!(iso("2024-07-01T23:59:59.999999Z".parse().expect("instant")), "2024-07-01T23:59:59.999Z");
+        // A number that was meant as something else can lie before the year 0.
+        let early = Timestamp::from_millisecond(-62_167_219_200_001).expect("in range");
+        assert_eq!((iso(early).as_str(), date(early).as_str()), ("-000001-12-31T23:59:59.999Z", "-000001-12-31"));
         assert_eq!(compact(parse("2024-07-01T10:11:12.5Z").expect("instant")), "20240701T101112.500Z");
     }
 }

@@ -3,6 +3,8 @@
 
 pub mod classification;
 pub mod document;
+#[cfg(test)]
+mod fuzz;
 pub mod instant;
 pub mod intent;
 pub mod ledger;

@@ -73,5 +73,25 @@ mod tests {
             prop_assert!(left.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_~".contains(c)));
             prop_assert_eq!(a == b, left == right);
         }
+
+        #[test]
+        fn ids_that_look_alike_get_different_keys_on_any_file_system(
+            id in "[a-zA-Z0-9/._~:é\\\\ -]{1,130}",
+            other in prop_oneof![Just(None), "[a-zA-Z/._~: -]".prop_map(Some)],
+            place in any::<proptest::sample::Index>(),
+        ) {
+            let mut like: Vec<char> = id.chars().collect();
+            let place = place.index(like.len());
+            // One character becomes another one, or changes its case.
+            let flipped = |c: char| if c.is_uppercase() { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() };
+            like[place] = other.map_or(flipped(like[place]), |other| other.chars().next().expect("one"));
+            let like: String = like.into_iter().collect();
+            let key = |index: &str, id: &str| message_key("2024-07-01", index, id).to_lowercase();
+            prop_assert_eq!(id == like, key("m", &id) == key("m", &like));
+            prop_assert_eq!(id == like, key(&id, "m") == key(&like, "m"));
+            prop_assert_eq!(id == "m", key("m", &id) == key(&id, "m"));
+            prop_assert_eq!(key(&id, &like).split('/').count(), 5);
+            prop_assert!(key(&id, &like).split('/').all(|part| part.len() <= 205 && !part.contains(':') && part != ".."));
+        }
     }
 }

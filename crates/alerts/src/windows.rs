@@ -79,6 +79,28 @@ impl Interval {
     }
 }
 
+/// Days with too many documents are counted by the hour, such hours by the minute, down to the millisecond.
+/// `count` answers the buckets of a stretch in order, cut to the stretch.
+pub async fn counted<E>(
+    count: impl AsyncFn(Timestamp, Timestamp, Interval) -> Result<Vec<Bucket>, E>,
+    from: Timestamp,
+    to: Timestamp,
+    target: u64,
+) -> Result<Vec<Bucket>, E> {
+    let mut counted = Vec::new();
+    let mut todo: Vec<(Bucket, Interval)> = count(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
+    while let Some((bucket, interval)) = todo.pop() {
+        match interval.finer().filter(|_| bucket.count > target) {
+            Some(finer) => {
+                let parts = count(bucket.from, bucket.to, finer).await?;
+                todo.extend(parts.into_iter().rev().map(|part| (part, finer)));
+            }
+            None => counted.push(bucket),
+        }
+    }
+    Ok(counted)
+}
+
 /// Joins neighbouring buckets, in order, into windows of at most `target` documents and [`LONGEST`] length.
 /// A single bucket above `target` stays alone. Stretches without documents belong to no window.
 pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
@@ -94,16 +116,24 @@ pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
     windows
 }
 
-/// Cuts a bucket to a range, because a day bucket may reach over the edges of a range that starts at noon.
-pub fn clip(bucket: Bucket, from: Timestamp, to: Timestamp) -> Option<Bucket> {
-    let clipped = Bucket { from: bucket.from.max(from), to: bucket.to.min(to), count: bucket.count };
-    (clipped.from < clipped.to && clipped.count > 0).then_some(clipped)
+/// The stretch of `interval` that begins at `start`, a count of milliseconds, cut to a range; `None` when nothing is left.
+/// A day may reach over the edge of a range that begins at noon, and one of a document's instants, far outside, may be
+/// more than a [`Timestamp`] holds.
+pub fn clip(start: i64, interval: Interval, count: u64, from: Timestamp, to: Timestamp) -> Option<Bucket> {
+    let end = start.saturating_add(interval.length().as_millis() as i64);
+    let held = |millis: i64| Timestamp::from_millisecond(millis.max(from.as_millisecond()).min(to.as_millisecond())).ok();
+    let bucket = Bucket { from: held(start)?, to: held(end)?, count };
+    (bucket.from < bucket.to && count > 0).then_some(bucket)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(millis).expect("in range")
@@ -141,6 +171,43 @@ mod tests {
                 prop_assert!(window.expected <= target || inside.len() == 1);
             }
             prop_assert_eq!(windows.iter().map(|w| w.expected).sum::<u64>(), days.values().sum::<u64>());
+        }
+
+        #[test]
+        fn each_document_of_a_range_is_in_one_window_and_only_a_millisecond_holds_too_many(
+            clusters in proptest::collection::vec((-40 * DAY..100 * DAY, 0u32..28, proptest::collection::vec(any::<u32>(), 1..20)), 0..12),
+            (from, length) in (-40 * DAY..60 * DAY, 1..70 * DAY),
+            target in 1u64..12,
+        ) {
+            // Documents crowd together within a day, an hour, or a millisecond.
+            let spread = |base: i64, bits: u32, offset: &u32| base + i64::from(offset & ((1 << bits) - 1));
+            let cluster = |(base, bits, all): &(i64, u32, Vec<u32>)| all.iter().map(|offset| spread(*base, *bits, offset)).collect::<Vec<_>>();
+            let mut documents: Vec<i64> = clusters.iter().flat_map(cluster).collect();
+            documents.sort();
+            let (from, to) = (at(from), at(from + length));
+            let count = async |from: Timestamp, to: Timestamp, interval: Interval| {
+                let length = interval.length().as_millis() as i64;
+                let inside = documents.iter().filter(|document| (from..to).contains(&at(**document)));
+                let mut counts = std::collections::BTreeMap::new();
+                inside.for_each(|document| *counts.entry(document.div_euclid(length) * length).or_insert(0) += 1);
+                Ok::<_, ()>(counts.into_iter().filter_map(|(key, count)| clip(key, interval, count, from, to)).collect())
+            };
+            // The source answers at once, so that the future is ready when it is first asked.
+            let Poll::Ready(Ok(buckets)) = pin!(counted(count, from, to, target)).poll(&mut Context::from_waker(Waker::noop())) else {
+                return Err(TestCaseError::fail("not ready"));
+            };
+            let windows = join(&buckets, target);
+            for pair in windows.windows(2) {
+                prop_assert!(pair[0].to <= pair[1].from);
+            }
+            for window in &windows {
+                prop_assert!(from <= window.from && window.from < window.to && window.to <= to);
+                prop_assert!(window.to.duration_since(window.from) <= LONGEST);
+                prop_assert!(window.expected <= target || window.to.duration_since(window.from) == Interval::Millisecond.length());
+                prop_assert_eq!(documents.iter().filter(|document| window.contains(at(**document))).count() as u64, window.expected);
+            }
+            let inside = documents.iter().filter(|document| (from..to).contains(&at(**document))).count() as u64;
+            prop_assert_eq!(windows.iter().map(|window| window.expected).sum::<u64>(), inside);
         }
     }
 }

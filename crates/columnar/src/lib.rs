@@ -1,5 +1,8 @@
 //! The Parquet objects of the archive: typed columns for queries and, beside them, the document byte for byte.
 
+#[cfg(test)]
+mod fuzz;
+
 use alerts::document::{Alerts, Document};
 use alerts::spool::{Entry, Record};
 use arrow_array::{

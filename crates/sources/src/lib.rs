@@ -2,6 +2,8 @@
 
 mod drain;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod opensearch;
 mod page;
 mod related;

@@ -95,27 +95,9 @@ impl OpenSearch {
 
     /// Fails unless `index` has what the product needs; answers the field that holds `message_id` as a keyword.
     pub async fn check_mapping(&self, index: &str) -> Result<String, SourceError> {
-        #[derive(Deserialize)]
-        struct Capabilities {
-            fields: HashMap<String, HashMap<String, Value>>,
-        }
         let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false");
         let caps: Capabilities = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
-        let types = |field: &str| -> Vec<String> { caps.fields.get(field).map(|types| types.keys().cloned().collect()).unwrap_or_default() };
-        let fault = |field, problem| SourceError::Mapping { index: index.to_owned(), field, problem };
-        match types("timestamp").as_slice() {
-            [only] if only == "date" => {}
-            [] => return Err(fault("timestamp", "is not mapped; it must be a date".into())),
-            other => return Err(fault("timestamp", format!("is mapped as {}; it must be a date everywhere", other.join(" and ")))),
-        }
-        for field in ["message_id", "message_id.keyword"] {
-            if types(field) == ["keyword"] {
-                return Ok(field.to_owned());
-            }
-        }
-        let found = types("message_id").join(" and ");
-        let found = if found.is_empty() { "nothing".to_owned() } else { found };
-        Err(fault("message_id", format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword")))
+        caps.message_id(index)
     }
 
     /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
@@ -124,48 +106,17 @@ impl OpenSearch {
     }
 
     async fn histogram_once(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
-        #[derive(Deserialize)]
-        struct Reply {
-            timed_out: bool,
-            #[serde(rename = "_shards")]
-            shards: crate::page::Shards,
-            aggregations: Aggregations,
-        }
-        #[derive(Deserialize)]
-        struct Aggregations {
-            stretches: Stretches,
-        }
-        #[derive(Deserialize)]
-        struct Stretches {
-            buckets: Vec<Stretch>,
-        }
-        #[derive(Deserialize)]
-        struct Stretch {
-            key: i64,
-            doc_count: u64,
-        }
-        let length = interval.length();
         let body = json!({
             "size": 0,
             "track_total_hits": false,
             "query": range(from, to),
             "aggs": {"stretches": {"date_histogram": {
-                "field": "timestamp", "fixed_interval": format!("{}ms", length.as_millis()), "min_doc_count": 1, "time_zone": "UTC",
+                "field": "timestamp", "fixed_interval": format!("{}ms", interval.length().as_millis()), "min_doc_count": 1, "time_zone": "UTC",
             }}},
         });
         let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
-        let reply: Reply = self.json("count documents", Method::Post, &path, body, &self.indices.messages).await?;
-        reply.shards.check(reply.timed_out, None)?;
-        let at = |millis: i64| {
-            Timestamp::from_millisecond(millis).map_err(|error| SourceError::Unreadable { doing: "count documents", reason: error.to_string() })
-        };
-        let mut buckets = Vec::with_capacity(reply.aggregations.stretches.buckets.len());
-        for stretch in reply.aggregations.stretches.buckets {
-            let bucket = Bucket { from: at(stretch.key)?, to: at(stretch.key + length.as_millis() as i64)?, count: stretch.doc_count };
-            // A document with a list of timestamps is also counted outside the range.
-            buckets.extend(alerts::windows::clip(bucket, from, to));
-        }
-        Ok(buckets)
+        let counts: Counts = self.json("count documents", Method::Post, &path, body, &self.indices.messages).await?;
+        counts.buckets(from, to, interval)
     }
 
     /// The earliest instant of any message; `None` when there is none.
@@ -173,7 +124,7 @@ impl OpenSearch {
         let body = json!({"size": 0, "track_total_hits": false, "aggs": {"earliest": {"min": {"field": "timestamp"}}}});
         let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
         let reply: Value = self.json("find the first message", Method::Post, &path, body, &self.indices.messages).await?;
-        Ok(reply["aggregations"]["earliest"]["value"].as_f64().and_then(|millis| Timestamp::from_millisecond(millis as i64).ok()))
+        Ok(earliest(&reply))
     }
 
     /// Messages without a usable timestamp: no window holds them.
@@ -317,6 +268,73 @@ impl OpenSearch {
     }
 }
 
+/// The answer of a `min` over instants. One that no [`Timestamp`] can hold must not look like none at all.
+fn earliest(reply: &Value) -> Option<Timestamp> {
+    let millis = reply["aggregations"]["earliest"]["value"].as_f64()? as i64;
+    Timestamp::from_millisecond(millis.max(Timestamp::MIN.as_millisecond())).ok()
+}
+
+/// What a field is mapped as, in the indices behind a name.
+#[derive(Deserialize)]
+pub(crate) struct Capabilities {
+    fields: HashMap<String, HashMap<String, Value>>,
+}
+
+impl Capabilities {
+    /// The field that holds `message_id` as a keyword.
+    pub(crate) fn message_id(&self, index: &str) -> Result<String, SourceError> {
+        let types = |field: &str| -> Vec<String> { self.fields.get(field).map(|types| types.keys().cloned().collect()).unwrap_or_default() };
+        let fault = |field, problem| SourceError::Mapping { index: index.to_owned(), field, problem };
+        match types("timestamp").as_slice() {
+            [only] if only == "date" => {}
+            [] => return Err(fault("timestamp", "is not mapped; it must be a date".into())),
+            other => return Err(fault("timestamp", format!("is mapped as {}; it must be a date everywhere", other.join(" and ")))),
+        }
+        for field in ["message_id", "message_id.keyword"] {
+            if types(field) == ["keyword"] {
+                return Ok(field.to_owned());
+            }
+        }
+        let found = types("message_id").join(" and ");
+        let found = if found.is_empty() { "nothing".to_owned() } else { found };
+        Err(fault("message_id", format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword")))
+    }
+}
+
+/// Documents by stretches of time.
+#[derive(Deserialize)]
+pub(crate) struct Counts {
+    timed_out: bool,
+    #[serde(rename = "_shards")]
+    shards: crate::page::Shards,
+    aggregations: Aggregations,
+}
+
+#[derive(Deserialize)]
+struct Aggregations {
+    stretches: Stretches,
+}
+
+#[derive(Deserialize)]
+struct Stretches {
+    buckets: Vec<Stretch>,
+}
+
+#[derive(Deserialize)]
+struct Stretch {
+    key: i64,
+    doc_count: u64,
+}
+
+impl Counts {
+    pub(crate) fn buckets(self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+        self.shards.check(self.timed_out, None)?;
+        // A document with a list of timestamps is also counted outside the range.
+        let cut = |stretch: Stretch| alerts::windows::clip(stretch.key, interval, stretch.doc_count, from, to);
+        Ok(self.aggregations.stretches.buckets.into_iter().filter_map(cut).collect())
+    }
+}
+
 /// Asks again while the node answers only a part: a shard that moves is back in a moment.
 pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(ask: impl FnMut() -> F) -> Result<T, SourceError> {
     let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
@@ -329,7 +347,7 @@ pub(crate) fn range(from: Timestamp, to: Timestamp) -> Value {
 }
 
 /// Reads an error answer. Only its type and reason are kept: a reason may not carry a message's body into a log.
-fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str) -> SourceError {
+pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str) -> SourceError {
     let reply: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &reply["error"];
     let kinds = [&error["type"], &error["root_cause"][0]["type"], &error["caused_by"]["type"]];
@@ -370,5 +388,13 @@ mod tests {
         ] {
             assert_eq!(refusal("search", status, body.as_bytes(), "messages").name(), name, "{body}");
         }
+    }
+
+    #[test]
+    fn the_first_message_may_lie_before_all_that_can_be_held() {
+        let of = |value: Value| earliest(&json!({"aggregations": {"earliest": {"value": value}}}));
+        assert_eq!(of(json!(1.7e12)), Timestamp::from_millisecond(1_700_000_000_000).ok());
+        assert_eq!(of(json!(-9.2e18)), Timestamp::from_millisecond(Timestamp::MIN.as_millisecond()).ok());
+        assert_eq!(of(Value::Null), None);
     }
 }

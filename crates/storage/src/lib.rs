@@ -2,6 +2,7 @@
 //! here it is only carried out, under the condition that nobody was quicker.
 
 mod job_runs;
+pub mod notification;
 mod objects;
 mod staging;
 mod tables;

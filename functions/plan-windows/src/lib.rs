@@ -10,7 +10,7 @@ use alerts::{
     runs::{Held, JobRun},
     steps::{Input, Mode, Plan, PlanRequest, VERSION},
     window_state::{State, WindowRecord},
-    windows::{Bucket, Interval, Window, join},
+    windows::{Bucket, Interval, Window, counted, join},
 };
 use aws_config::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
@@ -192,7 +192,10 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
     }
     let windows = match task.mode {
         Mode::Process => pending_days(deps).await?,
-        _ if task.from < task.to => join(&counted(&source, task.from, task.to, deps.target).await?, deps.target),
+        _ if task.from < task.to => {
+            let count = async |from, to, interval| source.histogram(from, to, interval).await;
+            join(&counted(count, task.from, task.to, deps.target).await?, deps.target)
+        }
         _ => Vec::new(),
     };
     row.undated = source.undated().await?;
@@ -203,23 +206,6 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
     write_windows(deps, &key, &windows).await?;
     save(deps, &row).await?;
     Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, row.planned, key))
-}
-
-/// Days with too many documents are counted by the hour, such hours by the minute, down to the millisecond.
-async fn counted(source: &OpenSearch, from: Timestamp, to: Timestamp, target: u64) -> Result<Vec<Bucket>, Error> {
-    let mut counted = Vec::new();
-    let mut todo: Vec<(Bucket, Interval)> =
-        source.histogram(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
-    while let Some((bucket, interval)) = todo.pop() {
-        match interval.finer().filter(|_| bucket.count > target) {
-            Some(finer) => {
-                let parts = source.histogram(bucket.from, bucket.to, finer).await?;
-                todo.extend(parts.into_iter().rev().map(|part| (part, finer)));
-            }
-            None => counted.push(bucket),
-        }
-    }
-    Ok(counted)
 }
 
 /// Days that have messages which an extraction staged and nobody wrote.
