@@ -90,10 +90,24 @@ impl Cloud {
         self.archive(&["rerun", run_id, "--wait", "--json"]).await
     }
 
+    /// The product's own check of the stretch must find nothing.
+    pub async fn verify(&self, stretch: &Stretch) -> Result<()> {
+        let outcome = self.archive(&["verify", "--from", &stretch.from(), "--to", &stretch.to(), "--deep", "--json"]).await?;
+        ensure!(outcome.well, "verify: {:#}\n{}", outcome.report, outcome.said);
+        Ok(())
+    }
+
     /// Starts an execution as the console would.
     pub async fn start(&self, name: &str, input: &Value) -> Result<()> {
         let start = self.sfn.start_execution().state_machine_arn(&self.state_machine_arn).name(name).input(input.to_string());
         start.send().await.with_context(|| format!("starting {name}"))?;
+        Ok(())
+    }
+
+    /// Stops an execution, as the console does.
+    pub async fn abort(&self, run_id: &str) -> Result<()> {
+        let arn = format!("{}:{run_id}", self.state_machine_arn.replacen(":stateMachine:", ":execution:", 1));
+        self.sfn.stop_execution().execution_arn(arn).send().await?;
         Ok(())
     }
 

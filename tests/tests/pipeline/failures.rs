@@ -4,9 +4,9 @@ use crate::tests;
 use anyhow::{Result, ensure};
 use fixtures::Disposition;
 use pipeline_tests::{
-    Cloud, Message, Stretch, check, check_archive,
+    Cloud, Message, Stretch, account, check, check_archive,
     documents::mixture,
-    faults::{ALWAYS, KILL_BEFORE, fault, s3},
+    faults::{ALWAYS, KILL_BEFORE, delay, fault, s3},
     runs::Ended,
 };
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ tests![
     an_index_that_does_not_exist_is_named_and_nothing_is_lost,
     a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
     a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free,
+    an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children,
 ];
 
 /// Messages whose second window is the tenth of May.
@@ -149,5 +150,38 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     }
     cloud.run_stretch(&stretch).await?.completed()?;
     check(cloud, &stretch, &messages).await?;
+    Ok(())
+}
+
+/// The emulator does not stop the children of an aborted Map, so that the redrive meets them at work.
+async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children(cloud: &Cloud) -> Result<()> {
+    for (function, key) in [("query-messages", "/records-"), ("classify-alerts", "/decisions-"), ("write-partitions", "/archive/parquet/")] {
+        let stretch = cloud.stretch();
+        let messages = mixture(&stretch, 24);
+        cloud.load(&messages).await?;
+        cloud.proxies.arm(fault("", function, s3("PUT", key), delay(4)).times(2));
+        let name = cloud.name("aborted", &stretch);
+        cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+        let began = Instant::now();
+        while cloud.proxies.fired() == [0] {
+            ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as {key}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        cloud.abort(&name).await?;
+        while cloud.job_run(&name).await?["status"] != "Failed" {
+            ensure!(began.elapsed() < Duration::from_secs(60), "nobody marks the run: {}", cloud.job_run(&name).await?);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        ensure!(cloud.job_run(&name).await?["error"] == "ExecutionDied", "{}", cloud.job_run(&name).await?);
+        cloud.redrive(&name).await?.completed()?;
+        // The children of the first execution have yet to do their worst.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        cloud.proxies.disarm()?;
+        let account = account(cloud, &stretch, &messages).await?;
+        ensure!(account.ok == messages.len() && account.unexpected == 0, "{account:?}");
+        check(cloud, &stretch, &messages).await?;
+        cloud.verify(&stretch).await?;
+        ensure!(cloud.job_run(&name).await?["status"] == "Completed", "{}", cloud.job_run(&name).await?);
+    }
     Ok(())
 }

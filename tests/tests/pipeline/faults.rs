@@ -116,6 +116,8 @@ pub const FAULTS: &[Fault] = &[
     fault("write-partitions killed each time at its manifest, then a run over the same range", "write-partitions", s3("PUT", "/archive/_commits/"), KILL_BEFORE).times(ALWAYS).then(Then::SameEdges).quick(),
     fault("write-partitions killed each time at its manifest, then runs with other edges", "write-partitions", s3("PUT", "/archive/_commits/"), KILL_BEFORE).times(ALWAYS).then(Then::OtherEdges),
     fault("write-partitions killed each time at its manifest, then the next schedule", "write-partitions", s3("PUT", "/archive/_commits/"), KILL_BEFORE).times(ALWAYS).then(Then::Schedule).quick(),
+    fault("write-partitions killed each time when its rows are completed, then redriven", "write-partitions", dynamodb("PutItem", &["-windows\"", "manifest_key"]), KILL_BEFORE).times(ALWAYS).then(Then::Redrive),
+    fault("write-partitions killed each time when its rows are completed, then a run over the same range", "write-partitions", dynamodb("PutItem", &["-windows\"", "manifest_key"]), KILL_BEFORE).times(ALWAYS).then(Then::SameEdges).quick(),
     fault("write-partitions killed each time before its intent, then redriven", "write-partitions", s3("PUT", "/intent.json"), KILL_BEFORE).times(ALWAYS).then(Then::Redrive),
     fault("write-partitions killed each time before its intent, then failed-only", "write-partitions", s3("PUT", "/intent.json"), KILL_BEFORE).times(ALWAYS).then(Then::FailedOnly),
 
@@ -208,6 +210,7 @@ pub async fn makes_no_difference(cloud: &Cloud, fault: &'static Fault) -> Result
     let account = account(cloud, &stretch, &messages).await?;
     ensure!(account.ok == account.attempted && account.unexpected == 0, "{account:?}");
     ensure!(check(cloud, &stretch, &messages).await? == *summary, "the rows differ from those of the undisturbed twin");
+    cloud.verify(&stretch).await?;
     if last.run_id() == run_id {
         for field in ["messages", "windows"] {
             let (left, right) = (&last.report[field], &report[field]);

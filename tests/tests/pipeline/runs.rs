@@ -4,12 +4,15 @@ use crate::tests;
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fixtures::{Disposition, Spec, generate, golden};
+use hyper::Method;
 use pipeline_tests::{
     Cloud, Message, check,
     documents::{instant, mixture},
+    faults::{delay, fault, opensearch},
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 tests![
     every_message_is_archived_held_or_quarantined_and_duckdb_reads_it_byte_for_byte,
@@ -21,6 +24,8 @@ tests![
     windows_end_to_the_millisecond,
     extract_stages_and_process_writes,
     a_stretch_without_messages_completes_without_windows,
+    a_window_whose_documents_are_gone_commits_a_manifest_all_the_same,
+    a_document_that_no_refresh_has_shown_is_archived_by_the_next_run,
 ];
 
 async fn every_message_is_archived_held_or_quarantined_and_duckdb_reads_it_byte_for_byte(cloud: &Cloud) -> Result<()> {
@@ -261,5 +266,47 @@ async fn a_stretch_without_messages_completes_without_windows(cloud: &Cloud) -> 
     let outcome = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(outcome.report["windows"]["planned"] == 0 && outcome.count("source") == 0, "{:#}", outcome.report);
     ensure!(cloud.mails(outcome.run_id())?.len() == 1, "a run without windows owes its report too");
+    Ok(())
+}
+
+async fn a_window_whose_documents_are_gone_commits_a_manifest_all_the_same(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let messages = [Message::closed(&stretch, "gone", &format!("{}-04-01T10:00:00Z", stretch.year))];
+    cloud.load(&messages).await?;
+    cloud.proxies.arm(fault("", "query-messages", opensearch("POST", "/messages/_search/point_in_time", &[]), delay(3)));
+    let name = cloud.name("gone", &stretch);
+    cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    while cloud.proxies.fired() == [0] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let url = format!("{}/{}/_doc/{}?refresh=true", cloud.opensearch_url, messages[0].index, messages[0].id);
+    ensure!(cloud.http.send(Method::DELETE, &url, "").await?.0.is_success(), "the document cannot be deleted");
+    ensure!(cloud.ended(&name).await?.status == "SUCCEEDED");
+    let report = cloud.report(&name).await?;
+    ensure!(report["windows"]["succeeded"] == 1 && report["messages"]["source"] == 0 && report["reconciled"] == true, "{report:#}");
+    let manifests = cloud.manifests(&name).await?;
+    ensure!(manifests.len() == 1 && manifests[0]["source"] == 0 && manifests[0]["objects"] == json!([]), "{manifests:?}");
+    Ok(())
+}
+
+async fn a_document_that_no_refresh_has_shown_is_archived_by_the_next_run(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let at = |hour: u32| format!("{}-04-01T{hour:02}:00:00Z", stretch.year);
+    let (shown, hidden) = (Message::closed(&stretch, "shown", &at(1)), Message::closed(&stretch, "hidden", &at(2)));
+    cloud.load(std::slice::from_ref(&shown)).await?;
+    let set = async |interval: Value| -> Result<()> {
+        let url = format!("{}/{}/_settings", cloud.opensearch_url, hidden.index);
+        let (status, body) = cloud.http.send(Method::PUT, &url, json!({"index": {"refresh_interval": interval}}).to_string()).await?;
+        ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body));
+        Ok(())
+    };
+    set(json!("-1")).await?;
+    cloud.source.write([hidden.document()].into_iter(), |_| {}).await?;
+    let first = cloud.run_stretch(&stretch).await?.completed()?;
+    set(Value::Null).await?;
+    ensure!(first.count("source") == 1, "{:#}", first.report);
+    cloud.source.refresh(&["messages"]).await?;
+    cloud.run_stretch(&stretch).await?.completed()?;
+    check(cloud, &stretch, &[shown, hidden]).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use fixtures::Disposition;
 use jiff::Timestamp;
 use pipeline_tests::{
-    Cloud, Message, Stretch, account, check,
+    Cloud, Message, account, check,
     documents::{instant, mixture},
     faults::{ALWAYS, KILL_BEFORE, delay, fault, opensearch, s3},
 };
@@ -170,16 +170,14 @@ async fn an_earlier_version_taken_out_by_a_killed_function_stands_in_the_manifes
     ensure!(cloud.proxies.disarm()? == [1], "the fault did not strike");
     ensure!(!cloud.superseded(&stretch).await?.is_empty(), "nothing was replaced");
     check(cloud, &stretch, &messages).await?;
-    let verified = cloud.archive(&["verify", "--from", &stretch.from(), "--to", &stretch.to(), "--deep", "--json"]).await?;
-    ensure!(verified.well, "{}\n{}", verified.said, verified.report);
-    Ok(())
+    cloud.verify(&stretch).await
 }
 
 /// Everything stops with the emulator: the execution, the functions, the services. Its data is kept.
 async fn a_run_survives_the_restart_of_everything_but_its_data(cloud: &Cloud) -> Result<()> {
-    for point in [opensearch("POST", "/_search", &["search_after"]), s3("PUT", "/archive/parquet/")] {
-        let function = if point == s3("PUT", "/archive/parquet/") { "write-partitions" } else { "query-messages" };
-        let stretch: Stretch = cloud.stretch();
+    let points = [("query-messages", opensearch("POST", "/_search", &["search_after"])), ("write-partitions", s3("PUT", "/archive/parquet/"))];
+    for (function, point) in points {
+        let stretch = cloud.stretch();
         let messages = mixture(&stretch, 36);
         cloud.load(&messages).await?;
         cloud.proxies.arm(fault("", function, point, delay(30)));
