@@ -107,6 +107,7 @@ fn unreported(run: &JobRun) -> RunReport {
         bytes: Bytes::default(),
         reconciled: false,
         failures: failure.into_iter().collect(),
+        unresolved: Vec::new(),
     }
 }
 

@@ -56,7 +56,7 @@ enum Command {
     Find(commands::find::Find),
     /// List messages that are held over because an alert is open
     Open(commands::open::Open),
-    /// List messages in quarantine, show one, or have one looked at again
+    /// List messages in quarantine, show one, order one there, or have one looked at again
     Quarantine(commands::quarantine::Quarantine),
     /// Bring messages back, into an index or a file, byte for byte
     Restore(commands::restore::Restore),

@@ -2,7 +2,8 @@
 
 use alerts::{
     instant,
-    report::{RunReport, RunStatus},
+    report::{Failure, RunReport, RunStatus},
+    unresolved::Unresolved,
 };
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
@@ -47,11 +48,29 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
         column.set_cell_alignment(CellAlignment::Right);
     }
     say!("{table}");
-    for failure in &report.failures {
+    let is_named_below = |failure: &&Failure| failure.error == "WindowSkipped" && !report.unresolved.is_empty();
+    for failure in report.failures.iter().filter(|failure| !is_named_below(failure)) {
         say!("failed: {}  {}: {}", failure.window_id, failure.error, failure.message);
     }
     if report.windows.failed > 0 {
         say!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id);
+    }
+    unresolved(&report.unresolved)
+}
+
+/// What operators have set aside, and the way back.
+pub fn unresolved(items: &[Unresolved]) -> Result<()> {
+    for item in items {
+        match item {
+            Unresolved::SkippedWindow { run_id, window_id, reason, since, .. } => {
+                say!("unresolved: window {window_id} of {run_id}, skipped {}: {reason}", instant::date(*since));
+                say!("  when its cause is gone: alert-archive skip {run_id} {window_id} --undo");
+            }
+            Unresolved::QuarantinedByOperator { source_index, id, reason, since } => {
+                say!("unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}", instant::date(*since));
+                say!("  when its cause is gone: alert-archive quarantine release {id} --index {source_index}");
+            }
+        }
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ mod reruns;
 mod runs;
 #[path = "pipeline/together.rs"]
 mod together;
+#[path = "pipeline/unresolved.rs"]
+mod unresolved;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pipeline_tests::{Cloud, functions};
@@ -43,7 +45,8 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    for (name, test) in [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, limits::TESTS].concat() {
+    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, limits::TESTS, unresolved::TESTS];
+    for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {

@@ -1,11 +1,18 @@
 use super::watch::follow;
 use crate::archive::{Archive, date_of};
-use alerts::{classification::Disposition, instant, ledger::Row, steps::Input};
-use anyhow::{Context, Result, bail};
+use alerts::{
+    classification::{Disposition, Reason},
+    document, instant,
+    ledger::{Row, Status},
+    steps::Input,
+    unresolved::{MOST, Unresolved},
+};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 #[derive(Args)]
@@ -13,7 +20,11 @@ use std::io::Write;
 Examples:
   alert-archive quarantine                     list what is there and why
   alert-archive quarantine show MSG-17         the message's bytes on standard output
-  alert-archive quarantine release MSG-17      judge it again, after its rule or the message has changed")]
+  alert-archive quarantine release MSG-17      judge it again, after its rule or the message has changed
+  alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
+
+A document that makes its window fail, whatever the fault, is left out by `add`: from the next attempt on it goes to
+quarantine as it is, unread, and the window goes on without it. Every report names it until it is released.")]
 pub struct Quarantine {
     #[command(subcommand)]
     action: Option<Action>,
@@ -22,12 +33,34 @@ pub struct Quarantine {
     json: bool,
 }
 
+#[derive(Args)]
+struct Which {
+    /// The message's id
+    message_id: String,
+    /// The index that holds it, where the id stands in several
+    #[arg(long, value_name = "INDEX")]
+    index: Option<String>,
+}
+
 #[derive(Subcommand)]
 enum Action {
     /// Write the bytes of a message to standard output
-    Show { message_id: String },
-    /// Start a run over the message's own millisecond and follow it
-    Release { message_id: String },
+    Show(Which),
+    /// Order a document into quarantine, because it makes its window fail
+    #[command(after_help = "\
+Example:
+  alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
+  alert-archive rerun RUN --redrive --wait           ends the run; everything else of the window is archived
+  alert-archive quarantine release MSG-17            when the fault is found")]
+    Add {
+        #[command(flatten)]
+        which: Which,
+        /// Why; stands in every report, the mail and the dashboard until the message is released
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+        reason: String,
+    },
+    /// Take back an order; then a run over the message's own millisecond judges it again
+    Release(Which),
 }
 
 /// A line of a quarantine object.
@@ -41,68 +74,187 @@ struct Line {
 
 #[derive(Serialize)]
 struct Listed {
-    date: String,
+    /// Absent, like the object, while an order waits for the next attempt of its window.
+    date: Option<String>,
     source_index: String,
     id: String,
     reason: String,
-    bytes: usize,
-    object: String,
+    /// The words of the operator who ordered it.
+    note: Option<String>,
+    bytes: Option<usize>,
+    object: Option<String>,
 }
 
 impl Quarantine {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         match &self.action {
             None => self.list(archive).await,
-            Some(Action::Show { message_id }) => show(archive, message_id).await,
-            Some(Action::Release { message_id }) => self.release(archive, message_id).await,
+            Some(Action::Show(which)) => show(archive, which).await,
+            Some(Action::Add { which, reason }) => self.add(archive, which, reason).await,
+            Some(Action::Release(which)) => self.release(archive, which).await,
         }
     }
 
     async fn list(&self, archive: &Archive) -> Result<bool> {
         let mut listed = Vec::new();
-        for key in archive.objects.list("quarantine/").await? {
+        let mut orders = orders(archive).await?;
+        for key in archive.objects.list("quarantine/date=").await? {
             let lines: Vec<Line> = archive.objects.get_lines(&key).await?;
             let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
             let rows = archive.ledger.get_many(&keys).await?;
             for (line, row_key) in lines.into_iter().zip(keys) {
                 // A message that was archived meanwhile has left; its line stays as it was written.
-                let is_here = |row: &Row| row.disposition == Disposition::Quarantined && row.s3_path.as_deref() == Some(&archive.objects.uri(&key));
-                if rows.get(&row_key).is_some_and(is_here) {
-                    let bytes = BASE64_STANDARD.decode(&line.source_base64).map(|body| body.len()).unwrap_or(0);
-                    let date = date_of(&key).unwrap_or_default().to_owned();
-                    listed.push(Listed { date, source_index: line.source_index, id: line.id, reason: line.reason, bytes, object: key.clone() });
+                let is_here = |row: &&Row| row.disposition == Disposition::Quarantined && row.s3_path.as_deref() == Some(&archive.objects.uri(&key));
+                if let Some(row) = rows.get(&row_key).filter(is_here) {
+                    listed.push(Listed {
+                        date: date_of(&key).map(str::to_owned),
+                        note: orders.remove(&(line.source_index.clone(), line.id.clone())),
+                        reason: row.reason.clone().unwrap_or(line.reason),
+                        bytes: BASE64_STANDARD.decode(&line.source_base64).ok().map(|body| body.len()),
+                        source_index: line.source_index,
+                        id: line.id,
+                        object: Some(key.clone()),
+                    });
                 }
             }
         }
+        let here = listed.len();
+        let waiting = orders.into_iter().map(|((source_index, id), note)| {
+            let reason = Reason::ByOperator.as_str().to_owned();
+            Listed { date: None, source_index, id, reason, note: Some(note), bytes: None, object: None }
+        });
+        listed.extend(waiting);
         if self.json {
             say!("{}", serde_json::to_string_pretty(&listed)?);
             return Ok(true);
         }
         for line in &listed {
-            say!("{}  {:<24} {:>9} bytes  {}  {}", line.date, line.reason, line.bytes, line.source_index, line.id);
+            let date = line.date.as_deref().unwrap_or("ordered");
+            let bytes = line.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+            let note = line.note.as_ref().map(|note| format!("  ({note})")).unwrap_or_default();
+            say!("{date:<10}  {:<24} {bytes:>9} bytes  {}  {}{note}", line.reason, line.source_index, line.id);
         }
-        say!("{} messages are in quarantine", listed.len());
+        say!("{here} messages are in quarantine");
+        if listed.len() > here {
+            say!("{} more are ordered there: the next attempt of their windows carries it out", listed.len() - here);
+        }
         Ok(true)
     }
 
-    async fn release(&self, archive: &Archive, message_id: &str) -> Result<bool> {
-        let row = quarantined(archive, message_id).await?;
+    async fn add(&self, archive: &Archive, Which { message_id, index }: &Which, reason: &str) -> Result<bool> {
+        let rows = archive.ledger.partition(message_id).await?;
+        let source = archive.source()?;
+        let mut places: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.source_index.clone(), None)).collect();
+        if let Some(source) = &source {
+            places.extend(source.places_of(message_id).await?);
+        }
+        let names = places.keys().cloned().collect::<Vec<_>>().join(", ");
+        let index = match (index, places.len()) {
+            (Some(index), _) if places.contains_key(index) => index,
+            // Nobody can be asked: without the source only a run can tell.
+            (Some(index), 0) if source.is_none() => index,
+            (Some(index), 1..) => bail!("{message_id} does not stand in {index}, but in: {names}"),
+            (None, 1) => &names,
+            (None, 2..) => bail!("{message_id} stands in several indices: choose with --index from: {names}"),
+            (_, 0) if source.is_none() => bail!("no run has seen {message_id}: name its index with --index, or set OPENSEARCH_URL"),
+            _ => bail!("the source holds no message {message_id}"),
+        };
+        if let Some(row) = rows.iter().find(|row| row.source_index == *index && row.status == Status::Completed && row.claim.is_none()) {
+            let now = match &source {
+                Some(source) => source.source_of(index, message_id, places.get(index).and_then(Option::as_deref), u64::MAX).await?,
+                None => None,
+            };
+            // A newer version may well be guilty of something.
+            if now.is_none_or(|body| document::version(&body) == row.version) {
+                let path = row.s3_path.as_deref().unwrap_or_default();
+                bail!("{message_id} makes no window fail: it is where it belongs, in {path}");
+            }
+        }
+        let order = Unresolved::ordered(index, message_id, reason, Timestamp::now());
+        let mut room = true;
+        let change = archive.job_runs.change_unresolved(|register| {
+            let next = register.with(order.clone());
+            room = next.is_some();
+            next
+        });
+        change.await?;
+        ensure!(room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+        match self.json {
+            true => say!("{}", serde_json::to_string_pretty(&order)?),
+            false => say!("{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait"),
+        }
+        Ok(true)
+    }
+
+    async fn release(&self, archive: &Archive, which: &Which) -> Result<bool> {
+        let Which { message_id, index } = which;
+        let ordered: Vec<Unresolved> = archive.job_runs.unresolved().await?.items;
+        let is_meant = |source_index: &String, id: &String| id == message_id && index.as_ref().is_none_or(|index| index == source_index);
+        let mut ordered: Vec<Unresolved> = ordered
+            .into_iter()
+            .filter(|item| matches!(item, Unresolved::QuarantinedByOperator { source_index, id, .. } if is_meant(source_index, id)))
+            .collect();
+        ensure!(ordered.len() < 2, "{message_id} is ordered into quarantine in several indices: choose with --index");
+        let order = ordered.pop();
+        let row = match quarantined(archive, which).await {
+            Ok(row) => row,
+            Err(error) => match &order {
+                Some(order) => return self.take_back(archive, which, order).await,
+                None => return Err(error),
+            },
+        };
+        if let Some(order) = &order {
+            archive.job_runs.change_unresolved(|register| Some(register.without(order))).await?;
+        }
         let (from, to) = (instant::iso(row.timestamp), instant::iso(row.timestamp + SignedDuration::from_millis(1)));
         let name = format!("release-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
         let input = serde_json::to_string(&Input::Range { from, to })?;
-        let execution = archive.workflow.start(&archive.state_machine_arn, &name, input).await?;
-        let ran = follow(archive, &name, &execution, self.json).await?;
+        let ran = match archive.workflow.start(&archive.state_machine_arn, &name, input).await {
+            Ok(execution) => follow(archive, &name, &execution, self.json).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Some(order) = order.filter(|_| !matches!(ran, Ok(true))) {
+            archive.job_runs.change_unresolved(|register| register.with(order.clone())).await?;
+            eprintln!("the run did not go well: {message_id} stays ordered into quarantine");
+        }
+        let ran = ran?;
         let after = archive.ledger.get(&row.message_id, Some(&row.source_index)).await?;
-        let released = after.is_some_and(|row| row.disposition != Disposition::Quarantined);
-        if !released {
-            eprintln!("{message_id} is still in quarantine: the rules judge it as before ({})", row.reason.unwrap_or_default());
+        let released = after.as_ref().is_some_and(|row| row.disposition != Disposition::Quarantined);
+        if ran && !released {
+            let reason = after.and_then(|row| row.reason).unwrap_or_default();
+            eprintln!("{message_id} is still in quarantine: the rules say {reason}; change the message or the rule, then release it again");
         }
         Ok(ran && released)
     }
+
+    /// Nothing has come of the order yet, so that nothing has to be judged again.
+    async fn take_back(&self, archive: &Archive, Which { message_id, .. }: &Which, order: &Unresolved) -> Result<bool> {
+        let rows = archive.ledger.partition(message_id).await?;
+        if let Some(claim) = rows.iter().find_map(|row| row.claim.as_ref()) {
+            // Its intent may say already that the document goes to quarantine.
+            bail!("window {} of run {} is at work on {message_id}: run it again first, then release", claim.window_id, claim.run_id);
+        }
+        archive.job_runs.change_unresolved(|register| Some(register.without(order))).await?;
+        match self.json {
+            true => say!("{}", serde_json::to_string_pretty(order)?),
+            false => say!("the order is taken back; no window had carried it out"),
+        }
+        Ok(true)
+    }
 }
 
-async fn show(archive: &Archive, message_id: &str) -> Result<bool> {
-    let row = quarantined(archive, message_id).await?;
+/// What operators have ordered into quarantine, and in which words, by index and id.
+async fn orders(archive: &Archive) -> Result<BTreeMap<(String, String), String>> {
+    let order = |item| match item {
+        Unresolved::QuarantinedByOperator { source_index, id, reason, .. } => Some(((source_index, id), reason)),
+        Unresolved::SkippedWindow { .. } => None,
+    };
+    Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(order).collect())
+}
+
+async fn show(archive: &Archive, which: &Which) -> Result<bool> {
+    let row = quarantined(archive, which).await?;
+    let message_id = &which.message_id;
     let path = row.s3_path.context("the row names no object")?;
     let key = archive.objects.key_of(&path).with_context(|| format!("{path} is not in this archive's bucket"))?;
     let lines: Vec<Line> = archive.objects.get_lines(key).await?;
@@ -112,9 +264,11 @@ async fn show(archive: &Archive, message_id: &str) -> Result<bool> {
     Ok(true)
 }
 
-async fn quarantined(archive: &Archive, message_id: &str) -> Result<Row> {
+async fn quarantined(archive: &Archive, Which { message_id, index }: &Which) -> Result<Row> {
     let mut rows = archive.ledger.partition(message_id).await?;
-    rows.retain(|row| row.disposition == Disposition::Quarantined);
+    let is_here = |row: &Row| row.disposition == Disposition::Quarantined && row.status == Status::Completed;
+    rows.retain(|row| is_here(row) && index.as_ref().is_none_or(|index| *index == row.source_index));
+    ensure!(rows.len() < 2, "{message_id} is in quarantine from several indices: choose with --index");
     match rows.pop() {
         Some(row) => Ok(row),
         None => bail!("{message_id} is not in quarantine; alert-archive find {message_id} tells where it is"),

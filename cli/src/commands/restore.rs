@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes that are sent to an index at once.
 const BULK_BYTES: usize = 4 << 20;
@@ -43,7 +43,7 @@ pub struct Restore {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// At most so many messages a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Print JSON
     #[arg(long)]
@@ -61,7 +61,7 @@ impl Restore {
         };
         let mut target = Target::open(archive, &self).await?;
         let progress = bar(keys.len(), "objects");
-        let (mut restored, mut seen, began) = (0u64, HashMap::new(), Instant::now());
+        let (mut restored, mut seen) = (0u64, HashMap::new());
         for key in &keys {
             for row in columnar::rows(archive.objects.get(key).await?).with_context(|| format!("{key} is no Parquet object"))? {
                 let row = row.with_context(|| format!("{key} is damaged"))?;
@@ -79,11 +79,11 @@ impl Restore {
                         row.source_index
                     );
                 }
-                target.put(row).await?;
+                let handed_over = target.put(row).await?;
                 restored += 1;
                 if let Some(rate) = self.rate {
-                    let due = Duration::from_secs_f64(restored as f64 / f64::from(rate.max(1)));
-                    tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+                    // After what was handed over, not by the clock: what was slow is not made up for in a burst.
+                    tokio::time::sleep(Duration::from_secs_f64(handed_over as f64 / f64::from(rate))).await;
                 }
             }
             progress.inc(1);
@@ -116,7 +116,14 @@ impl Restore {
 
 enum Target {
     File(BufWriter<File>),
-    Index { source: Box<sources::OpenSearch>, index: String, batch: Vec<(String, Vec<u8>)>, bytes: usize },
+    Index {
+        source: Box<sources::OpenSearch>,
+        index: String,
+        batch: Vec<(String, Vec<u8>)>,
+        bytes: usize,
+        /// Messages that are sent at once: no more than a second may have.
+        most: usize,
+    },
 }
 
 impl Target {
@@ -127,34 +134,34 @@ impl Target {
         }
         let source = archive.source()?.context("OPENSEARCH_URL is not set: it names the cluster that takes the messages")?;
         let index = restore.into_index.clone().unwrap_or_default();
-        Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0 })
+        let most = restore.rate.map_or(usize::MAX, |rate| rate as usize);
+        Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most })
     }
 
-    async fn put(&mut self, row: ArchivedRow) -> Result<()> {
+    /// Takes a message; answers how many it has handed over by that.
+    async fn put(&mut self, row: ArchivedRow) -> Result<usize> {
         let message = row.record.message;
         match self {
             Target::File(file) => {
                 file.write_all(&message)?;
                 file.write_all(b"\n")?;
+                Ok(1)
             }
-            Target::Index { batch, bytes, .. } => {
+            Target::Index { batch, bytes, most, .. } => {
                 *bytes += message.len();
                 batch.push((row.message_id, message));
-                if *bytes >= BULK_BYTES {
-                    self.flush().await?;
-                }
+                if *bytes >= BULK_BYTES || batch.len() >= *most { self.flush().await } else { Ok(0) }
             }
         }
-        Ok(())
     }
 
-    async fn flush(&mut self) -> Result<()> {
-        if let Target::Index { source, index, batch, bytes } = self {
-            source.put_documents(index, batch).await?;
-            batch.clear();
-            *bytes = 0;
-        }
-        Ok(())
+    async fn flush(&mut self) -> Result<usize> {
+        let Target::Index { source, index, batch, bytes, .. } = self else { return Ok(0) };
+        source.put_documents(index, batch).await?;
+        let sent = batch.len();
+        batch.clear();
+        *bytes = 0;
+        Ok(sent)
     }
 
     async fn finish(mut self) -> Result<()> {

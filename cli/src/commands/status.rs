@@ -31,6 +31,9 @@ impl Status {
             reports.push(archive.report(run).await?);
         }
         print::reports(&reports, self.json)?;
+        if !self.json {
+            print::unresolved(&archive.job_runs.unresolved().await?.items)?;
+        }
         Ok(true)
     }
 }

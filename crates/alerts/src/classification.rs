@@ -88,6 +88,8 @@ pub enum Reason {
     MessageIdAbsent,
     MessageIdNotAString,
     MessageIdDiffers,
+    /// An operator ordered it, because the document makes its window fail.
+    ByOperator,
 }
 
 impl Reason {
@@ -100,6 +102,7 @@ impl Reason {
             Reason::MessageIdAbsent => "message_id_absent",
             Reason::MessageIdNotAString => "message_id_not_a_string",
             Reason::MessageIdDiffers => "message_id_differs",
+            Reason::ByOperator => "by_operator",
         }
     }
 }

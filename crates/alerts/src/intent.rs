@@ -3,8 +3,9 @@
 
 use crate::classification::Disposition;
 use crate::partitions;
-use crate::spool::Entry;
+use crate::spool::{Entry, intent_key};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Raw message bytes behind one archive object; bounds the memory of the writer.
 pub const OBJECT_BYTES: u64 = 32 << 20;
@@ -41,6 +42,50 @@ pub struct Intent {
     pub message_json: bool,
     pub objects: Vec<PlannedObject>,
     pub counts: crate::report::Messages,
+    /// How often documents were ordered out of it.
+    #[serde(default)]
+    pub amended: u32,
+}
+
+impl Intent {
+    pub fn key(&self) -> String {
+        intent_key(&self.spool_prefix, self.amended)
+    }
+
+    /// The same intent with these documents of its archive objects in quarantine; none of those objects is written yet.
+    /// The others keep their keys: of an executor of this intent and one of the next only one can create the object.
+    pub fn without(&self, ordered: &BTreeMap<u32, Entry>) -> Self {
+        let mut next = Intent { amended: self.amended + 1, objects: Vec::with_capacity(self.objects.len() + 1), ..self.clone() };
+        let mut by_date: BTreeMap<String, PlannedObject> = BTreeMap::new();
+        for object in &self.objects {
+            let (out, entries): (Vec<u32>, Vec<u32>) =
+                object.entries.iter().partition(|position| object.disposition == Disposition::Closed && ordered.contains_key(position));
+            for position in &out {
+                next.counts.archived -= 1;
+                next.counts.quarantined += 1;
+                next.counts.no_alerts -= u64::from(ordered.get(position).is_some_and(|entry| entry.outcome.no_alerts));
+                // Not among the numbers that the layout gives.
+                let part = 9000 + next.amended as usize;
+                let quarantine = by_date.entry(object.date.clone()).or_insert_with(|| PlannedObject {
+                    disposition: Disposition::Quarantined,
+                    date: object.date.clone(),
+                    key: partitions::quarantine_key(&object.date, &self.window_id, &self.run_id, part),
+                    jsonl_key: None,
+                    entries: Vec::new(),
+                    replaces: Vec::new(),
+                });
+                quarantine.entries.push(*position);
+                // Should an executor of the earlier intent be quicker, the document is taken out of what it wrote.
+                quarantine.replaces.push((*position, object.key.clone()));
+            }
+            let replaces = object.replaces.iter().filter(|(position, _)| entries.contains(position)).cloned().collect();
+            if !entries.is_empty() {
+                next.objects.push(PlannedObject { entries, replaces, ..object.clone() });
+            }
+        }
+        next.objects.extend(by_date.into_values());
+        next
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,5 +215,51 @@ mod tests {
                 ("archive/parquet/date=2024-07-02/w1.r1.0000.parquet".to_owned(), vec![3, 4]),
             ]
         );
+    }
+
+    #[test]
+    fn a_document_ordered_out_of_an_intent_leaves_its_object_and_everything_else_stays() {
+        let entries = [
+            entry("a", "2024-07-01", 1, Disposition::Closed),
+            entry("b", "2024-07-01", 1, Disposition::Closed),
+            entry("c", "2024-07-01", 1, Disposition::Quarantined),
+            Entry {
+                outcome: Outcome { no_alerts: true, ..entry("", "2024-07-02", 1, Disposition::Closed).outcome },
+                ..entry("d", "2024-07-02", 1, Disposition::Closed)
+            },
+        ];
+        let mut layout = Layout::new("r1", "w1", true);
+        for (position, entry) in entries.iter().enumerate() {
+            layout.push(position as u32, entry, (position < 2).then(|| format!("earlier-{position}")));
+        }
+        let counts = crate::report::Messages { source: 4, archived: 3, quarantined: 1, no_alerts: 1, ..Default::default() };
+        let intent = Intent {
+            run_id: "r1".into(),
+            window_id: "w1".into(),
+            attempt: 1,
+            spool_prefix: "spool/r1/w1/1".into(),
+            pairs: 1,
+            source_bytes: 4,
+            archived_at: jiff::Timestamp::UNIX_EPOCH,
+            jsonl: true,
+            message_json: true,
+            objects: layout.finish(),
+            counts,
+            amended: 0,
+        };
+        let next = intent.without(&BTreeMap::from([(1, entries[1].clone()), (3, entries[3].clone()), (2, entries[2].clone())]));
+        let shown: Vec<_> = next.objects.iter().map(|object| (object.key.as_str(), object.entries.clone(), object.replaces.clone())).collect();
+        let (first, second) = ("archive/parquet/date=2024-07-01/w1.r1.0000.parquet", "archive/parquet/date=2024-07-02/w1.r1.0000.parquet");
+        assert_eq!(
+            shown,
+            [
+                (first, vec![0], vec![(0, "earlier-0".to_owned())]),
+                ("quarantine/date=2024-07-01/w1.r1.0000.jsonl.zst", vec![2], vec![]),
+                ("quarantine/date=2024-07-01/w1.r1.9001.jsonl.zst", vec![1], vec![(1, first.to_owned())]),
+                ("quarantine/date=2024-07-02/w1.r1.9001.jsonl.zst", vec![3], vec![(3, second.to_owned())]),
+            ]
+        );
+        assert_eq!((next.counts.archived, next.counts.quarantined, next.counts.no_alerts, next.counts.reconciled()), (1, 3, 0, true));
+        assert!(next.key() != intent.key() && next.archived_at == intent.archived_at);
     }
 }

@@ -1,7 +1,7 @@
 //! How the row of a message may change. Every change is decided here, on what was read, and carried out
 //! under the condition that nobody changed the row in between (its revision).
 
-use crate::classification::{Disposition, Outcome};
+use crate::classification::{Disposition, Outcome, Reason};
 use crate::instant;
 use crate::intent::Decision;
 use crate::spool::Entry;
@@ -44,6 +44,9 @@ pub struct Row {
     pub processed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3_path: Option<String>,
+    /// Where an earlier version stands in the archive while `s3_path` is in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_path: Option<String>,
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub first_seen_open: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,13 @@ pub struct Row {
     pub staging: Option<String>,
     /// Grows with each change.
     pub revision: u64,
+}
+
+impl Row {
+    /// What `s3_path` names is a quarantine object.
+    fn in_quarantine(&self) -> bool {
+        self.s3_path.as_ref().is_some_and(|path| path.contains("/quarantine/"))
+    }
 }
 
 mod optional_iso {
@@ -114,7 +124,7 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestam
             next.claim = None;
             Staged { row: changed(row, next), decision: Decision::Hold }
         }
-        (_, _) => Staged { row: changed(row, restaged(row, entry, claim, now)), decision: Decision::Write },
+        (_, disposition) => Staged { row: changed(row, restaged(row, entry, claim, now)), decision: write(row, disposition) },
     }
 }
 
@@ -128,20 +138,29 @@ fn hold_again(row: &Row, now: Timestamp) -> Staged {
 }
 
 fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: &Claim) -> Staged {
-    let in_quarantine = row.s3_path.as_ref().is_some_and(|path| path.contains("/quarantine/"));
+    let in_quarantine = row.in_quarantine();
     let same_place = in_quarantine == (disposition == Disposition::Quarantined);
     let mut next = row.clone();
     if same_place && row.version == entry.version {
-        next.disposition = disposition;
+        describe(&mut next, &entry.outcome);
         out_of_staging(&mut next);
         return Staged { row: changed(row, next), decision: Decision::Already };
+    }
+    if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
+        // This very version is archived and verified: an order against it has nothing to keep anybody from.
+        return Staged { row: None, decision: Decision::Already };
     }
     // Completed stays until the newer version is verified in S3.
     next.claim = Some(claim.clone());
     into_staging(&mut next);
-    let earlier = row.s3_path.as_deref().and_then(|path| path.splitn(4, '/').nth(3)).filter(|_| !in_quarantine && disposition == Disposition::Closed);
-    let decision = earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() });
-    Staged { row: changed(row, next), decision }
+    Staged { row: changed(row, next), decision: write(row, disposition) }
+}
+
+/// A version that is not where it belongs: an earlier one that stands in the archive goes when a closed one comes.
+fn write(row: &Row, disposition: Disposition) -> Decision {
+    let archived = row.s3_path.as_deref().filter(|_| !row.in_quarantine()).or(row.archived_path.as_deref());
+    let earlier = archived.and_then(|path| path.splitn(4, '/').nth(3)).filter(|_| disposition == Disposition::Closed);
+    earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() })
 }
 
 /// Before the intent: a closed or quarantined row that this window will write. `None` when nothing has to change.
@@ -169,6 +188,12 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     next.status = Status::Completed;
     next.version = entry.version.clone();
     next.timestamp = entry.at;
+    next.archived_path = match entry.outcome.disposition {
+        // The earlier version stays in the archive, and goes when a newer one comes out of quarantine.
+        Disposition::Quarantined if !row.in_quarantine() => row.s3_path.clone(),
+        Disposition::Quarantined => row.archived_path.clone(),
+        _ => None,
+    };
     next.s3_path = Some(s3_path);
     next.processed_at = Some(now);
     next.run_id = claim.run_id.clone();
@@ -225,6 +250,7 @@ pub fn restored(
         inserted_at: before.map_or(now, |row| row.inserted_at),
         processed_at: before.and_then(|row| row.processed_at).or(Some(now)),
         s3_path: Some(s3_path),
+        archived_path: None,
         first_seen_open: before.and_then(|row| row.first_seen_open),
         reason: None,
         no_alerts,
@@ -248,6 +274,7 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         inserted_at: now,
         processed_at: None,
         s3_path: None,
+        archived_path: None,
         first_seen_open: open.then_some(now),
         reason: None,
         no_alerts: false,
@@ -374,6 +401,30 @@ mod tests {
         let taken = stage(Some(&pending), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01")).row.expect("row");
         assert_eq!(claim_for_writing(&taken, &claim("r1")), Err(Lost));
         assert_eq!(complete(&taken, &entry(Disposition::Closed, "v1"), &claim("r1"), "s3://b/k".into(), at("2026-02-02")), None);
+    }
+
+    #[test]
+    fn a_version_in_quarantine_leaves_the_archived_one_alone_and_the_next_good_one_replaces_it() {
+        let complete_at =
+            |row: &Row, entry: &Entry, path: &str| complete(row, entry, &claim("r2"), path.into(), at("2026-02-01")).expect("completed");
+        let (bad, good) = (entry(Disposition::Quarantined, "v2"), entry(Disposition::Closed, "v3"));
+        let staged = stage(Some(&archived("v1")), &bad, &claim("r2"), at("2026-02-01"));
+        assert_eq!(staged.decision, Decision::Write);
+        let row = complete_at(&staged.row.expect("row"), &bad, "s3://b/quarantine/date=2024-07-01/q");
+        assert_eq!(row.archived_path.as_deref(), Some("s3://b/archive/parquet/p"));
+        let staged = stage(Some(&row), &good, &claim("r2"), at("2026-02-02"));
+        assert_eq!(staged.decision, Decision::Replace { object: "archive/parquet/p".into() });
+        assert_eq!(complete_at(&staged.row.expect("row"), &good, "s3://b/archive/parquet/p2").archived_path, None);
+    }
+
+    #[test]
+    fn an_order_against_an_archived_version_changes_nothing_and_against_a_newer_one_it_holds() {
+        let ordered = |version: &str| {
+            let outcome = Outcome { reason: Some(Reason::ByOperator), ..entry(Disposition::Quarantined, version).outcome };
+            stage(Some(&archived("v1")), &Entry { outcome, ..entry(Disposition::Quarantined, version) }, &claim("r2"), at("2026-02-01"))
+        };
+        assert_eq!(ordered("v1"), Staged { row: None, decision: Decision::Already });
+        assert_eq!(ordered("v2").decision, Decision::Write);
     }
 
     #[test]

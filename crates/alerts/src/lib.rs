@@ -13,5 +13,6 @@ pub mod report;
 pub mod runs;
 pub mod spool;
 pub mod steps;
+pub mod unresolved;
 pub mod window_state;
 pub mod windows;

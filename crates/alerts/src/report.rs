@@ -1,6 +1,7 @@
 //! The run report: what a script reads, the mail says and the dashboard draws.
 
 use crate::instant;
+use crate::unresolved::Unresolved;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
@@ -110,6 +111,9 @@ pub struct RunReport {
     pub bytes: Bytes,
     pub reconciled: bool,
     pub failures: Vec<Failure>,
+    /// What operators have set aside in any run and nobody has come back to.
+    #[serde(default)]
+    pub unresolved: Vec<Unresolved>,
 }
 
 /// A held-over message, for the lists in mail and dashboard.

@@ -1,4 +1,5 @@
-//! The rows of `job-runs`: one a run, and two of the archive's own, the lock and the watermark.
+//! The rows of `job-runs`: one a run, and some of the archive's own: the lock, the watermark, and what is
+//! [`unresolved`](crate::unresolved).
 
 use crate::report::{Messages, RunStatus};
 use crate::{instant, steps::Mode};

@@ -29,8 +29,12 @@ pub fn checkpoint_key(prefix: &str) -> String {
     format!("{prefix}/checkpoint.json")
 }
 
-pub fn intent_key(prefix: &str) -> String {
-    format!("{prefix}/intent.json.zst")
+/// An intent that was amended has a key of its own, so that the window's row says which one counts.
+pub fn intent_key(prefix: &str, amended: u32) -> String {
+    match amended {
+        0 => format!("{prefix}/intent.json.zst"),
+        amended => format!("{prefix}/intent-amended-{amended}.json.zst"),
+    }
 }
 
 /// `checkpoint.json`: what the spool holds. Complete once `done`.

@@ -43,6 +43,19 @@ pub enum Input {
     Process,
 }
 
+impl Input {
+    pub fn mode(&self) -> Mode {
+        match self {
+            Input::Scheduled { .. } => Mode::Scheduled,
+            Input::Range { .. } => Mode::Range,
+            Input::FailedOnly { .. } => Mode::FailedOnly,
+            Input::Recheck => Mode::Recheck,
+            Input::Extract { .. } => Mode::Extract,
+            Input::Process => Mode::Process,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlanRequest {
     pub v: u8,

@@ -1,6 +1,7 @@
 //! How a window of a run may change. Registering the intent is the one decisive moment: before it another
 //! run may abandon the window and take its claims; after it the window can only be finished.
 
+use crate::classification::Reason;
 use crate::report::{Bytes, Messages};
 use crate::windows::Window;
 use crate::{instant, steps::Mode};
@@ -173,6 +174,17 @@ impl WindowRecord {
         Ok(WindowRecord { status: State::Prepared, intent_key: Some(intent_key), updated_at: now, ..self.clone() })
     }
 
+    /// Puts an amended intent in the place of the one that stands, unless that has changed or is carried out.
+    /// `ordered`: documents that went into quarantine by it.
+    pub fn amend(&self, before: &str, after: String, ordered: u64, now: Timestamp) -> Self {
+        if self.status != State::Prepared || self.intent_key.as_deref() != Some(before) {
+            return self.clone();
+        }
+        let mut next = WindowRecord { intent_key: Some(after), updated_at: now, ..self.clone() };
+        *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += ordered;
+        next
+    }
+
     pub fn complete(&self, messages: Messages, bytes: Bytes, manifest_key: Option<String>, now: Timestamp) -> Self {
         if self.status == State::Completed {
             return self.clone();
@@ -275,6 +287,16 @@ mod tests {
         let failed = prepared.fail(1, "StoreUnavailable", "no".into(), at(6)).expect("failed");
         assert_eq!(failed.status, State::Prepared);
         assert_eq!(failed.begin("query-messages", at(7)).1, Begin::Finish { attempt: 1 });
+    }
+
+    #[test]
+    fn an_intent_is_amended_only_while_it_is_the_one_that_stands() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        let amended = prepared.amend("k", "k2".into(), 2, at(6));
+        assert_eq!((amended.intent_key.as_deref(), amended.reasons.get("by_operator")), (Some("k2"), Some(&2)));
+        assert_eq!(amended.amend("k", "k3".into(), 1, at(7)), amended);
+        let done = prepared.complete(Messages::default(), Bytes::default(), None, at(6));
+        assert_eq!(done.amend("k", "k2".into(), 1, at(7)), done);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo run -p reports --example preview -- DIR`: writes a mail and a dashboard of made-up runs, to look at.
 
 use alerts::report::{Failure, OpenMessage, RunReport, RunStatus, Windows};
+use alerts::unresolved::Unresolved;
 use jiff::{SignedDuration, Timestamp};
 use reports::dashboard::{self, Latest};
 use reports::mail::{self, Links, Summary};
@@ -26,6 +27,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             message: message.into(),
         });
     }
+    let since = now - SignedDuration::from_hours(400);
+    let window_id = "20240604T000000.000Z--20240605T000000.000Z".to_owned();
+    let reason = "shard 3 of messages-2024 is lost until the snapshot is restored, ticket 4711".to_owned();
+    failed.unresolved = vec![
+        Unresolved::SkippedWindow { run_id: "weekly-2024-37".into(), window_id, reason, since, left: Vec::new() },
+        Unresolved::ordered("messages-2024", "MSG-20240711-0000142-9ab3f0", "its history kills the function, see ticket 4712", since),
+    ];
     let open: Vec<OpenMessage> = (0..12)
         .map(|n| {
             let timestamp = now - SignedDuration::from_hours(24 * (480 - 37 * n));

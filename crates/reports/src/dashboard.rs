@@ -49,6 +49,7 @@ pub fn runs(runs: &[RunReport], now: Timestamp) -> Value {
         .map(|report| {
             let mut run = json!(report);
             run["failures"] = json!(report.failures.len());
+            run["unresolved"] = json!(report.unresolved.len());
             run["well"] = json!(words::all_well(report));
             run["range"] = json!(words::range(report.from, report.to));
             run
@@ -73,9 +74,7 @@ pub struct Latest<'a> {
 /// `dashboard/data/latest.json`.
 pub fn latest(latest: &Latest) -> Value {
     let &Latest { report, now, .. } = latest;
-    let failures: Vec<Value> = report
-        .failures
-        .iter()
+    let failures: Vec<Value> = words::failures(report)
         .take(FAILURES)
         .map(|failure| json!({"window_id": failure.window_id, "error": failure.error, "message": failure.message, "advice": words::advice(&failure.error)}))
         .collect();
@@ -100,6 +99,8 @@ pub fn latest(latest: &Latest) -> Value {
         "rerun": words::rerun_command(&report.run_id),
         "report": report,
         "failures": failures,
+        "failures_in_all": words::failures(report).count(),
+        "set_aside": report.unresolved.iter().map(|item| words::set_aside(item, now)).collect::<Vec<_>>(),
         "oldest_open": oldest,
         "open_ages": latest.open_ages,
         "quarantine_reasons": pairs(latest.quarantine_reasons),

@@ -1,10 +1,25 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
-use alerts::report::{RunReport, RunStatus};
+use alerts::report::{Failure, RunReport, RunStatus};
+use alerts::unresolved::Unresolved;
 use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
 
-/// The outcome of a run in one sentence, for somebody who reads nothing else.
+/// The outcome of a run in a sentence, for somebody who reads nothing else; and one more when somebody has to come back.
 pub fn sentence(report: &RunReport) -> String {
+    let outcome = outcome(report);
+    let skipped = report.unresolved.iter().filter(|item| matches!(item, Unresolved::SkippedWindow { .. })).count() as u64;
+    let ordered = report.unresolved.len() as u64 - skipped;
+    let waiting = match (skipped, ordered) {
+        (0, 0) => return outcome,
+        (skipped, 0) => count(skipped, "skipped window"),
+        (0, ordered) => format!("{} quarantined by hand", count(ordered, "message")),
+        (skipped, ordered) => format!("{} and {} quarantined by hand", count(skipped, "skipped window"), count(ordered, "message")),
+    };
+    format!("{outcome} Waiting for somebody: {waiting}.")
+}
+
+fn outcome(report: &RunReport) -> String {
     let (windows, messages) = (&report.windows, &report.messages);
     let done = format!(
         "{} archived, {} still open, {} in quarantine",
@@ -87,9 +102,51 @@ pub fn advice(error: &str) -> &'static str {
 
 /// The command that repeats what failed, and nothing else.
 pub fn rerun_command(run_id: &str) -> String {
-    let plain = run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !run_id.starts_with('-');
-    let quoted = if plain { run_id.to_owned() } else { format!("'{}'", one_line(run_id).replace('\'', r"'\''")) };
-    format!("alert-archive rerun {quoted} --redrive")
+    format!("alert-archive rerun {} --redrive", quoted(run_id))
+}
+
+/// An argument of a command, whatever it holds.
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !text.starts_with('-');
+    if plain { text.to_owned() } else { format!("'{}'", one_line(text).replace('\'', r"'\''")) }
+}
+
+/// What failed by itself: what an operator left out is told among what is unresolved.
+pub fn failures(report: &RunReport) -> impl Iterator<Item = &Failure> {
+    let is_set_aside = |failure: &Failure| {
+        let same = |item: &Unresolved| matches!(item, Unresolved::SkippedWindow { run_id, window_id, .. } if *run_id == report.run_id && *window_id == failure.window_id);
+        failure.error == "WindowSkipped" && report.unresolved.iter().any(same)
+    };
+    report.failures.iter().filter(move |failure| !is_set_aside(failure))
+}
+
+/// Something that an operator has set aside, each text on one line.
+#[derive(Serialize)]
+pub struct SetAside {
+    /// `Window`, `Message`.
+    pub what: &'static str,
+    pub name: String,
+    /// The run, or the index.
+    pub of: String,
+    pub reason: String,
+    pub since: String,
+    pub age: String,
+    pub way_back: Vec<String>,
+}
+
+pub fn set_aside(item: &Unresolved, now: Timestamp) -> SetAside {
+    let (what, name, of, reason, since, way_back) = match item {
+        Unresolved::SkippedWindow { run_id, window_id, reason, since, .. } => {
+            let undo = format!("alert-archive skip {} {} --undo", quoted(run_id), quoted(window_id));
+            ("Window", window_id, run_id, reason, *since, vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))])
+        }
+        Unresolved::QuarantinedByOperator { source_index, id, reason, since } => {
+            let release = format!("alert-archive quarantine release {} --index {}", quoted(id), quoted(source_index));
+            ("Message", id, source_index, reason, *since, vec![release])
+        }
+    };
+    let age = count(days(since, now), "day");
+    SetAside { what, name: one_line(name), of: one_line(of), reason: one_line(reason), since: date(since), age, way_back }
 }
 
 /// `1,234`.

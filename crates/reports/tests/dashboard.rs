@@ -1,6 +1,7 @@
 //! The page's own promises, and the data that it is given.
 
 use alerts::report::{Failure, OpenMessage, RunReport, RunStatus};
+use alerts::unresolved::Unresolved;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -80,6 +81,7 @@ fn the_latest_run_comes_with_its_sentence_and_its_advice() {
     let report = RunReport {
         failures: vec![Failure { window_id: "w".into(), error: "SourceUnavailable".into(), message: "refused".into() }],
         status: RunStatus::Failed,
+        unresolved: vec![Unresolved::ordered("messages", "<i>", "kills its window", at("2024-09-30T06:00:00Z"))],
         ..report("run-7")
     };
     let open = OpenMessage {
@@ -98,6 +100,9 @@ fn the_latest_run_comes_with_its_sentence_and_its_advice() {
     });
     assert_eq!(data["failures"][0]["advice"], reports::advice("SourceUnavailable"));
     assert_eq!(data["sentence"], reports::sentence(&report));
+    assert_eq!(data["set_aside"][0]["name"], "<i>");
+    assert_eq!(data["set_aside"][0]["age"], "1 day");
+    assert_eq!(data["set_aside"][0]["way_back"][0], "alert-archive quarantine release '<i>' --index messages");
     assert_eq!(data["rerun"], "alert-archive rerun run-7 --redrive");
     assert_eq!(data["oldest_open"][0]["days"], 274);
     assert_eq!(data["archived_by_month"][0]["label"], "2024-07");

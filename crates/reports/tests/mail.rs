@@ -1,6 +1,7 @@
 //! The mail as a recipient gets it, taken apart again.
 
 use alerts::report::{Bytes, Failure, Messages, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows};
+use alerts::unresolved::{Span, Unresolved};
 use jiff::Timestamp;
 use reports::mail::{self, Error, Links, Summary};
 
@@ -26,6 +27,7 @@ fn report() -> RunReport {
         bytes: Bytes { source: 127_179_533, archive: 28_400_000 },
         reconciled: true,
         failures: vec![],
+        unresolved: vec![],
     }
 }
 
@@ -125,6 +127,49 @@ fn a_failed_window_comes_with_its_error_and_what_to_do() {
         }
     }
     assert!(mail.headers.contains("Subject: Alert archive: 2 of 91 windows failed (2024-07-01 to 2024-09-28)"), "{}", mail.headers);
+}
+
+fn set_aside(reason: &str) -> Vec<Unresolved> {
+    let since = at("2024-09-01T10:00:00Z");
+    let left = vec![Span { from: at("2024-07-03T00:00:00Z"), to: at("2024-07-04T00:00:00Z") }];
+    let window_id = "20240703T000000.000Z--20240704T000000.000Z".into();
+    vec![
+        Unresolved::SkippedWindow { run_id: "weekly-2024-36".into(), window_id, reason: reason.into(), since, left },
+        Unresolved::ordered("messages-2024", "MSG 17", reason, since),
+    ]
+}
+
+#[test]
+fn what_is_set_aside_is_told_until_somebody_comes_back() {
+    let mail = plain(&RunReport { unresolved: set_aside("shard 3 is lost"), ..report() });
+    for part in [&mail.text, &mail.html.replace("&#x27;", "'")] {
+        for said in [
+            "All went well: 4,300 messages archived, 599 still open, 46 in quarantine. Waiting for somebody: 1 skipped window and 1 message quarantined by hand.",
+            "of weekly-2024-36, for 29 days (since 2024-09-01): shard 3 is lost",
+            "alert-archive skip weekly-2024-36 20240703T000000.000Z--20240704T000000.000Z --undo",
+            "alert-archive quarantine release 'MSG 17' --index messages-2024",
+        ] {
+            assert!(part.contains(said), "{said} is missing in {part}");
+        }
+    }
+    assert!(!plain(&report()).text.contains("SET ASIDE"));
+    let hostile = plain(&RunReport { unresolved: set_aside("x\r\nBcc: a@example.com\r\n<script>"), ..report() });
+    assert!(!hostile.html.contains("<script") && !hostile.text.lines().any(|line| line.starts_with("Bcc")), "{}", hostile.text);
+}
+
+#[test]
+fn a_window_that_was_skipped_is_no_failed_one() {
+    let skipped = Failure { error: "WindowSkipped".into(), ..failed().failures[0].clone() };
+    let set_aside = vec![Unresolved::SkippedWindow {
+        run_id: report().run_id,
+        window_id: skipped.window_id.clone(),
+        reason: "r".into(),
+        since: report().to,
+        left: vec![],
+    }];
+    let windows = Windows { planned: 91, succeeded: 90, failed: 0 };
+    let mail = plain(&RunReport { failures: vec![skipped], unresolved: set_aside, windows, reconciled: false, ..report() });
+    assert!(!mail.text.contains("FAILED WINDOWS") && mail.text.contains("SET ASIDE"), "{}", mail.text);
 }
 
 #[test]

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use tokio::task::JoinHandle;
 
 /// Bytes that a page should have; with the one fetched ahead, two of them are in memory.
 const PAGE_BYTES: u64 = 4 << 20;
 const LARGEST_PAGE: u64 = 2000;
 const FIRST_PAGE: u64 = 100;
+/// A document that is left out and larger than this is kept without its bytes: it may be its size that it is guilty of.
+const LARGEST_LEFT_OUT: u64 = 64 << 20;
 
 /// Where a drain stands: enough to go on in another process while the point in time lives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Cursor {
     pub seen: u64,
     after: Option<Vec<Value>>,
     page: u64,
+    /// Documents that are in none of the pages: index and id.
+    #[serde(default)]
+    left_out: Vec<(String, String)>,
 }
 
 /// Reads a window to its end, in order of time, from one point in time.
@@ -35,6 +40,8 @@ pub struct Drain {
     window: Window,
     cursor: Cursor,
     ahead: Option<JoinHandle<Result<Vec<Document>, SourceError>>>,
+    /// Those that are still to be handed out, without their bytes.
+    left_out: VecDeque<Hit>,
 }
 
 /// A hit and the instant that the source sorts it by.
@@ -46,18 +53,25 @@ pub struct Document {
 }
 
 impl Drain {
-    /// Opens a point in time over the messages and counts the window's documents in it.
-    pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
+    /// Opens a point in time over the messages and counts the window's documents in it. Those that are in `ordered`,
+    /// by index and id, come from [`Drain::next_left_out`] and in no page.
+    pub async fn open(source: &OpenSearch, window: &Window, ordered: &HashSet<(String, String)>) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
-        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE };
+        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE, left_out: Vec::new() };
         let mut drain = Drain::resume(source, window, cursor);
         drain.cursor.matched = until_whole(|| drain.count()).await?;
+        if !ordered.is_empty() {
+            let fetch = Fetch::of(&drain);
+            let hits = until_whole(|| fetch.names(ordered)).await?;
+            drain.cursor.left_out = hits.iter().map(|hit| (hit.index.clone(), hit.id.clone())).collect();
+            drain.left_out = hits.into();
+        }
         Ok(drain)
     }
 
     pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
-        Drain { source: source.clone(), window: window.clone(), cursor, ahead: None }
+        Drain { source: source.clone(), window: window.clone(), cursor, ahead: None, left_out: VecDeque::new() }
     }
 
     /// The position after the last page that was handed out.
@@ -82,6 +96,23 @@ impl Drain {
         let size = self.cursor.page;
         self.ahead = Some(tokio::spawn(async move { fetch.page(size).await }));
         Ok(page)
+    }
+
+    /// The next of the documents that are in no page, before the first page is asked for: its bytes as they are stored,
+    /// unread; none when they cannot be had.
+    pub async fn next_left_out(&mut self) -> Result<Option<Document>, SourceError> {
+        let Some(mut hit) = self.left_out.pop_front() else { return Ok(None) };
+        hit.source = match self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), LARGEST_LEFT_OUT).await {
+            Ok(source) => source.unwrap_or_default(),
+            // The node answers, but not with this document.
+            Err(error @ (SourceError::Rejected { .. } | SourceError::Unavailable { status: 500, .. })) => {
+                tracing::warn!(index = hit.index, id = hit.id, error = runtime::describe(&error), "its bytes cannot be had");
+                Bytes::new()
+            }
+            Err(error) => return Err(error),
+        };
+        self.cursor.seen += 1;
+        document(hit).map(Some)
     }
 
     /// Ends the point in time.
@@ -188,18 +219,36 @@ impl Fetch {
     }
 
     async fn unreadable(&self, mut hit: Hit) -> Result<Document, SourceError> {
-        let source = self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref()).await?;
+        let source = self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), u64::MAX).await?;
         // Deleted since the point in time: its bytes cannot be had any more, its name is kept.
         hit.source = source.unwrap_or_else(Bytes::new);
         document(hit)
+    }
+
+    /// Those of these documents that the window holds, without their bytes.
+    async fn names(&self, documents: &HashSet<(String, String)>) -> Result<Vec<Hit>, SourceError> {
+        let unreadable = || SourceError::Unreadable { doing: "look for documents", reason: "it is no JSON".into() };
+        let wanted: Vec<Value> = documents.iter().map(identity).collect();
+        let body = json!({
+            "size": documents.len(), "track_total_hits": false, "_source": false,
+            "query": {"bool": {"filter": [range(self.window.from, self.window.to), {"bool": {"should": wanted, "minimum_should_match": 1}}]}},
+            "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
+            "sort": [{"timestamp": "asc"}, {"_index": "asc"}],
+        });
+        let Answer::Body(body) = self.source.search("look for documents", body, true).await? else { return Err(unreadable()) };
+        page::parse(&body)?.ok_or_else(unreadable)
     }
 
     async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
         let (point_in_time, window) = (&self.cursor.point_in_time, &self.window);
         // Without `_index` documents behind an alias are lost: the other values repeat across indices.
         let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
+        let mut query = range(window.from, window.to);
+        if !self.cursor.left_out.is_empty() {
+            query = json!({"bool": {"filter": [query], "must_not": self.cursor.left_out.iter().map(identity).collect::<Vec<_>>()}});
+        }
         let mut body = json!({
-            "size": size, "track_total_hits": false, "_source": source, "query": range(window.from, window.to),
+            "size": size, "track_total_hits": false, "_source": source, "query": query,
             "pit": {"id": point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": [{"timestamp": "asc"}, {tiebreaker: "asc"}, {"_index": "asc"}],
         });
@@ -214,6 +263,11 @@ impl Fetch {
         }
         self.source.search("read a page", body, size == 1).await
     }
+}
+
+/// One document and no other: an id may stand in several indices.
+fn identity((index, id): &(String, String)) -> Value {
+    json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": index}}]}})
 }
 
 fn document(hit: Hit) -> Result<Document, SourceError> {

@@ -157,16 +157,26 @@ impl OpenSearch {
         }
     }
 
-    /// The stored bytes of one document, also when they are no JSON. `None` when it is gone.
-    pub(crate) async fn source_of(&self, index: &str, id: &str, routing: Option<&str>) -> Result<Option<Bytes>, SourceError> {
+    /// The stored bytes of one document, also when they are no JSON. `None` when it is gone, or larger than `limit`.
+    pub async fn source_of(&self, index: &str, id: &str, routing: Option<&str>, limit: u64) -> Result<Option<Bytes>, SourceError> {
         let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
         let routing = routing.map(|routing| format!("?routing={}", encoded(routing))).unwrap_or_default();
         let path = format!("/{}/_source/{}{routing}", encoded(index), encoded(id));
-        match self.send("read a document", Method::Get, &path, Value::Null, index, u64::MAX).await {
+        match self.send("read a document", Method::Get, &path, Value::Null, index, limit).await {
             Ok(Answer::Body(body)) => Ok(Some(body)),
             Ok(Answer::TooLarge(_)) | Err(SourceError::Rejected { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The indices in which a message of this id stands, with its routing.
+    pub async fn places_of(&self, id: &str) -> Result<Vec<(String, Option<String>)>, SourceError> {
+        let body = json!({"size": 1000, "track_total_hits": false, "_source": false, "query": {"ids": {"values": [id]}}});
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
+        let reply: Value = self.json("look for a message", Method::Post, &path, body, &self.indices.messages).await?;
+        let hits = reply["hits"]["hits"].as_array().into_iter().flatten();
+        let text = |hit: &Value, field: &str| hit[field].as_str().map(str::to_owned);
+        Ok(hits.filter_map(|hit| Some((text(hit, "_index")?, text(hit, "_routing")))).collect())
     }
 
     /// The version before 3.3 knows no `_shard_doc` that is unique in a point in time.

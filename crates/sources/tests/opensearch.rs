@@ -75,7 +75,7 @@ fn window(from: &str, to: &str) -> Window {
 }
 
 async fn drain(source: &OpenSearch, window: &Window) -> (Vec<Document>, u64) {
-    let mut drain = Drain::open(source, window).await.expect("opened");
+    let mut drain = Drain::open(source, window, &HashSet::new()).await.expect("opened");
     let mut documents = Vec::new();
     loop {
         let page = drain.next_page().await.expect("page");
@@ -146,12 +146,44 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
 }
 
 #[tokio::test]
+async fn documents_that_are_left_out_come_by_themselves_unread_and_in_no_page() {
+    let bench = Bench::new("left-out", &["a", "b"]).await;
+    let broken: &[u8] = br#"{"timestamp":"2024-07-01T00:00:03Z" /* a note */ }"#;
+    let fine: &[u8] = br#"{ "timestamp":"2024-07-01T00:00:04Z","n":1.0}"#;
+    bench.load(&[("a", "guilty", broken), ("b", "guilty", fine), ("a", "other / one", fine), ("b", "last", fine)]).await;
+    let identity = |index: &str, id: &str| (format!("{}-{index}", bench.name), id.to_owned());
+    let ordered = HashSet::from([identity("a", "guilty"), identity("a", "other / one"), identity("b", "nowhere")]);
+    let source = bench.source();
+    let mut drain = Drain::open(&source, &window("2024-07-01", "2024-07-02"), &ordered).await.expect("opened");
+    let mut left_out = Vec::new();
+    while let Some(document) = drain.next_left_out().await.expect("its bytes") {
+        left_out.push((document.hit.index, document.hit.id, document.hit.source.to_vec()));
+    }
+    let of = |(index, id): (String, String), source: &[u8]| (index, id, source.to_vec());
+    assert_eq!(left_out, [of(identity("a", "guilty"), broken), of(identity("a", "other / one"), fine)]);
+    // The same in another process: what is left out does not come back.
+    let cursor = serde_json::from_value(serde_json::to_value(drain.cursor()).expect("json")).expect("cursor");
+    let mut drain = Drain::resume(&source, &window("2024-07-01", "2024-07-02"), cursor);
+    assert!(drain.next_left_out().await.expect("nothing").is_none());
+    let mut ids: Vec<_> = drain.next_page().await.expect("page").into_iter().map(|document| (document.hit.index, document.hit.id)).collect();
+    ids.sort();
+    assert_eq!(ids, [identity("b", "guilty"), identity("b", "last")]);
+    assert!(drain.next_page().await.expect("end").is_empty());
+    assert_eq!((drain.cursor().seen, drain.cursor().matched), (4, 4));
+    drain.close().await;
+    let mut places: Vec<_> = source.places_of("guilty").await.expect("places").into_iter().map(|(index, _)| index).collect();
+    places.sort();
+    assert_eq!(places, [identity("a", "").0, identity("b", "").0]);
+    bench.wipe().await;
+}
+
+#[tokio::test]
 async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_named() {
     let bench = Bench::new("resume", &["a", "b"]).await;
     let sources: Vec<_> = (0..700).map(|n| (["a", "b"][n % 2], format!("id-{n}"), r#"{"timestamp":"2024-07-01T00:00:00Z"}"#)).collect();
     bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
     let (source, window) = (bench.source(), window("2024-07-01", "2024-07-02"));
-    let mut first = Drain::open(&source, &window).await.expect("opened");
+    let mut first = Drain::open(&source, &window, &HashSet::new()).await.expect("opened");
     let mut seen: Vec<String> = first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
     let cursor = serde_json::from_value(serde_json::to_value(first.cursor()).expect("json")).expect("cursor");
     let mut second = Drain::resume(&source, &window, cursor);

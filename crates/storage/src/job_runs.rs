@@ -1,19 +1,28 @@
 use crate::{LedgerError, Table};
-use alerts::runs::{Held, JobRun, LOCK, Lock, WATERMARK, Watermark};
+use alerts::{
+    runs::{Held, JobRun, LOCK, Lock, WATERMARK, Watermark},
+    unresolved::{Register, UNRESOLVED},
+};
 use aws_config::SdkConfig;
 use jiff::Timestamp;
 
-/// `job-runs`: a row a run, the lock and the watermark.
+/// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
 #[derive(Clone)]
 pub struct JobRuns {
     pub runs: Table<JobRun>,
     locks: Table<Lock>,
     watermarks: Table<Watermark>,
+    registers: Table<Register>,
 }
 
 impl JobRuns {
     pub fn new(config: &SdkConfig, table: String) -> Self {
-        JobRuns { runs: Table::new(config, table.clone()), locks: Table::new(config, table.clone()), watermarks: Table::new(config, table) }
+        JobRuns {
+            runs: Table::new(config, table.clone()),
+            locks: Table::new(config, table.clone()),
+            watermarks: Table::new(config, table.clone()),
+            registers: Table::new(config, table),
+        }
     }
 
     pub async fn get(&self, run_id: &str) -> Result<Option<JobRun>, LedgerError> {
@@ -71,5 +80,19 @@ impl JobRuns {
             Ok::<_, LedgerError>(is_later.then(|| Watermark { run_id: WATERMARK.to_owned(), at, revision: 0 }))
         });
         update.await.map(|_| ())
+    }
+
+    /// What operators have set aside and nobody has come back to.
+    pub async fn unresolved(&self) -> Result<Register, LedgerError> {
+        Ok(self.registers.get(UNRESOLVED, None).await?.unwrap_or_default())
+    }
+
+    /// Changes what is unresolved; `None` leaves it as it is. Answers what then stands.
+    pub async fn change_unresolved(&self, mut change: impl FnMut(Register) -> Option<Register>) -> Result<Register, LedgerError> {
+        let update = self.registers.update(UNRESOLVED, None, |row| {
+            let before = row.cloned().unwrap_or_else(|| Register { run_id: UNRESOLVED.to_owned(), ..Register::default() });
+            Ok::<_, LedgerError>(change(before.clone()).filter(|after| *after != before))
+        });
+        Ok(update.await?.unwrap_or_default())
     }
 }

@@ -1,6 +1,7 @@
 use alerts::{
     ledger::Row,
     runs::{JobRun, Lock, Watermark},
+    unresolved::Register,
     window_state::WindowRecord,
 };
 use aws_sdk_dynamodb::{
@@ -64,7 +65,7 @@ macro_rules! keyed_by_run {
         }
     )*};
 }
-keyed_by_run!(JobRun, Lock, Watermark);
+keyed_by_run!(JobRun, Lock, Watermark, Register);
 
 /// Rows of one type. Each change is conditional on the revision that was read.
 pub struct Table<T> {
@@ -316,7 +317,7 @@ macro_rules! revised {
         }
     )*};
 }
-revised!(Row, WindowRecord, JobRun, Lock, Watermark);
+revised!(Row, WindowRecord, JobRun, Lock, Watermark, Register);
 
 fn key<T: Keyed>(partition: &str, sort: Option<&str>) -> HashMap<String, AttributeValue> {
     let mut key = HashMap::from([(T::PARTITION.to_owned(), AttributeValue::S(partition.to_owned()))]);

@@ -70,8 +70,9 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     // Before the report is made: a redrive that comes later than this is seen by the gate.
     let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
     let planned = read_plan(deps, run_id).await?;
-    let records: HashMap<String, WindowRecord> =
-        deps.windows.partition(run_id).await?.into_iter().map(|record| (record.window_id.clone(), record)).collect();
+    let records = deps.windows.partition(run_id).await?;
+    let unresolved = deps.job_runs.change_unresolved(|register| Some(register.after(&run, &records))).await?.items;
+    let records: HashMap<String, WindowRecord> = records.into_iter().map(|record| (record.window_id.clone(), record)).collect();
 
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
@@ -124,6 +125,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         bytes,
         reconciled,
         failures,
+        unresolved,
     };
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;

@@ -102,18 +102,63 @@ struct Task {
     scheduled_for: Option<String>,
 }
 
+impl Task {
+    /// Of an execution whose range is not known, or not its own.
+    fn refused(request: &PlanRequest, mode: Mode, now: Timestamp) -> Self {
+        let (run_id, execution_arn) = (request.run_id.clone(), request.execution_arn.clone());
+        Task { run_id, mode, execution_arn, from: now, to: now, scheduled_for: None }
+    }
+
+    fn row(&self, now: Timestamp) -> JobRun {
+        JobRun {
+            run_id: self.run_id.clone(),
+            mode: self.mode,
+            status: RunStatus::Running,
+            from: self.from,
+            to: self.to,
+            created_at: now,
+            updated_at: now,
+            execution_arn: self.execution_arn.clone(),
+            attempt: 1,
+            planned: 0,
+            undated: 0,
+            counts: Messages::default(),
+            scheduled_for: self.scheduled_for.clone(),
+            mails: BTreeMap::new(),
+            error: None,
+            message: None,
+            revision: 1,
+        }
+    }
+}
+
 pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Plan, Error> {
     let now = call.now;
     let input: Input = serde_json::from_value(request.input.clone())
         .map_err(|error| Error::Input { input: request.input.to_string(), problem: error.to_string() })?;
     if let Input::FailedOnly { run_id } = &input {
-        return rerun(deps, run_id, &request.execution_arn, now).await;
+        let planned = rerun(deps, run_id, &request.execution_arn, now).await;
+        if let Err(error) = &planned {
+            // Under the execution's own name: the run that it was about stands as it was.
+            note_refusal(deps, &Task::refused(&request, Mode::FailedOnly, now), error, now).await;
+        }
+        return planned;
     }
-    let task = understand(deps, &request, input, now).await?;
+    let mode = input.mode();
+    let task = match understand(deps, &request, input, now).await {
+        Ok(task) => task,
+        Err(error) => {
+            note_refusal(deps, &Task::refused(&request, mode, now), &error, now).await;
+            return Err(error);
+        }
+    };
     if let Some(done) = already_done(deps, &task).await? {
         return Ok(done);
     }
-    lock(deps, &task.run_id, &task.execution_arn, task.from, task.to).await?;
+    if let Err(error) = lock(deps, &task.run_id, &task.execution_arn, task.from, task.to).await {
+        note_refusal(deps, &task, &error, now).await;
+        return Err(error);
+    }
     let planned = Box::pin(plan(deps, &task, now)).await;
     if let Err(error) = &planned {
         give_up(deps, &task, error, now).await;
@@ -166,25 +211,7 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
         let windows = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
         return Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, windows, key));
     }
-    let mut row = JobRun {
-        run_id: task.run_id.clone(),
-        mode: task.mode,
-        status: RunStatus::Running,
-        from: task.from,
-        to: task.to,
-        created_at: now,
-        updated_at: now,
-        execution_arn: task.execution_arn.clone(),
-        attempt: 1,
-        planned: 0,
-        undated: 0,
-        counts: Messages::default(),
-        scheduled_for: task.scheduled_for.clone(),
-        mails: BTreeMap::new(),
-        error: None,
-        message: None,
-        revision: 1,
-    };
+    let mut row = task.row(now);
     save(deps, &row).await?;
     let source = connect(deps)?;
     for index in [&deps.indices.messages, &deps.indices.history, &deps.indices.audit] {
@@ -276,6 +303,21 @@ async fn give_up(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let marked = marked.await.map(|_| ());
     for failed in [marked, deps.job_runs.release(&task.run_id).await].into_iter().filter_map(Result::err) {
         tracing::warn!(run = task.run_id, error = describe(&failed), "the failed plan could not be noted");
+    }
+}
+
+/// An execution that came to no plan is listed all the same, with what it was refused for. Best effort, as above.
+async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
+    let (name, message) = (Some(error.name().to_owned()), Some(describe(error)));
+    let update = deps.job_runs.runs.update(&task.run_id, None, |row| {
+        let row = row.cloned().unwrap_or_else(|| task.row(now));
+        // A redrive of a run that was planned stands as it stood.
+        let is_refused = row.planned == 0 && row.status != RunStatus::Completed;
+        let refused = JobRun { status: RunStatus::Failed, error: name.clone(), message: message.clone(), updated_at: now, ..row };
+        Ok::<_, LedgerError>(is_refused.then_some(refused))
+    });
+    if let Err(failed) = update.await {
+        tracing::warn!(run = task.run_id, error = describe(&failed), "the refusal could not be noted");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{Deps, Error};
 use alerts::{
-    classification::Disposition,
+    classification::{Disposition, Reason, quarantined},
     intent::{Intent, Manifest, PlannedObject, WrittenObject},
     ledger::{Claim, Row, complete},
     partitions::{manifest_key, message_key, superseded_key},
@@ -20,7 +20,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::time::{Duration, Instant};
-use storage::{Head, PutOnce};
+use storage::{Head, PutOnce, StoreError};
 
 /// Small uploads under way at once, and the bytes that they may hold together (a larger document goes alone).
 const UPLOADS: usize = 16;
@@ -45,6 +45,8 @@ pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progr
     for object in &intent.objects {
         done.push(deps.objects.head(&object.key).await?);
     }
+    // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
+    run.still_stands().await?;
     let missing = done.iter().filter(|head| head.is_none()).count();
     let written = run.write_objects(&done, call).await?;
     if written < missing {
@@ -90,8 +92,8 @@ impl Run<'_> {
         let mut filling: BTreeMap<usize, Filling> = BTreeMap::new();
         let (mut position, mut written) = (0u32, 0);
         for pair in 0..intent.pairs {
-            let entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&intent.spool_prefix, pair)).await?;
             let first = position;
+            let entries = self.entries(pair, first, &of_position).await?;
             position += entries.len() as u32;
             let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
             for (at, entry) in (first..).zip(&entries) {
@@ -130,6 +132,28 @@ impl Run<'_> {
             }
         }
         Ok(written)
+    }
+
+    async fn still_stands(&self) -> Result<(), Error> {
+        let record = self.deps.windows.get(&self.intent.run_id, Some(&self.intent.window_id)).await?;
+        match record.and_then(|record| record.intent_key) == Some(self.intent.key()) {
+            true => Ok(()),
+            false => Err(Error::Amended { window_id: self.intent.window_id.clone() }),
+        }
+    }
+
+    /// The entries of a pair, whose first stands at position `first`, as the intent sees them: what was ordered out of it
+    /// since the spool was written goes to quarantine.
+    async fn entries(&self, pair: u32, first: u32, of_position: &HashMap<u32, usize>) -> Result<Vec<Entry>, Error> {
+        let mut entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&self.intent.spool_prefix, pair)).await?;
+        for (at, entry) in (first..).zip(&mut entries) {
+            let object = of_position.get(&at).map(|object| &self.intent.objects[*object]);
+            let is_quarantined = object.is_some_and(|object| object.disposition == Disposition::Quarantined);
+            if is_quarantined && entry.outcome.disposition == Disposition::Closed {
+                entry.outcome = quarantined(Reason::ByOperator);
+            }
+        }
+        Ok(entries)
     }
 
     async fn open_records(&self, pair: u32) -> Result<impl std::io::Read + use<>, Error> {
@@ -194,7 +218,13 @@ impl Run<'_> {
         let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
         let head = match self.deps.objects.put_once(key, body, content_type).await? {
             PutOnce::Created => Head { bytes, sha256: Some(sha256) },
-            // Another executor of this intent was quicker; the key belongs to the intent alone.
+            // Other bytes: an executor of the intent as it was before it was amended was quicker. Next time the object is
+            // found there, and the documents that are ordered out are taken out of it.
+            PutOnce::Exists(head) if key.ends_with(".parquet") => {
+                let found = head.sha256.unwrap_or_default();
+                return Err(StoreError::Conflict { bucket: self.deps.objects.bucket().to_owned(), key: key.to_owned(), found, wanted: sha256 }.into());
+            }
+            // A copy for other readers: what it held before it was amended stays.
             PutOnce::Exists(head) => head,
         };
         self.note(key, rows, &head)
@@ -251,6 +281,7 @@ impl Run<'_> {
         let is_copy = |object: &WrittenObject| intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key));
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: intent.source_bytes, archive };
+        self.still_stands().await?;
         for (object, identities) in std::mem::take(&mut self.replaced) {
             self.take_out(&object, &identities).await?;
         }
@@ -283,7 +314,7 @@ impl Run<'_> {
         let claim = Claim { run_id: intent.run_id.clone(), window_id: intent.window_id.clone() };
         let (mut position, mut completed) = (0u32, 0);
         for pair in 0..intent.pairs {
-            let entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&intent.spool_prefix, pair)).await?;
+            let entries = self.entries(pair, position, &of_position).await?;
             let mut written: BTreeMap<usize, Vec<&Entry>> = BTreeMap::new();
             for (at, entry) in (position..).zip(&entries) {
                 if let Some(object) = of_position.get(&at) {

@@ -15,10 +15,11 @@ use columnar::ColumnarError;
 use execute::Progress;
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
-use storage::{Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
+use storage::{JobRuns, Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
 
 pub struct Deps {
     objects: Objects,
+    job_runs: JobRuns,
     windows: Windows,
     ledger: Ledger,
     jsonl: bool,
@@ -30,6 +31,7 @@ impl Deps {
         let mut config = Config::default();
         let deps = Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             jsonl: config.parsed("ALERT_ARCHIVE_WRITE_JSONL", false),
@@ -58,6 +60,8 @@ pub enum Error {
     Attempt { window_id: String },
     #[error("spool {prefix} is damaged: {what}")]
     Spool { prefix: String, what: String },
+    #[error("the intent of window {window_id} was amended meanwhile")]
+    Amended { window_id: String },
     #[error("message {id} of window {window_id} was claimed by another run meanwhile")]
     ClaimLost { id: String, window_id: String },
     #[error("message {id} has a claim of run {run_id}, window {window_id}, that does not end")]
@@ -80,7 +84,7 @@ impl Named for Error {
             Error::Columnar { .. } | Error::Compress { .. } => "EncodingFailed",
             Error::Attempt { .. } => "InvalidInput",
             Error::Spool { .. } => "ObjectCorrupt",
-            Error::ClaimLost { .. } => "WindowSuperseded",
+            Error::Amended { .. } | Error::ClaimLost { .. } => "WindowSuperseded",
             Error::ClaimStuck { .. } => "WindowBusy",
             Error::CountMismatch { .. } => "CountMismatch",
             Error::Contended { .. } => "StoreUnavailable",
@@ -108,7 +112,7 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
             task.more = false;
             return Ok(());
         }
-        (State::Prepared, Some(key)) => prepare::load(deps, key).await?,
+        (State::Prepared, Some(key)) => prepare::resume(deps, &run_id, &window_id, key.clone()).await?,
         _ => prepare::register(deps, task, attempt, call).await?,
     };
     match execute::carry_out(deps, &intent, call).await? {

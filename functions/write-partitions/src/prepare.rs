@@ -7,13 +7,13 @@ use alerts::{
     ledger::{Claim, claim_for_writing, release},
     partitions::spool_prefix,
     report::Messages,
-    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key, intent_key},
+    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key},
     steps::WindowTask,
     window_state::State,
 };
 use jiff::Timestamp;
 use runtime::Call;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use storage::{PutOnce, stage_all};
 
 /// How often claims of unfinished windows are settled before the window gives up.
@@ -22,6 +22,47 @@ const ROUNDS: usize = 3;
 pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
     let mut lines: Vec<Intent> = deps.objects.get_lines(key).await?;
     lines.pop().ok_or_else(|| Error::Spool { prefix: key.to_owned(), what: "the intent is empty".into() })
+}
+
+/// The intent that stands, without the documents that operators have ordered out of it since. An object that is written
+/// keeps what it holds. The window's row says which intent counts, so that it does not matter who amends it, or when.
+pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String) -> Result<Intent, Error> {
+    let ordered = deps.job_runs.unresolved().await?.ordered();
+    loop {
+        let intent = load(deps, &key).await?;
+        let guilty = if ordered.is_empty() { BTreeMap::new() } else { unwritten(deps, &intent, &ordered).await? };
+        if guilty.is_empty() {
+            return Ok(intent);
+        }
+        tracing::info!(window = window_id, documents = guilty.len(), "documents are ordered out of the intent");
+        let amended = intent.without(&guilty);
+        // Whoever was quicker wins, here and at the row.
+        deps.objects.put_lines_once(&amended.key(), std::slice::from_ref(&amended)).await?;
+        let (number, now) = (guilty.len() as u64, Timestamp::now());
+        let record = deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
+        key = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
+    }
+}
+
+/// Documents of the intent that are ordered, and whose archive object is not there yet.
+async fn unwritten(deps: &Deps, intent: &Intent, ordered: &HashSet<(String, String)>) -> Result<BTreeMap<u32, Entry>, Error> {
+    let (mut guilty, mut position) = (BTreeMap::new(), 0u32);
+    for pair in 0..intent.pairs {
+        for entry in deps.objects.get_lines::<Entry>(&index_key(&intent.spool_prefix, pair)).await? {
+            if ordered.contains(&(entry.index.clone(), entry.id.clone())) {
+                guilty.insert(position, entry);
+            }
+            position += 1;
+        }
+    }
+    let mut found = BTreeMap::new();
+    for object in intent.objects.iter().filter(|object| object.disposition == Disposition::Closed) {
+        let here: Vec<u32> = object.entries.iter().copied().filter(|position| guilty.contains_key(position)).collect();
+        if !here.is_empty() && deps.objects.head(&object.key).await?.is_none() {
+            found.extend(here.into_iter().filter_map(|position| guilty.remove_entry(&position)));
+        }
+    }
+    Ok(found)
 }
 
 /// Claims the rows of the window, plans its objects and registers the intent: the moment from which it counts.
@@ -72,8 +113,9 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         message_json: deps.message_json,
         objects: layout.finish(),
         counts,
+        amended: 0,
     };
-    let key = intent_key(&prefix);
+    let key = intent.key();
     // Two calls of one attempt at once: the first that writes its intent wins, and both carry that one out.
     let intent = match deps.objects.put_lines_once(&key, std::slice::from_ref(&intent)).await? {
         PutOnce::Created => intent,
@@ -143,7 +185,7 @@ async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
     let record = deps.windows.change(&holder.run_id, &holder.window_id, decide).await?;
     if let (State::Prepared, Some(key)) = (record.status, &record.intent_key) {
         tracing::info!(run = holder.run_id, window = holder.window_id, "finishing the intent of a window that did not end");
-        let intent = load(deps, key).await?;
+        let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone()).await?;
         if let execute::Progress::Interrupted { .. } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
             // The next attempt finds its objects and goes on behind them.
             return Err(Error::ClaimStuck { id: String::new(), run_id: holder.run_id.clone(), window_id: holder.window_id.clone() });

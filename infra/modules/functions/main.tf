@@ -31,9 +31,9 @@ locals {
       ALERT_ARCHIVE_WINDOW_MESSAGES = tostring(var.window_messages)
       ALERT_ARCHIVE_SETTLE_MINUTES  = tostring(var.settle_minutes)
     })
-    query-messages  = merge(local.windows, local.opensearch, local.indices, local.statuses)
+    query-messages  = merge(local.job_runs, local.windows, local.opensearch, local.indices, local.statuses)
     classify-alerts = merge(local.windows, local.message_tracking)
-    write-partitions = merge(local.windows, local.message_tracking, {
+    write-partitions = merge(local.job_runs, local.windows, local.message_tracking, {
       ALERT_ARCHIVE_WRITE_JSONL        = tostring(var.write_jsonl)
       ALERT_ARCHIVE_WRITE_MESSAGE_JSON = tostring(var.write_message_json)
     })

@@ -1,0 +1,257 @@
+//! What an operator has set aside and somebody must come back to: windows that were skipped, and documents that were
+//! ordered into quarantine. One row of `job-runs` holds them all, and every report names them until they are resolved.
+
+use crate::{
+    instant,
+    runs::JobRun,
+    steps::Mode,
+    window_state::{State, WindowRecord},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+
+/// `run_id` of the row in `job-runs`.
+pub const UNRESOLVED: &str = "#unresolved";
+/// The row is read with every attempt of a window, and may not grow beyond what DynamoDB takes.
+pub const MOST: usize = 200;
+/// Characters that are kept of an operator's words.
+pub const WORDS: usize = 300;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Unresolved {
+    /// Resolved when it is wanted again, or when later runs have committed all of it.
+    SkippedWindow {
+        run_id: String,
+        window_id: String,
+        reason: String,
+        #[serde(with = "instant::serde_iso")]
+        since: Timestamp,
+        /// What no later run has committed yet.
+        left: Vec<Span>,
+    },
+    /// Resolved when it is released.
+    QuarantinedByOperator {
+        source_index: String,
+        id: String,
+        reason: String,
+        #[serde(with = "instant::serde_iso")]
+        since: Timestamp,
+    },
+}
+
+/// `[from, to)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    #[serde(with = "instant::serde_iso")]
+    pub from: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub to: Timestamp,
+}
+
+impl Unresolved {
+    pub fn skipped(record: &WindowRecord, reason: &str, since: Timestamp) -> Self {
+        let left = vec![Span { from: record.window.from, to: record.window.to }];
+        let (run_id, window_id) = (record.run_id.clone(), record.window_id.clone());
+        Unresolved::SkippedWindow { run_id, window_id, reason: words(reason), since, left }
+    }
+
+    pub fn ordered(source_index: &str, id: &str, reason: &str, since: Timestamp) -> Self {
+        Unresolved::QuarantinedByOperator { source_index: source_index.to_owned(), id: id.to_owned(), reason: words(reason), since }
+    }
+
+    /// The same window or document, whatever is said of it.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Unresolved::SkippedWindow { run_id, window_id, .. }, Unresolved::SkippedWindow { run_id: run, window_id: window, .. }) => {
+                run_id == run && window_id == window
+            }
+            (
+                Unresolved::QuarantinedByOperator { source_index, id, .. },
+                Unresolved::QuarantinedByOperator { source_index: index, id: other, .. },
+            ) => source_index == index && id == other,
+            _ => false,
+        }
+    }
+}
+
+fn words(reason: &str) -> String {
+    reason.chars().take(WORDS).collect()
+}
+
+/// The row `#unresolved`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Register {
+    pub run_id: String,
+    pub items: Vec<Unresolved>,
+    pub revision: u64,
+}
+
+impl Register {
+    /// With `item`, in the place of what was said of the same thing before; `None` when there is no room.
+    pub fn with(mut self, item: Unresolved) -> Option<Self> {
+        self = self.without(&item);
+        self.items.push(item);
+        (self.items.len() <= MOST).then_some(self)
+    }
+
+    pub fn without(mut self, item: &Unresolved) -> Self {
+        self.items.retain(|other| !other.is(item));
+        self
+    }
+
+    /// Identities of the documents that are ordered into quarantine.
+    pub fn ordered(&self) -> HashSet<(String, String)> {
+        let identity = |item: &Unresolved| match item {
+            Unresolved::QuarantinedByOperator { source_index, id, .. } => Some((source_index.clone(), id.clone())),
+            Unresolved::SkippedWindow { .. } => None,
+        };
+        self.items.iter().filter_map(identity).collect()
+    }
+
+    /// What is left after a run has come to its end: its own skipped windows are in, and what it committed is out.
+    pub fn after(self, run: &JobRun, records: &[WindowRecord]) -> Self {
+        let mut next = self;
+        let of_run = |item: &Unresolved| matches!(item, Unresolved::SkippedWindow { run_id, .. } if *run_id == run.run_id);
+        let skipped: Vec<_> = records.iter().filter(|record| record.status == State::Skipped).collect();
+        next.items.retain(|item| !of_run(item) || skipped.iter().any(|record| Unresolved::skipped(record, "", record.updated_at).is(item)));
+        for record in skipped {
+            let item = Unresolved::skipped(record, record.message.as_deref().unwrap_or_default(), record.updated_at);
+            if next.items.len() < MOST && !next.items.iter().any(|other| other.is(&item)) {
+                next.items.push(item);
+            }
+        }
+        for item in &mut next.items {
+            if let Unresolved::SkippedWindow { run_id, since, left, .. } = item
+                && *run_id != run.run_id
+            {
+                *left = committed_since(run, records, *since).iter().fold(std::mem::take(left), subtract);
+            }
+        }
+        next.items.retain(|item| !matches!(item, Unresolved::SkippedWindow { left, .. } if left.is_empty()));
+        next
+    }
+}
+
+/// What a run has seen to since then. A range that was planned later is covered but for its unfinished windows,
+/// because no window means no document; of any other run only the windows count that it committed since.
+fn committed_since(run: &JobRun, records: &[WindowRecord], since: Timestamp) -> Vec<Span> {
+    let span = |record: &WindowRecord| Span { from: record.window.from, to: record.window.to };
+    let is_done = |record: &&WindowRecord| record.status == State::Completed;
+    if run.created_at > since && matches!(run.mode, Mode::Range | Mode::Scheduled) {
+        let whole = vec![Span { from: run.from, to: run.to }];
+        return records.iter().filter(|record| !is_done(record)).fold(whole, |whole, record| subtract(whole, &span(record)));
+    }
+    records.iter().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
+}
+
+fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
+    let around = |span: Span| {
+        let before = Span { from: span.from, to: span.to.min(gone.from) };
+        let behind = Span { from: span.from.max(gone.to), to: span.to };
+        [before, behind].into_iter().filter(|part| part.from < part.to)
+    };
+    left.into_iter().flat_map(around).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{report::Messages, report::RunStatus, windows::Window};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn run(run_id: &str, from: i64, to: i64, created: i64) -> JobRun {
+        JobRun {
+            run_id: run_id.into(),
+            mode: Mode::Range,
+            status: RunStatus::Running,
+            from: at(from),
+            to: at(to),
+            created_at: at(created),
+            updated_at: at(created),
+            execution_arn: String::new(),
+            attempt: 1,
+            planned: 1,
+            undated: 0,
+            counts: Messages::default(),
+            scheduled_for: None,
+            mails: Default::default(),
+            error: None,
+            message: None,
+            revision: 1,
+        }
+    }
+
+    fn window(run_id: &str, from: i64, to: i64, status: State, updated: i64) -> WindowRecord {
+        let planned = WindowRecord::planned(run_id, Mode::Range, Window::new(at(from), at(to), 1), at(updated));
+        WindowRecord { status, message: Some("the shard is lost".into()), ..planned }
+    }
+
+    /// A window of `[100, 200)` that was skipped at 1000.
+    fn skipped() -> Register {
+        Register::default().after(&run("r1", 0, 300, 900), &[window("r1", 100, 200, State::Skipped, 1000)])
+    }
+
+    fn left(register: &Register) -> Vec<(i64, i64)> {
+        let spans = register.items.iter().flat_map(|item| match item {
+            Unresolved::SkippedWindow { left, .. } => left.clone(),
+            Unresolved::QuarantinedByOperator { .. } => Vec::new(),
+        });
+        spans.map(|span| (span.from.as_second(), span.to.as_second())).collect()
+    }
+
+    #[test]
+    fn a_skipped_window_is_noted_by_its_run_and_forgotten_when_it_is_wanted_again() {
+        assert_eq!(left(&skipped()), [(100, 200)]);
+        let again = skipped().after(&run("r1", 0, 300, 900), &[window("r1", 100, 200, State::Failed, 1100)]);
+        assert_eq!(again.items, []);
+    }
+
+    #[test]
+    fn later_runs_take_away_what_they_committed_until_nothing_is_left() {
+        let half = skipped().after(&run("r2", 0, 150, 1100), &[window("r2", 90, 120, State::Completed, 1100)]);
+        assert_eq!(left(&half), [(150, 200)], "the empty stretch behind the window is covered by the range");
+        let failed = half.after(&run("r3", 0, 300, 1100), &[window("r3", 160, 170, State::Failed, 1100)]);
+        assert_eq!(left(&failed), [(160, 170)]);
+        assert_eq!(failed.after(&run("r4", 160, 170, 1200), &[]).items, []);
+    }
+
+    #[test]
+    fn what_was_committed_before_the_skip_covers_nothing() {
+        let earlier = run("r0", 0, 300, 500);
+        assert_eq!(left(&skipped().after(&earlier, &[window("r0", 100, 200, State::Completed, 999)])), [(100, 200)]);
+        // Planned earlier, but this one window was committed since.
+        assert_eq!(left(&skipped().after(&earlier, &[window("r0", 100, 180, State::Completed, 1001)])), [(180, 200)]);
+    }
+
+    #[test]
+    fn an_extraction_covers_nothing() {
+        let extract = JobRun { mode: Mode::Extract, ..run("r2", 0, 300, 1100) };
+        assert_eq!(left(&skipped().after(&extract, &[window("r2", 100, 200, State::Classified, 1100)])), [(100, 200)]);
+    }
+
+    #[test]
+    fn an_order_stays_until_it_is_taken_back_and_is_about_one_index() {
+        let order = |index: &str, reason: &str| Unresolved::ordered(index, "m1", reason, at(1));
+        let register = Register::default().with(order("a", "x")).and_then(|register| register.with(order("a", "y"))).expect("room");
+        assert_eq!(register.items, [order("a", "y")]);
+        let register = register.after(&run("r1", 0, 300, 900), &[]);
+        assert_eq!(register.ordered(), HashSet::from([("a".to_owned(), "m1".to_owned())]));
+        assert_eq!(register.clone().without(&order("b", "")).items.len(), 1);
+        assert_eq!(register.without(&order("a", "")).items, []);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_words_are_not_endless() {
+        let long = "x".repeat(5000);
+        let full =
+            (0..MOST).try_fold(Register::default(), |register, n| register.with(Unresolved::ordered("messages", &format!("{n}"), &long, at(1))));
+        let full = full.expect("room");
+        assert!(serde_json::to_string(&full).expect("JSON").len() < 350_000);
+        assert_eq!(full.with(Unresolved::ordered("messages", "one more", "", at(1))), None);
+    }
+}
