@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, range, until_whole},
+    opensearch::{Answer, KEEP_ALIVE, in_order, range, until_whole},
     page,
 };
 use alerts::windows::Window;
@@ -196,12 +196,11 @@ impl Fetch {
 
     async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
         let (point_in_time, window) = (&self.cursor.point_in_time, &self.window);
-        // Without `_index` documents behind an alias are lost: the other values repeat across indices.
         let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
         let mut body = json!({
             "size": size, "track_total_hits": false, "_source": source, "query": range(window.from, window.to),
             "pit": {"id": point_in_time, "keep_alive": KEEP_ALIVE},
-            "sort": [{"timestamp": "asc"}, {tiebreaker: "asc"}, {"_index": "asc"}],
+            "sort": in_order(tiebreaker),
         });
         if source {
             // No `_source` at all: even `true` is left to the default, because a filter would rewrite the bytes.
@@ -217,7 +216,9 @@ impl Fetch {
 }
 
 fn document(hit: Hit) -> Result<Document, SourceError> {
-    let at = hit.sort.first().and_then(Value::as_i64).and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let at = at.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    let millis = hit.sort.first().and_then(Value::as_i64);
+    let millis = millis.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before it.
+    let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
     Ok(Document { hit, at })
 }
