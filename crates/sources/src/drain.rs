@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, in_order, range, until_whole},
+    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range, until_whole},
     page,
 };
 use alerts::windows::Window;
@@ -45,19 +45,29 @@ pub struct Document {
     pub at: Timestamp,
 }
 
+impl Cursor {
+    pub fn point_in_time(&self) -> &str {
+        &self.point_in_time
+    }
+}
+
 impl Drain {
-    /// Opens a point in time over the messages and counts the window's documents in it.
+    /// Opens a point in time over the messages; [`Drain::count`] comes next.
     pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
         let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE };
-        let mut drain = Drain::resume(source, window, cursor);
-        drain.cursor.matched = until_whole(|| drain.count()).await?;
-        Ok(drain)
+        Ok(Drain::resume(source, window, cursor))
     }
 
     pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
         Drain { source: source.clone(), window: window.clone(), cursor, ahead: None }
+    }
+
+    /// Counts the window's documents, exactly, in the point in time.
+    pub async fn count(&mut self) -> Result<(), SourceError> {
+        self.cursor.matched = until_whole(|| self.count_once(KEEP_ALIVE)).await?;
+        Ok(())
     }
 
     /// The position after the last page that was handed out.
@@ -89,10 +99,18 @@ impl Drain {
         if let Some(ahead) = &self.ahead {
             ahead.abort();
         }
-        self.source.close_point_in_time(&self.cursor.point_in_time).await;
+        self.source.close_points_in_time(&[self.cursor.point_in_time]).await;
     }
 
-    async fn count(&self) -> Result<u64, SourceError> {
+    /// Leaves the point in time to another process, which goes on from the cursor.
+    pub async fn leave(self) -> Result<(), SourceError> {
+        if let Some(ahead) = &self.ahead {
+            ahead.abort();
+        }
+        self.count_once(KEEP_ALIVE_FOR_SUCCESSOR).await.map(|_| ())
+    }
+
+    async fn count_once(&self, keep_alive: &str) -> Result<u64, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -110,7 +128,7 @@ impl Drain {
         }
         let body = json!({
             "size": 0, "track_total_hits": true, "query": range(self.window.from, self.window.to),
-            "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
+            "pit": {"id": self.cursor.point_in_time, "keep_alive": keep_alive},
         });
         let unreadable = |reason: String| SourceError::Unreadable { doing: "count the window", reason };
         let Answer::Body(body) = self.source.search("count the window", body, true).await? else {

@@ -20,8 +20,12 @@ use std::{
     time::Duration,
 };
 
-/// How long a point in time outlives the last request: longer than one Lambda, so that its successor finds it.
-pub(crate) const KEEP_ALIVE: &str = "20m";
+/// How long a point in time outlives the last request. A node holds only so many of them (300, one for each shard), and a
+/// function that is killed leaves its own behind, so that this is not longer than the work between two pages needs.
+pub(crate) const KEEP_ALIVE: &str = "3m";
+
+/// The same between two calls of one attempt.
+pub(crate) const KEEP_ALIVE_FOR_SUCCESSOR: &str = "20m";
 
 /// A page's answer above this is dropped and asked for again with fewer documents.
 const LARGEST_ANSWER: u64 = 24 << 20;
@@ -197,11 +201,13 @@ impl OpenSearch {
     }
 
     /// Best effort: an unclosed point in time ends by itself.
-    pub(crate) async fn close_point_in_time(&self, id: &str) {
-        let closed: Result<Value, _> =
-            self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": [id]}), "").await;
+    pub async fn close_points_in_time(&self, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
+        let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": ids}), "").await;
         if let Err(error) = closed {
-            tracing::warn!(error = runtime::describe(&error), "the point in time stays open until it expires");
+            tracing::warn!(error = runtime::describe(&error), "a point in time stays open until it expires");
         }
     }
 

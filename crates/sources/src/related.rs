@@ -41,8 +41,12 @@ impl Related {
         Ok(Related { source: source.clone(), point_in_time, field, shard_doc })
     }
 
+    pub fn point_in_time(&self) -> &str {
+        &self.point_in_time
+    }
+
     pub async fn close(self) {
-        self.source.close_point_in_time(&self.point_in_time).await;
+        self.source.close_points_in_time(&[self.point_in_time]).await;
     }
 
     /// All documents of the messages `ids`.

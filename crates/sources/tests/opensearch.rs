@@ -76,6 +76,7 @@ fn window(from: &str, to: &str) -> Window {
 
 async fn drain(source: &OpenSearch, window: &Window) -> (Vec<Document>, u64) {
     let mut drain = Drain::open(source, window).await.expect("opened");
+    drain.count().await.expect("counted");
     let mut documents = Vec::new();
     loop {
         let page = drain.next_page().await.expect("page");
@@ -156,6 +157,7 @@ async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_name
     let mut first = Drain::open(&source, &window).await.expect("opened");
     let mut seen: Vec<String> = first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
     let cursor = serde_json::from_value(serde_json::to_value(first.cursor()).expect("json")).expect("cursor");
+    first.leave().await.expect("left");
     let mut second = Drain::resume(&source, &window, cursor);
     loop {
         let page = second.next_page().await.expect("page");
