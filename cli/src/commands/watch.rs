@@ -2,7 +2,7 @@ use crate::{
     archive::{Archive, went_well},
     print,
 };
-use alerts::window_state::State;
+use alerts::{report::RunStatus, window_state::State};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,7 +51,12 @@ pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: 
         eprintln!("run {run_id} ended before it was planned: {name}: {}", message_of(execution.cause.as_deref()));
         return Ok(false);
     };
-    let report = archive.report(&run).await?;
+    let mut report = archive.report(&run).await?;
+    // A run that died is marked by a rule, a moment later than its execution ends.
+    if report.status == RunStatus::Running && execution.status != "SUCCEEDED" {
+        report.status = RunStatus::Failed;
+        report.reconciled = false;
+    }
     print::report(&report, json)?;
     if let Some(error) = &execution.error {
         eprintln!("execution {}: {error}: {}", execution.status, message_of(execution.cause.as_deref()));

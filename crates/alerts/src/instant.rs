@@ -30,6 +30,21 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(at.as_millisecond()).ok()
 }
 
+/// Reads the edge of a range: what [`parse`] reads, and the very end of the year 9999, which stands for the last instant there is.
+pub fn parse_edge(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let beyond = || {
+        let day = text.get(..10)?.parse::<civil::Date>().ok()?;
+        (day >= civil::date(9999, 12, 30)).then(|| Timestamp::from_second(Timestamp::MAX.as_second()).ok())?
+    };
+    parse(text).or_else(beyond).filter(|at| *at >= first())
+}
+
+/// The beginning of the year 0: earlier years cannot be written with four digits, as partitions and ids have them.
+pub fn first() -> Timestamp {
+    Timestamp::constant(-62_167_219_200, 0)
+}
+
 /// Reads a JSON value as OpenSearch's `strict_date_optional_time||epoch_millis` would; `None` when it is no instant.
 pub fn parse_json(value: &RawValue) -> Option<Timestamp> {
     if let Ok(millis) = value.get().parse::<i64>() {
@@ -67,6 +82,17 @@ mod tests {
             assert_eq!(iso(parse(text).expect(text)), "2024-07-01T00:00:00.000Z", "{text}");
         }
         assert_eq!(parse("yesterday"), None);
+    }
+
+    #[test]
+    fn a_range_may_end_with_the_calendar() {
+        for text in ["9999-12-31", "9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59"] {
+            let edge = parse_edge(text).expect(text);
+            assert_eq!(parse(&iso(edge)), Some(edge), "{text}");
+            assert!(parse(text).is_none() && edge > parse("9999-12-30T21:59:59Z").expect("instant"));
+        }
+        assert_eq!((parse_edge("0000-01-01"), parse_edge("-000001-12-31")), (Some(first()), None));
+        assert_eq!((parse_edge("2024-07-01"), parse_edge("yesterday"), parse_edge("2024-13-01")), (parse("2024-07-01"), None, None));
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub fn intent_key(prefix: &str, amended: u32) -> String {
     }
 }
 
+/// The points in time that an attempt on the window has opened, as a list: a killed one leaves them for the next to close.
+pub fn points_key(run_id: &str, window_id: &str) -> String {
+    format!("spool/{run_id}/{window_id}/points.json")
+}
+
 /// `checkpoint.json`: what the spool holds. Complete once `done`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {

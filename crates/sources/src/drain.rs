@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, range, until_whole},
+    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range, until_whole},
     page,
 };
 use alerts::windows::Window;
@@ -52,26 +52,41 @@ pub struct Document {
     pub at: Timestamp,
 }
 
+impl Cursor {
+    pub fn point_in_time(&self) -> &str {
+        &self.point_in_time
+    }
+}
+
 impl Drain {
-    /// Opens a point in time over the messages and counts the window's documents in it. Those that are in `ordered`,
-    /// by index and id, come from [`Drain::next_left_out`] and in no page.
-    pub async fn open(source: &OpenSearch, window: &Window, ordered: &HashSet<(String, String)>) -> Result<Self, SourceError> {
+    /// Opens a point in time over the messages; [`Drain::count`] comes next.
+    pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
         let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE, left_out: Vec::new() };
-        let mut drain = Drain::resume(source, window, cursor);
-        drain.cursor.matched = until_whole(|| drain.count()).await?;
-        if !ordered.is_empty() {
-            let fetch = Fetch::of(&drain);
-            let hits = until_whole(|| fetch.names(ordered)).await?;
-            drain.cursor.left_out = hits.iter().map(|hit| (hit.index.clone(), hit.id.clone())).collect();
-            drain.left_out = hits.into();
-        }
-        Ok(drain)
+        Ok(Drain::resume(source, window, cursor))
     }
 
     pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
         Drain { source: source.clone(), window: window.clone(), cursor, ahead: None, left_out: VecDeque::new() }
+    }
+
+    /// Counts the window's documents, exactly, in the point in time.
+    pub async fn count(&mut self) -> Result<(), SourceError> {
+        self.cursor.matched = until_whole(|| self.count_once(KEEP_ALIVE)).await?;
+        Ok(())
+    }
+
+    /// From now on those of these documents, by index and id, that the window holds come from [`Drain::next_left_out`] and in no page.
+    pub async fn leave_out(&mut self, ordered: &HashSet<(String, String)>) -> Result<(), SourceError> {
+        if ordered.is_empty() {
+            return Ok(());
+        }
+        let fetch = Fetch::of(self);
+        let hits = until_whole(|| fetch.names(ordered)).await?;
+        self.cursor.left_out = hits.iter().map(|hit| (hit.index.clone(), hit.id.clone())).collect();
+        self.left_out = hits.into();
+        Ok(())
     }
 
     /// The position after the last page that was handed out.
@@ -120,10 +135,18 @@ impl Drain {
         if let Some(ahead) = &self.ahead {
             ahead.abort();
         }
-        self.source.close_point_in_time(&self.cursor.point_in_time).await;
+        self.source.close_points_in_time(&[self.cursor.point_in_time]).await;
     }
 
-    async fn count(&self) -> Result<u64, SourceError> {
+    /// Leaves the point in time to another process, which goes on from the cursor.
+    pub async fn leave(self) -> Result<(), SourceError> {
+        if let Some(ahead) = &self.ahead {
+            ahead.abort();
+        }
+        self.count_once(KEEP_ALIVE_FOR_SUCCESSOR).await.map(|_| ())
+    }
+
+    async fn count_once(&self, keep_alive: &str) -> Result<u64, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -141,7 +164,7 @@ impl Drain {
         }
         let body = json!({
             "size": 0, "track_total_hits": true, "query": range(self.window.from, self.window.to),
-            "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
+            "pit": {"id": self.cursor.point_in_time, "keep_alive": keep_alive},
         });
         let unreadable = |reason: String| SourceError::Unreadable { doing: "count the window", reason };
         let Answer::Body(body) = self.source.search("count the window", body, true).await? else {
@@ -233,7 +256,7 @@ impl Fetch {
             "size": documents.len(), "track_total_hits": false, "_source": false,
             "query": {"bool": {"filter": [range(self.window.from, self.window.to), {"bool": {"should": wanted, "minimum_should_match": 1}}]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
-            "sort": [{"timestamp": "asc"}, {"_index": "asc"}],
+            "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
         });
         let Answer::Body(body) = self.source.search("look for documents", body, true).await? else { return Err(unreadable()) };
         page::parse(&body)?.ok_or_else(unreadable)
@@ -241,7 +264,6 @@ impl Fetch {
 
     async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
         let (point_in_time, window) = (&self.cursor.point_in_time, &self.window);
-        // Without `_index` documents behind an alias are lost: the other values repeat across indices.
         let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
         let mut query = range(window.from, window.to);
         if !self.cursor.left_out.is_empty() {
@@ -250,7 +272,7 @@ impl Fetch {
         let mut body = json!({
             "size": size, "track_total_hits": false, "_source": source, "query": query,
             "pit": {"id": point_in_time, "keep_alive": KEEP_ALIVE},
-            "sort": [{"timestamp": "asc"}, {tiebreaker: "asc"}, {"_index": "asc"}],
+            "sort": in_order(tiebreaker),
         });
         if source {
             // No `_source` at all: even `true` is left to the default, because a filter would rewrite the bytes.
@@ -271,7 +293,9 @@ fn identity((index, id): &(String, String)) -> Value {
 }
 
 fn document(hit: Hit) -> Result<Document, SourceError> {
-    let at = hit.sort.first().and_then(Value::as_i64).and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let at = at.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    let millis = hit.sort.first().and_then(Value::as_i64);
+    let millis = millis.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before it.
+    let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
     Ok(Document { hit, at })
 }

@@ -11,6 +11,6 @@ mod restore;
 
 pub use drain::{Cursor, Document, Drain};
 pub use error::SourceError;
-pub use opensearch::{Auth, Indices, OpenSearch};
+pub use opensearch::{Auth, Indices, MessageField, OpenSearch};
 pub use page::Hit;
 pub use related::{Found, Related};

@@ -1,4 +1,4 @@
-use crate::SourceError;
+use crate::{SourceError, page};
 use ::opensearch::{
     OpenSearch as Client,
     auth::Credentials,
@@ -14,10 +14,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+    time::Duration,
+};
 
-/// How long a point in time outlives the last request: longer than one Lambda, so that its successor finds it.
-pub(crate) const KEEP_ALIVE: &str = "20m";
+/// How long a point in time outlives the last request. A node holds only so many of them (300, one for each shard), and a
+/// function that is killed leaves its own behind, so that this is not longer than the work between two pages needs.
+pub(crate) const KEEP_ALIVE: &str = "3m";
+
+/// The same between two calls of one attempt.
+pub(crate) const KEEP_ALIVE_FOR_SUCCESSOR: &str = "20m";
 
 /// A page's answer above this is dropped and asked for again with fewer documents.
 const LARGEST_ANSWER: u64 = 24 << 20;
@@ -69,6 +77,15 @@ pub struct OpenSearch {
     pub indices: Indices,
 }
 
+/// How history and audit are found by their message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MessageField {
+    /// The fields that hold `message_id` as a keyword, in one index or another; none when there are no documents.
+    pub keywords: Vec<&'static str>,
+    /// Longer ids, in UTF-16 units, are left out of a keyword below a text: only the text has them.
+    pub longest: Option<u64>,
+}
+
 /// An answer whose body has not been looked at.
 pub(crate) enum Answer {
     Body(Bytes),
@@ -93,11 +110,28 @@ impl OpenSearch {
         Ok(OpenSearch { client: Client::new(transport), url: shown, indices })
     }
 
-    /// Fails unless `index` has what the product needs; answers the field that holds `message_id` as a keyword.
-    pub async fn check_mapping(&self, index: &str) -> Result<String, SourceError> {
-        let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false");
+    /// Fails unless `index` has what the product needs; answers how documents are found by their message.
+    /// Behind an alias the indices may differ: one has a keyword, another a text with a keyword below it, a new one nothing yet.
+    pub async fn check_mapping(&self, index: &str) -> Result<MessageField, SourceError> {
+        let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false&include_unmapped=true");
         let caps: Capabilities = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
-        caps.message_id(index)
+        if caps.lack_a_field() && self.count(index, json!({"match_all": {}})).await? == 0 {
+            return Ok(MessageField::default());
+        }
+        let keywords = caps.message_id(index)?;
+        let path = format!("/{index}/_mapping?filter_path=*.mappings.dynamic,*.mappings.properties.message_id");
+        let mappings: HashMap<String, Value> = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
+        // A message is found by its `_id`; what belongs to it only by this field.
+        let is_blind = |name: &String| mappings.get(name).is_some_and(|mapping| mapping["mappings"]["dynamic"] == "false");
+        if let Some(blind) = caps.unmapped().into_iter().find(is_blind).filter(|_| index != self.indices.messages) {
+            let problem = format!("is not mapped in index `{blind}`, which maps nothing by itself");
+            return Err(SourceError::Mapping { index: index.to_owned(), field: "message_id", problem });
+        }
+        let limits = mappings.values().filter_map(|mapping| {
+            let below = &mapping["mappings"]["properties"]["message_id"]["fields"]["keyword"];
+            below["ignore_above"].as_u64()
+        });
+        Ok(MessageField { keywords, longest: limits.min() })
     }
 
     /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
@@ -127,15 +161,33 @@ impl OpenSearch {
         Ok(earliest(&reply))
     }
 
-    /// Messages without a usable timestamp: no window holds them.
+    /// Messages without a usable timestamp: no window holds them. Neither does one whose earliest instant no calendar reaches.
     pub async fn undated(&self) -> Result<u64, SourceError> {
+        let (first, last) = (alerts::instant::first().as_millisecond(), Timestamp::MAX.as_second() * 1000);
+        let within = json!({"range": {"timestamp": {"gte": first, "lt": last, "format": "epoch_millis"}}});
+        let before = json!({"range": {"timestamp": {"lt": first, "format": "epoch_millis"}}});
+        self.count(&self.indices.messages, json!({"bool": {"should": [{"bool": {"must_not": within}}, before]}})).await
+    }
+
+    /// Messages that match `[from, to)` although an earlier instant owns them: their timestamp is a list.
+    pub async fn foreign(&self, from: Timestamp, to: Timestamp) -> Result<u64, SourceError> {
+        let before = json!({"range": {"timestamp": {"lt": from.as_millisecond(), "format": "epoch_millis"}}});
+        self.count(&self.indices.messages, json!({"bool": {"filter": [range(from, to), before]}})).await
+    }
+
+    async fn count(&self, index: &str, query: Value) -> Result<u64, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             count: u64,
+            #[serde(rename = "_shards")]
+            shards: page::Shards,
         }
-        let body = json!({"query": {"bool": {"must_not": {"exists": {"field": "timestamp"}}}}});
-        let path = format!("/{}/_count", self.indices.messages);
-        Ok(self.json::<Reply>("count undated documents", Method::Post, &path, body, &self.indices.messages).await?.count)
+        until_whole(async || {
+            let reply: Reply = self.json("count documents", Method::Post, &format!("/{index}/_count"), json!({"query": query}), index).await?;
+            reply.shards.check(false, None)?;
+            Ok(reply.count)
+        })
+        .await
     }
 
     /// A point in time over an index or alias, all shards or none.
@@ -149,23 +201,26 @@ impl OpenSearch {
     }
 
     /// Best effort: an unclosed point in time ends by itself.
-    pub(crate) async fn close_point_in_time(&self, id: &str) {
-        let closed: Result<Value, _> =
-            self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": [id]}), "").await;
+    pub async fn close_points_in_time(&self, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
+        let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": ids}), "").await;
         if let Err(error) = closed {
-            tracing::warn!(error = runtime::describe(&error), "the point in time stays open until it expires");
+            tracing::warn!(error = runtime::describe(&error), "a point in time stays open until it expires");
         }
     }
 
     /// The stored bytes of one document, also when they are no JSON. `None` when it is gone, or larger than `limit`.
     pub async fn source_of(&self, index: &str, id: &str, routing: Option<&str>, limit: u64) -> Result<Option<Bytes>, SourceError> {
-        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let routing = routing.map(|routing| format!("?routing={}", encoded(routing))).unwrap_or_default();
-        let path = format!("/{}/_source/{}{routing}", encoded(index), encoded(id));
-        match self.send("read a document", Method::Get, &path, Value::Null, index, limit).await {
-            Ok(Answer::Body(body)) => Ok(Some(body)),
-            Ok(Answer::TooLarge(_)) | Err(SourceError::Rejected { status: 404, .. }) => Ok(None),
-            Err(error) => Err(error),
+        let mut wanted = json!({"_index": index, "_id": id});
+        if let Some(routing) = routing {
+            wanted["routing"] = json!(routing);
+        }
+        // By a body and not by a path: the ids `.` and `..` cannot stand in one, however they are escaped.
+        match self.send("read a document", Method::Post, "/_mget", json!({"docs": [wanted]}), index, limit).await? {
+            Answer::Body(body) => Ok(page::only_source(&body)),
+            Answer::TooLarge(_) => Ok(None),
         }
     }
 
@@ -287,27 +342,63 @@ fn earliest(reply: &Value) -> Option<Timestamp> {
 /// What a field is mapped as, in the indices behind a name.
 #[derive(Deserialize)]
 pub(crate) struct Capabilities {
-    fields: HashMap<String, HashMap<String, Value>>,
+    #[serde(default)]
+    indices: Vec<String>,
+    fields: HashMap<String, HashMap<String, Capability>>,
+}
+
+#[derive(Deserialize)]
+struct Capability {
+    /// Absent when all indices have this type.
+    indices: Option<Vec<String>>,
 }
 
 impl Capabilities {
-    /// The field that holds `message_id` as a keyword.
-    pub(crate) fn message_id(&self, index: &str) -> Result<String, SourceError> {
-        let types = |field: &str| -> Vec<String> { self.fields.get(field).map(|types| types.keys().cloned().collect()).unwrap_or_default() };
+    /// The fields that hold `message_id` as a keyword, in one index or another.
+    pub(crate) fn message_id(&self, index: &str) -> Result<Vec<&'static str>, SourceError> {
+        let (timestamp, own, below) = (self.types("timestamp"), self.types("message_id"), self.types("message_id.keyword"));
+        let names = |types: &BTreeMap<&str, Vec<String>>| types.keys().copied().collect::<Vec<_>>().join(" and ");
         let fault = |field, problem| SourceError::Mapping { index: index.to_owned(), field, problem };
-        match types("timestamp").as_slice() {
-            [only] if only == "date" => {}
-            [] => return Err(fault("timestamp", "is not mapped; it must be a date".into())),
-            other => return Err(fault("timestamp", format!("is mapped as {}; it must be a date everywhere", other.join(" and ")))),
+        match names(&timestamp).as_str() {
+            "date" => {}
+            "" => return Err(fault("timestamp", "is not mapped; it must be a date".into())),
+            other => return Err(fault("timestamp", format!("is mapped as {other}; it must be a date everywhere"))),
         }
-        for field in ["message_id", "message_id.keyword"] {
-            if types(field) == ["keyword"] {
-                return Ok(field.to_owned());
-            }
+        let keyword_below = below.get("keyword").filter(|_| below.len() == 1);
+        let has_keyword_below = |index: &String| keyword_below.is_some_and(|indices| indices.contains(index));
+        let searchable = own.iter().all(|(name, indices)| match *name {
+            "keyword" => true,
+            "text" => indices.iter().all(has_keyword_below),
+            _ => false,
+        });
+        if own.is_empty() || !searchable {
+            let found = if own.is_empty() { "nothing".to_owned() } else { names(&own) };
+            let problem = format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword");
+            return Err(fault("message_id", problem));
         }
-        let found = types("message_id").join(" and ");
-        let found = if found.is_empty() { "nothing".to_owned() } else { found };
-        Err(fault("message_id", format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword")))
+        let keywords = [("message_id", own.contains_key("keyword")), ("message_id.keyword", own.contains_key("text"))];
+        Ok(keywords.into_iter().filter(|(_, mapped)| *mapped).map(|(field, _)| field).collect())
+    }
+
+    fn lack_a_field(&self) -> bool {
+        self.types("timestamp").is_empty() || self.types("message_id").is_empty()
+    }
+
+    /// The indices that do not map `message_id`.
+    fn unmapped(&self) -> Vec<String> {
+        self.of("message_id").remove("unmapped").unwrap_or_default()
+    }
+
+    /// The types of a field, where it is mapped, each with its indices.
+    fn types(&self, field: &str) -> BTreeMap<&str, Vec<String>> {
+        let mut types = self.of(field);
+        types.remove("unmapped");
+        types
+    }
+
+    fn of(&self, field: &str) -> BTreeMap<&str, Vec<String>> {
+        let types = self.fields.get(field).into_iter().flatten();
+        types.map(|(name, capability)| (name.as_str(), capability.indices.clone().unwrap_or_else(|| self.indices.clone()))).collect()
     }
 }
 
@@ -354,6 +445,16 @@ pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(a
 /// All documents whose timestamp lies in `[from, to)`.
 pub(crate) fn range(from: Timestamp, to: Timestamp) -> Value {
     json!({"range": {"timestamp": {"gte": from.as_millisecond(), "lt": to.as_millisecond(), "format": "epoch_millis"}}})
+}
+
+/// In order of time, and of what tells documents of one instant apart. Without `_index` documents behind an alias are
+/// lost: the other values repeat across indices. A new index has no mapping yet, and must not fail the whole search.
+pub(crate) fn in_order(tiebreaker: &str) -> Value {
+    json!([
+        {"timestamp": {"order": "asc", "unmapped_type": "date"}},
+        {tiebreaker: "asc"},
+        {"_index": {"order": "asc", "unmapped_type": "keyword"}},
+    ])
 }
 
 /// Reads an error answer. Only its type and reason are kept: a reason may not carry a message's body into a log.

@@ -11,8 +11,6 @@ pub struct Hit {
     pub routing: Option<String>,
     /// Values of the sort fields: the position from which the next page goes on.
     pub sort: Vec<Value>,
-    /// Values of `docvalue_fields`, by field.
-    pub fields: Value,
     /// The document's bytes; empty when they were not asked for.
     pub source: Bytes,
 }
@@ -45,8 +43,6 @@ struct RawHit<'a> {
     routing: Option<String>,
     #[serde(rename = "_source", borrow)]
     source: Option<&'a RawValue>,
-    #[serde(default)]
-    fields: Value,
     #[serde(default)]
     sort: Vec<Value>,
 }
@@ -83,7 +79,6 @@ pub(crate) fn parse(body: &Bytes) -> Result<Option<Vec<Hit>>, SourceError> {
         id: hit.id,
         routing: hit.routing,
         sort: hit.sort,
-        fields: hit.fields,
         source: hit.source.map(|source| with_blanks(body, source.get())).unwrap_or_default(),
     });
     Ok(Some(hits.collect()))
@@ -98,6 +93,16 @@ fn with_blanks(body: &Bytes, source: &str) -> Bytes {
     let before = body[..start].iter().rev().take_while(is_blank).count();
     let after = body[end..].iter().take_while(is_blank).count();
     body.slice(start - before..end + after)
+}
+
+/// The document in an answer that holds one, also when it is no JSON. It is the last value: what follows are the closing
+/// brackets. A name before it cannot look like `"_source":`, because JSON escapes the quotes of a text.
+pub(crate) fn only_source(answer: &Bytes) -> Option<Bytes> {
+    const NAME: &[u8] = b"\"_source\":";
+    const END: &[u8] = b"}]}";
+    let start = answer.windows(NAME.len()).position(|part| part == NAME)? + NAME.len();
+    let end = answer.len().checked_sub(END.len()).filter(|end| start <= *end && answer.ends_with(END))?;
+    Some(answer.slice(start..end))
 }
 
 #[cfg(test)]
@@ -131,5 +136,13 @@ mod tests {
         }
         assert!(parse(&page(WHOLE, "{/* note */}")).expect("no error").is_none());
         assert!(parse(&Bytes::from_static(b"{\"\xc0\x80\":1}")).expect("no error").is_none());
+    }
+
+    #[test]
+    fn the_bytes_of_one_document_are_had_without_parsing_them() {
+        let answer = |source: &str| Bytes::from(format!(r#"{{"docs":[{{"_index":"m","_id":"\"_source\":","found":true{source}}}]}}"#));
+        let source = "\n{\"_source\":{} /* }]} */ }]}\n";
+        assert_eq!(only_source(&answer(&format!(",\"_source\":{source}"))).expect("found"), source);
+        assert_eq!(only_source(&answer("")), None);
     }
 }

@@ -1,11 +1,12 @@
 use crate::{
-    OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, until_whole},
+    MessageField, OpenSearch, SourceError,
+    opensearch::{Answer, KEEP_ALIVE, in_order, until_whole},
     page,
 };
 use bytes::Bytes;
-use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Documents of one page of history or audit.
 const PAGE: u64 = 1000;
@@ -14,8 +15,7 @@ const PAGE: u64 = 1000;
 pub struct Related {
     source: OpenSearch,
     point_in_time: String,
-    /// The keyword field that names the message.
-    field: String,
+    field: MessageField,
     shard_doc: bool,
 }
 
@@ -41,13 +41,20 @@ impl Related {
         Ok(Related { source: source.clone(), point_in_time, field, shard_doc })
     }
 
+    pub fn point_in_time(&self) -> &str {
+        &self.point_in_time
+    }
+
     pub async fn close(self) {
-        self.source.close_point_in_time(&self.point_in_time).await;
+        self.source.close_points_in_time(&[self.point_in_time]).await;
     }
 
     /// All documents of the messages `ids`.
     pub async fn of(&self, ids: &[&str]) -> Result<Found, SourceError> {
         let mut found = Found::default();
+        if self.field.keywords.is_empty() {
+            return Ok(found);
+        }
         let mut batches = vec![ids];
         while let Some(batch) = batches.pop() {
             if batch.is_empty() {
@@ -76,9 +83,9 @@ impl Related {
         let mut collected: HashMap<String, Vec<Placed>> = HashMap::new();
         loop {
             let mut body = json!({
-                "size": size, "track_total_hits": false, "query": {"terms": {&self.field: ids}}, "docvalue_fields": [&self.field],
+                "size": size, "track_total_hits": false, "query": self.naming(ids),
                 "pit": {"id": self.point_in_time, "keep_alive": KEEP_ALIVE},
-                "sort": [{"timestamp": "asc"}, {tiebreaker: "asc"}, {"_index": "asc"}],
+                "sort": in_order(tiebreaker),
             });
             if let Some(after) = &after {
                 body["search_after"] = json!(after);
@@ -94,12 +101,13 @@ impl Related {
             let Some(last) = hits.last() else { break };
             after = Some(last.sort.clone());
             for hit in hits {
-                let named = hit.fields[&self.field].as_array().cloned().unwrap_or_default();
-                for id in named.iter().filter_map(Value::as_str).filter(|id| wanted.contains(id)) {
+                // The document itself says to whom it belongs: a text is found by its words, and a keyword may be folded.
+                let Some(named) = named(&hit.source) else { return Ok(None) };
+                for id in named.into_iter().filter(|id| wanted.contains(id.as_str())) {
                     // A copy of its own, so that one small document does not keep its whole page in memory.
                     let body = Bytes::copy_from_slice(&hit.source);
                     let place = (hit.sort.first().and_then(Value::as_i64), hit.index.clone(), hit.id.clone());
-                    collected.entry(id.to_owned()).or_default().push(Placed { place, body });
+                    collected.entry(id).or_default().push(Placed { place, body });
                 }
             }
         }
@@ -108,5 +116,59 @@ impl Related {
             (id, documents.into_iter().map(|document| document.body).collect())
         });
         Ok(Some(in_order.collect()))
+    }
+
+    /// All documents that name one of the messages, and perhaps some more.
+    fn naming(&self, ids: &[&str]) -> Value {
+        let MessageField { keywords, longest } = &self.field;
+        let is_left_out = |id: &&&str| longest.is_some_and(|longest| id.encode_utf16().count() as u64 > longest);
+        let keywords = keywords.iter().map(|field| json!({"terms": {*field: ids}}));
+        let texts = ids.iter().filter(is_left_out).map(|id| json!({"match_phrase": {"message_id": id}}));
+        json!({"bool": {"filter": {"bool": {"should": keywords.chain(texts).collect::<Vec<_>>()}}}})
+    }
+}
+
+/// The messages that a document names: one, or a list of them. `None` when it cannot be read.
+fn named(source: &[u8]) -> Option<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Naming<'a> {
+        #[serde(borrow)]
+        message_id: Option<&'a RawValue>,
+    }
+    let naming: Naming = serde_json::from_slice(source).ok()?;
+    let mut names = BTreeSet::new();
+    let mut values: Vec<&RawValue> = naming.message_id.into_iter().collect();
+    while let Some(value) = values.pop() {
+        match value.get().as_bytes()[0] {
+            b'[' => values.extend(serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?),
+            b'"' => names.extend(serde_json::from_str::<String>(value.get()).ok()),
+            b'{' | b'n' => {}
+            // A keyword takes a number or a boolean as it is spelled.
+            _ => names.extend([value.get().to_owned()]),
+        }
+    }
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_names_its_messages_as_a_keyword_would_index_them() {
+        for (value, expected) in [
+            (r#""a""#, vec!["a"]),
+            (r#"["b",["a"],"b"]"#, vec!["a", "b"]),
+            (r#""\u0061""#, vec!["a"]),
+            ("77", vec!["77"]),
+            ("true", vec!["true"]),
+            ("null", vec![]),
+            (r#"{"a":"b"}"#, vec![]),
+        ] {
+            let names = named(format!(r#"{{"x":{{"message_id":"no"}}, "message_id":{value}}}"#).as_bytes()).expect("readable");
+            assert_eq!(names.into_iter().collect::<Vec<_>>(), expected, "{value}");
+        }
+        assert!(named(b"{}").expect("readable").is_empty());
+        assert!(named(br#"{"message_id":"a","message_id":"b"}"#).is_none());
     }
 }

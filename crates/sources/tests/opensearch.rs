@@ -75,7 +75,8 @@ fn window(from: &str, to: &str) -> Window {
 }
 
 async fn drain(source: &OpenSearch, window: &Window) -> (Vec<Document>, u64) {
-    let mut drain = Drain::open(source, window, &HashSet::new()).await.expect("opened");
+    let mut drain = Drain::open(source, window).await.expect("opened");
+    drain.count().await.expect("counted");
     let mut documents = Vec::new();
     loop {
         let page = drain.next_page().await.expect("page");
@@ -128,6 +129,7 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
     let fine: Vec<_> = (0..40).map(|n| (format!("fine-{n}"), format!(r#"{{ "timestamp":"2024-07-01T00:00:{:02}Z","n":1.0}}"#, n % 10))).collect();
     let mut documents: Vec<(&str, &str, &[u8])> = fine.iter().map(|(id, source)| ("a", id.as_str(), source.as_bytes())).collect();
     documents.push(("a", "comment / with slash", comment));
+    documents.push(("a", "..", comment));
     let client = &bench;
     client.load(&documents).await;
     // Whether OpenSearch takes overlong UTF-8 depends on its version: where it does, it must be isolated as well.
@@ -135,9 +137,10 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
     let taken =
         bench.client.put(path).header("content-type", "application/json").body(overlong.to_vec()).send().await.expect("answer").status().is_success();
     let (found, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
-    assert_eq!((found.len() as u64, matched), (41 + u64::from(taken), 41 + u64::from(taken)));
+    assert_eq!((found.len() as u64, matched), (42 + u64::from(taken), 42 + u64::from(taken)));
     let bytes_of = |id: &str| found.iter().find(|document| document.hit.id == id).map(|document| document.hit.source.to_vec());
     assert_eq!(bytes_of("comment / with slash").as_deref(), Some(comment));
+    assert_eq!(bytes_of("..").as_deref(), Some(comment));
     assert_eq!(bytes_of("fine-7").as_deref(), Some(fine[7].1.as_bytes()));
     if taken {
         assert_eq!(bytes_of("overlong").as_deref(), Some(overlong));
@@ -154,7 +157,9 @@ async fn documents_that_are_left_out_come_by_themselves_unread_and_in_no_page() 
     let identity = |index: &str, id: &str| (format!("{}-{index}", bench.name), id.to_owned());
     let ordered = HashSet::from([identity("a", "guilty"), identity("a", "other / one"), identity("b", "nowhere")]);
     let source = bench.source();
-    let mut drain = Drain::open(&source, &window("2024-07-01", "2024-07-02"), &ordered).await.expect("opened");
+    let mut drain = Drain::open(&source, &window("2024-07-01", "2024-07-02")).await.expect("opened");
+    drain.count().await.expect("counted");
+    drain.leave_out(&ordered).await.expect("left out");
     let mut left_out = Vec::new();
     while let Some(document) = drain.next_left_out().await.expect("its bytes") {
         left_out.push((document.hit.index, document.hit.id, document.hit.source.to_vec()));
@@ -183,9 +188,10 @@ async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_name
     let sources: Vec<_> = (0..700).map(|n| (["a", "b"][n % 2], format!("id-{n}"), r#"{"timestamp":"2024-07-01T00:00:00Z"}"#)).collect();
     bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
     let (source, window) = (bench.source(), window("2024-07-01", "2024-07-02"));
-    let mut first = Drain::open(&source, &window, &HashSet::new()).await.expect("opened");
+    let mut first = Drain::open(&source, &window).await.expect("opened");
     let mut seen: Vec<String> = first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
     let cursor = serde_json::from_value(serde_json::to_value(first.cursor()).expect("json")).expect("cursor");
+    first.leave().await.expect("left");
     let mut second = Drain::resume(&source, &window, cursor);
     loop {
         let page = second.next_page().await.expect("page");
@@ -231,14 +237,74 @@ async fn related_documents_come_in_order_of_time_index_and_id() {
 }
 
 #[tokio::test]
+async fn related_documents_are_found_in_indices_that_are_mapped_differently() {
+    let bench = Bench::new("mixed", &["a"]).await;
+    // As OpenSearch maps a text by itself, a keyword that is folded, and a new index without any mapping.
+    let folded = json!({"settings": {"analysis": {"normalizer": {"lower": {"type": "custom", "filter": ["lowercase"]}}}},
+        "mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "keyword", "normalizer": "lower"}}}});
+    for (index, settings) in [("dynamic", json!({})), ("folded", folded), ("empty", json!({}))] {
+        bench.call(reqwest::Method::PUT, &format!("{}-{index}", bench.name), settings.to_string().into()).await;
+        let action = json!({"actions": [{"add": {"index": format!("{}-{index}", bench.name), "alias": bench.name}}]});
+        bench.call(reqwest::Method::POST, "_aliases", action.to_string().into()).await;
+    }
+    let long = format!("Long {}", "x/".repeat(250));
+    let body = |id: &str| json!({"message_id": id, "timestamp": "2024-07-01T00:00:00Z"}).to_string();
+    let both = json!({"message_id": ["Some-1", long]}).to_string();
+    let documents = [
+        ("a", "1", body("Some-1")),
+        ("dynamic", "2", body("Some-1")),
+        ("folded", "3", body("Some-1")),
+        ("folded", "4", body("SOME-1")),
+        ("dynamic", "5", body("some 1")),
+        ("dynamic", "6", body(&long)),
+        ("dynamic", "7", body(&format!("{long} more"))),
+        ("dynamic", "8", both.clone()),
+    ];
+    bench.load(&documents.iter().map(|(index, id, source)| (*index, *id, source.as_bytes())).collect::<Vec<_>>()).await;
+    let source = bench.source();
+    assert_eq!(source.check_mapping(&format!("{}-empty", bench.name)).await.expect("nothing is in it").keywords, Vec::<&str>::new());
+    let related = Related::open(&source, &bench.name).await.expect("opened");
+    let found = related.of(&["Some-1", &long]).await.expect("found");
+    related.close().await;
+    let texts = |id: &str| found.bodies[id].iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
+    assert_eq!(texts("Some-1"), [body("Some-1"), body("Some-1"), body("Some-1"), both.clone()]);
+    assert_eq!(texts(&long), [body(&long), both]);
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn an_instant_that_no_calendar_reaches_disturbs_no_other_document() {
+    let bench = Bench::new("reach", &["a", "empty"]).await;
+    let documents = [
+        ("fine", r#"{"timestamp":"2024-07-01"}"#),
+        ("far-too", r#"{"timestamp":["2024-07-01",1719792000000000]}"#),
+        ("micros", r#"{"timestamp":1719792000000000}"#),
+        ("last-day", r#"{"timestamp":"9999-12-31T23:59:59Z"}"#),
+        ("before-too", r#"{"timestamp":["2024-07-01",-900000000000000]}"#),
+        ("missing", "{}"),
+    ];
+    bench.load(&documents.map(|(id, source)| ("a", id, source.as_bytes()))).await;
+    let source = bench.source();
+    let (from, to) = (instant::parse("2024-01-01").expect("from"), instant::parse("2025-01-01").expect("to"));
+    let buckets = source.histogram(from, to, alerts::windows::Interval::Day).await.expect("counted");
+    assert_eq!(buckets.iter().map(|bucket| (instant::date(bucket.from), bucket.count)).collect::<Vec<_>>(), [("2024-07-01".to_owned(), 3)]);
+    let (found, matched) = drain(&source, &window("2024-07-01", "2024-07-02")).await;
+    let own: HashSet<_> = found.iter().filter(|document| from <= document.at).map(|document| document.hit.id.as_str()).collect();
+    assert_eq!((own, matched), (HashSet::from(["fine", "far-too"]), 3));
+    assert_eq!(source.foreign(window("2024-07-01", "2024-07-02").from, to).await.expect("counted"), 1);
+    assert_eq!(source.undated().await.expect("counted"), 4);
+    bench.wipe().await;
+}
+
+#[tokio::test]
 async fn a_missing_index_and_an_unusable_mapping_are_named() {
     let bench = Bench::new("mapping", &["a"]).await;
     let source = bench.source();
     assert_eq!(source.check_mapping("adapter-no-such-index").await.expect_err("missing").name(), "SourceIndexMissing");
-    assert_eq!(source.check_mapping(&bench.name).await.expect("usable"), "message_id");
+    assert_eq!(source.check_mapping(&bench.name).await.expect("usable").keywords, ["message_id"]);
     let text = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "text", "fields": {"keyword": {"type": "keyword"}}}}}});
     bench.call(reqwest::Method::PUT, &format!("{}-text", bench.name), text.to_string().into()).await;
-    assert_eq!(source.check_mapping(&format!("{}-text", bench.name)).await.expect("usable"), "message_id.keyword");
+    assert_eq!(source.check_mapping(&format!("{}-text", bench.name)).await.expect("usable").keywords, ["message_id.keyword"]);
     let long = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "long"}}}});
     bench.call(reqwest::Method::PUT, &format!("{}-long", bench.name), long.to_string().into()).await;
     let fault = source.check_mapping(&format!("{}-long", bench.name)).await.expect_err("unusable");

@@ -169,7 +169,7 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
 }
 
 async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Timestamp) -> Result<Task, Error> {
-    let read = |field: &'static str, value: &str| instant::parse(value).ok_or_else(|| Error::Instant { field, value: value.to_owned() });
+    let read = |field: &'static str, value: &str| instant::parse_edge(value).ok_or_else(|| Error::Instant { field, value: value.to_owned() });
     let (mode, from, to, scheduled_for) = match input {
         Input::Range { from, to } => (Mode::Range, read("from", &from)?, read("to", &to)?, None),
         Input::Extract { from, to } => (Mode::Extract, read("from", &from)?, read("to", &to)?, None),

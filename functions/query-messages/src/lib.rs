@@ -7,7 +7,7 @@ use alerts::{
     classification::{Disposition, Outcome, Reason, Rules, classify, quarantined},
     document,
     partitions::spool_prefix,
-    spool::{Entry, Summary, checkpoint_key},
+    spool::{Entry, Summary, checkpoint_key, points_key},
     steps::WindowTask,
     window_state::Begin,
 };
@@ -102,14 +102,27 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
     let mut result = Box::pin(query(deps, &mut task, call)).await;
     if let Err(Error::Source(SourceError::PointInTimeExpired)) = result {
         // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
-        task.more = false;
-        task.continuation = 0;
-        result = Box::pin(query(deps, &mut task, call)).await;
+        result = match still_ours(deps, &task).await {
+            Ok(()) => {
+                task.more = false;
+                task.continuation = 0;
+                Box::pin(query(deps, &mut task, call)).await
+            }
+            Err(error) => Err(error),
+        };
     }
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
     }
     result.map(|()| task)
+}
+
+/// A newer attempt closes the points in time of an older one, which must not take the window back for that.
+async fn still_ours(deps: &Deps, task: &WindowTask) -> Result<(), Error> {
+    let Some(attempt) = task.attempt else { return Ok(()) };
+    let proceed = |record: &alerts::window_state::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
+    deps.windows.change(&task.run_id, &task.window.window_id, proceed).await?;
+    Ok(())
 }
 
 async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
@@ -153,20 +166,32 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     let continued = task.more;
     let prefix = spool_prefix(&task.run_id, &window_id, attempt);
     let source = OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())?;
-    let (drain, summary) = match continued {
+    let (cursor, summary) = match continued {
         true => {
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
-            let cursor = checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?;
-            (Drain::resume(&source, &task.window, cursor), checkpoint.summary)
+            (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
         }
-        false => {
-            let ordered = deps.job_runs.unresolved().await?.ordered();
-            (Drain::open(&source, &task.window, &ordered).await?, Summary::default())
+        false => (None, Summary::default()),
+    };
+    let points_key = points_key(&task.run_id, &window_id);
+    if continued || attempt > 1 {
+        close_what_was_left(deps, &source, &points_key, cursor.as_ref()).await?;
+    }
+    let messages = async {
+        match cursor {
+            Some(cursor) => Ok(Drain::resume(&source, &task.window, cursor)),
+            None => Drain::open(&source, &task.window).await,
         }
     };
+    let (history, audit) = (Related::open(&source, &source.indices.history), Related::open(&source, &source.indices.audit));
+    let (mut drain, history, audit) = tokio::try_join!(messages, history, audit)?;
+    // Before anything else: what is not noted here stays open when this call is killed.
+    deps.objects.put_json(&points_key, &[drain.cursor().point_in_time(), history.point_in_time(), audit.point_in_time()]).await?;
+    if !continued {
+        drain.count().await?;
+        drain.leave_out(&deps.job_runs.unresolved().await?.ordered()).await?;
+    }
     let before = summary.documents + summary.foreign;
-    let history = Related::open(&source, &source.indices.history).await?;
-    let audit = Related::open(&source, &source.indices.audit).await?;
     let mut run =
         Run { deps, task, drain, history, audit, writer: SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary), waited: Duration::ZERO };
     let finished = run.drain(call).await?;
@@ -183,6 +208,8 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
         summary.done = true;
     } else if summary.documents + summary.foreign == before {
         return Err(Error::NoProgress { window_id, continuation: task.continuation });
+    } else {
+        drain.leave().await?;
     }
     let (documents, bytes) = (summary.documents, summary.bytes);
     let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(cursor) };
@@ -191,6 +218,18 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     task.continuation = if finished { 0 } else { task.continuation + 1 };
     let figures = [("Documents", documents), ("SourceBytes", bytes), ("SpoolBytes", spooled), ("SourceWaitMillis", waited.as_millis() as u64)];
     step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
+    Ok(())
+}
+
+/// Closes the points in time of an earlier call, except that from which this one goes on.
+async fn close_what_was_left(deps: &Deps, source: &OpenSearch, points_key: &str, cursor: Option<&Cursor>) -> Result<(), StoreError> {
+    let mut left: Vec<String> = match deps.objects.get_json(points_key).await {
+        Ok(left) => left,
+        Err(StoreError::Missing { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    left.retain(|id| cursor.is_none_or(|cursor| cursor.point_in_time() != id));
+    source.close_points_in_time(&left).await;
     Ok(())
 }
 

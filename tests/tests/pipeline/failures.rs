@@ -3,6 +3,7 @@
 use crate::tests;
 use anyhow::{Result, ensure};
 use fixtures::Disposition;
+use hyper::Method;
 use pipeline_tests::{
     Cloud, Message, Stretch, account, check, check_archive,
     documents::mixture,
@@ -21,6 +22,7 @@ tests![
     a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
     a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free,
     an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children,
+    what_a_killed_attempt_left_open_in_the_source_is_closed_by_the_next,
 ];
 
 /// Messages whose second window is the tenth of May.
@@ -183,5 +185,26 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
         cloud.verify(&stretch).await?;
         ensure!(cloud.job_run(&name).await?["status"] == "Completed", "{}", cloud.job_run(&name).await?);
     }
+    Ok(())
+}
+
+/// A node holds 300 of them, and then refuses everybody.
+async fn points_in_time(cloud: &Cloud) -> Result<usize> {
+    let (_, body) = cloud.http.send(Method::GET, &format!("{}/_search/point_in_time/_all", cloud.opensearch_url), "").await?;
+    let answer: Value = serde_json::from_slice(&body)?;
+    Ok(answer["pits"].as_array().map_or(0, Vec::len))
+}
+
+async fn what_a_killed_attempt_left_open_in_the_source_is_closed_by_the_next(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let messages = mixture(&stretch, 12);
+    cloud.load(&messages).await?;
+    let before = points_in_time(cloud).await?;
+    cloud.proxies.arm(fault("", "query-messages", s3("PUT", "/checkpoint.json"), KILL_BEFORE).times(3));
+    cloud.run_stretch(&stretch).await?.completed()?;
+    ensure!(cloud.proxies.disarm()? == [3]);
+    let after = points_in_time(cloud).await?;
+    ensure!(after <= before, "{before} points in time were open before, {after} are after");
+    check(cloud, &stretch, &messages).await?;
     Ok(())
 }
