@@ -6,6 +6,7 @@ use crate::classification::Outcome;
 use crate::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 
 /// Raw bytes in one pair; bounds what a reader holds (a larger single document gets a pair of its own).
@@ -23,6 +24,16 @@ pub fn index_key(prefix: &str, pair: u32) -> String {
 
 pub fn decisions_key(prefix: &str, pair: u32) -> String {
     format!("{prefix}/decisions-{pair:05}.jsonl.zst")
+}
+
+/// One [`id_hash`] a message, as little-endian bytes: with them a run finds the ids that stand in more than one index.
+pub fn ids_key(prefix: &str) -> String {
+    format!("{prefix}/ids.bin")
+}
+
+pub fn id_hash(id: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(id).0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 pub fn checkpoint_key(prefix: &str) -> String {

@@ -52,9 +52,6 @@ pub struct WindowRecord {
     pub messages: Messages,
     #[serde(default)]
     pub bytes: Bytes,
-    /// Ids of this window that stand in more than one index.
-    #[serde(default)]
-    pub collisions: u64,
     /// Quarantined messages by reason.
     #[serde(default)]
     pub reasons: BTreeMap<String, u64>,
@@ -73,7 +70,6 @@ pub struct WindowRecord {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     pub messages: Messages,
-    pub collisions: u64,
     pub reasons: BTreeMap<String, u64>,
 }
 
@@ -115,7 +111,6 @@ impl WindowRecord {
             window,
             messages: Messages::default(),
             bytes: Bytes::default(),
-            collisions: 0,
             reasons: BTreeMap::new(),
             intent_key: None,
             manifest_key: None,
@@ -153,8 +148,8 @@ impl WindowRecord {
     /// What classification found. In mode `extract` the window rests there.
     pub fn classified(&self, attempt: u64, found: Found, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
-        let Found { messages, collisions, reasons } = found;
-        let mut next = WindowRecord { messages, collisions, reasons, updated_at: now, ..self.clone() };
+        let Found { messages, reasons } = found;
+        let mut next = WindowRecord { messages, reasons, updated_at: now, ..self.clone() };
         if self.mode == Mode::Extract {
             next.status = State::Classified;
             next.lease_until = now;

@@ -7,14 +7,14 @@ use alerts::{
     ledger::Claim,
     partitions::spool_prefix,
     report::Messages,
-    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key},
+    spool::{Entry, Summary, checkpoint_key, decisions_key, id_hash, ids_key, index_key},
     steps::WindowTask,
     window_state::{Found, State},
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
 
 pub struct Deps {
@@ -93,6 +93,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     }
     let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone() };
     let mut tally = Tally::default();
+    let mut ids = Vec::with_capacity(8 * summary.documents as usize);
     let mut staged = 0;
     for pair in 0..summary.pairs {
         let entries: Vec<Entry> = deps.objects.get_lines(&index_key(&prefix, pair)).await?;
@@ -116,12 +117,14 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
             }
         };
         tally.add(&entries, &decisions);
+        ids.extend(entries.iter().flat_map(|entry| id_hash(&entry.id).to_le_bytes()));
     }
     let found = tally.found();
     let messages = found.messages;
     if messages.source != summary.documents {
         return Err(Error::CountMismatch { window_id, expected: summary.documents, found: messages.source });
     }
+    deps.objects.put(&ids_key(&prefix), ids, "application/octet-stream").await?;
     deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, found.clone(), now)).await?;
     task.continuation = 0;
     let figures = [
@@ -140,7 +143,6 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
 struct Tally {
     messages: Messages,
     reasons: BTreeMap<String, u64>,
-    indices: HashMap<String, HashSet<String>>,
 }
 
 impl Tally {
@@ -156,12 +158,10 @@ impl Tally {
             if let Some(reason) = entry.outcome.reason {
                 *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
             }
-            self.indices.entry(entry.id.clone()).or_default().insert(entry.index.clone());
         }
     }
 
     fn found(self) -> Found {
-        let collisions = self.indices.values().filter(|indices| indices.len() > 1).count() as u64;
-        Found { messages: self.messages, collisions, reasons: self.reasons }
+        Found { messages: self.messages, reasons: self.reasons }
     }
 }

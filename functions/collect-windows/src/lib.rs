@@ -3,13 +3,15 @@
 use alerts::{
     classification::Disposition,
     ledger::{STAGING_SHARDS, staging_shard},
-    partitions::run_prefix,
+    partitions::{run_prefix, spool_prefix},
     report::{Bytes, Details, Failure, Messages, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
+    spool::ids_key,
     steps::{CollectRequest, Collected, Mode, VERSION},
     window_state::{State, WindowRecord},
     windows::Window,
 };
 use aws_config::SdkConfig;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
 use std::collections::{BTreeMap, HashMap};
@@ -77,13 +79,13 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut collisions, mut skipped, mut failures, mut failed) = (0, 0, Vec::new(), Vec::new());
+    let (mut done, mut skipped, mut failures, mut failed) = (Vec::new(), 0, Vec::new(), Vec::new());
     for window in planned.iter() {
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
                 bytes += record.bytes;
-                collisions += record.collisions;
+                done.push(record);
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
                 }
@@ -119,7 +121,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         messages,
         recheck: Recheck::default(),
         sweep: Sweep::default(),
-        collisions,
+        collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
         backlog,
         bytes,
@@ -178,6 +180,27 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
         _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
     };
     Failure { window_id, error, message }
+}
+
+/// Ids that stand in more than one index. Half a million of them are in memory at once, however large the run was.
+async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result<u64, Error> {
+    const AT_ONCE: u64 = 500_000;
+    const READS: usize = 16;
+    let passes = done.iter().map(|record| record.messages.source).sum::<u64>() / AT_ONCE + 1;
+    let mut collisions = 0;
+    for pass in 0..passes {
+        let keys = done.iter().map(|record| ids_key(&spool_prefix(run_id, &record.window_id, record.attempt)));
+        let mut bodies = stream::iter(keys.map(|key| async move { deps.objects.find(&key).await })).buffer_unordered(READS);
+        let mut hashes: Vec<u64> = Vec::new();
+        // A spool that has expired says nothing of its ids.
+        while let Some(body) = bodies.try_next().await?.map(Option::unwrap_or_default) {
+            let (of_window, _) = body.as_chunks::<8>();
+            hashes.extend(of_window.iter().map(|bytes| u64::from_le_bytes(*bytes)).filter(|hash| hash % passes == pass));
+        }
+        hashes.sort_unstable();
+        collisions += hashes.chunk_by(|left, right| left == right).filter(|same| same.len() > 1).count() as u64;
+    }
+    Ok(collisions)
 }
 
 /// How many messages are held over now, and the oldest of them.

@@ -26,6 +26,7 @@ tests![
     a_stretch_without_messages_completes_without_windows,
     a_window_whose_documents_are_gone_commits_a_manifest_all_the_same,
     a_document_that_no_refresh_has_shown_is_archived_by_the_next_run,
+    an_id_in_two_indices_is_a_collision_also_across_windows,
 ];
 
 async fn every_message_is_archived_held_or_quarantined_and_duckdb_reads_it_byte_for_byte(cloud: &Cloud) -> Result<()> {
@@ -334,5 +335,19 @@ async fn a_document_that_no_refresh_has_shown_is_archived_by_the_next_run(cloud:
     cloud.source.refresh(&["messages"]).await?;
     cloud.run_stretch(&stretch).await?.completed()?;
     check(cloud, &stretch, &[shown, hidden]).await?;
+    Ok(())
+}
+
+async fn an_id_in_two_indices_is_a_collision_also_across_windows(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let at = |month: u32| format!("{}-{month:02}-01T10:00:00Z", stretch.year);
+    let near = [Message::closed(&stretch, "near", &at(2)), Message::open(&stretch, "near", &at(2)).in_index("messages-b")];
+    let far = [Message::closed(&stretch, "far", &at(2)), Message::closed(&stretch, "far", &at(9)).in_index("messages-c")];
+    let alone = [Message::closed(&stretch, "alone", &at(5))];
+    let messages = [&near[..], &far[..], &alone[..]].concat();
+    cloud.load(&messages).await?;
+    let outcome = cloud.run_stretch(&stretch).await?.completed()?;
+    ensure!(outcome.report["windows"]["planned"] == 3 && outcome.report["collisions"] == 2, "{:#}", outcome.report);
+    check(cloud, &stretch, &messages).await?;
     Ok(())
 }
