@@ -45,13 +45,17 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, limits::TESTS, unresolved::TESTS];
+    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {
         let trial = trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault)));
         trials.push(trial.with_kind(faults::KIND).with_ignored_flag(!fault.quick));
+    }
+    // Last: what these leave in the tables slows down whoever reads all of them.
+    for (name, test) in limits::TESTS {
+        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(Ok(cloud)) = cloud.get() {
