@@ -40,6 +40,13 @@ impl Cloud {
         Ok(rows)
     }
 
+    /// Deletes the row of a message, as a person might by mistake.
+    pub async fn forget(&self, message: &Message) -> Result<()> {
+        let row = key(&[("message_id", &message.id), ("source_index", &message.index)]);
+        self.dynamodb.delete_item().table_name(&self.tracking).set_key(Some(row)).send().await?;
+        Ok(())
+    }
+
     /// The stretch's identities in the staging area.
     pub async fn staged(&self, stretch: &Stretch) -> Result<Vec<Identity>> {
         let mut staged = Vec::new();

@@ -176,6 +176,29 @@ impl Drain {
     }
 }
 
+impl OpenSearch {
+    /// Looks at every document of a window by its name only, in order of time; a page of them is in memory at once.
+    pub async fn for_each_name(&self, window: &Window, mut look: impl FnMut(Document)) -> Result<(), SourceError> {
+        let unreadable = || SourceError::Unreadable { doing: "read names", reason: "it is no JSON".into() };
+        let mut drain = Drain::open(self, window).await?;
+        loop {
+            let fetch = Fetch::of(&drain);
+            let page = async || match fetch.ask(LARGEST_PAGE, &fetch.cursor.after, false).await? {
+                Answer::Body(body) => page::parse(&body)?.ok_or_else(unreadable),
+                Answer::TooLarge(_) => Err(unreadable()),
+            };
+            let hits = until_whole(page).await?;
+            let Some(last) = hits.last() else { break };
+            drain.cursor.after = Some(last.sort.clone());
+            for hit in hits {
+                look(document(hit)?);
+            }
+        }
+        drain.close().await;
+        Ok(())
+    }
+}
+
 /// A request for the page behind a position; owns what it needs, so that it can run ahead.
 struct Fetch {
     source: OpenSearch,

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 tests![
     verify_finds_nothing_wrong_then_a_lost_object_which_is_repaired,
+    verify_names_a_message_that_came_after_its_window_and_one_whose_row_is_gone,
     restored_messages_are_identical_in_a_file_and_in_an_index,
     find_open_and_quarantine_tell_where_a_message_is,
 ];
@@ -36,6 +37,28 @@ async fn verify_finds_nothing_wrong_then_a_lost_object_which_is_repaired(cloud: 
     check(cloud, &stretch, &messages).await?;
     let again = cloud.archive(&verify).await?;
     ensure!(again.well, "{:#}\n{}", again.report, again.said);
+    Ok(())
+}
+
+async fn verify_names_a_message_that_came_after_its_window_and_one_whose_row_is_gone(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let mut messages = mixture(&stretch, 24);
+    cloud.load(&messages).await?;
+    cloud.run_stretch(&stretch).await?.completed()?;
+    // One goes and one comes, so that the counts of the day stay equal.
+    let gone = messages.iter().position(|message| message.disposition == Disposition::Open).context("an open message")?;
+    let gone = messages.remove(gone);
+    let late = Message::closed(&stretch, "late", &format!("{}T12:00:00Z", gone.date()));
+    let url = format!("{}/{}/_doc/{}?refresh=true", cloud.opensearch_url, gone.index, gone.id);
+    ensure!(cloud.http.send(Method::DELETE, &url, "").await?.0.is_success(), "the document cannot be deleted");
+    let rowless = &messages[0];
+    cloud.forget(rowless).await?;
+    messages.push(late);
+    cloud.load(&messages).await?;
+    let verified = cloud.archive(&["verify", "--from", &stretch.from(), "--to", &stretch.to(), "--deep", "--json"]).await?;
+    let named: BTreeSet<&str> = verified.report["findings"].as_array().into_iter().flatten().filter_map(|finding| finding["what"].as_str()).collect();
+    ensure!(!verified.well, "verify finds nothing: {:#}", verified.report);
+    ensure!(named == BTreeSet::from([messages[0].id.as_str(), messages[messages.len() - 1].id.as_str()]), "{:#}", verified.report);
     Ok(())
 }
 
