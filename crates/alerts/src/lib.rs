@@ -1,11 +1,12 @@
 //! The pure core: what a window is, how a message is classified, where it is kept, and how its
 //! ledger row may change. Nothing in here does I/O, reads a clock or knows AWS; "now" is an argument.
 
+pub use identity::instant;
+
 pub mod classification;
 pub mod document;
 #[cfg(test)]
 mod fuzz;
-pub mod instant;
 pub mod intent;
 pub mod ledger;
 pub mod partitions;

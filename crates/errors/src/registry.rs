@@ -1,0 +1,413 @@
+use std::fmt;
+
+/// Whether the state machine calls a step again when it fails with this name. What is not retried ends the window, or
+/// the execution where no window is at work. A function that a queue starts is called again whatever the name; there
+/// the redrive policy of its queue counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retried {
+    No,
+    /// Six times: 2 s, doubling up to 60 s, with full jitter.
+    Yes,
+    /// For up to 20 minutes, because what it waits for takes as long as a lease.
+    Slowly,
+}
+
+/// One row of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub name: &'static str,
+    pub retried: Retried,
+    /// What happened, for the README's table.
+    pub meaning: &'static str,
+    /// What the operator does about it: one or two sentences, in mail, page, command line and README alike.
+    pub advice: &'static str,
+}
+
+macro_rules! names {
+    ($($name:ident { retried: $retried:ident, meaning: $meaning:literal, advice: $advice:literal, })*) => {
+        /// The stable name of an error of ours.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Name {
+            $($name,)*
+        }
+
+        impl Name {
+            pub const ALL: &[Name] = &[$(Name::$name,)*];
+
+            pub const fn entry(self) -> &'static Entry {
+                match self {
+                    $(Name::$name => &Entry {
+                        name: stringify!($name),
+                        retried: Retried::$retried,
+                        meaning: $meaning,
+                        advice: $advice,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// Grouped by where the name is raised; a pipeline adds its own group at the end.
+names! {
+    // Any step
+    InvalidInput {
+        retried: No,
+        meaning: "the execution's input or a state's payload is not what the contract says",
+        advice: "Correct the input and start anew: a redrive would repeat the input.",
+    }
+    ConfigMissing {
+        retried: No,
+        meaning: "an environment variable of the function is absent or unreadable; the message names all of them",
+        advice: "Apply the Terraform again, then redrive.",
+    }
+    NoProgress {
+        retried: No,
+        meaning: "a step was called twice and got no further",
+        advice: "One document or day is too large: the message names it. Give the function more memory or time, then redrive.",
+    }
+    CompressionFailed {
+        retried: No,
+        meaning: "zstd refused what it was given",
+        advice: "This is a fault of the program: report it with the window's name.",
+    }
+    EncodingFailed {
+        retried: No,
+        meaning: "Parquet refused what it was given",
+        advice: "This is a fault of the program: report it with the window's name.",
+    }
+
+    // The source
+    SourceUnavailable {
+        retried: Yes,
+        meaning: "OpenSearch or the API does not answer, or is overloaded",
+        advice: "Check the source. Run the window again once it answers.",
+    }
+    SourceIndexMissing {
+        retried: No,
+        meaning: "an index or alias does not exist",
+        advice: "Check the three configured index names, then run the window again.",
+    }
+    MappingUnsupported {
+        retried: No,
+        meaning: "a field that the archive relies on is mapped in a way that it cannot search or sort",
+        advice: "The message names field and mapping: correct the mapping or reindex, then run the window again.",
+    }
+    SourceRejected {
+        retried: No,
+        meaning: "the source refused the request: credentials or rights",
+        advice: "Check the function's role in the source's access policy, then run the window again.",
+    }
+    PageIncomplete {
+        retried: No,
+        meaning: "a page came back with failed shards or cut short, even when asked for again",
+        advice: "Bring the cluster to green, then run the window again.",
+    }
+    PointInTimeExpired {
+        retried: No,
+        meaning: "the source forgot the snapshot that the window was read from, and again after the function had started over",
+        advice: "Run the window again. If it comes back, let a point in time live longer in the cluster.",
+    }
+    CountMismatch {
+        retried: No,
+        meaning: "documents read and documents counted differ, or `source = archived + already_archived + open + quarantined` does not hold",
+        advice: "The source changed while it was read: run the window again. If it comes back, run `alert-archive verify` and report the numbers.",
+    }
+
+    // Stores
+    StoreUnavailable {
+        retried: Yes,
+        meaning: "S3 does not answer, or throttles",
+        advice: "See the AWS health page, then run the window again.",
+    }
+    BucketMissing {
+        retried: No,
+        meaning: "the bucket does not exist, or the function may not see it",
+        advice: "Apply the Terraform again, then run the window again.",
+    }
+    StoreDenied {
+        retried: No,
+        meaning: "the function's role may not do that in the bucket; the message names operation and key",
+        advice: "Apply the Terraform again, and look for a bucket policy that forbids it. Then run the window again.",
+    }
+    ObjectMissing {
+        retried: No,
+        meaning: "an object that an earlier step wrote is gone",
+        advice: "After more than 30 days the spool has expired: start the range anew. Before that, find out who deletes in the bucket.",
+    }
+    ObjectConflict {
+        retried: No,
+        meaning: "an object that must be new exists with another content",
+        advice: "Run the window again: it goes on with the object that it finds. If it comes back, report the key and do not delete it.",
+    }
+    ObjectCorrupt {
+        retried: No,
+        meaning: "an object read back is not what was written",
+        advice: "Do not delete anything at the source. Run the window again; if it comes back, run `alert-archive verify --deep`.",
+    }
+    LedgerUnavailable {
+        retried: Yes,
+        meaning: "DynamoDB does not answer, or throttles",
+        advice: "See the AWS health page, then run the window again.",
+    }
+    LedgerDenied {
+        retried: No,
+        meaning: "the function's role may not do that on the table; the message names operation and table",
+        advice: "Apply the Terraform again, then run the window again.",
+    }
+    LedgerCorrupt {
+        retried: No,
+        meaning: "a row of a table cannot be read: another program wrote it",
+        advice: "The message names table and field: correct the row, then run the window again.",
+    }
+    TableMissing {
+        retried: No,
+        meaning: "a table does not exist",
+        advice: "Apply the Terraform again, then run the window again.",
+    }
+
+    // Runs and windows of the archive
+    RangeBusy {
+        retried: No,
+        meaning: "another run works on an overlapping range; the message names it",
+        advice: "Wait for that run to finish, then redrive.",
+    }
+    WindowBusy {
+        retried: Slowly,
+        meaning: "a window of another run holds messages of this one and showed a sign of life within 30 seconds",
+        advice: "Wait for the run that the message names, or stop it, then run the window again.",
+    }
+    WindowSuperseded {
+        retried: No,
+        meaning: "a newer attempt has taken the window over, or its intent was amended meanwhile",
+        advice: "Wait for the newer attempt, which reports on the window. Run the window again only if that one fails.",
+    }
+    SpoolUnfinished {
+        retried: No,
+        meaning: "the spool of a window ends before its last page, so that the window cannot be classified",
+        advice: "Run the window again: it is read from the source anew.",
+    }
+    PlanMissing {
+        retried: No,
+        meaning: "a run that should have a plan has none, or its rows are gone",
+        advice: "Start the range anew.",
+    }
+    StepCrashed {
+        retried: No,
+        meaning: "stands in a report: a step of the window began and never came back, killed, timed out or out of memory, after the workflow's retries",
+        advice: "The log of the step's function says why. Then run the window again.",
+    }
+    NotStarted {
+        retried: No,
+        meaning: "stands in a report: the Map never started the window",
+        advice: "The Map Run in the console says why. Then run the window again.",
+    }
+    WindowSkipped {
+        retried: No,
+        meaning: "stands in a report: an operator skipped the window, with a reason; `unresolved` of every later report names it",
+        advice: "When its cause is gone: `alert-archive skip RUN WINDOW --undo`, then `alert-archive rerun RUN`. A later run over all of its range resolves it as well.",
+    }
+    WindowsFailed {
+        retried: No,
+        meaning: "the run is over, its report is out, and windows failed",
+        advice: "Read the report, correct what it names, then redrive.",
+    }
+    ExecutionDied {
+        retried: No,
+        meaning: "stands on a run whose execution ended before its report, written by `mark-dead-run`",
+        advice: "The execution's history says where it died: correct that, then redrive.",
+    }
+
+    // Step Functions
+    WorkflowUnavailable {
+        retried: Yes,
+        meaning: "Step Functions does not answer a question about the execution",
+        advice: "See the AWS health page, then redrive.",
+    }
+    ExecutionMissing {
+        retried: No,
+        meaning: "Step Functions does not know the execution any more: it ended more than 90 days ago",
+        advice: "Start the range anew.",
+    }
+    ExecutionExists {
+        retried: No,
+        meaning: "an execution of that name was started before (met by the command line)",
+        advice: "Give the run another name.",
+    }
+    ExecutionNotRedrivable {
+        retried: No,
+        meaning: "Step Functions refuses the redrive (met by the command line); the message says why",
+        advice: "Use `alert-archive rerun RUN` without `--redrive`.",
+    }
+
+    // Mail
+    MailRejected {
+        retried: No,
+        meaning: "SES refuses the mail: sender or recipient not verified, or the account suspended",
+        advice: "Verify the address in SES, then redrive.",
+    }
+    MailUnavailable {
+        retried: Yes,
+        meaning: "SES does not answer, or throttles",
+        advice: "See the AWS health page, then redrive.",
+    }
+
+    // Functions that S3 events start
+    EventUnreadable {
+        retried: No,
+        meaning: "a notification is not an S3 event",
+        advice: "Look at the message in the dead-letter queue: its sender is not S3.",
+    }
+    EventRecordUnreadable {
+        retried: No,
+        meaning: "a record of an S3 event lacks what it must have; the others of its event are used",
+        advice: "The message names what is wrong: look for a sender that is not S3.",
+    }
+    EventKeyUnreadable {
+        retried: No,
+        meaning: "the key in a record of an S3 event is not URL-encoded UTF-8; the others of its event are used",
+        advice: "The message names the key: copy the object to another one.",
+    }
+}
+
+impl Name {
+    pub const fn as_str(self) -> &'static str {
+        self.entry().name
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.as_str().to_owned()
+    }
+}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+/// Names that Lambda and Step Functions give to what no code of ours could name. All are retried.
+pub const PLATFORM: &[Entry] = &[
+    platform("Lambda.ServiceException", "Lambda had a fault", "See the AWS health page, then redrive."),
+    platform("Lambda.AWSLambdaException", "Lambda had a fault", "See the AWS health page, then redrive."),
+    platform("Lambda.SdkClientException", "Lambda was out of reach", "See the AWS health page, then redrive."),
+    platform(
+        "Lambda.ClientExecutionTimeoutException",
+        "the connection to Lambda broke while it ran",
+        "Run the window again.",
+    ),
+    platform(
+        "Lambda.TooManyRequestsException",
+        "the account's concurrency is used up",
+        "Lower `max_concurrency` or raise the quota, then run the window again.",
+    ),
+    platform(
+        "Lambda.Unknown",
+        "the runtime ended without a response, for example for want of memory",
+        "Look for `Memory Size` in the function's log and raise its memory, then run the window again.",
+    ),
+    platform(
+        "Sandbox.Timedout",
+        "the Lambda ran into its timeout instead of stopping in time",
+        "Raise the timeout or lower `window_messages`, then run the window again.",
+    ),
+    platform(
+        "Runtime.ExitError",
+        "the process of the function died",
+        "The last lines of its log say why. Then run the window again.",
+    ),
+    platform(
+        "States.Timeout",
+        "the Task ran into `TimeoutSeconds`",
+        "Raise the timeout or lower `window_messages`, then run the window again.",
+    ),
+    platform(
+        "States.ItemReaderFailed",
+        "the Map could not read the list of windows",
+        "Does `runs/<run>/windows*.jsonl` exist, and may the state machine's role read it? Then redrive.",
+    ),
+    platform(
+        "States.ResultWriterFailed",
+        "the Map could not write to `runs/<run>/map/`",
+        "May the state machine's role write there? Then redrive.",
+    ),
+];
+
+const fn platform(name: &'static str, meaning: &'static str, advice: &'static str) -> Entry {
+    Entry { name, retried: Retried::Yes, meaning, advice }
+}
+
+/// The entry of a name, ours or the platform's; `None` for a name that is not in the registry.
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    let ours = Name::ALL.iter().map(|known| known.entry());
+    ours.chain(PLATFORM).find(|entry| entry.name == name)
+}
+
+/// What to do about an error of that name.
+pub fn advice(name: &str) -> &'static str {
+    entry(name).map_or("Look into the log of the function, then run the window again.", |entry| entry.advice)
+}
+
+/// The two tables of `statemachine/README.md`, in Markdown: the platform's names and ours.
+pub fn tables() -> [String; 2] {
+    let mut platform = "| error | meaning | what the operator does |\n|---|---|---|\n".to_owned();
+    for Entry { name, meaning, advice, .. } in PLATFORM {
+        platform += &format!("| `{name}` | {meaning} | {advice} |\n");
+    }
+    let mut ours = "| error | meaning | retried | what the operator does |\n|---|---|---|---|\n".to_owned();
+    for Entry { name, retried, meaning, advice } in Name::ALL.iter().map(|name| name.entry()) {
+        let retried = match retried {
+            Retried::No => "no",
+            Retried::Yes => "yes",
+            Retried::Slowly => "yes, for up to 20 minutes",
+        };
+        ours += &format!("| `{name}` | {meaning} | {retried} | {advice} |\n");
+    }
+    [platform, ours]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn all() -> impl Iterator<Item = &'static Entry> {
+        Name::ALL.iter().map(|name| name.entry()).chain(PLATFORM)
+    }
+
+    #[test]
+    fn each_name_stands_once_and_is_found_again() {
+        let names: HashSet<_> = all().map(|entry| entry.name).collect();
+        assert_eq!(names.len(), all().count());
+        for known in all() {
+            assert_eq!(entry(known.name), Some(known));
+        }
+        assert_eq!(entry("Unheard"), None);
+    }
+
+    #[test]
+    fn advice_is_a_sentence_and_a_meaning_is_a_cell_of_a_table() {
+        for Entry { name, meaning, advice, .. } in all() {
+            assert!(
+                advice.ends_with('.') && advice.starts_with(|first: char| first.is_uppercase()),
+                "{name}: {advice}"
+            );
+            assert!(!meaning.ends_with('.') && !meaning.is_empty(), "{name}: {meaning}");
+            assert!(!advice.contains(['|', '\n']) && !meaning.contains(['|', '\n']), "{name}");
+        }
+    }
+}
