@@ -1,26 +1,66 @@
+# What all workflows share: names, the bucket and its tables, mail, monitoring. Each workflow has a file of its own.
+
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 locals {
   account   = data.aws_caller_identity.current.account_id
   partition = data.aws_partition.current.partition
+  here      = "${var.region}:${local.account}"
 
-  # The functions' roles name the state machine, and the state machine names the functions: so its ARN is built here.
-  workflow_name     = "${var.prefix}-archive-alerts"
-  state_machine_arn = "arn:${local.partition}:states:${var.region}:${local.account}:stateMachine:${local.workflow_name}"
-  executions_arn    = "arn:${local.partition}:states:${var.region}:${local.account}:execution:${local.workflow_name}:*"
+  # What modules need to know of the whole; each declares the part that it reads. ARNs follow from names, so that a plan
+  # shows each policy whole, and that nothing waits for what it merely names.
+  deployment = {
+    prefix             = var.prefix
+    region             = var.region
+    account            = local.account
+    partition          = local.partition
+    local              = var.local
+    endpoint           = var.endpoint
+    log_level          = var.log_level
+    log_retention_days = var.log_retention_days
+    schedule_group     = aws_scheduler_schedule_group.deployment.name
+    alarm_topic_arn    = "arn:${local.partition}:sns:${local.here}:${var.prefix}-alarms"
+    undelivered_arn    = "arn:${local.partition}:sqs:${local.here}:${var.prefix}-undelivered"
+  }
 
-  # The local cloud checks the sending of mail against no resource at all, so nothing narrower would match.
-  sender = local.elsewhere ? "*" : module.mail.identity_arn
+  # The zips say for which architecture they were built.
+  packages = {
+    folder       = var.package_dir
+    bucket       = module.storage.bucket
+    architecture = jsondecode(file("${var.package_dir}/manifest.json")).architecture
+  }
+
+  # What the templates in policies/ may name, for the functions of all workflows. A workflow adds its own.
+  policy_variables = {
+    bucket           = module.storage.bucket_arn
+    job_runs         = module.storage.job_runs_arn
+    windows          = module.storage.windows_arn
+    message_tracking = module.storage.message_tracking_arn
+    mail_from        = var.mail_from
+    mail_identities  = module.mail.identity_arns
+  }
+
+  # Environments that several functions share, and those of mail.
+  bucket_environment   = { ALERT_ARCHIVE_BUCKET = module.storage.bucket }
+  job_runs_environment = { ALERT_ARCHIVE_JOB_RUNS_TABLE = module.storage.job_runs_table }
+  mail_environment = merge(
+    { ALERT_ARCHIVE_MAIL_FROM = var.mail_from, ALERT_ARCHIVE_MAIL_TO = join(",", var.mail_to) },
+    var.dashboard_url == null ? {} : { ALERT_ARCHIVE_DASHBOARD_URL = var.dashboard_url },
+  )
+}
+
+# Schedules of their own group, so that its metrics tell of this deployment and no other.
+resource "aws_scheduler_schedule_group" "deployment" {
+  name = var.prefix
 }
 
 module "storage" {
   source = "./modules/storage"
 
-  prefix                    = var.prefix
+  deployment                = local.deployment
   bucket                    = coalesce(var.bucket, "${var.prefix}-archive-${local.account}")
   protected                 = var.protected
-  require_tls               = !local.elsewhere
   spool_retention_days      = var.spool_retention_days
   noncurrent_retention_days = var.noncurrent_retention_days
   archive_transition_days   = var.archive_transition_days
@@ -29,69 +69,23 @@ module "storage" {
 module "mail" {
   source = "./modules/mail"
 
-  mail_from       = var.mail_from
-  create_identity = var.create_mail_identity
-  identity_prefix = "arn:${local.partition}:ses:${var.region}:${local.account}:identity"
+  deployment = local.deployment
+  mail_from  = var.mail_from
+  mail_to    = var.mail_to
+  identity   = var.mail_identity
 }
 
-module "functions" {
-  source = "./modules/functions"
-
-  prefix                = var.prefix
-  package_dir           = var.package_dir
-  architecture          = var.architecture
-  size_overrides        = var.function_sizes
-  log_retention_days    = var.log_retention_days
-  log_level             = var.log_level
-  endpoint              = var.endpoint
-  vpc                   = var.vpc
-  storage               = module.storage
-  executions_arn        = local.executions_arn
-  mail_identity_arn     = local.sender
-  opensearch_url        = var.opensearch_url
-  opensearch_auth       = var.opensearch_auth
-  opensearch_domain_arn = var.opensearch_domain_arn
-  messages_index        = var.messages_index
-  history_index         = var.history_index
-  audit_index           = var.audit_index
-  open_statuses         = var.open_statuses
-  closed_statuses       = var.closed_statuses
-  window_messages       = var.window_messages
-  settle_minutes        = var.settle_minutes
-  write_jsonl           = var.write_jsonl
-  write_message_json    = var.write_message_json
-  mail_from             = var.mail_from
-  mail_to               = var.mail_to
-  dashboard_url         = var.dashboard_url
-}
-
-module "workflow" {
-  source = "./modules/workflow"
-
-  name               = local.workflow_name
-  state_machine_arn  = local.state_machine_arn
-  executions_arn     = local.executions_arn
-  account            = local.account
-  definition         = "${path.root}/../statemachine/archive-alerts.asl.json"
-  functions          = module.functions.functions
-  bucket_arn         = module.storage.bucket_arn
-  max_concurrency    = var.max_concurrency
-  log_retention_days = var.log_retention_days
-  schedule           = var.schedule
-  schedule_timezone  = var.schedule_timezone
-  schedule_enabled   = var.schedule_enabled
-}
-
+# One entry a workflow.
 module "monitoring" {
   source = "./modules/monitoring"
 
-  prefix            = var.prefix
-  region            = var.region
-  account           = local.account
-  state_machine_arn = module.workflow.state_machine_arn
-  functions         = module.functions.functions
-  scheduled         = var.schedule_enabled
-  alarm_mails       = var.alarm_mails
-  definition        = "${path.root}/../statemachine/mark-dead-run.asl.json"
-  job_runs          = { name = module.storage.job_runs_table, arn = module.storage.job_runs_arn }
+  deployment  = local.deployment
+  alarm_mails = var.alarm_mails
+  workflows = {
+    archive-alerts = {
+      arn       = module.archive_alerts.arn
+      functions = { for name, function in module.archive_function : name => function.function }
+      when_dead = module.mark_dead_run.arn
+    }
+  }
 }

@@ -1,29 +1,13 @@
+# Outputs whose names end with _environment hold what points the command line at this deployment; they stand with their
+# workflows, and `make env` prints them.
+
 output "bucket" {
   value = module.storage.bucket
 }
 
-output "job_runs_table" {
-  value = module.storage.job_runs_table
-}
-
-output "windows_table" {
-  value = module.storage.windows_table
-}
-
-output "message_tracking_table" {
-  value = module.storage.message_tracking_table
-}
-
-output "state_machine_arn" {
-  value = module.workflow.state_machine_arn
-}
-
-output "state_machine_name" {
-  value = local.workflow_name
-}
-
-output "opensearch_url" {
-  value = var.opensearch_url
+output "role_arns" {
+  description = "By function: for the access policy of the source, for example."
+  value       = { for name, function in merge(module.archive_function) : name => function.role_arn }
 }
 
 output "alarm_topic_arn" {

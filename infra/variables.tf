@@ -1,7 +1,13 @@
 variable "endpoint" {
-  description = "URL of a cloud that is not AWS, for example the local one; null for AWS."
+  description = "URL at which all services are asked, Terraform's calls and the functions' alike; null for AWS's own."
   type        = string
   default     = null
+}
+
+variable "local" {
+  description = "Whether this is an emulator: it speaks plain http, knows no accounts, and checks mail against no identity."
+  type        = bool
+  default     = false
 }
 
 variable "region" {
@@ -33,20 +39,9 @@ variable "protected" {
 }
 
 variable "package_dir" {
-  description = "Folder with <function>.zip, absolute or relative to infra/."
+  description = "Folder with manifest.json and <function>.zip as `make package` writes them, absolute or relative to infra/."
   type        = string
   default     = "../target/lambda"
-}
-
-variable "architecture" {
-  description = "arm64 costs a fifth less; the zips must be built for it."
-  type        = string
-  default     = "arm64"
-
-  validation {
-    condition     = contains(["arm64", "x86_64"], var.architecture)
-    error_message = "Lambda knows arm64 and x86_64."
-  }
 }
 
 # The source
@@ -149,7 +144,7 @@ variable "max_concurrency" {
 }
 
 variable "function_sizes" {
-  description = "Overrides of modules/functions/sizes.json, by function: memory in MB (CPU comes with it), timeout in seconds."
+  description = "Other sizes than those of the workflows' files, by function: memory in MB (CPU comes with it), timeout in seconds."
   type        = map(object({ memory = number, timeout = number }))
   default     = {}
 }
@@ -170,10 +165,10 @@ variable "mail_to" {
   type = list(string)
 }
 
-variable "create_mail_identity" {
-  description = "Whether to create the SES identity; false where its domain is verified elsewhere."
-  type        = bool
-  default     = true
+variable "mail_identity" {
+  description = "An SES identity that exists and covers mail_from, a domain or an address; null to create one for mail_from."
+  type        = string
+  default     = null
 }
 
 variable "dashboard_url" {

@@ -20,26 +20,32 @@ from settings import (
 
 TERRAFORM = STATE / "terraform"
 PACKAGES = STATE / "packages"
-# Terraform's outputs, as `make env` names them.
-EXPORTED = {
-    "ALERT_ARCHIVE_BUCKET": "bucket",
-    "ALERT_ARCHIVE_JOB_RUNS_TABLE": "job_runs_table",
-    "ALERT_ARCHIVE_WINDOWS_TABLE": "windows_table",
-    "ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE": "message_tracking_table",
-    "ALERT_ARCHIVE_STATE_MACHINE_ARN": "state_machine_arn",
-}
+# Buckets, tables and queues need no binaries, and waiting for them is what takes the time: they are applied while the
+# compiler runs.
+STORES = ("module.storage", "module.monitoring.aws_sqs_queue.undelivered")
 
 
 def variables() -> dict[str, str]:
-    """What `make env` says of the deployment; empty before there is one."""
+    """What `make env` says of the deployment, from each workflow's output *_environment; empty before there is one."""
     if not OUTPUTS_FILE.exists():
         return {}
     outputs = json.loads(OUTPUTS_FILE.read_text())
-    return {name: outputs[output]["value"] for name, output in EXPORTED.items()}
+    environments = [output["value"] for name, output in outputs.items() if name.endswith("_environment")]
+    return {name: value for environment in environments for name, value in environment.items()}
 
 
 def functions() -> list[str]:
     return sorted(folder.name for folder in (ROOT / "functions").iterdir() if (folder / "Cargo.toml").exists())
+
+
+def architecture() -> str:
+    """As Lambda calls that of this machine."""
+    return "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+
+
+def write_manifest(folder: Path, built_for: str) -> None:
+    """What Terraform must know of the zips beside it."""
+    write_atomically(folder / "manifest.json", json.dumps({"architecture": built_for}) + "\n")
 
 
 def package() -> None:
@@ -52,6 +58,7 @@ def package() -> None:
         if target.exists() and target.stat().st_mtime > binary.stat().st_mtime:
             continue
         zip_binary(binary, target, level=1)
+    write_manifest(PACKAGES, architecture())
 
 
 def zip_binary(binary: Path, target: Path, level: int = 9) -> None:
@@ -112,10 +119,8 @@ def apply(*only: str) -> None:
         # The storage part is applied while the compiler runs; the whole then waits for it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         chosen = endpoints()
-        architecture = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
         values = {
-            "endpoint": chosen[AWS.name].url, "opensearch_url": chosen[OPENSEARCH.name].url,
-            "architecture": architecture, "package_dir": str(PACKAGES),
+            "endpoint": chosen[AWS.name].url, "opensearch_url": chosen[OPENSEARCH.name].url, "package_dir": str(PACKAGES),
         }
         if chosen[AWS.name].ours:
             values["dashboard_url"] = chosen[DASHBOARD.name].url
@@ -137,9 +142,8 @@ def everything() -> None:
 def main() -> int:
     try:
         if sys.argv[1:] == ["storage"]:
-            # Buckets and tables need no binaries, and waiting for them is what takes the time.
             init()
-            apply("module.storage")
+            apply(*STORES)
         elif sys.argv[1:] == ["all"]:
             everything()
         elif sys.argv[1:] == ["validate"]:

@@ -3,7 +3,6 @@
 Usage: python3 local/package.py
 """
 
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,18 +20,17 @@ def main() -> int:
         subprocess.run(command, cwd=ROOT, check=True)
         for name in names:
             (folder / name / "bootstrap.zip").replace(folder / f"{name}.zip")
-        architecture = "arm64"
+        deploy.write_manifest(folder, "arm64")
     else:
         print("cargo-lambda is not installed (cargo install cargo-lambda): building for this machine", file=sys.stderr)
         subprocess.run(["cargo", "build", "--release", "--locked", *packages], cwd=ROOT, check=True)
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             deploy.zip_binary(TARGET / "release" / name, folder / f"{name}.zip")
-        architecture = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+        deploy.write_manifest(folder, deploy.architecture())
     for name in names:
         size = (folder / f"{name}.zip").stat().st_size / 1_000_000
         print(f"{size:6.1f} MB  {(folder / name).relative_to(ROOT)}.zip")
-    print(f'set architecture = "{architecture}" in the tfvars')
     return 0
 
 

@@ -1,4 +1,5 @@
-# The local cloud. What depends on the machine comes from local/: endpoint, opensearch_url, architecture, package_dir.
+# The local cloud. What depends on the machine comes from local/: endpoint, opensearch_url, package_dir.
+local              = true
 prefix             = "alert-archive"
 region             = "us-east-1"
 protected          = false

@@ -1,23 +1,36 @@
-# The sender of the summary.
+# Who may send the reports, and to whom.
+
+variable "deployment" {
+  type = object({ region = string, account = string, partition = string, local = bool })
+}
 
 variable "mail_from" {
   type = string
 }
 
-variable "create_identity" {
-  type = bool
+variable "mail_to" {
+  type = list(string)
 }
 
-variable "identity_prefix" {
-  type = string
+variable "identity" {
+  description = "An identity that exists and covers mail_from, a domain or an address; null to create one for the address."
+  type        = string
+}
+
+locals {
+  identities = "arn:${var.deployment.partition}:ses:${var.deployment.region}:${var.deployment.account}:identity"
+  sender     = coalesce(var.identity, var.mail_from)
+  # In the sandbox SES also asks for rights on the recipients' identities, be they addresses or domains.
+  recipients = flatten([for address in var.mail_to : [address, split("@", address)[1]]])
 }
 
 resource "aws_ses_email_identity" "sender" {
-  count = var.create_identity ? 1 : 0
+  count = var.identity == null ? 1 : 0
   email = var.mail_from
 }
 
-# An identity made elsewhere is usually the domain's.
-output "identity_arn" {
-  value = var.create_identity ? aws_ses_email_identity.sender[0].arn : "${var.identity_prefix}/${split("@", var.mail_from)[1]}"
+# For the Resource of ses:SendRawEmail; a condition on ses:FromAddress keeps it to one sender. The local cloud checks
+# the sending of mail against no resource at all, so nothing narrower would match there.
+output "identity_arns" {
+  value = var.deployment.local ? ["*"] : [for name in distinct(concat([local.sender], local.recipients)) : "${local.identities}/${name}"]
 }

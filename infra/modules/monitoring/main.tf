@@ -1,7 +1,12 @@
-# Tells people of what the workflow cannot tell itself: executions that died before their report, and silence.
+# Tells people of what a workflow cannot tell itself: executions that died before their report, schedules that did not
+# start, events that reached nobody. Functions, tables and queues bring their own alarms to the same topic.
+
+locals {
+  with_marker = { for name, workflow in var.workflows : name => workflow if workflow.when_dead != null }
+}
 
 resource "aws_sns_topic" "alarms" {
-  name = "${var.prefix}-alarms"
+  name = reverse(split(":", var.deployment.alarm_topic_arn))[0]
 }
 
 resource "aws_sns_topic_subscription" "mail" {
@@ -11,48 +16,75 @@ resource "aws_sns_topic_subscription" "mail" {
   endpoint  = each.key
 }
 
-data "aws_iam_policy_document" "topic" {
-  statement {
-    sid       = "AlarmsAndEvents"
-    actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms.arn]
-
-    principals {
-      type        = "Service"
-      identifiers = ["cloudwatch.amazonaws.com", "events.amazonaws.com"]
-    }
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount"
-      values   = [var.account]
-    }
-  }
-}
-
 resource "aws_sns_topic_policy" "alarms" {
-  arn    = aws_sns_topic.alarms.arn
-  policy = data.aws_iam_policy_document.topic.json
+  arn = aws_sns_topic.alarms.arn
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Alarms"
+        Effect    = "Allow"
+        Principal = { Service = "cloudwatch.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = var.deployment.alarm_topic_arn
+        Condition = { StringEquals = { "aws:SourceAccount" = var.deployment.account } }
+      },
+      {
+        # EventBridge sends no source account or ARN to a topic: with a condition its messages would be refused.
+        Sid       = "Events"
+        Effect    = "Allow"
+        Principal = { Service = "events.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = var.deployment.alarm_topic_arn
+      },
+    ]
+  })
 }
 
-# Also WindowsFailed comes this way: its report may have gone to readers who are not the operators.
+# What EventBridge could not deliver: starts of schedules, and news of dead executions.
+resource "aws_sqs_queue" "undelivered" {
+  name                      = reverse(split(":", var.deployment.undelivered_arn))[0]
+  message_retention_seconds = 14 * 86400
+  sqs_managed_sse_enabled   = true
+}
+
+resource "aws_sqs_queue_policy" "undelivered" {
+  queue_url = aws_sqs_queue.undelivered.id
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "RulesOfThisDeployment"
+      Effect    = "Allow"
+      Principal = { Service = "events.amazonaws.com" }
+      Action    = "sqs:SendMessage"
+      Resource  = var.deployment.undelivered_arn
+      Condition = { ArnEquals = { "aws:SourceArn" = [for rule in aws_cloudwatch_event_rule.ended_badly : rule.arn] } }
+    }]
+  })
+}
+
+# A reported failure comes this way too: its report may have gone to readers who are not the operators.
 resource "aws_cloudwatch_event_rule" "ended_badly" {
-  name        = "${var.prefix}-ended-badly"
-  description = "Executions of the workflow that did not succeed."
+  for_each    = var.workflows
+  name        = "${var.deployment.prefix}-${each.key}-ended-badly"
+  description = "Executions of ${each.key} that did not succeed."
 
   event_pattern = jsonencode({
     source      = ["aws.states"]
     detail-type = ["Step Functions Execution Status Change"]
     detail = {
-      stateMachineArn = [var.state_machine_arn]
+      stateMachineArn = [each.value.arn]
       status          = ["FAILED", "TIMED_OUT", "ABORTED"]
     }
   })
 }
 
 resource "aws_cloudwatch_event_target" "operators" {
-  rule = aws_cloudwatch_event_rule.ended_badly.name
-  arn  = aws_sns_topic.alarms.arn
+  for_each = var.workflows
+  rule     = aws_cloudwatch_event_rule.ended_badly[each.key].name
+  arn      = aws_sns_topic.alarms.arn
 
   input_transformer {
     input_paths = {
@@ -60,143 +92,108 @@ resource "aws_cloudwatch_event_target" "operators" {
       name   = "$.detail.name"
       status = "$.detail.status"
     }
-    input_template = "\"Run <name> ended <status>. Look at its report, put right what it names, then redrive the execution: <arn>\""
+    input_template = "\"${each.key}: run <name> ended <status>. Look at its report, put right what it names, then redrive the execution: <arn>\""
+  }
+
+  dead_letter_config {
+    arn = aws_sqs_queue.undelivered.arn
   }
 }
 
-# A dead execution cannot mark its run as failed, so another one does.
-resource "aws_sfn_state_machine" "mark_dead_run" {
-  name       = "${var.prefix}-mark-dead-run"
-  role_arn   = aws_iam_role.mark_dead_run["states"].arn
-  definition = templatefile(var.definition, { JobRunsTable = var.job_runs.name })
+# A dead execution cannot mark its run as failed, so another state machine does.
+resource "aws_iam_role" "events" {
+  for_each = local.with_marker
+  name     = "${var.deployment.prefix}-${each.key}-events"
 
-  depends_on = [aws_iam_role_policy.mark_dead_run]
-}
-
-data "aws_iam_policy_document" "assumes" {
-  for_each = toset(["states", "events"])
-
-  statement {
-    actions = ["sts:AssumeRole"]
-
-    principals {
-      type        = "Service"
-      identifiers = ["${each.key}.amazonaws.com"]
-    }
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:SourceAccount"
-      values   = [var.account]
-    }
-  }
-}
-
-# One role to do it, one to start it.
-resource "aws_iam_role" "mark_dead_run" {
-  for_each           = data.aws_iam_policy_document.assumes
-  name               = "${var.prefix}-mark-dead-run-${each.key}"
-  assume_role_policy = each.value.json
-}
-
-resource "aws_iam_role_policy" "mark_dead_run" {
-  name   = "work"
-  role   = aws_iam_role.mark_dead_run["states"].id
-  policy = templatefile("${path.module}/policies/mark-dead-run.json", { job_runs = var.job_runs.arn })
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "Events"
+      Effect    = "Allow"
+      Principal = { Service = "events.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = var.deployment.account } }
+    }]
+  })
 }
 
 resource "aws_iam_role_policy" "events" {
-  name   = "work"
-  role   = aws_iam_role.mark_dead_run["events"].id
-  policy = templatefile("${path.module}/policies/events.json", { state_machine = aws_sfn_state_machine.mark_dead_run.arn })
+  for_each = local.with_marker
+  name     = "work"
+  role     = aws_iam_role.events[each.key].id
+  policy   = templatefile("${path.module}/events.json", { state_machine = each.value.when_dead })
 }
 
-resource "aws_cloudwatch_event_target" "mark_dead_run" {
-  rule     = aws_cloudwatch_event_rule.ended_badly.name
-  arn      = aws_sfn_state_machine.mark_dead_run.arn
-  role_arn = aws_iam_role.mark_dead_run["events"].arn
+resource "aws_cloudwatch_event_target" "marker" {
+  for_each = local.with_marker
+  rule     = aws_cloudwatch_event_rule.ended_badly[each.key].name
+  arn      = each.value.when_dead
+  role_arn = aws_iam_role.events[each.key].arn
+
+  dead_letter_config {
+    arn = aws_sqs_queue.undelivered.arn
+  }
 }
 
 locals {
-  alarms = merge({
-    throttled = {
-      text       = "Lambda refuses calls: the account's concurrency is used up. Lower max_concurrency or raise the quota."
-      namespace  = "AWS/States"
-      metric     = "ExecutionThrottled"
-      dimensions = { StateMachineArn = var.state_machine_arn }
-      period     = 300
-      periods    = 3
-      compare    = "GreaterThanThreshold"
-      threshold  = 0
-      missing    = "notBreaching"
-    }
+  alarms = {
     not-started = {
-      text       = "The scheduler could not start the workflow."
+      text       = "A schedule could not start its workflow, and will try again for a day."
       namespace  = "AWS/Scheduler"
       metric     = "TargetErrorCount"
-      dimensions = { ScheduleGroup = "default" }
-      period     = 3600
-      periods    = 1
-      compare    = "GreaterThanThreshold"
-      threshold  = 0
-      missing    = "notBreaching"
+      dimensions = { ScheduleGroup = var.deployment.schedule_group }
+      statistic  = "Sum"
     }
-    }, var.scheduled ? {
-    silent = {
-      text       = "No execution succeeded for a week."
-      namespace  = "AWS/States"
-      metric     = "ExecutionsSucceeded"
-      dimensions = { StateMachineArn = var.state_machine_arn }
-      period     = 86400
-      periods    = 7
-      compare    = "LessThanThreshold"
-      threshold  = 1
-      missing    = "breaching"
+    undelivered = {
+      text       = "EventBridge could not deliver an event, for a day long: a schedule's start or the news of a dead execution. It waits in the queue ${reverse(split(":", var.deployment.undelivered_arn))[0]}."
+      namespace  = "AWS/SQS"
+      metric     = "ApproximateNumberOfMessagesVisible"
+      dimensions = { QueueName = reverse(split(":", var.deployment.undelivered_arn))[0] }
+      statistic  = "Maximum"
     }
-  } : {})
+  }
 }
 
-resource "aws_cloudwatch_metric_alarm" "workflow" {
+resource "aws_cloudwatch_metric_alarm" "delivery" {
   for_each            = local.alarms
-  alarm_name          = "${var.prefix}-${each.key}"
+  alarm_name          = "${var.deployment.prefix}-${each.key}"
   alarm_description   = each.value.text
   namespace           = each.value.namespace
   metric_name         = each.value.metric
   dimensions          = each.value.dimensions
-  statistic           = "Sum"
-  period              = each.value.period
-  evaluation_periods  = each.value.periods
-  comparison_operator = each.value.compare
-  threshold           = each.value.threshold
-  treat_missing_data  = each.value.missing
+  statistic           = each.value.statistic
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
   alarm_actions       = [aws_sns_topic.alarms.arn]
 }
 
 locals {
-  steps = ["query-messages", "classify-alerts", "write-partitions"]
-  widgets = [
+  widgets = flatten([for name, workflow in var.workflows : [
     {
-      title = "Executions", stat = "Sum"
+      title = "${name}: executions", stat = "Sum"
       metrics = [for metric in ["ExecutionsStarted", "ExecutionsSucceeded", "ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"] :
-      ["AWS/States", metric, "StateMachineArn", var.state_machine_arn]]
+      ["AWS/States", metric, "StateMachineArn", workflow.arn]]
     },
     {
-      title   = "Errors of the functions", stat = "Sum"
-      metrics = [for function in var.functions : ["AWS/Lambda", "Errors", "FunctionName", function.name]]
+      title   = "${name}: errors of its functions", stat = "Sum"
+      metrics = [for function in workflow.functions : ["AWS/Lambda", "Errors", "FunctionName", function.name]]
     },
     {
-      title   = "Longest call (ms)", stat = "Maximum"
-      metrics = [for function in var.functions : ["AWS/Lambda", "Duration", "FunctionName", function.name]]
+      title   = "${name}: longest call (ms)", stat = "Maximum"
+      metrics = [for function in workflow.functions : ["AWS/Lambda", "Duration", "FunctionName", function.name]]
     },
     {
-      title   = "Time of a step for a window (ms)", stat = "Average"
-      metrics = [for step in local.steps : ["AlertArchive", "Duration", "Step", step]]
+      title   = "${name}: average call of a step (ms)", stat = "Average"
+      metrics = [for function, _ in workflow.functions : ["AlertArchive", "Duration", "Deployment", var.deployment.prefix, "Step", function]]
     },
-  ]
+  ]])
 }
 
-resource "aws_cloudwatch_dashboard" "workflow" {
-  dashboard_name = var.prefix
+resource "aws_cloudwatch_dashboard" "workflows" {
+  dashboard_name = var.deployment.prefix
 
   dashboard_body = jsonencode({
     widgets = [for index, widget in local.widgets : {
@@ -207,7 +204,7 @@ resource "aws_cloudwatch_dashboard" "workflow" {
       height = 6
       properties = {
         title   = widget.title
-        region  = var.region
+        region  = var.deployment.region
         stat    = widget.stat
         period  = 300
         metrics = widget.metrics

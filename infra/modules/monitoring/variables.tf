@@ -1,36 +1,24 @@
-variable "prefix" {
-  type = string
-}
-
-variable "region" {
-  type = string
-}
-
-variable "account" {
-  type = string
-}
-
-variable "state_machine_arn" {
-  type = string
-}
-
-variable "functions" {
-  type = map(object({ arn = string, name = string, timeout = number }))
-}
-
-variable "scheduled" {
-  type = bool
+variable "deployment" {
+  type = object({
+    prefix          = string
+    region          = string
+    account         = string
+    partition       = string
+    schedule_group  = string
+    alarm_topic_arn = string
+    undelivered_arn = string
+  })
 }
 
 variable "alarm_mails" {
   type = list(string)
 }
 
-variable "definition" {
-  description = "Path of mark-dead-run."
-  type        = string
-}
-
-variable "job_runs" {
-  type = object({ name = string, arn = string })
+variable "workflows" {
+  description = "State machines by name, with the functions that they call. when_dead is the state machine that is started with the event of an execution that ended badly."
+  type = map(object({
+    arn       = string
+    functions = map(object({ arn = string, name = string, timeout = number }))
+    when_dead = optional(string)
+  }))
 }

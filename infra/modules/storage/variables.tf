@@ -1,5 +1,12 @@
-variable "prefix" {
-  type = string
+variable "deployment" {
+  type = object({
+    prefix          = string
+    region          = string
+    account         = string
+    partition       = string
+    local           = bool
+    alarm_topic_arn = string
+  })
 }
 
 variable "bucket" {
@@ -7,10 +14,6 @@ variable "bucket" {
 }
 
 variable "protected" {
-  type = bool
-}
-
-variable "require_tls" {
   type = bool
 }
 
@@ -24,4 +27,10 @@ variable "noncurrent_retention_days" {
 
 variable "archive_transition_days" {
   type = number
+}
+
+variable "kept_folders" {
+  description = "Folders of other workflows in the same bucket whose old versions are kept as long as the archive's."
+  type        = list(string)
+  default     = []
 }

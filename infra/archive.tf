@@ -1,0 +1,127 @@
+# The workflow archive-alerts: from OpenSearch to S3, once a week.
+
+locals {
+  tables_environment = merge(local.job_runs_environment, {
+    ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
+    ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
+  })
+  windows_environment = { ALERT_ARCHIVE_WINDOWS_TABLE = module.storage.windows_table }
+  source_environment = {
+    OPENSEARCH_URL                = var.opensearch_url
+    ALERT_ARCHIVE_OPENSEARCH_AUTH = var.opensearch_auth
+    ALERT_ARCHIVE_MESSAGES_INDEX  = var.messages_index
+    ALERT_ARCHIVE_HISTORY_INDEX   = var.history_index
+    ALERT_ARCHIVE_AUDIT_INDEX     = var.audit_index
+  }
+
+  # One entry a function: its memory (MB) is above what it needs because CPU comes with it; its timeout (seconds) stays
+  # below TimeoutSeconds of its state. What it may do stands in policies/<function>.json.
+  archive_functions = {
+    plan-windows = {
+      size         = { memory = 1024, timeout = 300 }
+      reads_source = true
+      environment = merge(local.tables_environment, local.source_environment, {
+        ALERT_ARCHIVE_WINDOW_MESSAGES = tostring(var.window_messages)
+        ALERT_ARCHIVE_SETTLE_MINUTES  = tostring(var.settle_minutes)
+      })
+    }
+    query-messages = {
+      size         = { memory = 1769, timeout = 900 }
+      reads_source = true
+      environment = merge(local.job_runs_environment, local.windows_environment, local.source_environment, {
+        ALERT_ARCHIVE_OPEN_STATUSES   = join(",", var.open_statuses)
+        ALERT_ARCHIVE_CLOSED_STATUSES = join(",", var.closed_statuses)
+      })
+    }
+    classify-alerts = {
+      size = { memory = 1769, timeout = 900 }
+      environment = {
+        ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
+        ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
+      }
+    }
+    write-partitions = {
+      size = { memory = 1769, timeout = 900 }
+      environment = merge(local.tables_environment, {
+        ALERT_ARCHIVE_WRITE_JSONL        = tostring(var.write_jsonl)
+        ALERT_ARCHIVE_WRITE_MESSAGE_JSON = tostring(var.write_message_json)
+      })
+    }
+    collect-windows = {
+      size        = { memory = 1024, timeout = 300 }
+      environment = local.tables_environment
+    }
+    send-summary = {
+      size        = { memory = 1024, timeout = 120 }
+      environment = merge(local.job_runs_environment, local.mail_environment)
+    }
+    aggregate-dashboard = {
+      size = { memory = 1024, timeout = 300 }
+      environment = merge(local.job_runs_environment, {
+        ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
+      })
+    }
+    gate-run = {
+      size        = { memory = 1024, timeout = 60 }
+      environment = local.job_runs_environment
+    }
+  }
+}
+
+module "archive_function" {
+  source   = "./modules/function"
+  for_each = local.archive_functions
+
+  deployment  = local.deployment
+  packages    = local.packages
+  name        = each.key
+  size        = lookup(var.function_sizes, each.key, each.value.size)
+  environment = merge(local.bucket_environment, each.value.environment)
+  vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
+  policies = merge(
+    { work = "${path.root}/policies/${each.key}.json" },
+    var.opensearch_auth == "iam" && lookup(each.value, "reads_source", false) ? { source = "${path.root}/policies/source/${each.key}.json" } : {},
+  )
+  policy_variables = merge(local.policy_variables, {
+    executions = module.archive_alerts.executions_arn
+    domain     = var.opensearch_domain_arn
+  })
+}
+
+module "archive_alerts" {
+  source = "./modules/state-machine"
+
+  deployment       = local.deployment
+  name             = "archive-alerts"
+  definition       = "${path.root}/../statemachine/archive-alerts.asl.json"
+  functions        = { for name, function in module.archive_function : name => function.function }
+  max_concurrency  = var.max_concurrency
+  policy           = "${path.root}/policies/archive-alerts.json"
+  policy_variables = { bucket = module.storage.bucket_arn }
+
+  schedule = {
+    expression = var.schedule
+    timezone   = var.schedule_timezone
+    enabled    = var.schedule_enabled
+    # jsonencode would escape the brackets, which the service then would not replace.
+    input = "{\"mode\":\"scheduled\",\"scheduled_for\":\"<aws.scheduler.scheduled-time>\"}"
+  }
+}
+
+# Started by EventBridge when an execution ended badly.
+module "mark_dead_run" {
+  source = "./modules/state-machine"
+
+  deployment       = local.deployment
+  name             = "mark-dead-run"
+  definition       = "${path.root}/../statemachine/mark-dead-run.asl.json"
+  substitutions    = { JobRunsTable = module.storage.job_runs_table }
+  policy           = "${path.root}/policies/mark-dead-run.json"
+  policy_variables = { job_runs = module.storage.job_runs_arn }
+}
+
+output "archive_environment" {
+  value = merge(local.bucket_environment, local.tables_environment, {
+    ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
+  })
+}
