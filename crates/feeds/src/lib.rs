@@ -1,0 +1,13 @@
+//! Partner feeds: many small files of JSON lines become few large ones. This is the pure part; it does no I/O and
+//! reads no clock.
+//!
+//! - [`key`]: what a key says: content type, partner, date.
+//! - [`record`]: which lines are records; the others are quarantined.
+//! - [`pack`]: how records are put into output objects.
+
+pub mod key;
+pub mod pack;
+pub mod record;
+
+pub use key::{DateSource, FeedKey, KeyError};
+pub use pack::{OUTPUT_BYTES, Pack};

@@ -1,0 +1,240 @@
+use crate::gunzip::{Gunzip, MAGIC, Unpacked};
+use bytes::{Bytes, BytesMut};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A line without its end, LF or CRLF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// From 1; blank lines and damaged ones count.
+    pub number: u64,
+    pub bytes: &'a [u8],
+}
+
+/// Between two lines of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// In bytes of the unpacked text.
+    pub offset: u64,
+    /// Lines in front of it.
+    pub lines: u64,
+}
+
+/// The rest of the text cannot be unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage<'a> {
+    /// The number of the line that the damage is in.
+    pub number: u64,
+    /// What could be unpacked of that line.
+    pub bytes: &'a [u8],
+    pub what: &'static str,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    Line(Line<'a>),
+    /// The last step of a damaged text.
+    Damage(Damage<'a>),
+    /// [`Lines::feed`] or [`Lines::end`] is next.
+    Starved,
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {number} is longer than {limit} bytes")]
+pub struct LineTooLong {
+    pub number: u64,
+    pub limit: usize,
+}
+
+/// Lines of a text, one at a time. It is taken for gzip by its first two bytes. A line that lies within one piece is
+/// not copied; memory is bounded by the longest line.
+pub struct Lines {
+    source: Source,
+    limit: usize,
+    window: Bytes,
+    /// The beginning of a line that goes on behind the window.
+    carry: Vec<u8>,
+    /// The line that was handed out last, where it lay within one piece.
+    held: Bytes,
+    /// `carry` was handed out as a line.
+    is_carry_used: bool,
+    position: Position,
+    /// Unpacked text in front of this offset was read before.
+    skip: u64,
+    is_over: bool,
+}
+
+enum Source {
+    /// Fewer than two bytes have come, and whether they are all.
+    Unknown {
+        head: BytesMut,
+        is_whole: bool,
+    },
+    Plain {
+        input: Bytes,
+        is_whole: bool,
+    },
+    Gzip(Box<Gunzip>),
+}
+
+impl Lines {
+    /// A line of more than `limit` bytes is an error.
+    pub fn new(limit: usize) -> Self {
+        Lines::resume(limit, Position::default())
+    }
+
+    /// Goes on at a position that an earlier reader of the same text had reached. It is fed from the text's beginning.
+    pub fn resume(limit: usize, position: Position) -> Self {
+        Lines {
+            source: Source::Unknown { head: BytesMut::new(), is_whole: false },
+            limit,
+            window: Bytes::new(),
+            carry: Vec::new(),
+            held: Bytes::new(),
+            is_carry_used: false,
+            position,
+            skip: position.offset,
+            is_over: false,
+        }
+    }
+
+    /// As [`Lines::resume`], for a plain text that is fed from the position on.
+    pub fn resume_plain(limit: usize, position: Position) -> Self {
+        let source = Source::Plain { input: Bytes::new(), is_whole: false };
+        Lines { source, skip: 0, ..Lines::resume(limit, position) }
+    }
+
+    /// `None` while fewer than two bytes have come.
+    pub fn is_gzip(&self) -> Option<bool> {
+        match self.source {
+            Source::Unknown { .. } => None,
+            Source::Plain { .. } => Some(false),
+            Source::Gzip(_) => Some(true),
+        }
+    }
+
+    /// Behind the last line that was handed out.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Takes the next piece of the file, after [`Step::Starved`].
+    pub fn feed(&mut self, piece: Bytes) {
+        match &mut self.source {
+            Source::Plain { input, .. } => *input = piece,
+            Source::Gzip(gunzip) => gunzip.feed(piece),
+            Source::Unknown { head, .. } => {
+                head.extend_from_slice(&piece);
+                if head.len() < MAGIC.len() {
+                    return;
+                }
+                let input = std::mem::take(head).freeze();
+                self.source = if input.starts_with(&MAGIC) {
+                    let mut gunzip = Gunzip::new();
+                    gunzip.feed(input);
+                    Source::Gzip(Box::new(gunzip))
+                } else {
+                    Source::Plain { input, is_whole: false }
+                };
+            }
+        }
+    }
+
+    /// There are no more pieces.
+    pub fn end(&mut self) {
+        match &mut self.source {
+            Source::Unknown { is_whole, .. } | Source::Plain { is_whole, .. } => *is_whole = true,
+            Source::Gzip(gunzip) => gunzip.end(),
+        }
+    }
+
+    pub fn next(&mut self) -> Result<Step<'_>, LineTooLong> {
+        if std::mem::take(&mut self.is_carry_used) {
+            self.carry.clear();
+        }
+        loop {
+            if let Some(length) = memchr::memchr(b'\n', &self.window) {
+                let rest = self.window.split_to(length + 1);
+                return self.line(rest);
+            }
+            self.carry.extend_from_slice(&std::mem::take(&mut self.window));
+            if self.carry.len() > self.limit {
+                return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
+            }
+            match self.unpack() {
+                Unpacked::Bytes(bytes) => self.window = self.unread(bytes),
+                Unpacked::Starved => return Ok(Step::Starved),
+                _ if self.is_over => return Ok(Step::End),
+                Unpacked::End => {
+                    self.is_over = true;
+                    if self.carry.is_empty() {
+                        return Ok(Step::End);
+                    }
+                    return self.line(Bytes::new());
+                }
+                Unpacked::Damaged(what) => {
+                    self.is_over = true;
+                    self.is_carry_used = true;
+                    let is_first = self.position.lines == 0;
+                    self.position.offset += self.carry.len() as u64;
+                    self.position.lines += 1;
+                    let bytes = unmarked(&self.carry, is_first);
+                    return Ok(Step::Damage(Damage { number: self.position.lines, bytes, what }));
+                }
+            }
+        }
+    }
+
+    fn unpack(&mut self) -> Unpacked {
+        match &mut self.source {
+            Source::Gzip(gunzip) => gunzip.unpack(),
+            Source::Plain { input, .. } if !input.is_empty() => Unpacked::Bytes(std::mem::take(input)),
+            Source::Unknown { head, is_whole: true } if !head.is_empty() => Unpacked::Bytes(head.split().freeze()),
+            Source::Plain { is_whole, .. } | Source::Unknown { is_whole, .. } => match is_whole {
+                true => Unpacked::End,
+                false => Unpacked::Starved,
+            },
+        }
+    }
+
+    /// Without what an earlier reader has read.
+    fn unread(&mut self, mut bytes: Bytes) -> Bytes {
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        bytes.split_off(skipped as usize)
+    }
+
+    /// The line that `carry` begins and `rest` ends, its line feed included.
+    fn line(&mut self, rest: Bytes) -> Result<Step<'_>, LineTooLong> {
+        let is_first = self.position.lines == 0;
+        let length = self.carry.len() + rest.len();
+        if length > self.limit + 2 {
+            return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
+        }
+        self.position.offset += length as u64;
+        self.position.lines += 1;
+        let is_ended = !rest.is_empty();
+        // A line within the window needs no copy, but it must live as long as the reader.
+        let whole = if self.carry.is_empty() {
+            self.held = rest;
+            &self.held[..]
+        } else {
+            self.carry.extend_from_slice(&rest);
+            self.is_carry_used = true;
+            &self.carry[..]
+        };
+        let bytes = if is_ended { unended(whole) } else { whole };
+        Ok(Step::Line(Line { number: self.position.lines, bytes: unmarked(bytes, is_first) }))
+    }
+}
+
+/// A byte order mark stands in front of a text and is no part of it.
+fn unmarked(line: &[u8], is_first: bool) -> &[u8] {
+    if is_first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
+}
+
+fn unended(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
