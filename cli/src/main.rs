@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", runtime::describe(error.as_ref()));
+            eprintln!("error: {}", errors::describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-use crate::Named;
+use errors::{Name, Named};
 use std::str::FromStr;
 
 /// Reads the environment once and names everything that is missing at once.
@@ -13,8 +13,8 @@ pub struct Config {
 pub struct ConfigMissing(Vec<String>);
 
 impl Named for ConfigMissing {
-    fn name(&self) -> &'static str {
-        "ConfigMissing"
+    fn name(&self) -> Name {
+        Name::ConfigMissing
     }
 }
 

@@ -3,12 +3,10 @@
 
 mod aws;
 mod config;
-mod error;
 mod metrics;
 mod serve;
 
 pub use aws::aws_config;
 pub use config::{Config, ConfigMissing};
-pub use error::{Named, describe};
 pub use metrics::step_metrics;
 pub use serve::{Call, serve};

@@ -1,4 +1,5 @@
-use crate::{ConfigMissing, Named, describe};
+use crate::ConfigMissing;
+use errors::{Name, Named, describe};
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
@@ -54,7 +55,7 @@ where
         let call = Call::new(deadline.duration_since(SystemTime::now()).unwrap_or_default());
         let dependencies = dependencies.as_ref().map_err(|missing| diagnostic(name, missing))?;
         let input = serde_json::from_value(event.payload)
-            .map_err(|error| Diagnostic { error_type: "InvalidInput".into(), error_message: format!("{name} cannot read its event: {error}") })?;
+            .map_err(|error| Diagnostic { error_type: Name::InvalidInput.as_str().into(), error_message: format!("{name} cannot read its event: {error}") })?;
         Box::pin(handle(dependencies, input, call)).await.map_err(|error| diagnostic(name, &error))
     }))
     .await
@@ -62,6 +63,6 @@ where
 
 fn diagnostic(function: &str, error: &impl Named) -> Diagnostic {
     let message = describe(error);
-    tracing::error!(function, error = error.name(), message, "failed");
-    Diagnostic { error_type: error.name().into(), error_message: message }
+    tracing::error!(function, error = error.name().as_str(), message, "failed");
+    Diagnostic { error_type: error.name().as_str().into(), error_message: message }
 }

@@ -121,7 +121,7 @@ impl Drain {
             Ok(source) => source.unwrap_or_default(),
             // The node answers, but not with this document.
             Err(error @ (SourceError::Rejected { .. } | SourceError::Unavailable { status: 500, .. })) => {
-                tracing::warn!(index = hit.index, id = hit.id, error = runtime::describe(&error), "its bytes cannot be had");
+                tracing::warn!(index = hit.index, id = hit.id, error = errors::describe(&error), "its bytes cannot be had");
                 Bytes::new()
             }
             Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-use runtime::Named;
+use errors::{Name, Named};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -23,15 +23,15 @@ pub enum SourceError {
 }
 
 impl Named for SourceError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            SourceError::Unreachable { .. } | SourceError::Unavailable { .. } => "SourceUnavailable",
-            SourceError::Rejected { .. } | SourceError::Unreadable { .. } => "SourceRejected",
-            SourceError::IndexMissing { .. } => "SourceIndexMissing",
-            SourceError::Mapping { .. } => "MappingUnsupported",
-            SourceError::PointInTimeExpired => "PointInTimeExpired",
-            SourceError::PageIncomplete { .. } => "PageIncomplete",
-            SourceError::Url { .. } => "ConfigMissing",
+            SourceError::Unreachable { .. } | SourceError::Unavailable { .. } => Name::SourceUnavailable,
+            SourceError::Rejected { .. } | SourceError::Unreadable { .. } => Name::SourceRejected,
+            SourceError::IndexMissing { .. } => Name::SourceIndexMissing,
+            SourceError::Mapping { .. } => Name::MappingUnsupported,
+            SourceError::PointInTimeExpired => Name::PointInTimeExpired,
+            SourceError::PageIncomplete { .. } => Name::PageIncomplete,
+            SourceError::Url { .. } => Name::ConfigMissing,
         }
     }
 }

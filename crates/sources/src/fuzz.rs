@@ -9,7 +9,7 @@ use alerts::windows::Interval;
 use bytes::Bytes;
 use jiff::Timestamp;
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
-use runtime::Named;
+use errors::Named;
 use serde_json::{json, value::RawValue};
 
 /// Documents that OpenSearch may hold: objects, their bytes as odd as its parser lets through.
@@ -122,7 +122,7 @@ proptest! {
             errors.push(refusal("search", status, &bytes, "messages"));
         }
         let names = ["MappingUnsupported", "PageIncomplete", "PointInTimeExpired", "SourceIndexMissing", "SourceRejected", "SourceUnavailable"];
-        prop_assert!(errors.iter().all(|error| names.contains(&error.name())));
+        prop_assert!(errors.iter().all(|error| names.contains(&error.name().as_str())));
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl OpenSearch {
         }
         let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": ids}), "").await;
         if let Err(error) = closed {
-            tracing::warn!(error = runtime::describe(&error), "a point in time stays open until it expires");
+            tracing::warn!(error = errors::describe(&error), "a point in time stays open until it expires");
         }
     }
 
@@ -481,7 +481,7 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::Named;
+    use errors::Named;
 
     #[test]
     fn refusals_get_the_names_that_operators_know() {

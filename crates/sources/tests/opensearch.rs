@@ -1,7 +1,7 @@
 //! The source against a real OpenSearch node (OPENSEARCH_URL; `make test` starts one).
 
 use alerts::{instant, windows::Window};
-use runtime::Named;
+use errors::Named;
 use serde_json::{Value, json};
 use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
 use std::collections::HashSet;

@@ -5,7 +5,7 @@
 
 use aws_lambda_events::s3::S3EventRecord;
 use percent_encoding::percent_decode_str;
-use runtime::Named;
+use errors::{Name, Named};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,11 +45,11 @@ pub enum NotificationError {
 }
 
 impl Named for NotificationError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            NotificationError::Event { .. } => "EventUnreadable",
-            NotificationError::Record { .. } => "EventRecordUnreadable",
-            NotificationError::Key { .. } => "EventKeyUnreadable",
+            NotificationError::Event { .. } => Name::EventUnreadable,
+            NotificationError::Record { .. } => Name::EventRecordUnreadable,
+            NotificationError::Key { .. } => Name::EventKeyUnreadable,
         }
     }
 }
@@ -183,11 +183,11 @@ mod tests {
             let is_key = bad["s3"]["object"]["key"].as_str().is_some_and(|key| key.contains('%'));
             let expected = ["a", if is_key { "EventKeyUnreadable" } else { "EventRecordUnreadable" }, "b"];
             let read = events(&[record("ObjectCreated:Put", "a", "01"), bad.clone(), record("ObjectCreated:Put", "b", "01")]);
-            let read: Vec<String> = read.into_iter().map(|event| event.map_or_else(|error| error.name().to_owned(), |event| event.key)).collect();
+            let read: Vec<String> = read.into_iter().map(|event| event.map_or_else(|error| error.name().to_string(), |event| event.key)).collect();
             assert_eq!(read, expected, "{bad}");
         }
         for body in ["", "[]", "{}", r#"{"Records":{}}"#, r#"{"Records":null}"#, "\u{feff}{}"] {
-            assert_eq!(read(body.as_bytes()).map_err(|error| error.name()), Err("EventUnreadable"), "{body}");
+            assert_eq!(read(body.as_bytes()).map_err(|error| error.name().as_str()), Err("EventUnreadable"), "{body}");
         }
     }
 

@@ -6,7 +6,7 @@ use aws_sdk_s3::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use runtime::Named;
+use errors::{Name, Named};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use std::error::Error;
@@ -51,14 +51,14 @@ pub enum StoreError {
 }
 
 impl Named for StoreError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            StoreError::BucketMissing { .. } => "BucketMissing",
-            StoreError::Denied { .. } => "StoreDenied",
-            StoreError::Missing { .. } => "ObjectMissing",
-            StoreError::Corrupt { .. } => "ObjectCorrupt",
-            StoreError::Conflict { .. } => "ObjectConflict",
-            StoreError::Unavailable { .. } => "StoreUnavailable",
+            StoreError::BucketMissing { .. } => Name::BucketMissing,
+            StoreError::Denied { .. } => Name::StoreDenied,
+            StoreError::Missing { .. } => Name::ObjectMissing,
+            StoreError::Corrupt { .. } => Name::ObjectCorrupt,
+            StoreError::Conflict { .. } => Name::ObjectConflict,
+            StoreError::Unavailable { .. } => Name::StoreUnavailable,
         }
     }
 }

@@ -5,7 +5,7 @@ use alerts::{
     spool::Entry,
 };
 use jiff::Timestamp;
-use runtime::Named;
+use errors::{Name, Named};
 use std::collections::HashMap;
 
 /// How often rows are staged again because somebody else changed them meanwhile.
@@ -20,10 +20,10 @@ pub enum StageError {
 }
 
 impl Named for StageError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             StageError::Ledger(error) => error.name(),
-            StageError::Contended { .. } => "LedgerUnavailable",
+            StageError::Contended { .. } => Name::LedgerUnavailable,
         }
     }
 }

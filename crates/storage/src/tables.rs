@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, KeysAndAttributes, Select},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use runtime::Named;
+use errors::{Name, Named};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, error::Error, marker::PhantomData, time::Duration};
 
@@ -100,12 +100,12 @@ pub enum LedgerError {
 }
 
 impl Named for LedgerError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            LedgerError::TableMissing { .. } => "TableMissing",
-            LedgerError::Denied { .. } => "LedgerDenied",
-            LedgerError::Malformed { .. } => "LedgerCorrupt",
-            LedgerError::Unavailable { .. } | LedgerError::Throttled { .. } | LedgerError::Contended { .. } => "LedgerUnavailable",
+            LedgerError::TableMissing { .. } => Name::TableMissing,
+            LedgerError::Denied { .. } => Name::LedgerDenied,
+            LedgerError::Malformed { .. } => Name::LedgerCorrupt,
+            LedgerError::Unavailable { .. } | LedgerError::Throttled { .. } | LedgerError::Contended { .. } => Name::LedgerUnavailable,
         }
     }
 }

@@ -4,7 +4,7 @@ use alerts::{
     window_state::{LEASE, Refused, WindowRecord},
 };
 use jiff::Timestamp;
-use runtime::{Named, describe};
+use errors::{Name, Named, describe};
 use std::time::Duration;
 
 /// The rows of `windows`, changed by the rules of [`alerts::window_state`].
@@ -19,12 +19,12 @@ pub enum WindowError {
 }
 
 impl Named for WindowError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             WindowError::Ledger(error) => error.name(),
-            WindowError::Refused(Refused::Busy { .. }) => "WindowBusy",
-            WindowError::Refused(Refused::Unknown { .. }) => "PlanMissing",
-            WindowError::Refused(_) => "WindowSuperseded",
+            WindowError::Refused(Refused::Busy { .. }) => Name::WindowBusy,
+            WindowError::Refused(Refused::Unknown { .. }) => Name::PlanMissing,
+            WindowError::Refused(_) => Name::WindowSuperseded,
         }
     }
 }
@@ -75,7 +75,7 @@ impl Windows {
     pub async fn note_failure(&self, task: &WindowTask, error: &impl Named, now: Timestamp) {
         let message: String = describe(error).chars().take(2000).collect();
         let noted = self.change(&task.run_id, &task.window.window_id, |record| {
-            record.fail(task.attempt.unwrap_or(record.attempt), error.name(), message.clone(), now)
+            record.fail(task.attempt.unwrap_or(record.attempt), error.name().as_str(), message.clone(), now)
         });
         if let Err(failed) = noted.await {
             tracing::warn!(window = task.window.window_id, error = describe(&failed), "the failure could not be noted on the window");

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
 use bytes::Bytes;
-use runtime::Named;
+use errors::Named;
 use storage::{Ledger, Objects, PutOnce, row_key, stage_all};
 
 fn variable(name: &str) -> String {

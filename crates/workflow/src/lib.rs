@@ -1,7 +1,7 @@
 //! Executions of the state machine, as Step Functions tells of them and as an operator acts on them.
 
 use aws_sdk_sfn::{Client, error::ProvideErrorMetadata, error::SdkError, types::ExecutionStatus};
-use runtime::Named;
+use errors::{Name, Named};
 use std::error::Error;
 
 #[derive(Clone)]
@@ -33,12 +33,12 @@ pub enum WorkflowError {
 }
 
 impl Named for WorkflowError {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            WorkflowError::Missing { .. } => "ExecutionMissing",
-            WorkflowError::Exists { .. } => "ExecutionExists",
-            WorkflowError::NotRedrivable { .. } => "ExecutionNotRedrivable",
-            WorkflowError::Unavailable { .. } => "WorkflowUnavailable",
+            WorkflowError::Missing { .. } => Name::ExecutionMissing,
+            WorkflowError::Exists { .. } => Name::ExecutionExists,
+            WorkflowError::NotRedrivable { .. } => Name::ExecutionNotRedrivable,
+            WorkflowError::Unavailable { .. } => Name::WorkflowUnavailable,
         }
     }
 }

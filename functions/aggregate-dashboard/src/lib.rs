@@ -8,9 +8,10 @@ use alerts::{
     steps::ReportRequest,
 };
 use aws_config::SdkConfig;
+use errors::{Name, Named};
 use jiff::Timestamp;
 use reports::dashboard::{self, Latest};
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{JobRuns, Ledger, LedgerError, Objects, PutOnce, StoreError};
 
 const RUNS: &str = "dashboard/data/runs.json";
@@ -49,11 +50,11 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
-            Error::Contended => "StoreUnavailable",
+            Error::Contended => Name::StoreUnavailable,
         }
     }
 }

@@ -12,8 +12,9 @@ use alerts::{
     window_state::{Found, State},
 };
 use aws_config::SdkConfig;
+use errors::{Name, Named};
 use jiff::Timestamp;
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::BTreeMap;
 use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
 
@@ -55,15 +56,15 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             Error::Store(error) => error.name(),
             Error::Stage(error) => error.name(),
             Error::Window(error) => error.name(),
-            Error::Attempt { .. } => "InvalidInput",
-            Error::Unfinished { .. } => "PlanMissing",
-            Error::CountMismatch { .. } => "CountMismatch",
-            Error::NoProgress { .. } => "NoProgress",
+            Error::Attempt { .. } => Name::InvalidInput,
+            Error::Unfinished { .. } => Name::PlanMissing,
+            Error::CountMismatch { .. } => Name::CountMismatch,
+            Error::NoProgress { .. } => Name::NoProgress,
         }
     }
 }

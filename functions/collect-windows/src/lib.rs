@@ -11,9 +11,10 @@ use alerts::{
     windows::Window,
 };
 use aws_config::SdkConfig;
+use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
 use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
 use workflow::{Workflow, WorkflowError};
@@ -56,9 +57,9 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            Error::PlanMissing { .. } | Error::PlanUnreadable { .. } => "PlanMissing",
+            Error::PlanMissing { .. } | Error::PlanUnreadable { .. } => Name::PlanMissing,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Workflow(error) => error.name(),

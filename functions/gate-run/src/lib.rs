@@ -8,8 +8,9 @@ use alerts::{
     windows::Window,
 };
 use aws_config::SdkConfig;
+use errors::{Name, Named};
 use jiff::Timestamp;
-use runtime::{Call, Config, ConfigMissing, Named};
+use runtime::{Call, Config, ConfigMissing};
 use storage::{JobRuns, LedgerError, Objects, StoreError};
 use workflow::{Workflow, WorkflowError};
 
@@ -49,11 +50,11 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            Error::WindowsFailed { .. } => "WindowsFailed",
-            Error::PlanMissing { .. } => "PlanMissing",
-            Error::RangeBusy { .. } => "RangeBusy",
+            Error::WindowsFailed { .. } => Name::WindowsFailed,
+            Error::PlanMissing { .. } => Name::PlanMissing,
+            Error::RangeBusy { .. } => Name::RangeBusy,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Workflow(error) => error.name(),

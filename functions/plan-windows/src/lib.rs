@@ -13,8 +13,9 @@ use alerts::{
     windows::{Bucket, Interval, Window, counted, join},
 };
 use aws_config::SdkConfig;
+use errors::{Name, Named, describe};
 use jiff::{SignedDuration, Timestamp};
-use runtime::{Call, Config, ConfigMissing, Named, describe, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{Auth, Indices, OpenSearch, SourceError};
 use std::collections::BTreeMap;
 use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
@@ -80,10 +81,10 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::NoSuchRun { .. } => "InvalidInput",
-            Error::RangeBusy { .. } => "RangeBusy",
+            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::NoSuchRun { .. } => Name::InvalidInput,
+            Error::RangeBusy { .. } => Name::RangeBusy,
             Error::Source(error) => error.name(),
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
@@ -296,7 +297,7 @@ async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, from: Timestamp, t
 async fn give_up(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let marked = deps.job_runs.change(&task.run_id, |row| {
         row.status = RunStatus::Failed;
-        row.error = Some(error.name().to_owned());
+        row.error = Some(error.name().to_string());
         row.message = Some(describe(error));
         row.updated_at = now;
     });
@@ -308,7 +309,7 @@ async fn give_up(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
 
 /// An execution that came to no plan is listed all the same, with what it was refused for. Best effort, as above.
 async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
-    let (name, message) = (Some(error.name().to_owned()), Some(describe(error)));
+    let (name, message) = (Some(error.name().to_string()), Some(describe(error)));
     let update = deps.job_runs.runs.update(&task.run_id, None, |row| {
         let row = row.cloned().unwrap_or_else(|| task.row(now));
         // A redrive of a run that was planned stands as it stood.

@@ -13,8 +13,9 @@ use alerts::{
 };
 use aws_config::SdkConfig;
 use bytes::Bytes;
+use errors::{Name, Named};
 use jiff::Timestamp;
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
 use sources::{Auth, Cursor, Document, Drain, Found, Indices, OpenSearch, Related, SourceError};
 use spool_writer::SpoolWriter;
@@ -76,16 +77,16 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             Error::Source(error) => error.name(),
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Window(error) => error.name(),
-            Error::CountMismatch { .. } => "CountMismatch",
-            Error::NoProgress { .. } => "NoProgress",
-            Error::Compress { .. } => "StoreUnavailable",
-            Error::Attempt { .. } => "InvalidInput",
+            Error::CountMismatch { .. } => Name::CountMismatch,
+            Error::NoProgress { .. } => Name::NoProgress,
+            Error::Compress { .. } => Name::StoreUnavailable,
+            Error::Attempt { .. } => Name::InvalidInput,
         }
     }
 }

@@ -14,8 +14,9 @@ use aws_sdk_ses::{
     primitives::Blob,
     types::RawMessage,
 };
+use errors::{Name, Named};
 use reports::mail::{self, Links};
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{JobRuns, LedgerError, Objects, StoreError};
 
 pub struct Deps {
@@ -60,11 +61,11 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
-            Error::PlanMissing { .. } => "PlanMissing",
-            Error::Rejected { .. } | Error::Mail(_) => "MailRejected",
-            Error::Unavailable { .. } => "MailUnavailable",
+            Error::PlanMissing { .. } => Name::PlanMissing,
+            Error::Rejected { .. } | Error::Mail(_) => Name::MailRejected,
+            Error::Unavailable { .. } => Name::MailUnavailable,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
         }

@@ -12,9 +12,10 @@ use alerts::{
 };
 use aws_config::SdkConfig;
 use columnar::ColumnarError;
+use errors::{Name, Named};
 use execute::Progress;
 use jiff::Timestamp;
-use runtime::{Call, Config, ConfigMissing, Named, step_metrics};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{JobRuns, Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
 
 pub struct Deps {
@@ -75,20 +76,20 @@ pub enum Error {
 }
 
 impl Named for Error {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> Name {
         match self {
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Stage(error) => error.name(),
             Error::Window(error) => error.name(),
-            Error::Columnar { .. } | Error::Compress { .. } => "EncodingFailed",
-            Error::Attempt { .. } => "InvalidInput",
-            Error::Spool { .. } => "ObjectCorrupt",
-            Error::Amended { .. } | Error::ClaimLost { .. } => "WindowSuperseded",
-            Error::ClaimStuck { .. } => "WindowBusy",
-            Error::CountMismatch { .. } => "CountMismatch",
-            Error::Contended { .. } => "StoreUnavailable",
-            Error::NoProgress { .. } => "NoProgress",
+            Error::Columnar { .. } | Error::Compress { .. } => Name::EncodingFailed,
+            Error::Attempt { .. } => Name::InvalidInput,
+            Error::Spool { .. } => Name::ObjectCorrupt,
+            Error::Amended { .. } | Error::ClaimLost { .. } => Name::WindowSuperseded,
+            Error::ClaimStuck { .. } => Name::WindowBusy,
+            Error::CountMismatch { .. } => Name::CountMismatch,
+            Error::Contended { .. } => Name::StoreUnavailable,
+            Error::NoProgress { .. } => Name::NoProgress,
         }
     }
 }
