@@ -7,17 +7,18 @@ use alerts::{
     runs::JobRun,
 };
 use anyhow::{Context, Result, bail};
+use archive::{JobRuns, Tracking, Windows};
 use jiff::{SignedDuration, Timestamp};
 use runtime::Config;
 use sources::{Auth, Indices, OpenSearch};
-use storage::{JobRuns, Ledger, Objects, Windows};
+use storage::Objects;
 use workflow::Workflow;
 
 pub struct Archive {
     pub objects: Objects,
     pub job_runs: JobRuns,
     pub windows: Windows,
-    pub ledger: Ledger,
+    pub ledger: Tracking,
     pub workflow: Workflow,
     pub aws: aws_config::SdkConfig,
     pub state_machine_arn: String,
@@ -37,7 +38,7 @@ impl Archive {
             objects: Objects::new(&aws, bucket),
             job_runs: JobRuns::new(&aws, job_runs),
             windows: Windows::new(&aws, windows),
-            ledger: Ledger::new(&aws, tracking),
+            ledger: Tracking::new(&aws, tracking),
             workflow: Workflow::new(&aws),
             aws,
             state_machine_arn,

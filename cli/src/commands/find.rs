@@ -16,7 +16,7 @@ pub struct Find {
 impl Find {
     /// `false` when the ledger has never seen the message.
     pub async fn call(self, archive: &Archive) -> Result<bool> {
-        let rows = archive.ledger.partition(&self.message_id).await?;
+        let rows = archive.ledger.rows.partition(&self.message_id).await?;
         if self.json {
             say!("{}", serde_json::to_string_pretty(&rows)?);
         } else if rows.is_empty() {

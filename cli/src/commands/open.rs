@@ -2,7 +2,7 @@ use crate::archive::Archive;
 use alerts::{
     classification::Disposition,
     instant,
-    ledger::{Row, STAGING_SHARDS, staging_shard},
+    ledger::Row,
 };
 use anyhow::{Context, Result};
 use clap::Args;
@@ -30,11 +30,9 @@ impl Open {
             None => now,
         };
         let mut held: Vec<(Timestamp, Row)> = Vec::new();
-        for shard in 0..STAGING_SHARDS {
-            let rows = archive.ledger.by_index("staging", "staging", &staging_shard(shard), None).await?;
-            let open = rows.into_iter().filter(|row| row.disposition == Disposition::Open);
-            held.extend(open.filter_map(|row| Some((row.first_seen_open.filter(|at| *at <= since)?, row))));
-        }
+        let is_open = |row: &Row| row.disposition == Disposition::Open;
+        let held_since = |row: &Row| row.first_seen_open.filter(|at| is_open(row) && *at <= since);
+        archive.ledger.staged(|row| held.extend(held_since(&row).map(|at| (at, row)))).await?;
         held.sort_by(|left, right| (left.0, &left.1.message_id).cmp(&(right.0, &right.1.message_id)));
         if self.json {
             say!("{}", serde_json::to_string_pretty(&held.iter().map(|(_, row)| row).collect::<Vec<_>>())?);

@@ -101,7 +101,7 @@ impl Quarantine {
         for key in archive.objects.list("quarantine/date=").await? {
             let lines: Vec<Line> = archive.objects.get_lines(&key).await?;
             let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
-            let rows = archive.ledger.get_many(&keys).await?;
+            let rows = archive.ledger.rows.get_many(&keys).await?;
             for (line, row_key) in lines.into_iter().zip(keys) {
                 // A message that was archived meanwhile has left; its line stays as it was written.
                 let is_here = |row: &&Row| row.disposition == Disposition::Quarantined && row.s3_path.as_deref() == Some(&archive.objects.uri(&key));
@@ -142,7 +142,7 @@ impl Quarantine {
     }
 
     async fn add(&self, archive: &Archive, Which { message_id, index }: &Which, reason: &str) -> Result<bool> {
-        let rows = archive.ledger.partition(message_id).await?;
+        let rows = archive.ledger.rows.partition(message_id).await?;
         let source = archive.source()?;
         let mut places: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.source_index.clone(), None)).collect();
         if let Some(source) = &source {
@@ -218,7 +218,7 @@ impl Quarantine {
             eprintln!("the run did not go well: {message_id} stays ordered into quarantine");
         }
         let ran = ran?;
-        let after = archive.ledger.get(&row.message_id, Some(&row.source_index)).await?;
+        let after = archive.ledger.rows.get(&row.message_id, Some(&row.source_index)).await?;
         let released = after.as_ref().is_some_and(|row| row.disposition != Disposition::Quarantined);
         if ran && !released {
             let reason = after.and_then(|row| row.reason).unwrap_or_default();
@@ -229,7 +229,7 @@ impl Quarantine {
 
     /// Nothing has come of the order yet, so that nothing has to be judged again.
     async fn take_back(&self, archive: &Archive, Which { message_id, .. }: &Which, order: &Unresolved) -> Result<bool> {
-        let rows = archive.ledger.partition(message_id).await?;
+        let rows = archive.ledger.rows.partition(message_id).await?;
         if let Some(claim) = rows.iter().find_map(|row| row.claim.as_ref()) {
             // Its intent may say already that the document goes to quarantine.
             bail!("window {} of run {} is at work on {message_id}: run it again first, then release", claim.window_id, claim.run_id);
@@ -265,7 +265,7 @@ async fn show(archive: &Archive, which: &Which) -> Result<bool> {
 }
 
 async fn quarantined(archive: &Archive, Which { message_id, index }: &Which) -> Result<Row> {
-    let mut rows = archive.ledger.partition(message_id).await?;
+    let mut rows = archive.ledger.rows.partition(message_id).await?;
     let is_here = |row: &Row| row.disposition == Disposition::Quarantined && row.status == Status::Completed;
     rows.retain(|row| is_here(row) && index.as_ref().is_none_or(|index| *index == row.source_index));
     ensure!(rows.len() < 2, "{message_id} is in quarantine from several indices: choose with --index");

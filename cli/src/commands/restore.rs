@@ -102,7 +102,7 @@ impl Restore {
     }
 
     async fn keys_of(&self, archive: &Archive, id: &str) -> Result<Vec<String>> {
-        let rows = archive.ledger.partition(id).await?;
+        let rows = archive.ledger.rows.partition(id).await?;
         let paths = rows.iter().filter_map(|row| row.s3_path.as_deref()).filter_map(|path| archive.objects.key_of(path));
         let mut keys: Vec<String> = paths.filter(|key| key.starts_with("archive/parquet/")).map(str::to_owned).collect();
         keys.sort();

@@ -35,7 +35,7 @@ pub struct Skip {
 impl Skip {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let now = Timestamp::now();
-        let before = archive.windows.get(&self.run, Some(&self.window)).await?;
+        let before = archive.windows.rows.get(&self.run, Some(&self.window)).await?;
         let Some(before) = before else { bail!("run {} has no window {}; alert-archive status {} names them", self.run, self.window, self.run) };
         let decide = |record: &WindowRecord| match &self.reason {
             Some(reason) => record.skip(reason, now),

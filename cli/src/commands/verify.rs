@@ -305,7 +305,7 @@ impl Check<'_> {
         if !self.verify.repair {
             return Ok(None);
         }
-        self.archive.ledger.put(&set_back(row)).await?;
+        self.archive.ledger.rows.put(&set_back(row)).await?;
         let day = instant::date(row.timestamp);
         Ok(Some(format!("set back; archived again by a run over {day}")))
     }
@@ -385,7 +385,7 @@ impl Check<'_> {
             Some(row) if row.version == archived.version => return Ok(()),
             Some(row) => format!("its ledger row says sha256 {}, {key} holds {}", row.version, archived.version),
             None => {
-                let now = self.archive.ledger.get(&archived.message_id, Some(&archived.source_index)).await?;
+                let now = self.archive.ledger.rows.get(&archived.message_id, Some(&archived.source_index)).await?;
                 let uri = self.archive.objects.uri(key);
                 match now {
                     // Rows outside the range, rows of a run that is on, and those whose newer version is in quarantine.
@@ -401,11 +401,11 @@ impl Check<'_> {
         };
         let mut repaired = None;
         if self.verify.repair {
-            let before = self.archive.ledger.get(&archived.message_id, Some(&archived.source_index)).await?;
+            let before = self.archive.ledger.rows.get(&archived.message_id, Some(&archived.source_index)).await?;
             let identity = (archived.message_id.clone(), archived.source_index.clone());
             let facts = (archived.timestamp, archived.version.clone(), archived.run_id.clone(), archived.no_alerts);
             let row = restored(before.as_ref(), identity, facts, self.archive.objects.uri(key), Timestamp::now());
-            self.archive.ledger.put(&row).await?;
+            self.archive.ledger.rows.put(&row).await?;
             repaired = Some("row rebuilt from the object".to_owned());
         }
         self.find("row_differs", &archived.message_id, fault, repaired);
@@ -416,9 +416,9 @@ impl Check<'_> {
     async fn source(&mut self) -> Result<()> {
         let Some(source) = self.archive.source()? else { return Ok(()) };
         let mut windows = Vec::new();
-        self.archive.windows.for_each(|record: WindowRecord| windows.extend((record.status == State::Completed).then_some(record.window))).await?;
+        self.archive.windows.rows.for_each(|record: WindowRecord| windows.extend((record.status == State::Completed).then_some(record.window))).await?;
         let mut days: BTreeMap<String, u64> = BTreeMap::new();
-        self.archive.ledger.for_each(|row: Row| *days.entry(instant::date(row.timestamp)).or_default() += 1).await?;
+        self.archive.ledger.rows.for_each(|row: Row| *days.entry(instant::date(row.timestamp)).or_default() += 1).await?;
         let (earliest, latest) = (windows.iter().map(|window| window.from).min(), windows.iter().map(|window| window.to).max());
         let (Some(earliest), Some(latest)) = (earliest, latest) else { return Ok(()) };
         let (from, to) = (self.from.max(earliest), self.to.min(latest));
@@ -451,7 +451,7 @@ impl Check<'_> {
     async fn names(&mut self, source: &OpenSearch, days: &[Window]) -> Result<()> {
         let mut known: HashSet<Identity> = HashSet::new();
         if !days.is_empty() {
-            self.archive.ledger.for_each(|row: Row| known.extend([(row.message_id, row.source_index)])).await?;
+            self.archive.ledger.rows.for_each(|row: Row| known.extend([(row.message_id, row.source_index)])).await?;
         }
         for day in days {
             let mut unknown = Vec::new();

@@ -90,7 +90,7 @@ impl Progress {
 
     async fn show(&self, archive: &Archive, run_id: &str) -> Result<()> {
         let Some(run) = archive.job_runs.get(run_id).await? else { return Ok(()) };
-        let windows = archive.windows.partition(run_id).await?;
+        let windows = archive.windows.rows.partition(run_id).await?;
         let count = |state: State| windows.iter().filter(|window| window.status == state).count();
         let (done, failed) = (count(State::Completed) + count(State::Classified), count(State::Failed));
         let documents: u64 = windows.iter().map(|window| window.messages.source).sum();

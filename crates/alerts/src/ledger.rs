@@ -6,6 +6,7 @@ use crate::instant;
 use crate::intent::Decision;
 use crate::spool::Entry;
 use jiff::Timestamp;
+use ::ledger::Keyed;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,23 @@ pub struct Row {
     pub staging: Option<String>,
     /// Grows with each change.
     pub revision: u64,
+}
+
+impl Keyed for Row {
+    const PARTITION: &'static str = "message_id";
+    const SORT: Option<&'static str> = Some("source_index");
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.message_id.clone(), Some(self.source_index.clone()))
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        Row { revision, ..self }
+    }
 }
 
 impl Row {

@@ -1,6 +1,6 @@
 //! Names of objects in S3. A key is a function of what it holds, never of the clock.
 
-pub use identity::safe_component;
+use identity::safe_component;
 
 /// Everything that one window of one run keeps under the spool.
 pub fn spool_prefix(run_id: &str, window_id: &str, attempt: u64) -> String {

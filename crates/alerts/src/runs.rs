@@ -3,7 +3,9 @@
 
 use crate::report::{Messages, RunStatus};
 use crate::{instant, steps::Mode};
+use crate::unresolved::Register;
 use jiff::Timestamp;
+use ledger::Keyed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -93,6 +95,29 @@ pub struct Watermark {
     pub at: Timestamp,
     pub revision: u64,
 }
+
+macro_rules! keyed_by_run {
+    ($($row:ty),*) => {$(
+        impl Keyed for $row {
+            const PARTITION: &'static str = "run_id";
+            const SORT: Option<&'static str> = None;
+
+            fn key(&self) -> (String, Option<String>) {
+                (self.run_id.clone(), None)
+            }
+
+            fn revision(&self) -> u64 {
+                self.revision
+            }
+
+            fn revised(mut self, revision: u64) -> Self {
+                self.revision = revision;
+                self
+            }
+        }
+    )*};
+}
+keyed_by_run!(JobRun, Lock, Watermark, Register);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use crate::report::{Bytes, Messages};
 use crate::windows::Window;
 use crate::{instant, steps::Mode};
 use jiff::{SignedDuration, Timestamp};
+use ledger::Keyed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -95,6 +96,23 @@ pub enum Begin {
     Finish { attempt: u64 },
     /// Nothing: it is committed.
     Nothing { attempt: u64 },
+}
+
+impl Keyed for WindowRecord {
+    const PARTITION: &'static str = "run_id";
+    const SORT: Option<&'static str> = Some("window_id");
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.run_id.clone(), Some(self.window_id.clone()))
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        WindowRecord { revision, ..self }
+    }
 }
 
 impl WindowRecord {

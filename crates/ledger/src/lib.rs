@@ -17,7 +17,7 @@
 //!
 //! # How to use it
 //!
-//! Flatten [`Work`] into the row of your table, beside its key and its `revision`:
+//! Flatten [`Work`] into the row of your table, beside its key and its `revision`, and implement [`Keyed`] for the row:
 //!
 //! ```
 //! use ledger::{Claim, Superseded, Work};
@@ -63,9 +63,11 @@
 //! What cannot be planned as work with an intent, because the other side knows no keys (a mail), is sent [`Once`].
 
 mod fence;
+mod keyed;
 mod once;
 mod work;
 
 pub use fence::{Fence, Superseded};
+pub use keyed::Keyed;
 pub use once::{Once, Sending};
 pub use work::{Claim, Failure, State, Work};

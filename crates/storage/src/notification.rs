@@ -1,7 +1,7 @@
 //! What S3 tells of its objects. This is the start of the three pipelines that S3 events drive (log errors, partner
 //! feeds, warehouse): a notification, as it comes to a function or in the body of an SQS message, becomes events
 //! that are checked. A key is a name and never a path; where a file or an object is to be named after it, that is
-//! the business of [`alerts::partitions::safe_component`].
+//! the business of [`identity::safe_component`].
 
 use aws_lambda_events::s3::S3EventRecord;
 use percent_encoding::percent_decode_str;
@@ -224,7 +224,7 @@ mod tests {
         #[test]
         fn fuzz_any_key_comes_back_and_is_no_path(key in r"(\PC|[\x00-\x20/.%+~]){1,700}|\.\./\.\./etc/passwd|[./]{1,3}") {
             prop_assert_eq!(event("ObjectCreated:Put", &encoded(&key), "01").key, &key[..]);
-            prop_assert!(!alerts::partitions::safe_component(&key).contains(['/', '.', '\0', '\n']));
+            prop_assert!(!identity::safe_component(&key).contains(['/', '.', '\0', '\n']));
         }
 
         #[test]

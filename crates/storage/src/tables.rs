@@ -1,17 +1,11 @@
-use alerts::{
-    ledger::Row,
-    runs::{JobRun, Lock, Watermark},
-    unresolved::Register,
-    window_state::WindowRecord,
-};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
     types::{AttributeValue, KeysAndAttributes, Select},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use ledger::Keyed;
 use errors::{Name, Named};
-use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, error::Error, marker::PhantomData, time::Duration};
 
 /// What BatchGetItem takes at once.
@@ -21,61 +15,12 @@ const WRITES: usize = 32;
 /// How often a change is decided again because somebody else was quicker.
 const CONTESTS: usize = 12;
 
-/// A row type: its key and its revision.
-pub trait Keyed: Serialize + DeserializeOwned + Clone {
-    const PARTITION: &'static str;
-    const SORT: Option<&'static str>;
-    fn key(&self) -> (String, Option<String>);
-    fn revision(&self) -> u64;
-}
-
-impl Keyed for Row {
-    const PARTITION: &'static str = "message_id";
-    const SORT: Option<&'static str> = Some("source_index");
-    fn key(&self) -> (String, Option<String>) {
-        (self.message_id.clone(), Some(self.source_index.clone()))
-    }
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-}
-
-impl Keyed for WindowRecord {
-    const PARTITION: &'static str = "run_id";
-    const SORT: Option<&'static str> = Some("window_id");
-    fn key(&self) -> (String, Option<String>) {
-        (self.run_id.clone(), Some(self.window_id.clone()))
-    }
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-}
-
-macro_rules! keyed_by_run {
-    ($($row:ty),*) => {$(
-        impl Keyed for $row {
-            const PARTITION: &'static str = "run_id";
-            const SORT: Option<&'static str> = None;
-            fn key(&self) -> (String, Option<String>) {
-                (self.run_id.clone(), None)
-            }
-            fn revision(&self) -> u64 {
-                self.revision
-            }
-        }
-    )*};
-}
-keyed_by_run!(JobRun, Lock, Watermark, Register);
-
 /// Rows of one type. Each change is conditional on the revision that was read.
 pub struct Table<T> {
     client: Client,
     name: String,
     row: PhantomData<fn() -> T>,
 }
-
-/// `message-tracking`.
-pub type Ledger = Table<Row>;
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
@@ -194,7 +139,6 @@ impl<T: Keyed> Table<T> {
     ) -> Result<Option<T>, E>
     where
         E: From<LedgerError>,
-        T: Revised,
     {
         for round in 0..CONTESTS {
             let before = self.get(partition, sort).await?;
@@ -301,23 +245,6 @@ impl<T: Keyed> Table<T> {
         }
     }
 }
-
-/// A row type whose revision [`Table::update`] sets.
-pub trait Revised {
-    fn revised(self, revision: u64) -> Self;
-}
-
-macro_rules! revised {
-    ($($row:ty),*) => {$(
-        impl Revised for $row {
-            fn revised(mut self, revision: u64) -> Self {
-                self.revision = revision;
-                self
-            }
-        }
-    )*};
-}
-revised!(Row, WindowRecord, JobRun, Lock, Watermark, Register);
 
 fn key<T: Keyed>(partition: &str, sort: Option<&str>) -> HashMap<String, AttributeValue> {
     let mut key = HashMap::from([(T::PARTITION.to_owned(), AttributeValue::S(partition.to_owned()))]);

@@ -2,17 +2,18 @@
 
 use alerts::{
     classification::Disposition,
-    ledger::{STAGING_SHARDS, staging_shard},
+    ledger::Row,
     partitions::run_prefix,
     report::{Details, RunReport},
     steps::ReportRequest,
 };
+use archive::{JobRuns, Tracking};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
 use reports::dashboard::{self, Latest};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use storage::{JobRuns, Ledger, LedgerError, Objects, PutOnce, StoreError};
+use storage::{LedgerError, Objects, PutOnce, StoreError};
 
 const RUNS: &str = "dashboard/data/runs.json";
 const LATEST: &str = "dashboard/data/latest.json";
@@ -23,7 +24,7 @@ const TRIES: usize = 8;
 pub struct Deps {
     objects: Objects,
     job_runs: JobRuns,
-    ledger: Ledger,
+    ledger: Tracking,
 }
 
 impl Deps {
@@ -32,7 +33,7 @@ impl Deps {
         let deps = Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
-            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
         };
         config.check()?;
         Ok(deps)
@@ -105,9 +106,7 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
 /// The messages' own instants of all that is held over.
 async fn open_instants(deps: &Deps) -> Result<Vec<Timestamp>, Error> {
     let mut instants = Vec::new();
-    for shard in 0..STAGING_SHARDS {
-        let rows = deps.ledger.by_index("staging", "staging", &staging_shard(shard), None).await?;
-        instants.extend(rows.into_iter().filter(|row| row.disposition == Disposition::Open).map(|row| row.timestamp));
-    }
+    let is_open = |row: &Row| row.disposition == Disposition::Open;
+    deps.ledger.staged(|row| instants.extend(is_open(&row).then_some(row.timestamp))).await?;
     Ok(instants)
 }

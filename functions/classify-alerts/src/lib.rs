@@ -11,17 +11,18 @@ use alerts::{
     steps::WindowTask,
     window_state::{Found, State},
 };
+use archive::{StageError, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::BTreeMap;
-use storage::{Ledger, Objects, StageError, StoreError, WindowError, Windows, stage_all};
+use storage::{Objects, StoreError};
 
 pub struct Deps {
     objects: Objects,
     windows: Windows,
-    ledger: Ledger,
+    ledger: Tracking,
 }
 
 impl Deps {
@@ -30,7 +31,7 @@ impl Deps {
         let deps = Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
-            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
         };
         config.check()?;
         Ok(deps)
@@ -111,7 +112,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
                 return Ok(());
             }
             None => {
-                let decisions = stage_all(&deps.ledger, &entries.iter().collect::<Vec<_>>(), &claim, now).await?;
+                let decisions = deps.ledger.stage_all(&entries.iter().collect::<Vec<_>>(), &claim, now).await?;
                 deps.objects.put_lines(&key, &decisions).await?;
                 staged += 1;
                 decisions

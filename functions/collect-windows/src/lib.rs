@@ -1,8 +1,7 @@
 //! Holds what was planned against what is committed, and writes the run's report.
 
 use alerts::{
-    classification::Disposition,
-    ledger::{STAGING_SHARDS, staging_shard},
+    ledger::Row,
     partitions::{run_prefix, spool_prefix},
     report::{Bytes, Details, Failure, Messages, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
     spool::ids_key,
@@ -10,20 +9,21 @@ use alerts::{
     window_state::{State, WindowRecord},
     windows::Window,
 };
+use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
-use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
+use storage::{LedgerError, Objects, StoreError};
 use workflow::{Workflow, WorkflowError};
 
 pub struct Deps {
     objects: Objects,
     job_runs: JobRuns,
     windows: Windows,
-    ledger: Ledger,
+    ledger: Tracking,
     workflow: Workflow,
 }
 
@@ -34,7 +34,7 @@ impl Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
-            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             workflow: Workflow::new(aws),
         };
         config.check()?;
@@ -73,7 +73,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     // Before the report is made: a redrive that comes later than this is seen by the gate.
     let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
     let planned = read_plan(deps, run_id).await?;
-    let records = deps.windows.partition(run_id).await?;
+    let records = deps.windows.rows.partition(run_id).await?;
     let unresolved = deps.job_runs.change_unresolved(|register| Some(register.after(&run, &records))).await?.items;
     let records: HashMap<String, WindowRecord> = records.into_iter().map(|record| (record.window_id.clone(), record)).collect();
 
@@ -206,18 +206,11 @@ async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result
 
 /// How many messages are held over now, and the oldest of them.
 async fn open_messages(deps: &Deps) -> Result<(u64, Vec<OpenMessage>), Error> {
-    let (mut backlog, mut oldest) = (0, Vec::new());
-    for shard in 0..STAGING_SHARDS {
-        let shard = staging_shard(shard);
-        backlog += deps.ledger.count("staging", ("staging", &shard), "disposition", Disposition::Open.as_str()).await?;
-        // Oldest first; unfinished rows of failed windows may stand between the open ones.
-        let rows = deps.ledger.by_index("staging", "staging", &shard, Some(10 * OLDEST_SHOWN as i32)).await?;
-        oldest.extend(rows.into_iter().filter(|row| row.disposition == Disposition::Open).filter_map(|row| {
-            let first_seen_open = row.first_seen_open?;
-            Some(OpenMessage { message_id: row.message_id, source_index: row.source_index, timestamp: row.timestamp, first_seen_open })
-        }));
-    }
-    oldest.sort_by(|left, right| (left.timestamp, &left.message_id).cmp(&(right.timestamp, &right.message_id)));
-    oldest.truncate(OLDEST_SHOWN);
-    Ok((backlog, oldest))
+    let (backlog, oldest) = deps.ledger.oldest_open(OLDEST_SHOWN).await?;
+    let open = |row: Row| {
+        let first_seen_open = row.first_seen_open?;
+        let Row { message_id, source_index, timestamp, .. } = row;
+        Some(OpenMessage { message_id, source_index, timestamp, first_seen_open })
+    };
+    Ok((backlog, oldest.into_iter().filter_map(open).collect()))
 }

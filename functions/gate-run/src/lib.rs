@@ -7,11 +7,12 @@ use alerts::{
     steps::{Collected, Gate, Mode},
     windows::Window,
 };
+use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing};
-use storage::{JobRuns, LedgerError, Objects, StoreError};
+use storage::{LedgerError, Objects, StoreError};
 use workflow::{Workflow, WorkflowError};
 
 pub struct Deps {

@@ -4,7 +4,7 @@
 use alerts::{
     classification::Disposition,
     instant,
-    ledger::{STAGING_SHARDS, Status, staging_shard},
+    ledger::{Row, Status},
     partitions::run_prefix,
     report::{Messages, RunStatus},
     runs::{Held, JobRun},
@@ -12,13 +12,14 @@ use alerts::{
     window_state::{State, WindowRecord},
     windows::{Bucket, Interval, Window, counted, join},
 };
+use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{Auth, Indices, OpenSearch, SourceError};
 use std::collections::BTreeMap;
-use storage::{JobRuns, Ledger, LedgerError, Objects, StoreError, Windows};
+use storage::{LedgerError, Objects, StoreError};
 use workflow::{Workflow, WorkflowError};
 
 pub struct Deps {
@@ -29,7 +30,7 @@ pub struct Deps {
     objects: Objects,
     job_runs: JobRuns,
     windows: Windows,
-    ledger: Ledger,
+    ledger: Tracking,
     workflow: Workflow,
     /// Documents that a window should hold at most.
     target: u64,
@@ -48,7 +49,7 @@ impl Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
-            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             workflow: Workflow::new(aws),
             target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
             settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
@@ -230,7 +231,7 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
     row.planned = windows.len() as u64;
     let records = windows.iter().map(|window| WindowRecord::planned(&task.run_id, task.mode, window.clone(), now)).collect();
     // A record that exists is from an earlier try of this very plan.
-    deps.windows.put_many(records).await?;
+    deps.windows.rows.put_many(records).await?;
     write_windows(deps, &key, &windows).await?;
     save(deps, &row).await?;
     Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, row.planned, key))
@@ -239,13 +240,12 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
 /// Days that have messages which an extraction staged and nobody wrote.
 async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
     let mut days: BTreeMap<String, u64> = BTreeMap::new();
-    for shard in 0..STAGING_SHARDS {
-        for row in deps.ledger.by_index("staging", "staging", &staging_shard(shard), None).await? {
-            if row.disposition != Disposition::Open && row.status != Status::Completed {
-                *days.entry(instant::date(row.timestamp)).or_default() += 1;
-            }
+    let count = |row: Row| {
+        if row.disposition != Disposition::Open && row.status != Status::Completed {
+            *days.entry(instant::date(row.timestamp)).or_default() += 1;
         }
-    }
+    };
+    deps.ledger.staged(count).await?;
     let buckets = days.into_iter().filter_map(|(day, count)| {
         let from = instant::parse(&day)?;
         Some(Bucket { from, to: from + Interval::Day.length(), count })
@@ -257,7 +257,7 @@ async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
 async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -> Result<Plan, Error> {
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned() })?;
     lock(deps, run_id, execution_arn, run.from, run.to).await?;
-    let records = deps.windows.partition(run_id).await?;
+    let records = deps.windows.rows.partition(run_id).await?;
     let done = |record: &WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
     let windows: Vec<Window> = records.into_iter().filter(|record| !done(record)).map(|record| record.window).collect();
     // A repeated call of this very execution counts no second attempt.

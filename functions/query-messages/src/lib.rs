@@ -11,6 +11,7 @@ use alerts::{
     steps::WindowTask,
     window_state::Begin,
 };
+use archive::{JobRuns, WindowError, Windows};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sources::{Auth, Cursor, Document, Drain, Found, Indices, OpenSearch, Related, SourceError};
 use spool_writer::SpoolWriter;
 use std::time::{Duration, Instant};
-use storage::{JobRuns, LedgerError, Objects, StoreError, WindowError, Windows};
+use storage::{LedgerError, Objects, StoreError};
 
 /// Messages whose history and audit are asked for at once.
 const RELATED_BATCH: usize = 200;

@@ -6,6 +6,7 @@ use alerts::{
     runs::Mail,
     steps::ReportRequest,
 };
+use archive::JobRuns;
 use aws_config::SdkConfig;
 use aws_sdk_ses::{
     Client,
@@ -17,7 +18,7 @@ use aws_sdk_ses::{
 use errors::{Name, Named};
 use reports::mail::{self, Links};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use storage::{JobRuns, LedgerError, Objects, StoreError};
+use storage::{LedgerError, Objects, StoreError};
 
 pub struct Deps {
     objects: Objects,

@@ -135,7 +135,7 @@ impl Run<'_> {
     }
 
     async fn still_stands(&self) -> Result<(), Error> {
-        let record = self.deps.windows.get(&self.intent.run_id, Some(&self.intent.window_id)).await?;
+        let record = self.deps.windows.rows.get(&self.intent.run_id, Some(&self.intent.window_id)).await?;
         match record.and_then(|record| record.intent_key) == Some(self.intent.key()) {
             true => Ok(()),
             false => Err(Error::Amended { window_id: self.intent.window_id.clone() }),

@@ -10,19 +10,20 @@ use alerts::{
     steps::WindowTask,
     window_state::State,
 };
+use archive::{JobRuns, StageError, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use columnar::ColumnarError;
 use errors::{Name, Named};
 use execute::Progress;
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use storage::{JobRuns, Ledger, LedgerError, Objects, StageError, StoreError, WindowError, Windows};
+use storage::{LedgerError, Objects, StoreError};
 
 pub struct Deps {
     objects: Objects,
     job_runs: JobRuns,
     windows: Windows,
-    ledger: Ledger,
+    ledger: Tracking,
     jsonl: bool,
     message_json: bool,
 }
@@ -34,7 +35,7 @@ impl Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
-            ledger: Ledger::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             jsonl: config.parsed("ALERT_ARCHIVE_WRITE_JSONL", false),
             message_json: config.parsed("ALERT_ARCHIVE_WRITE_MESSAGE_JSON", false),
         };

@@ -14,7 +14,7 @@ use alerts::{
 use jiff::Timestamp;
 use runtime::Call;
 use std::collections::{BTreeMap, HashSet};
-use storage::{PutOnce, stage_all};
+use storage::PutOnce;
 
 /// How often claims of unfinished windows are settled before the window gives up.
 const ROUNDS: usize = 3;
@@ -161,7 +161,7 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
                 Ok::<_, Error>(row.and_then(|row| row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held))))
             })
             .await?;
-        let staged = stage_all(&deps.ledger, &affected, claim, Timestamp::now()).await?;
+        let staged = deps.ledger.stage_all(&affected, claim, Timestamp::now()).await?;
         for (position, decision) in positions.into_iter().zip(staged) {
             decisions[position] = decision;
         }

@@ -1,14 +1,18 @@
-use crate::{LedgerError, Table};
 use alerts::{
     steps::WindowTask,
     window_state::{LEASE, Refused, WindowRecord},
 };
-use jiff::Timestamp;
+use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
+use jiff::Timestamp;
+use storage::{LedgerError, Table};
 use std::time::Duration;
 
 /// The rows of `windows`, changed by the rules of [`alerts::window_state`].
-pub type Windows = Table<WindowRecord>;
+#[derive(Clone)]
+pub struct Windows {
+    pub rows: Table<WindowRecord>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum WindowError {
@@ -30,6 +34,10 @@ impl Named for WindowError {
 }
 
 impl Windows {
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        Windows { rows: Table::new(config, table) }
+    }
+
     /// Changes the record of a window that the plan wrote.
     pub async fn change(
         &self,
@@ -38,7 +46,7 @@ impl Windows {
         mut decide: impl FnMut(&WindowRecord) -> Result<WindowRecord, Refused>,
     ) -> Result<WindowRecord, WindowError> {
         let unknown = || Refused::Unknown { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
-        let changed = self.update(run_id, Some(window_id), |record| {
+        let changed = self.rows.update(run_id, Some(window_id), |record| {
             let record = record.ok_or_else(unknown)?;
             let next = decide(record)?;
             Ok::<_, WindowError>((next != *record).then_some(next))

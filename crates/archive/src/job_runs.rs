@@ -1,10 +1,10 @@
-use crate::{LedgerError, Table};
 use alerts::{
     runs::{Held, JobRun, LOCK, Lock, WATERMARK, Watermark},
     unresolved::{Register, UNRESOLVED},
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
+use storage::{LedgerError, Table};
 
 /// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
 #[derive(Clone)]

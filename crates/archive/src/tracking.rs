@@ -1,0 +1,127 @@
+use alerts::{
+    intent::Decision,
+    classification::Disposition,
+    ledger::{Claim, Row, STAGING_SHARDS, stage, staging_shard},
+    spool::Entry,
+};
+use aws_config::SdkConfig;
+use errors::{Name, Named};
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
+use storage::{LedgerError, Table};
+
+/// The sparse index of rows that are open or unfinished, and its partition key.
+const STAGING: &str = "staging";
+/// How often rows are staged again because another executor changed them meanwhile.
+const ROUNDS: usize = 6;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{rows} rows of table {table} changed again and again while they were being staged")]
+    Contended { table: String, rows: usize },
+}
+
+impl Named for StageError {
+    fn name(&self) -> Name {
+        match self {
+            StageError::Ledger(error) => error.name(),
+            StageError::Contended { .. } => Name::LedgerUnavailable,
+        }
+    }
+}
+
+/// `message-tracking`: a row a message.
+#[derive(Clone)]
+pub struct Tracking {
+    pub rows: Table<Row>,
+}
+
+impl Tracking {
+    pub fn new(config: &SdkConfig, table: String) -> Self {
+        Tracking { rows: Table::new(config, table) }
+    }
+
+    /// Stages classified documents on behalf of `claim`; returns a decision for each, in order.
+    pub async fn stage_all(&self, entries: &[&Entry], claim: &Claim, now: Timestamp) -> Result<Vec<Decision>, StageError> {
+        let mut decisions: Vec<Option<Decision>> = vec![None; entries.len()];
+        for _ in 0..ROUNDS {
+            let undecided: Vec<usize> = (0..entries.len()).filter(|position| decisions[*position].is_none()).collect();
+            if undecided.is_empty() {
+                break;
+            }
+            let keys: Vec<_> = undecided.iter().map(|position| row_key(entries[*position])).collect();
+            let rows = self.rows.get_many(&keys).await?;
+            let mut changes = Vec::new();
+            for (position, key) in undecided.iter().zip(&keys) {
+                let staged = stage(rows.get(key), entries[*position], claim, now);
+                decisions[*position] = Some(staged.decision);
+                changes.extend(staged.row);
+            }
+            let lost = self.rows.put_many(changes).await?;
+            let lost: HashMap<_, Row> = lost.into_iter().map(|row| ((row.message_id.clone(), Some(row.source_index.clone())), row)).collect();
+            for (position, key) in undecided.iter().zip(&keys) {
+                if lost.contains_key(key) {
+                    decisions[*position] = None;
+                }
+            }
+        }
+        let rows = decisions.iter().filter(|decision| decision.is_none()).count();
+        decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
+    }
+
+    /// Reads the rows of `entries` and changes each as `decide` says, until nobody interferes.
+    pub async fn change_all<E: From<LedgerError>>(
+        &self,
+        entries: &[&Entry],
+        mut decide: impl FnMut(&Entry, Option<&Row>) -> Result<Option<Row>, E>,
+    ) -> Result<(), E> {
+        let mut left: Vec<&Entry> = entries.to_vec();
+        for _ in 0..ROUNDS {
+            let keys: Vec<_> = left.iter().map(|entry| row_key(entry)).collect();
+            let rows = self.rows.get_many(&keys).await?;
+            let mut changes = Vec::new();
+            for (entry, key) in left.iter().zip(&keys) {
+                changes.extend(decide(entry, rows.get(key))?);
+            }
+            let lost = self.rows.put_many(changes).await?;
+            if lost.is_empty() {
+                return Ok(());
+            }
+            let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, row.source_index)).collect();
+            left.retain(|entry| lost.contains(&(entry.id.clone(), entry.index.clone())));
+        }
+        Err(LedgerError::Contended { table: self.rows.name().to_owned(), key: format!("{} rows", left.len()), tries: ROUNDS }.into())
+    }
+
+    /// Hands over every row that is open or unfinished, a shard of the sparse index in memory at a time. The index is
+    /// eventually consistent: a row that changed a moment ago may be missing or stale.
+    pub async fn staged(&self, mut look: impl FnMut(Row)) -> Result<(), LedgerError> {
+        for shard in 0..STAGING_SHARDS {
+            self.rows.by_index(STAGING, STAGING, &staging_shard(shard), None).await?.into_iter().for_each(&mut look);
+        }
+        Ok(())
+    }
+
+    /// How many messages are held over, and the `most` oldest of them by their own instant.
+    pub async fn oldest_open(&self, most: usize) -> Result<(u64, Vec<Row>), LedgerError> {
+        let (mut backlog, mut oldest) = (0, Vec::new());
+        let is_open = |row: &Row| row.disposition == Disposition::Open && row.first_seen_open.is_some();
+        for shard in (0..STAGING_SHARDS).map(staging_shard) {
+            let open = Disposition::Open.as_str();
+            backlog += self.rows.count(STAGING, (STAGING, &shard), "disposition", open).await?;
+            // Oldest first; unfinished rows of failed windows may stand between the open ones.
+            let rows = self.rows.by_index(STAGING, STAGING, &shard, Some(10 * most as i32)).await?;
+            oldest.extend(rows.into_iter().filter(is_open));
+        }
+        oldest.sort_by(|left, right| (left.timestamp, &left.message_id).cmp(&(right.timestamp, &right.message_id)));
+        oldest.truncate(most);
+        Ok((backlog, oldest))
+    }
+}
+
+/// The ledger's key of a document.
+pub fn row_key(entry: &Entry) -> (String, Option<String>) {
+    (entry.id.clone(), Some(entry.index.clone()))
+}

@@ -1,0 +1,97 @@
+//! `message-tracking` against the local cloud (AWS_ENDPOINT_URL; `make test` starts it), in tables of its own.
+
+use alerts::{
+    classification::{Disposition, Outcome},
+    instant,
+    ledger::{Claim, Row, stage},
+    spool::Entry,
+};
+use archive::{Tracking, row_key};
+use aws_sdk_dynamodb::{
+    Client,
+    types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
+};
+
+/// A table of its own for each test, so that no run of the archive meets its rows.
+struct Bench {
+    client: Client,
+    name: String,
+    ledger: Tracking,
+}
+
+impl Bench {
+    async fn new(name: &str) -> Self {
+        let config = runtime::aws_config().await;
+        let (client, name) = (Client::new(&config), unique(name));
+        let attribute =
+            |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().expect("attribute");
+        let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("key");
+        let create = client.create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
+        let create = create.attribute_definitions(attribute("message_id")).attribute_definitions(attribute("source_index"));
+        let create = create.key_schema(key("message_id", KeyType::Hash)).key_schema(key("source_index", KeyType::Range));
+        create.send().await.expect("AWS_ENDPOINT_URL names the local cloud: use `make test`");
+        let ledger = Tracking::new(&config, name.clone());
+        Bench { client, name, ledger }
+    }
+
+    async fn wipe(self) {
+        self.client.delete_table().table_name(&self.name).send().await.expect("deleted");
+    }
+}
+
+fn unique(name: &str) -> String {
+    format!("adapter-{name}-{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond())
+}
+
+fn entry(id: &str, version: &str) -> Entry {
+    let outcome = Outcome { disposition: Disposition::Closed, reason: None, no_alerts: false };
+    Entry { index: "messages".into(), id: id.into(), at: instant::parse("1999-01-01").expect("instant"), version: version.into(), bytes: 1, outcome }
+}
+
+fn claim(run: &str) -> Claim {
+    Claim { run_id: run.into(), window_id: "w".into() }
+}
+
+#[tokio::test]
+async fn of_twenty_writers_that_read_the_same_row_one_wins() {
+    let (bench, id) = (Bench::new("race").await, unique("race"));
+    let ledger = bench.ledger.clone();
+    let row = stage(None, &entry(&id, "v1"), &claim("r1"), jiff::Timestamp::now()).row.expect("row");
+    assert!(ledger.rows.put(&row).await.expect("written"));
+    let writers: Vec<_> = (0..20)
+        .map(|n| {
+            let (ledger, mut row) = (ledger.clone(), row.clone());
+            row.revision += 1;
+            row.version = format!("writer-{n}");
+            tokio::spawn(async move { ledger.rows.put(&row).await.expect("answered") })
+        })
+        .collect();
+    let mut won = 0;
+    for writer in writers {
+        won += u32::from(writer.await.expect("joined"));
+    }
+    assert_eq!(won, 1);
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn many_rows_are_staged_read_and_changed_in_batches() {
+    let (bench, id) = (Bench::new("many").await, unique("many"));
+    let ledger = bench.ledger.clone();
+    let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
+    let entries: Vec<&Entry> = entries.iter().collect();
+    let now = jiff::Timestamp::now();
+    let decisions = ledger.stage_all(&entries, &claim("r1"), now).await.expect("staged");
+    assert_eq!(decisions.len(), 250);
+    let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
+    assert_eq!(ledger.rows.get_many(&keys).await.expect("read").len(), 250);
+    let raise = |_: &Entry, row: Option<&Row>| {
+        let mut next = row.expect("staged").clone();
+        next.revision += 1;
+        Ok::<_, storage::LedgerError>(Some(next))
+    };
+    ledger.change_all(&entries, raise).await.expect("changed");
+    let rows = ledger.rows.get_many(&keys).await.expect("read");
+    assert!(rows.values().all(|row| row.revision == 2));
+    bench.wipe().await;
+}

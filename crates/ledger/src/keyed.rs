@@ -1,0 +1,14 @@
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A row of a table: its key, and the revision that each change is conditional on.
+pub trait Keyed: Serialize + DeserializeOwned + Clone {
+    /// Attribute of the partition key.
+    const PARTITION: &'static str;
+    /// Attribute of the sort key, where the table has one.
+    const SORT: Option<&'static str>;
+    /// Values of the partition key and the sort key.
+    fn key(&self) -> (String, Option<String>);
+    /// 1 when the row is first written, and one more for each change; an attribute of that name must be serialized.
+    fn revision(&self) -> u64;
+    fn revised(self, revision: u64) -> Self;
+}
