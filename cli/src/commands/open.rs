@@ -1,9 +1,5 @@
 use crate::archive::Archive;
-use alerts::{
-    classification::Disposition,
-    instant,
-    ledger::Row,
-};
+use alerts::{classification::Disposition, instant, ledger::Row};
 use anyhow::{Context, Result};
 use clap::Args;
 use jiff::{Span, SpanRelativeTo, Timestamp};

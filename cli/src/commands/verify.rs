@@ -416,7 +416,11 @@ impl Check<'_> {
     async fn source(&mut self) -> Result<()> {
         let Some(source) = self.archive.source()? else { return Ok(()) };
         let mut windows = Vec::new();
-        self.archive.windows.rows.for_each(|record: WindowRecord| windows.extend((record.status == State::Completed).then_some(record.window))).await?;
+        self.archive
+            .windows
+            .rows
+            .for_each(|record: WindowRecord| windows.extend((record.status == State::Completed).then_some(record.window)))
+            .await?;
         let mut days: BTreeMap<String, u64> = BTreeMap::new();
         self.archive.ledger.rows.for_each(|row: Row| *days.entry(instant::date(row.timestamp)).or_default() += 1).await?;
         let (earliest, latest) = (windows.iter().map(|window| window.from).min(), windows.iter().map(|window| window.to).max());

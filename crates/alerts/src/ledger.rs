@@ -5,8 +5,8 @@ use crate::classification::{Disposition, Outcome, Reason};
 use crate::instant;
 use crate::intent::Decision;
 use crate::spool::Entry;
-use jiff::Timestamp;
 use ::ledger::Keyed;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

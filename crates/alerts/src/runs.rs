@@ -2,8 +2,8 @@
 //! [`unresolved`](crate::unresolved).
 
 use crate::report::{Messages, RunStatus};
-use crate::{instant, steps::Mode};
 use crate::unresolved::Register;
+use crate::{instant, steps::Mode};
 use jiff::Timestamp;
 use ledger::Keyed;
 use serde::{Deserialize, Serialize};

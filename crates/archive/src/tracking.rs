@@ -1,6 +1,6 @@
 use alerts::{
-    intent::Decision,
     classification::Disposition,
+    intent::Decision,
     ledger::{Claim, Row, STAGING_SHARDS, stage, staging_shard},
     spool::Entry,
 };

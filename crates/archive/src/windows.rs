@@ -5,8 +5,8 @@ use alerts::{
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
 use jiff::Timestamp;
-use storage::{LedgerError, Table};
 use std::time::Duration;
+use storage::{LedgerError, Table};
 
 /// The rows of `windows`, changed by the rules of [`alerts::window_state`].
 #[derive(Clone)]

@@ -54,8 +54,10 @@ where
         let deadline = UNIX_EPOCH + Duration::from_millis(event.context.deadline);
         let call = Call::new(deadline.duration_since(SystemTime::now()).unwrap_or_default());
         let dependencies = dependencies.as_ref().map_err(|missing| diagnostic(name, missing))?;
-        let input = serde_json::from_value(event.payload)
-            .map_err(|error| Diagnostic { error_type: Name::InvalidInput.as_str().into(), error_message: format!("{name} cannot read its event: {error}") })?;
+        let input = serde_json::from_value(event.payload).map_err(|error| Diagnostic {
+            error_type: Name::InvalidInput.as_str().into(),
+            error_message: format!("{name} cannot read its event: {error}"),
+        })?;
         Box::pin(handle(dependencies, input, call)).await.map_err(|error| diagnostic(name, &error))
     }))
     .await

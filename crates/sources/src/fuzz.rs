@@ -7,9 +7,9 @@ use crate::{
 };
 use alerts::windows::Interval;
 use bytes::Bytes;
+use errors::Named;
 use jiff::Timestamp;
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
-use errors::Named;
 use serde_json::{json, value::RawValue};
 
 /// Documents that OpenSearch may hold: objects, their bytes as odd as its parser lets through.

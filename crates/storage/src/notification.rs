@@ -4,8 +4,8 @@
 //! the business of [`identity::safe_component`].
 
 use aws_lambda_events::s3::S3EventRecord;
-use percent_encoding::percent_decode_str;
 use errors::{Name, Named};
+use percent_encoding::percent_decode_str;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 

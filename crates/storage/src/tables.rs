@@ -3,9 +3,9 @@ use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
     types::{AttributeValue, KeysAndAttributes, Select},
 };
+use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use ledger::Keyed;
-use errors::{Name, Named};
 use std::{collections::HashMap, error::Error, marker::PhantomData, time::Duration};
 
 /// What BatchGetItem takes at once.
