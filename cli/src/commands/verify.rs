@@ -133,6 +133,7 @@ impl Check<'_> {
         let (from, to) = (self.from, self.to);
         self.archive
             .windows
+            .rows
             .for_each(|record: WindowRecord| {
                 let is_committed = record.status == State::Completed && record.manifest_key.is_some();
                 if (is_committed || record.status == State::Prepared) && record.window.from < to && from < record.window.to {
@@ -204,6 +205,7 @@ impl Check<'_> {
         let (archive, from, to) = (self.archive, self.from, self.to);
         archive
             .ledger
+            .rows
             .for_each(|row| {
                 if row.timestamp < from || to <= row.timestamp {
                     return;

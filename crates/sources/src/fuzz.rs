@@ -136,7 +136,7 @@ proptest! {
         let answer = json!({"timed_out": timed_out, "_shards": {"total": 1, "failed": failed}, "aggregations": {"stretches": stretches}});
         let counts: Counts = serde_json::from_value(answer).expect("an answer");
         let buckets = counts.buckets(at(from), at(to), Interval::Minute);
-        prop_assert_eq!(buckets.as_ref().map_err(Named::name).err(), (timed_out || failed > 0).then_some("PageIncomplete"));
+        prop_assert_eq!(buckets.as_ref().map_err(Named::name).err(), (timed_out || failed > 0).then_some(errors::Name::PageIncomplete));
         let Ok(buckets) = buckets else { return Ok(()) };
         let (start, end) = (i128::from(key).max(from.into()), (i128::from(key) + 60_000).min(to.into()));
         prop_assert_eq!(buckets.len(), usize::from(start < end && count > 0));
