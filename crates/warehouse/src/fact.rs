@@ -1,0 +1,51 @@
+//! Rows of facts: the newest values of a key, and the members that they refer to.
+
+use crate::{
+    calendar::Calendar,
+    dimension::{Members, NOT_APPLICABLE, Newest, UNKNOWN},
+    schema::{Fact, Schema},
+    surrogate::Identity,
+    time,
+    value::{Value, write_key},
+};
+
+/// What a fact needs to know of the dimensions: one entry for each of [`Schema::dimensions`] that it refers to.
+pub struct Lookups<'a> {
+    pub members: Vec<Option<&'a Members>>,
+    pub calendar: Option<&'a Calendar>,
+}
+
+/// Makes the row of a fact's table, in the order of [`crate::table::fact`].
+pub fn row(schema: &Schema, fact: &Fact, newest: &Newest, lookups: &Lookups) -> Vec<Value> {
+    let table = &schema.tables[fact.from];
+    let values = &newest.values;
+    let as_of = fact.as_of.and_then(|column| moment(&values[column]));
+    let mut row: Vec<Value> = table.key.iter().map(|column| values[*column].clone()).collect();
+    for role in &fact.roles {
+        let members = lookups.members[role.dimension];
+        row.push(Value::Bigint(if role.columns.iter().any(|column| values[*column].is_null()) {
+            NOT_APPLICABLE
+        } else {
+            let mut key = Vec::new();
+            for column in &role.columns {
+                write_key(&values[*column], &table.columns[*column].of, &mut key);
+            }
+            members.map_or(UNKNOWN, |members| members.find(Identity::of(&key), as_of))
+        }));
+    }
+    for date in &fact.dates {
+        row.push(Value::Integer(lookups.calendar.map_or(-1, |calendar| calendar.key(&values[date.column]))));
+    }
+    row.extend(fact.columns.iter().map(|column| values[*column].clone()));
+    row.push(Value::Boolean(newest.is_deleted));
+    row
+}
+
+/// Microseconds since 1970 of a time, or of a date at midnight UTC.
+fn moment(value: &Value) -> Option<i64> {
+    match value {
+        Value::Timestamp(micros) => Some(*micros),
+        Value::Date(days) => Some(time::midnight(*days)),
+        _ => None,
+    }
+}
