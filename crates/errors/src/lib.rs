@@ -4,7 +4,7 @@
 
 mod registry;
 
-pub use registry::{Entry, Name, PLATFORM, Retried, advice, entry, tables};
+pub use registry::{Entry, Name, PLATFORM, Retried, advice, entry, explained};
 
 /// An error that an operator meets in the console. Its name is part of the contract and never a type's name.
 pub trait Named: std::error::Error {

@@ -346,22 +346,35 @@ pub fn advice(name: &str) -> &'static str {
     entry(name).map_or("Look into the log of the function, then run the window again.", |entry| entry.advice)
 }
 
-/// The two tables of `statemachine/README.md`, in Markdown: the platform's names and ours.
-pub fn tables() -> [String; 2] {
-    let mut platform = "| error | meaning | what the operator does |\n|---|---|---|\n".to_owned();
-    for Entry { name, meaning, advice, .. } in PLATFORM {
-        platform += &format!("| `{name}` | {meaning} | {advice} |\n");
-    }
-    let mut ours = "| error | meaning | retried | what the operator does |\n|---|---|---|---|\n".to_owned();
-    for Entry { name, retried, meaning, advice } in Name::ALL.iter().map(|name| name.entry()) {
+/// The README of the state machines with its two tables as the registry has them; `None` when it lacks their marks.
+pub fn explained(readme: &str) -> Option<String> {
+    let with_platform = between(readme, "platform errors", &platform_table())?;
+    between(&with_platform, "errors", &table())
+}
+
+fn between(text: &str, name: &str, table: &str) -> Option<String> {
+    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+fn platform_table() -> String {
+    let rows = PLATFORM.iter().map(|Entry { name, meaning, advice, .. }| format!("| `{name}` | {meaning} | {advice} |\n"));
+    "| error | meaning | what the operator does |\n|---|---|---|\n".to_owned() + &rows.collect::<String>()
+}
+
+fn table() -> String {
+    let row = |Entry { name, retried, meaning, advice }: &Entry| {
         let retried = match retried {
             Retried::No => "no",
             Retried::Yes => "yes",
             Retried::Slowly => "yes, for up to 20 minutes",
         };
-        ours += &format!("| `{name}` | {meaning} | {retried} | {advice} |\n");
-    }
-    [platform, ours]
+        format!("| `{name}` | {meaning} | {retried} | {advice} |\n")
+    };
+    let rows: String = Name::ALL.iter().map(|name| row(name.entry())).collect();
+    "| error | meaning | retried | what the operator does |\n|---|---|---|---|\n".to_owned() + &rows
 }
 
 #[cfg(test)]

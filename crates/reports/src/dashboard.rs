@@ -76,7 +76,7 @@ pub fn latest(latest: &Latest) -> Value {
     let &Latest { report, now, .. } = latest;
     let failures: Vec<Value> = words::failures(report)
         .take(FAILURES)
-        .map(|failure| json!({"window_id": failure.window_id, "error": failure.error, "message": failure.message, "advice": words::advice(&failure.error)}))
+        .map(|failure| json!({"window_id": failure.window_id, "error": failure.error, "message": failure.message, "advice": errors::advice(&failure.error)}))
         .collect();
     let oldest: Vec<Value> = latest
         .oldest_open

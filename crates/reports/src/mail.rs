@@ -208,7 +208,7 @@ impl FailureView {
             window: one_line(&failure.window_id),
             error: one_line(&failure.error),
             message: one_line(&failure.message),
-            advice: words::advice(&failure.error),
+            advice: errors::advice(&failure.error),
         }
     }
 }

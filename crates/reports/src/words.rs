@@ -74,32 +74,6 @@ pub fn unaccounted(report: &RunReport) -> i128 {
         - i128::from(messages.quarantined)
 }
 
-/// What to do about a window that failed with this error.
-pub fn advice(error: &str) -> &'static str {
-    match error {
-        "WindowSkipped" => "An operator left this window out. When its cause is gone: `alert-archive skip RUN WINDOW --undo`, then run it again.",
-        "SourceUnavailable" => "OpenSearch or the API did not answer. Run the window again once it does.",
-        "SourceIndexMissing" => "An index or alias is gone or misnamed. Check the configured index names, then run the window again.",
-        "MappingUnsupported" => "The index mapping lacks a field that is needed. Compare it with the documentation before running again.",
-        "SourceRejected" => "The source refused the request. Check the permissions of the function, then run the window again.",
-        "PageIncomplete" | "PointInTimeExpired" => "The source answered only in part. Check the health of the cluster, then run the window again.",
-        "CountMismatch" => "The source changed while it was read. Run the window again; if this comes back, run alert-archive verify.",
-        "NoProgress" => "The step ran out of time without getting further. Look for one very large document, or give the function more memory.",
-        "WindowBusy" | "WindowSuperseded" => "Another run worked on this window. Wait for it, then run the window again.",
-        "RangeBusy" => "Another run works on an overlapping range. Wait for it to finish.",
-        "StoreUnavailable" | "LedgerUnavailable" | "WorkflowUnavailable" => "An AWS service did not answer. Run the window again.",
-        "BucketMissing" | "TableMissing" | "PlanMissing" | "ConfigMissing" => {
-            "Part of the deployment is missing. Deploy again, then run the window again."
-        }
-        "ObjectConflict" => "Somebody else wrote the same object. Run the window again; it finishes what it finds.",
-        "ObjectCorrupt" => "What was stored is not what was written. Do not delete anything at the source; run alert-archive verify --deep.",
-        "Sandbox.Timedout" | "States.Timeout" | "Runtime.ExitError" | "Lambda.Unknown" => {
-            "The function was stopped from outside. Run the window again; look into its log if this comes back."
-        }
-        _ => "Look into the log of the function, then run the window again.",
-    }
-}
-
 /// The command that repeats what failed, and nothing else.
 pub fn rerun_command(run_id: &str) -> String {
     format!("alert-archive rerun {} --redrive", quoted(run_id))

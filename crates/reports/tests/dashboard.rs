@@ -98,7 +98,7 @@ fn the_latest_run_comes_with_its_sentence_and_its_advice() {
         archived_by_month: &[("2024-07".into(), 9)],
         now: at("2024-10-01T06:00:00Z"),
     });
-    assert_eq!(data["failures"][0]["advice"], reports::advice("SourceUnavailable"));
+    assert_eq!(data["failures"][0]["advice"], errors::advice("SourceUnavailable"));
     assert_eq!(data["sentence"], reports::sentence(&report));
     assert_eq!(data["set_aside"][0]["name"], "<i>");
     assert_eq!(data["set_aside"][0]["age"], "1 day");

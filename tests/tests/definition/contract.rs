@@ -69,31 +69,11 @@ pub fn passing(state: &str) -> &'static [&'static str] {
     }
 }
 
-/// Errors of Lambda and Step Functions that pass by themselves. `Lambda.Unknown` and `Sandbox.Timedout` are how a
-/// throttled and a timed-out function show.
-pub const PLATFORM: &[&str] = &[
-    "Lambda.ServiceException",
-    "Lambda.AWSLambdaException",
-    "Lambda.SdkClientException",
-    "Lambda.ClientExecutionTimeoutException",
-    "Lambda.TooManyRequestsException",
-    "Lambda.Unknown",
-    "Sandbox.Timedout",
-    "Runtime.ExitError",
-    "States.Timeout",
-];
-
-/// Everything that a retry may name.
-pub const TRANSIENT: &[&str] = &[
-    "SourceUnavailable",
-    "StoreUnavailable",
-    "LedgerUnavailable",
-    "WorkflowUnavailable",
-    "MailUnavailable",
-    "WindowBusy",
-    "States.ItemReaderFailed",
-    "States.ResultWriterFailed",
-];
+/// Errors of the platform that every Task can end with: all but those of a Map.
+pub fn platform() -> impl Iterator<Item = &'static str> {
+    let of_a_map = ["States.ItemReaderFailed", "States.ResultWriterFailed"];
+    errors::PLATFORM.iter().map(|entry| entry.name).filter(move |name| !of_a_map.contains(name))
+}
 
 fn read<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
     if payload["v"] != json!(VERSION) {

@@ -174,7 +174,7 @@ fn retries(project: &Project, machines: &[Machine]) -> Vec<String> {
         let retried: BTreeSet<&str> =
             retriers(task).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect();
         for error in &retried {
-            if !contract::PLATFORM.contains(error) && !contract::TRANSIENT.contains(error) {
+            if errors::entry(error).is_none_or(|entry| entry.retried == errors::Retried::No) {
                 faults.push(format!("`{state}` retries `{error}`, which does not pass by itself"));
             }
             if !project.explained.contains(*error) {
@@ -185,8 +185,8 @@ fn retries(project: &Project, machines: &[Machine]) -> Vec<String> {
             if retriers(task).next().is_none() {
                 faults.push(format!("`{state}` has no Retry"));
             }
-            let wanted = contract::PLATFORM.iter().chain(contract::passing(state));
-            faults.extend(wanted.filter(|error| !retried.contains(**error)).map(|error| format!("`{state}` does not retry `{error}`")));
+            let wanted = contract::platform().chain(contract::passing(state).iter().copied());
+            faults.extend(wanted.filter(|error| !retried.contains(error)).map(|error| format!("`{state}` does not retry `{error}`")));
         }
     }
     faults

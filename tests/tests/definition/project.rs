@@ -45,7 +45,7 @@ impl Project {
             let through_source = if own.contains("OPENSEARCH_URL") { source_reads.clone() } else { BTreeSet::new() };
             (folder.clone(), own.into_iter().chain(through_source).collect())
         });
-        let thrown = ["crates", "functions"].iter().flat_map(|folder| sources(&root.join(folder))).flat_map(|source| named(&source)).collect();
+        let thrown = errors::Name::ALL.iter().map(|name| name.to_string()).collect();
         Project {
             definition: Project::definition("archive-alerts"),
             binaries: binaries.collect(),
@@ -132,11 +132,6 @@ fn variables(sources: &[String]) -> BTreeSet<String> {
 
 fn belongs(variable: &str) -> bool {
     variable == "OPENSEARCH_URL" || variable.starts_with("ALERT_ARCHIVE_")
-}
-
-/// The stable names in a file's `impl Named` blocks, which end where a brace stands in the first column.
-fn named(source: &str) -> Vec<String> {
-    between(source, "impl Named for ", "\n}").iter().flat_map(|block| between(block, "\"", "\"")).collect()
 }
 
 /// Which variables stand in which function's environment: `main.tf` merges named groups and literal maps.
