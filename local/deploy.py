@@ -1,6 +1,11 @@
 """Deploys to the local cloud, or to the endpoint that is given, with the same Terraform that goes to AWS.
 
-Usage: python3 local/deploy.py storage | all | validate
+Usage: python3 local/deploy.py storage | all | validate | test | plan
+  storage   what needs no binaries: buckets, tables, queues
+  all       everything
+  validate  terraform validate
+  test      terraform test, which plans for AWS with a mocked provider
+  plan      what those plans hold, as JSON
 """
 
 import fcntl
@@ -87,7 +92,7 @@ def terraform(*arguments: str) -> str:
         log = STATE / "logs" / "terraform.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(ended.stdout + ended.stderr)
-        tail = "\n".join(f"    {line}" for line in ended.stderr.splitlines()[-25:])
+        tail = "\n".join(f"    {line}" for line in (ended.stderr or ended.stdout).splitlines()[-25:])
         raise CloudError(f"terraform {arguments[0]} failed; the end of {log}:\n{tail}")
     return ended.stdout
 
@@ -106,11 +111,47 @@ def provider_folder() -> Path | None:
 
 
 def init() -> None:
-    if (TERRAFORM / "data/providers").exists() and (TERRAFORM / "data/modules/modules.json").exists():
-        return
+    """Fetches what infra/ needs, again when a module was added to it. One process at a time."""
     TERRAFORM.mkdir(parents=True, exist_ok=True)
-    folder = provider_folder()
-    terraform("init", "-input=false", "-no-color", *([f"-plugin-dir={folder}"] if folder else []))
+    with open(TERRAFORM / "init.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = TERRAFORM / "initialised"
+        written = max(path.stat().st_mtime_ns for path in (ROOT / "infra").rglob("*.tf*") if ".terraform" not in path.parts)
+        if done.exists() and done.stat().st_mtime_ns > written:
+            return
+        folder = provider_folder()
+        terraform("init", "-input=false", "-no-color", *([f"-plugin-dir={folder}"] if folder else []))
+        done.touch()
+
+
+def placeholders() -> Path:
+    """A folder that looks like that of `make package`: a plan only hashes the zips."""
+    folder = TERRAFORM / "placeholders"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in functions():
+        (folder / f"{name}.zip").write_text("placeholder\n")
+    write_manifest(folder, "arm64")
+    return folder
+
+
+def test() -> None:
+    init()
+    print(terraform("test", "-no-color", f"-var=package_dir={placeholders()}"), end="")
+
+
+def plan() -> None:
+    """Prints the resources that the production tests plan, as a list of {address, module_address, type, values}."""
+    init()
+    lines = terraform(
+        "test", "-no-color", "-json", "-verbose", "-filter=tests/production.tftest.hcl", f"-var=package_dir={placeholders()}")
+    resources = {}
+    for line in lines.splitlines():
+        for change in json.loads(line).get("test_plan", {}).get("resource_changes", []):
+            found = {name: change.get(name, "") for name in ("address", "module_address", "type")}
+            text = json.dumps(found | {"values": change["change"]["after"]})
+            # Most are the same in all plans.
+            resources[text] = None
+    print("[" + ",\n".join(resources) + "]")
 
 
 def apply(*only: str) -> None:
@@ -149,6 +190,10 @@ def main() -> int:
         elif sys.argv[1:] == ["validate"]:
             init()
             terraform("validate", "-no-color")
+        elif sys.argv[1:] == ["test"]:
+            test()
+        elif sys.argv[1:] == ["plan"]:
+            plan()
         else:
             print(__doc__, file=sys.stderr)
             return 2

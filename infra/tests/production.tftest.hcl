@@ -11,8 +11,6 @@ mock_provider "aws" {
 }
 
 variables {
-  # Placeholders: a plan only hashes them.
-  package_dir    = "tests/packages"
   opensearch_url = "https://search.example.com"
   mail_from      = "alert-archive@example.com"
   mail_to        = ["operations@example.com"]
@@ -24,6 +22,7 @@ run "on_aws_everything_is_protected" {
   variables {
     alarm_mails             = ["on-call@example.com"]
     archive_transition_days = 90
+    dashboard_url           = "https://dashboard.example.com"
   }
 
   assert {

@@ -1,5 +1,5 @@
-//! Checks the state machine without running it: neither the service nor the local cloud tells in advance that a
-//! path leads nowhere, a timeout is too short or a retry hides a lasting error.
+//! Checks what would be deployed without deploying it: neither the services nor the local cloud tell in advance that a
+//! path leads nowhere, a timeout is too short, a retry hides a lasting error or a policy grants too much.
 
 #[path = "definition/contract.rs"]
 mod contract;
@@ -7,21 +7,19 @@ mod contract;
 mod flow;
 #[path = "definition/lint.rs"]
 mod lint;
+#[path = "definition/plan.rs"]
+mod plan;
+#[path = "definition/policies.rs"]
+mod policies;
 #[path = "definition/project.rs"]
 mod project;
 
-use project::Project;
+use project::{Function, Package, Project};
 use serde_json::{Value, json};
 
 #[test]
-fn the_definition_has_no_fault() {
+fn the_definitions_and_what_is_deployed_have_no_fault() {
     let faults = lint::faults(&Project::read());
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-}
-
-#[test]
-fn the_definition_that_marks_dead_runs_is_sound() {
-    let faults = lint::unsound(&Project::definition("mark-dead-run"));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -64,22 +62,39 @@ fn a_state_without_a_way_on_is_caught() {
 
 #[test]
 fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
-    caught("folder `gate-run`", |project| assert!(project.folders.remove("gate-run")));
-    caught("binary `gate-run`", |project| assert!(project.binaries.remove("gate-run")));
-    caught("role of `gate-run`", |project| assert!(project.roles.remove("gate-run")));
-    caught("size of `gate-run`", |project| assert!(project.timeouts.remove("gate-run").is_some()));
-    caught("environment of `gate-run`", |project| assert!(project.environments.remove("gate-run").is_some()));
-    caught("no state for folder `spare`", |project| assert!(project.folders.insert("spare".into())));
-    caught_at("/States/GateRun/Parameters/FunctionName", json!("${PlanWindowsArn}"), "`GateRun` calls `${PlanWindowsArn}`");
+    caught("no folder functions/gate-run", |project| assert!(project.packages.remove("gate-run").is_some()));
+    caught("functions/gate-run needs", |project| assert!(project.package("gate-run").binaries.remove("gate-run")));
+    caught("functions/gate-run needs", |project| project.package("gate-run").name = "gate".into());
+    caught("no function is deployed for functions/gate-run", |project| assert!(project.functions.remove("gate-run").is_some()));
+    caught("no function `gate-run` for the state `GateRun`", |project| assert!(project.functions.remove("gate-run").is_some()));
+    caught_at("/States/GateRun/Parameters/FunctionName", json!("arn:of:another"), "`GateRun` calls `arn:of:another`");
+}
+
+#[test]
+fn a_function_that_nothing_starts_is_caught() {
+    let spare = |project: &mut Project| {
+        let (package, function) = (project.package("gate-run").clone(), project.function("gate-run").clone());
+        let arn = "arn:spare".to_owned();
+        project.packages.insert("spare".into(), Package { name: "spare".into(), binaries: ["spare".into()].into(), ..package });
+        project.functions.insert("spare".into(), Function { arn: arn.clone(), ..function });
+        arn
+    };
+    caught("nothing starts `spare`", |project| drop(spare(project)));
+    for start in [|project: &mut Project, arn| project.queued.insert(arn), |project: &mut Project, arn| project.scheduled.insert(arn)] {
+        let mut project = Project::read();
+        let arn = spare(&mut project);
+        start(&mut project, arn);
+        assert_eq!(lint::faults(&project), Vec::<String>::new());
+    }
 }
 
 #[test]
 fn an_environment_that_differs_from_what_is_read_is_caught() {
     caught("`gate-run` reads ALERT_ARCHIVE_NEW", |project| {
-        project.read.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_NEW".into());
+        project.package("gate-run").reads.insert("ALERT_ARCHIVE_NEW".into());
     });
     caught("`gate-run` does not read", |project| {
-        project.environments.entry("gate-run".into()).or_default().insert("ALERT_ARCHIVE_OLD".into());
+        project.function("gate-run").environment.insert("ALERT_ARCHIVE_OLD".into());
     });
 }
 
@@ -107,12 +122,6 @@ fn a_retry_without_jitter_or_bound_is_caught() {
 }
 
 #[test]
-fn an_error_that_the_readme_does_not_explain_is_caught() {
-    caught("does not explain `WindowBusy`", |project| assert!(project.explained.remove("WindowBusy")));
-    caught("does not explain `Novel`", |project| assert!(project.thrown.insert("Novel".into())));
-}
-
-#[test]
 fn a_catch_in_front_of_the_gate_is_caught() {
     let catch = json!([{"ErrorEquals": ["States.ALL"], "Next": "CollectWindows"}]);
     caught_at("/States/Windows/Catch", catch.clone(), "`Windows` catches");
@@ -133,7 +142,7 @@ fn a_payload_that_its_function_does_not_understand_is_caught() {
     caught("`PlanWindows` is not understood", |project| project.remove("/States/PlanWindows/Parameters/Payload", "run_id.$"));
     caught("`QueryMessages` is not understood", |project| project.remove("/States/Windows/ItemSelector", "window.$"));
     caught("`v`", |project| project.remove("/States/Windows/ItemSelector", "v"));
-    caught_at("/States/GateRun/Parameters", json!({"FunctionName": "${GateRunArn}", "Payload": {"v": 1}}), "`GateRun` is not understood");
+    caught_at("/States/GateRun/Parameters", json!({"FunctionName": "x", "Payload": {"v": 1}}), "`GateRun` is not understood");
 }
 
 #[test]

@@ -69,12 +69,6 @@ pub fn passing(state: &str) -> &'static [&'static str] {
     }
 }
 
-/// Errors of the platform that every Task can end with: all but those of a Map.
-pub fn platform() -> impl Iterator<Item = &'static str> {
-    let of_a_map = ["States.ItemReaderFailed", "States.ResultWriterFailed"];
-    errors::PLATFORM.iter().map(|entry| entry.name).filter(move |name| !of_a_map.contains(name))
-}
-
 fn read<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
     if payload["v"] != json!(VERSION) {
         return Err("its version `v` is missing".to_owned());

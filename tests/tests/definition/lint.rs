@@ -1,34 +1,57 @@
-//! The rules of the definition, each as a function from the project to its faults.
+//! The rules of the definitions, each as a function from the project to its faults.
 
 use crate::{contract, flow, project::Project};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub fn faults(project: &Project) -> Vec<String> {
-    let machines = machines(&project.definition);
-    let mut faults = unsound(&project.definition);
-    faults.extend(one_name(project, &machines));
-    faults.extend(timeouts(project, &machines));
-    faults.extend(retries(project, &machines));
-    faults.extend(no_catch(&machines));
+    let mut faults = Vec::new();
+    for (name, definition) in &project.machines {
+        let of_machine = unsound(definition).into_iter().chain(functions(project, definition));
+        faults.extend(of_machine.map(|fault| format!("{name}: {fault}")));
+    }
+    faults.extend(one_name(project));
+    faults.extend(started(project));
     faults.extend(environments(project));
-    faults.extend(explained(project));
-    faults.extend(maps(&machines));
-    faults.extend(results(&machines));
-    faults.extend(flow::faults(&project.definition));
+    faults.extend(archive(project.archive()));
     faults
 }
 
-/// The rules that hold for any definition.
-pub fn unsound(definition: &Value) -> Vec<String> {
+/// What only the archive's workflow promises.
+fn archive(definition: &Value) -> Vec<String> {
+    let machines = machines(definition);
+    let mut faults = passing(&machines);
+    faults.extend(no_catch(&machines));
+    faults.extend(maps(&machines));
+    faults.extend(results(&machines));
+    faults.extend(flow::faults(definition));
+    faults
+}
+
+/// What holds for any definition, whatever it calls.
+fn unsound(definition: &Value) -> Vec<String> {
     let machines = machines(definition);
     let mut faults = transitions(&machines);
     faults.extend(bounded_retries(&machines));
+    faults.extend(retried(&machines));
     let timeless = all(&machines, "Task").filter(|(_, task)| !task["TimeoutSeconds"].is_u64());
     faults.extend(timeless.map(|(state, _)| format!("`{state}` has no TimeoutSeconds")));
     faults.extend(definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned()));
     faults
 }
+
+/// Errors of Lambda and Step Functions that each call of a function retries.
+const PLATFORM: &[&str] = &[
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Sandbox.Timedout",
+    "Runtime.ExitError",
+    "States.Timeout",
+];
 
 type States<'a> = BTreeMap<&'a str, &'a Value>;
 
@@ -112,38 +135,62 @@ fn kebab(state: &str) -> String {
     letters.collect()
 }
 
-fn one_name(project: &Project, machines: &[Machine]) -> Vec<String> {
+const INVOKE: &str = "arn:aws:states:::lambda:invoke";
+
+/// Tasks that call a function.
+fn calls<'a>(machines: &'a [Machine<'a>]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    all(machines, "Task").filter(|(_, task)| task["Resource"] == INVOKE)
+}
+
+/// A Task and its function share a name, the function ends before the Task does, and what passes by itself is retried.
+fn functions(project: &Project, definition: &Value) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut functions = BTreeSet::new();
-    for (state, task) in all(machines, "Task") {
-        let function = kebab(state);
-        let places = [
-            ("folder", project.folders.contains(&function)),
-            ("binary", project.binaries.contains(&function)),
-            ("role of", project.roles.contains(&function)),
-            ("size of", project.timeouts.contains_key(&function)),
-            ("environment of", project.environments.contains_key(&function)),
-        ];
-        let absent = places.iter().filter(|(_, present)| !present);
-        faults.extend(absent.map(|(place, _)| format!("there is no {place} `{function}` for the state `{state}`")));
+    let machines = machines(definition);
+    for (state, task) in calls(&machines) {
         let called = task["Parameters"]["FunctionName"].as_str().unwrap_or_default();
-        if called != format!("${{{state}Arn}}") || task["Resource"] != "arn:aws:states:::lambda:invoke" {
+        let Some(function) = project.functions.get(&kebab(state)) else {
+            faults.push(format!("there is no function `{}` for the state `{state}`: its map is in infra/", kebab(state)));
+            continue;
+        };
+        if called != function.arn {
             faults.push(format!("`{state}` calls `{called}`"));
         }
-        functions.insert(function);
+        let (seconds, own) = (task["TimeoutSeconds"].as_u64().unwrap_or_default(), function.timeout);
+        if seconds <= own {
+            faults.push(format!("`{state}` times out after {seconds} s, its function only after {own} s"));
+        }
+        let retried = retried_names(task);
+        let wanted = PLATFORM.iter().filter(|error| !retried.contains(**error));
+        faults.extend(wanted.map(|error| format!("`{state}` does not retry `{error}`")));
     }
-    let folders = project.folders.difference(&functions);
-    faults.extend(folders.map(|folder| format!("there is no state for folder `{folder}`")));
     faults
 }
 
-fn timeouts(project: &Project, machines: &[Machine]) -> Vec<String> {
-    let early = all(machines, "Task").filter_map(|(state, task)| {
-        let own = project.timeouts.get(&kebab(state)).copied().unwrap_or_default();
-        let seconds = task["TimeoutSeconds"].as_u64().filter(|seconds| *seconds <= own)?;
-        Some(format!("`{state}` times out after {seconds} s, its function only after {own} s"))
+/// Folder, package, binary and deployed function share one name.
+fn one_name(project: &Project) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (folder, package) in &project.packages {
+        if package.name != *folder || !package.binaries.contains(folder) {
+            faults.push(format!("functions/{folder} needs a package and a binary of the name `{folder}`"));
+        }
+        if !project.functions.contains_key(folder) {
+            faults.push(format!("no function is deployed for functions/{folder}: add it to the map of its workflow in infra/"));
+        }
+    }
+    let deployed = project.functions.keys().filter(|name| !project.packages.contains_key(*name));
+    faults.extend(deployed.map(|name| format!("infra/ deploys `{name}`, and there is no folder functions/{name}")));
+    faults
+}
+
+/// By a state, a queue or a schedule.
+fn started(project: &Project) -> Vec<String> {
+    let definitions: Vec<Vec<Machine>> = project.machines.values().map(machines).collect();
+    let called = definitions.iter().flat_map(|machines| calls(machines));
+    let called: BTreeSet<&str> = called.filter_map(|(_, task)| task["Parameters"]["FunctionName"].as_str()).collect();
+    let idle = project.functions.iter().filter(|(_, function)| {
+        !called.contains(function.arn.as_str()) && !project.queued.contains(&function.arn) && !project.scheduled.contains(&function.arn)
     });
-    early.collect()
+    idle.map(|(name, _)| format!("nothing starts `{name}`: no state of statemachine/*.asl.json, no queue, no schedule")).collect()
 }
 
 fn bounded_retries(machines: &[Machine]) -> Vec<String> {
@@ -168,26 +215,35 @@ fn retriers(state: &Value) -> impl Iterator<Item = &Value> {
     state["Retry"].as_array().into_iter().flatten()
 }
 
-fn retries(project: &Project, machines: &[Machine]) -> Vec<String> {
+/// Only what passes by itself is retried.
+fn retried(machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
     for (state, task) in machines.iter().flat_map(|machine| &machine.states) {
-        let retried: BTreeSet<&str> =
-            retriers(task).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect();
-        for error in &retried {
-            if errors::entry(error).is_none_or(|entry| entry.retried == errors::Retried::No) {
+        for error in retried_names(task) {
+            // A service that a state calls without a function has its own names.
+            let of_a_service = task["Resource"] != INVOKE && !error.starts_with("States.") && error.contains('.');
+            if !of_a_service && errors::entry(error).is_none_or(|entry| entry.retried == errors::Retried::No) {
                 faults.push(format!("`{state}` retries `{error}`, which does not pass by itself"));
             }
-            if !project.explained.contains(*error) {
-                faults.push(format!("the README does not explain `{error}`"));
-            }
         }
-        if task["Type"] == "Task" {
-            if retriers(task).next().is_none() {
-                faults.push(format!("`{state}` has no Retry"));
-            }
-            let wanted = contract::platform().chain(contract::passing(state).iter().copied());
-            faults.extend(wanted.filter(|error| !retried.contains(error)).map(|error| format!("`{state}` does not retry `{error}`")));
+        if task["Type"] == "Task" && retriers(task).next().is_none() {
+            faults.push(format!("`{state}` has no Retry"));
         }
+    }
+    faults
+}
+
+fn retried_names(state: &Value) -> BTreeSet<&str> {
+    retriers(state).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect()
+}
+
+/// A step retries each of its own errors that passes by itself.
+fn passing(machines: &[Machine]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (state, task) in all(machines, "Task") {
+        let retried = retried_names(task);
+        let wanted = contract::passing(state).iter().filter(|error| !retried.contains(**error));
+        faults.extend(wanted.map(|error| format!("`{state}` does not retry `{error}`")));
     }
     faults
 }
@@ -202,16 +258,12 @@ fn no_catch(machines: &[Machine]) -> Vec<String> {
 /// A function is given what it reads and nothing else.
 fn environments(project: &Project) -> Vec<String> {
     let mut faults = Vec::new();
-    for (function, read) in &project.read {
-        let set = project.environments.get(function).cloned().unwrap_or_default();
-        faults.extend(read.difference(&set).map(|variable| format!("`{function}` reads {variable}, which Terraform does not set")));
-        faults.extend(set.difference(read).map(|variable| format!("Terraform sets {variable}, which `{function}` does not read")));
+    for (name, package) in &project.packages {
+        let given = project.functions.get(name).map(|function| function.environment.clone()).unwrap_or_default();
+        faults.extend(package.reads.difference(&given).map(|variable| format!("`{name}` reads {variable}, which Terraform does not set")));
+        faults.extend(given.difference(&package.reads).map(|variable| format!("Terraform sets {variable}, which `{name}` does not read")));
     }
     faults
-}
-
-fn explained(project: &Project) -> Vec<String> {
-    project.thrown.difference(&project.explained).map(|error| format!("the README does not explain `{error}`")).collect()
 }
 
 fn maps(machines: &[Machine]) -> Vec<String> {

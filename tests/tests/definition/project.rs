@@ -1,78 +1,81 @@
-//! What the definition must agree with, read from the files of the project.
+//! What the definitions must agree with: packages as cargo names them, and what Terraform would deploy of them.
 
+use crate::plan::{of_kind, short};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 #[derive(Clone)]
 pub struct Project {
-    pub definition: Value,
-    /// Folders below `functions/`.
-    pub folders: BTreeSet<String>,
-    /// Package names in those folders.
+    /// State machines as they would be deployed, by name.
+    pub machines: BTreeMap<String, Value>,
+    /// Packages below `functions/`, by the name of their folder.
+    pub packages: BTreeMap<String, Package>,
+    /// Functions that would be deployed, by name.
+    pub functions: BTreeMap<String, Function>,
+    /// ARNs of the functions that a queue starts.
+    pub queued: BTreeSet<String>,
+    /// ARNs of the functions that a schedule starts.
+    pub scheduled: BTreeSet<String>,
+}
+
+#[derive(Clone)]
+pub struct Package {
+    pub name: String,
     pub binaries: BTreeSet<String>,
-    /// Functions with a policy of their own.
-    pub roles: BTreeSet<String>,
-    /// Lambda timeouts in seconds.
-    pub timeouts: BTreeMap<String, u64>,
-    /// The project's environment variables that Terraform sets, by function.
-    pub environments: BTreeMap<String, BTreeSet<String>>,
-    /// Those that a function reads.
-    pub read: BTreeMap<String, BTreeSet<String>>,
-    /// Errors that the README explains.
-    pub explained: BTreeSet<String>,
-    /// Errors that the functions can end with.
-    pub thrown: BTreeSet<String>,
+    /// The project's environment variables that it reads, or a crate that it depends on.
+    pub reads: BTreeSet<String>,
+}
+
+#[derive(Clone, Default)]
+pub struct Function {
+    pub arn: String,
+    /// In seconds.
+    pub timeout: u64,
+    /// The project's environment variables that it is given.
+    pub environment: BTreeSet<String>,
 }
 
 impl Project {
     pub fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let folders = names(&root.join("functions"), "");
-        let terraform = root.join("infra/modules/functions");
-        let sizes: BTreeMap<String, Value> = serde_json::from_str(&text(&terraform.join("sizes.json"))).expect("sizes.json is a map");
-        let binaries = folders.iter().map(|folder| {
-            let manifest = text(&root.join("functions").join(folder).join("Cargo.toml"));
-            let name = manifest.lines().find_map(|line| line.strip_prefix("name = ")).expect("a package has a name");
-            name.trim_matches('"').to_owned()
-        });
-        let source_reads = variables(&sources(&root.join("crates/sources/src")));
-        let read = folders.iter().map(|folder| {
-            let own = variables(&sources(&root.join("functions").join(folder).join("src")));
-            let through_source = if own.contains("OPENSEARCH_URL") { source_reads.clone() } else { BTreeSet::new() };
-            (folder.clone(), own.into_iter().chain(through_source).collect())
-        });
-        let thrown = errors::Name::ALL.iter().map(|name| name.to_string()).collect();
+        let mut functions: BTreeMap<String, Function> = BTreeMap::new();
+        for resource in of_kind("aws_lambda_function") {
+            let name = resource.text("function_name");
+            let function = functions.entry(short(name).to_owned()).or_default();
+            function.arn = format!("arn:aws:lambda:us-east-1:123456789012:function:{name}");
+            function.timeout = resource.values["timeout"].as_u64().expect("a timeout in seconds");
+            let variables = resource.values["environment"][0]["variables"].as_object().into_iter().flatten();
+            function.environment.extend(variables.map(|(name, _)| name.clone()).filter(|name| is_ours(name)));
+        }
+        let machines = of_kind("aws_sfn_state_machine");
         Project {
-            definition: Project::definition("archive-alerts"),
-            binaries: binaries.collect(),
-            read: read.collect(),
-            roles: names(&terraform.join("policies"), ".json"),
-            timeouts: sizes.into_iter().map(|(name, size)| (name, size["timeout"].as_u64().expect("a timeout in seconds"))).collect(),
-            environments: environments(&text(&terraform.join("main.tf"))),
-            explained: text(&root.join("statemachine/README.md"))
-                .lines()
-                .filter(|line| line.starts_with("| `"))
-                .filter_map(|row| row.split('|').nth(1).map(|cell| between(cell, "`", "`")))
-                .flatten()
+            machines: machines.map(|machine| (short(machine.text("name")).to_owned(), machine.json("definition"))).collect(),
+            packages: packages(),
+            functions,
+            queued: of_kind("aws_lambda_event_source_mapping").map(|mapping| mapping.text("function_name").to_owned()).collect(),
+            scheduled: of_kind("aws_scheduler_schedule")
+                .filter_map(|schedule| schedule.values["target"][0]["arn"].as_str().map(str::to_owned))
                 .collect(),
-            thrown,
-            folders,
         }
     }
 
-    pub fn definition(name: &str) -> Value {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../statemachine").join(format!("{name}.asl.json"));
-        serde_json::from_str(&text(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    /// The definition of the archive's workflow.
+    pub fn archive(&self) -> &Value {
+        &self.machines["archive-alerts"]
     }
 
-    /// Sets the value at a JSON pointer; its parent must exist.
+    fn archive_mut(&mut self) -> &mut Value {
+        self.machines.get_mut("archive-alerts").expect("the archive's workflow")
+    }
+
+    /// Sets the value at a JSON pointer of the archive's definition; its parent must exist.
     pub fn set(&mut self, pointer: &str, value: Value) {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer starts with a slash");
-        match self.definition.pointer_mut(parent) {
+        match self.archive_mut().pointer_mut(parent) {
             Some(Value::Object(fields)) => fields.insert(name.to_owned(), value),
             Some(Value::Array(elements)) => Some(std::mem::replace(&mut elements[name.parse::<usize>().expect("an index")], value)),
             _ => panic!("the definition has nothing at {parent}"),
@@ -80,101 +83,81 @@ impl Project {
     }
 
     pub fn remove(&mut self, parent: &str, name: &str) {
-        let fields = self.definition.pointer_mut(parent).and_then(Value::as_object_mut);
+        let fields = self.archive_mut().pointer_mut(parent).and_then(Value::as_object_mut);
         assert!(fields.and_then(|fields| fields.remove(name)).is_some(), "the definition has no {parent}/{name}");
+    }
+
+    /// A package and its deployed function, as a test wants them broken.
+    pub fn package(&mut self, name: &str) -> &mut Package {
+        self.packages.get_mut(name).expect("a package")
+    }
+
+    pub fn function(&mut self, name: &str) -> &mut Function {
+        self.functions.get_mut(name).expect("a function")
     }
 }
 
-fn text(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.map(|entry| entry.expect("a readable folder").path()).collect()
-}
-
-/// Names in a folder that end in `suffix`, without it; folders only where there is no suffix.
-fn names(folder: &Path, suffix: &str) -> BTreeSet<String> {
-    let names = entries(folder).into_iter().filter(|path| path.is_dir() == suffix.is_empty()).filter_map(|path| {
-        let name = path.file_name()?.to_str()?;
-        name.strip_suffix(suffix).map(str::to_owned)
+/// The packages below `functions/`, as cargo describes them.
+fn packages() -> BTreeMap<String, Package> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let described =
+        Command::new(cargo).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(root).output().expect("cargo");
+    assert!(described.status.success(), "{}", String::from_utf8_lossy(&described.stderr));
+    let metadata: Value = serde_json::from_slice(&described.stdout).expect("cargo describes in JSON");
+    let all: BTreeMap<&str, &Value> =
+        metadata["packages"].as_array().into_iter().flatten().filter_map(|package| Some((package["name"].as_str()?, package))).collect();
+    let folder = |package: &Value| -> PathBuf {
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        manifest.parent().expect("a manifest is in a folder").to_owned()
+    };
+    let functions = all.iter().filter(|(_, package)| folder(package).parent().is_some_and(|parent| parent.ends_with("functions")));
+    let functions = functions.map(|(name, package)| {
+        let binaries = package["targets"].as_array().into_iter().flatten().filter(|target| target["kind"][0] == "bin");
+        let package_folder = folder(package);
+        let described = Package {
+            name: (*name).to_owned(),
+            binaries: binaries.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect(),
+            reads: with_dependencies(name, &all).into_iter().flat_map(|name| variables(&folder(all[name]).join("src"))).collect(),
+        };
+        (package_folder.file_name().and_then(|name| name.to_str()).expect("a name").to_owned(), described)
     });
-    names.collect()
+    functions.collect()
 }
 
-/// The text of all Rust files below a folder.
-fn sources(folder: &Path) -> Vec<String> {
-    let found = entries(folder).into_iter().flat_map(|path| match path.extension() {
-        _ if path.is_dir() => sources(&path),
-        Some(extension) if extension == "rs" => vec![text(&path)],
-        _ => Vec::new(),
-    });
-    found.collect()
-}
-
-fn between(text: &str, before: &str, after: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    while let Some((_, tail)) = rest.split_once(before) {
-        let Some((name, tail)) = tail.split_once(after) else { break };
-        found.push(name.to_owned());
-        rest = tail;
+/// A package, the packages of this workspace that it depends on, and so on.
+fn with_dependencies<'a>(name: &'a str, all: &BTreeMap<&'a str, &'a Value>) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![name];
+    while let Some(name) = open.pop() {
+        if !found.insert(name) {
+            continue;
+        }
+        let dependencies = all[name]["dependencies"].as_array().into_iter().flatten();
+        // `kind` is null for what the package itself needs, "dev" for what its tests do.
+        let needed = dependencies.filter(|dependency| dependency["kind"].is_null());
+        open.extend(needed.filter_map(|dependency| dependency["name"].as_str()).filter(|name| all.contains_key(name)));
     }
     found
 }
 
-/// The project's environment variables that Rust code names.
-fn variables(sources: &[String]) -> BTreeSet<String> {
-    let quoted = sources.iter().flat_map(|source| between(source, "\"", "\""));
-    quoted.filter(|text| belongs(text)).collect()
-}
-
-fn belongs(variable: &str) -> bool {
-    variable == "OPENSEARCH_URL" || variable.starts_with("ALERT_ARCHIVE_")
-}
-
-/// Which variables stand in which function's environment: `main.tf` merges named groups and literal maps.
-fn environments(terraform: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let (_, locals) = terraform.split_once("locals {").expect("main.tf begins with its locals");
-    let (groups, functions) = locals.split_once("environments = {").expect("the locals hold the environments");
-    let variables = |text: &str| -> BTreeSet<String> {
-        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
-        words.filter(|word| belongs(word)).map(str::to_owned).collect()
-    };
-    let name = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '_');
-    let entry = |line: &str| line.split_once(" = ").map(|(before, _)| before.trim().to_owned()).filter(|before| name(before));
-    let mut by_group: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut group = String::new();
-    for line in groups.lines().filter(|line| !line.trim().is_empty()) {
-        if line.starts_with("  ")
-            && !line.starts_with("   ")
-            && let Some(name) = entry(line)
-        {
-            group = name;
-        }
-        by_group.entry(group.clone()).or_default().extend(variables(line));
-    }
-    let mut by_function: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut function = String::new();
-    for line in functions.lines().take_while(|line| *line != "  }") {
-        if line.starts_with("    ")
-            && !line.starts_with("     ")
-            && let Some(name) = entry(line)
-        {
-            function = name;
-        }
-        if function.is_empty() {
-            continue;
-        }
-        let environment = by_function.entry(function.clone()).or_default();
-        environment.extend(variables(line));
-        for name in between(&format!("{} ", line.replace([',', ')'], " ")), "local.", " ") {
-            environment.extend(by_group.get(&name).cloned().unwrap_or_default());
+/// The project's environment variables that the code below a folder names, tests aside.
+fn variables(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found = BTreeSet::new();
+    for path in entries.map(|entry| entry.expect("a readable folder").path()) {
+        if path.is_dir() {
+            found.extend(variables(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            found.extend(code.split('"').filter(|literal| is_ours(literal)).map(str::to_owned));
         }
     }
-    let everywhere = by_group.remove("everywhere").unwrap_or_default();
-    let everywhere: BTreeSet<String> = everywhere.into_iter().chain(by_group.remove("bucket").unwrap_or_default()).collect();
-    by_function.values_mut().for_each(|environment| environment.extend(everywhere.iter().cloned()));
-    by_function
+    found
+}
+
+fn is_ours(variable: &str) -> bool {
+    let name = variable == "OPENSEARCH_URL" || variable.starts_with("ALERT_ARCHIVE_");
+    name && variable.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
