@@ -85,6 +85,9 @@ module "archive_function" {
   policy_variables = merge(local.policy_variables, {
     executions = module.archive_alerts.executions_arn
     domain     = var.opensearch_domain_arn
+    messages   = var.messages_index
+    history    = var.history_index
+    audit      = var.audit_index
   })
 }
 

@@ -8,5 +8,5 @@ mod serve;
 
 pub use aws::aws_config;
 pub use config::{Config, ConfigMissing};
-pub use metrics::step_metrics;
+pub use metrics::{Metrics, Unit, step_metrics};
 pub use serve::{Call, serve};

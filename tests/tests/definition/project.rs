@@ -101,8 +101,7 @@ impl Project {
 fn packages() -> BTreeMap<String, Package> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let described =
-        Command::new(cargo).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(root).output().expect("cargo");
+    let described = Command::new(cargo).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(root).output().expect("cargo");
     assert!(described.status.success(), "{}", String::from_utf8_lossy(&described.stderr));
     let metadata: Value = serde_json::from_slice(&described.stdout).expect("cargo describes in JSON");
     let all: BTreeMap<&str, &Value> =
