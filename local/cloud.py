@@ -18,7 +18,7 @@ import servers
 import tools
 from settings import (
     ADMINISTRATOR, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, CloudError,
-    Endpoint, credentials, endpoints, remember,
+    Endpoint, credentials, endpoints, is_ours, own_state, remember,
 )
 
 
@@ -98,6 +98,7 @@ def dashboard(port: int, aws_url: str) -> servers.Server:
 
 
 def up() -> None:
+    own_state()
     with one_at_a_time():
         chosen = endpoints()
         makers = {
@@ -107,7 +108,6 @@ def up() -> None:
         }
         if chosen[AWS.name].ours:
             makers[DASHBOARD.name] = lambda: dashboard(chosen[DASHBOARD.name].port, chosen[AWS.name].url)
-        STATE.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:
             started = {name: pool.submit(_bring_up, chosen[name], make) for name, make in makers.items()}
         problems = {name: str(job.exception()) for name, job in started.items() if job.exception()}
@@ -144,6 +144,8 @@ def _link_commands() -> None:
 
 
 def down() -> None:
+    if STATE.exists() and not is_ours():
+        raise CloudError(f"{STATE} is not the local cloud's: nothing is stopped, nothing is removed")
     with one_at_a_time():
         for part in PARTS:
             if servers.stop(part):
@@ -209,6 +211,7 @@ def exports() -> list[str]:
 
 
 def check_tools() -> None:
+    own_state()
     for name, found in tools.provide_all().items():
         print(f"{name:<18} {found}")
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import tools
 from settings import (
-    AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, write_atomically,
+    AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, own_state,
+    write_atomically,
 )
 
 TERRAFORM = STATE / "terraform"
@@ -182,6 +183,7 @@ def everything() -> None:
 
 def main() -> int:
     try:
+        own_state()
         if sys.argv[1:] == ["storage"]:
             init()
             apply(*STORES)

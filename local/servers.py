@@ -200,7 +200,7 @@ def _end(pids: list[int]) -> None:
                 pass
         deadline = time.monotonic() + patience
         while alive() and time.monotonic() < deadline:
-            _reap()
+            _reap(list(birth))
             time.sleep(0.05)
 
 
@@ -216,10 +216,11 @@ def _session_members(session: int) -> list[int]:
     return members
 
 
-def _reap() -> None:
-    """Collects our own ended children, so that a server stopped by the `up` that started it is no zombie."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
+def _reap(pids: list[int]) -> None:
+    """Collects those of our own children that ended, so that a server stopped by the `up` that started it is no zombie.
+    Never any child: another thread waits for its own, and would take a status that is gone for success."""
+    for pid in pids:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
             pass
-    except ChildProcessError:
-        pass

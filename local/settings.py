@@ -13,6 +13,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 
 LOGS = STATE / "logs"
 MAIL = STATE / "mail"
+# Says that the folder is the local cloud's, so that `make down` may wipe it.
+MARKER = STATE / ".local-cloud"
 ENDPOINTS_FILE = STATE / "endpoints.json"
 OUTPUTS_FILE = STATE / "outputs.json"
 
@@ -23,6 +25,22 @@ ADMINISTRATOR = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 class CloudError(Exception):
     """Something the reader can act on; its text is all that is printed."""
+
+
+def own_state() -> None:
+    """Makes the state folder ours, for this user alone: it holds documents and Terraform's state."""
+    if STATE.exists() and not is_ours() and any(STATE.iterdir()):
+        raise CloudError(
+            f"{STATE} holds files that are not the local cloud's, and `make down` wipes this folder: let "
+            f"ALERT_ARCHIVE_STATE_DIR name a folder that is empty or not there yet")
+    STATE.mkdir(parents=True, exist_ok=True)
+    STATE.chmod(0o700)
+    MARKER.touch()
+
+
+def is_ours() -> bool:
+    # The two folders that git ignores in this clone are ours in any case.
+    return MARKER.is_file() or STATE in (ROOT / ".local", ROOT / ".local-test")
 
 
 @dataclass(frozen=True)

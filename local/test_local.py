@@ -4,12 +4,15 @@ import asyncio
 import os
 import smtplib
 import socket
+import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
 
+import cloud
 import servers
 import settings
 import smtp_sink
@@ -94,6 +97,58 @@ class Endpoints(unittest.TestCase):
     def test_a_port_that_the_runner_cannot_take_is_refused_by_name(self):
         with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_OPENSEARCH_PORT=9400"):
             self.choose({"ALERT_ARCHIVE_OPENSEARCH_PORT": "9400"})
+
+
+class State(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.state = Path(folder.name) / "state"
+        for module in (settings, cloud):
+            patch = mock.patch.object(module, "STATE", self.state)
+            patch.start()
+            self.addCleanup(patch.stop)
+        patch = mock.patch.object(settings, "MARKER", self.state / ".local-cloud")
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_down_removes_nothing_that_up_did_not_make(self):
+        self.state.mkdir()
+        (self.state / "thesis.tex").write_text("the only copy")
+        with self.assertRaisesRegex(settings.CloudError, "nothing is removed"):
+            cloud.down()
+        self.assertTrue((self.state / "thesis.tex").exists())
+
+    def test_up_takes_no_folder_in_which_something_lies(self):
+        self.state.mkdir()
+        (self.state / "thesis.tex").write_text("the only copy")
+        with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_STATE_DIR"):
+            settings.own_state()
+        self.assertFalse(settings.MARKER.exists())
+
+    def test_its_folder_is_for_this_user_alone_and_goes_when_it_is_taken_down(self):
+        settings.own_state()
+        self.assertEqual(self.state.stat().st_mode & 0o777, 0o700)
+        with mock.patch.object(servers, "STATE", self.state), mock.patch.object(cloud, "print", create=True):
+            cloud.down()
+        self.assertFalse(self.state.exists())
+
+
+class Children(unittest.TestCase):
+    def test_ending_a_server_leaves_other_children_their_status(self):
+        # Ended, and not waited for yet: an installation in another thread, at the wrong moment.
+        failed = subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=True)
+        while servers.started_at(failed.pid):
+            time.sleep(0.01)
+        # It takes its time to end, so that it is looked at meanwhile.
+        slow = "trap 'sleep 0.3; exit' TERM; echo ready; while :; do sleep 0.02; done"
+        server = subprocess.Popen(["sh", "-c", slow], stdout=subprocess.PIPE, start_new_session=True)
+        server.stdout.readline()
+        servers._end([server.pid])
+        self.assertIsNone(servers.started_at(server.pid))
+        self.assertEqual(failed.wait(), 3)
+        server.wait()
+        server.stdout.close()
 
 
 class Ownership(unittest.TestCase):
