@@ -1,13 +1,16 @@
 //! The deployed archive, as the environment names it.
 
 use alerts::{
-    instant,
-    partitions::run_prefix,
-    report::{Bytes, Failure, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
-    runs::JobRun,
+    counts::Bytes,
+    keys::run_prefix,
+    run::{
+        job_run::{JobRun, RunStatus},
+        report::{Failure, Recheck, RunReport, Sweep, Windows as WindowCounts},
+    },
 };
 use anyhow::{Context, Result, bail};
 use archive::{JobRuns, Tracking, Windows};
+use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::Config;
 use sources::{Auth, Indices, OpenSearch};

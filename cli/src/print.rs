@@ -1,13 +1,14 @@
 //! Reports for people and for scripts, on standard output.
 
-use alerts::{
-    instant,
-    report::{Failure, RunReport, RunStatus},
+use alerts::run::{
+    job_run::RunStatus,
+    report::{Failure, RunReport},
     unresolved::Unresolved,
 };
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use humansize::{BINARY, format_size};
+use identity::instant;
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
     match json {

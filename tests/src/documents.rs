@@ -22,7 +22,7 @@ pub struct Message {
 }
 
 pub fn instant(text: &str) -> Timestamp {
-    alerts::instant::parse(text).expect("an instant of the tests")
+    identity::instant::parse(text).expect("an instant of the tests")
 }
 
 pub fn iso(at: Timestamp) -> String {

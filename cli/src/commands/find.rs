@@ -1,7 +1,8 @@
 use crate::archive::Archive;
-use alerts::{instant, ledger::Row};
+use alerts::message::tracking::Row;
 use anyhow::Result;
 use clap::Args;
+use identity::instant;
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  alert-archive find MSG-20240701-0000135")]

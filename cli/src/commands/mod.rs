@@ -9,8 +9,8 @@ pub mod status;
 pub mod verify;
 pub mod watch;
 
-use alerts::instant;
 use anyhow::{Result, bail};
+use identity::instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use std::io::IsTerminal;

@@ -1,7 +1,8 @@
 use crate::archive::Archive;
-use alerts::{classification::Disposition, instant, ledger::Row};
+use alerts::message::{classification::Disposition, tracking::Row};
 use anyhow::{Context, Result};
 use clap::Args;
+use identity::instant;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
 #[derive(Args)]

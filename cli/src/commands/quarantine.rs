@@ -1,15 +1,20 @@
 use super::watch::follow;
 use crate::archive::{Archive, date_of};
 use alerts::{
-    classification::{Disposition, Reason},
-    document, instant,
-    ledger::{Row, Status},
-    steps::Input,
-    unresolved::{MOST, Unresolved},
+    message::{
+        classification::{Disposition, Reason},
+        document,
+        tracking::{Row, Status},
+    },
+    run::{
+        payloads::Input,
+        unresolved::{MOST, Unresolved},
+    },
 };
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
+use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

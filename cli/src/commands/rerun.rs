@@ -1,6 +1,6 @@
 use super::watch::follow;
 use crate::{archive::Archive, print};
-use alerts::steps::Input;
+use alerts::run::payloads::Input;
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 use super::{bar, range_of};
 use crate::archive::Archive;
-use alerts::document;
+use alerts::message::document;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use columnar::ArchivedRow;

@@ -1,8 +1,9 @@
 use super::watch::follow;
 use crate::{archive::Archive, print};
-use alerts::{instant, steps::Input};
+use alerts::run::payloads::Input;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use identity::instant;
 use jiff::Timestamp;
 
 #[derive(Args)]

@@ -1,7 +1,7 @@
 use crate::archive::Archive;
 use alerts::{
-    unresolved::{MOST, Unresolved},
-    window_state::{State, WindowRecord},
+    run::unresolved::{MOST, Unresolved},
+    window::record::{State, WindowRecord},
 };
 use anyhow::{Result, bail, ensure};
 use clap::{Args, builder::NonEmptyStringValueParser};

@@ -1,17 +1,22 @@
 use super::{bar, range_of};
 use crate::archive::{Archive, date_of};
 use alerts::{
-    classification::Disposition,
-    document, instant,
-    intent::{Manifest, WrittenObject},
-    ledger::{Row, Status, restored, set_back},
-    partitions::manifest_key,
-    window_state::{State, WindowRecord},
-    windows::{Interval, Window},
+    commit::manifest::{Manifest, WrittenObject},
+    keys::manifest_key,
+    message::{
+        classification::Disposition,
+        document,
+        tracking::{Row, Status, restored, set_back},
+    },
+    window::{
+        plan::{Interval, Window},
+        record::{State, WindowRecord},
+    },
 };
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::Args;
+use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sources::OpenSearch;

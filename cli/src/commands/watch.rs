@@ -2,7 +2,7 @@ use crate::{
     archive::{Archive, went_well},
     print,
 };
-use alerts::{report::RunStatus, window_state::State};
+use alerts::{run::job_run::RunStatus, window::record::State};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};

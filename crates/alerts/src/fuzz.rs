@@ -1,11 +1,14 @@
 //! Fuzz targets: whatever the bytes are, the outcome is one that the product has a name for.
 
 use crate::{
-    classification::{Disposition, Outcome, Rules, classify},
-    document::Document,
-    instant,
-    spool::{Entry, Record},
+    message::{
+        classification::{Disposition, Outcome, Rules, classify},
+        document::Document,
+        entry::Entry,
+    },
+    window::spool::Record,
 };
+use identity::instant;
 use jiff::Timestamp;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::value::RawValue;

@@ -1,5 +1,6 @@
-use alerts::{
-    runs::{Held, JobRun, LOCK, Lock, WATERMARK, Watermark},
+use alerts::run::{
+    job_run::{JobRun, WATERMARK, Watermark},
+    lock::{Held, LOCK, Lock},
     unresolved::{Register, UNRESOLVED},
 };
 use aws_config::SdkConfig;

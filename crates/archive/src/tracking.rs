@@ -1,8 +1,7 @@
-use alerts::{
+use alerts::message::{
     classification::Disposition,
-    intent::Decision,
-    ledger::{Claim, Row, STAGING_SHARDS, stage, staging_shard},
-    spool::Entry,
+    entry::Entry,
+    tracking::{Claim, Decision, Row, STAGING_SHARDS, stage, staging_shard},
 };
 use aws_config::SdkConfig;
 use errors::{Name, Named};

@@ -1,6 +1,6 @@
 use alerts::{
-    steps::WindowTask,
-    window_state::{LEASE, Refused, WindowRecord},
+    run::payloads::WindowTask,
+    window::record::{LEASE, Refused, WindowRecord},
 };
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use storage::{LedgerError, Table};
 
-/// The rows of `windows`, changed by the rules of [`alerts::window_state`].
+/// The rows of `windows`, changed by the rules of [`alerts::window::record`].
 #[derive(Clone)]
 pub struct Windows {
     pub rows: Table<WindowRecord>,

@@ -1,16 +1,16 @@
 //! `message-tracking` against the local cloud (AWS_ENDPOINT_URL; `make test` starts it), in tables of its own.
 
-use alerts::{
+use alerts::message::{
     classification::{Disposition, Outcome},
-    instant,
-    ledger::{Claim, Row, stage},
-    spool::Entry,
+    entry::Entry,
+    tracking::{Claim, Row, stage},
 };
 use archive::{Tracking, row_key};
 use aws_sdk_dynamodb::{
     Client,
     types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
+use identity::instant;
 
 /// A table of its own for each test, so that no run of the archive meets its rows.
 struct Bench {

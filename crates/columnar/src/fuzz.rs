@@ -1,7 +1,7 @@
 //! Fuzz targets: what is written comes back byte for byte, and what cannot be read is refused.
 
 use super::*;
-use alerts::{
+use alerts::message::{
     classification::{Rules, classify},
     document,
 };

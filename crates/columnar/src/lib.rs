@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod fuzz;
 
-use alerts::document::{Alerts, Document};
-use alerts::spool::{Entry, Record};
+use alerts::message::document::{Alerts, Document};
+use alerts::{message::entry::Entry, window::spool::Record};
 use arrow_array::{
     Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array,
     builder::{BooleanBuilder, ListBuilder, StringBuilder, TimestampMillisecondBuilder, UInt32Builder},
@@ -367,10 +367,11 @@ fn strings<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringA
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alerts::{
+    use alerts::message::{
         classification::{Rules, classify},
-        document, instant,
+        document,
     };
+    use identity::instant;
     use std::collections::HashSet;
 
     fn entry(id: &str, source: &str) -> Entry {

@@ -1,7 +1,10 @@
 //! `cargo run -p reports --example preview -- DIR`: writes a mail and a dashboard of made-up runs, to look at.
 
-use alerts::report::{Failure, OpenMessage, RunReport, RunStatus, Windows};
-use alerts::unresolved::Unresolved;
+use alerts::run::unresolved::Unresolved;
+use alerts::run::{
+    job_run::RunStatus,
+    report::{Failure, OpenMessage, RunReport, Windows},
+};
 use jiff::{SignedDuration, Timestamp};
 use reports::dashboard::{self, Latest};
 use reports::mail::{self, Links, Summary};

@@ -1,8 +1,8 @@
 //! The dashboard: one page without any data in it, and the data that it fetches beside itself.
 
 use crate::words;
-use alerts::instant;
-use alerts::report::{OpenMessage, RunReport};
+use alerts::run::report::{OpenMessage, RunReport};
+use identity::instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! The summary mail of a run: one RFC 5322 message with a text and an HTML part of the same content.
 
 use crate::words::{self, count, grouped, one_line};
-use alerts::report::{OpenMessage, RunReport};
+use alerts::run::report::{OpenMessage, RunReport};
 use jiff::Timestamp;
 use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, Mailbox, Message, MultiPart, SinglePart};
@@ -203,7 +203,7 @@ impl View {
 }
 
 impl FailureView {
-    fn new(failure: &alerts::report::Failure) -> Self {
+    fn new(failure: &alerts::run::report::Failure) -> Self {
         FailureView {
             window: one_line(&failure.window_id),
             error: one_line(&failure.error),

@@ -1,7 +1,10 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
-use alerts::report::{Failure, RunReport, RunStatus};
-use alerts::unresolved::Unresolved;
+use alerts::run::unresolved::Unresolved;
+use alerts::run::{
+    job_run::RunStatus,
+    report::{Failure, RunReport},
+};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 

@@ -1,7 +1,10 @@
 //! The page's own promises, and the data that it is given.
 
-use alerts::report::{Failure, OpenMessage, RunReport, RunStatus};
-use alerts::unresolved::Unresolved;
+use alerts::run::unresolved::Unresolved;
+use alerts::run::{
+    job_run::RunStatus,
+    report::{Failure, OpenMessage, RunReport},
+};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;

@@ -1,7 +1,13 @@
 //! The mail as a recipient gets it, taken apart again.
 
-use alerts::report::{Bytes, Failure, Messages, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows};
-use alerts::unresolved::{Span, Unresolved};
+use alerts::run::unresolved::{Span, Unresolved};
+use alerts::{
+    counts::{Bytes, Messages},
+    run::{
+        job_run::RunStatus,
+        report::{Failure, OpenMessage, Recheck, RunReport, Sweep, Windows},
+    },
+};
 use jiff::Timestamp;
 use reports::mail::{self, Error, Links, Summary};
 
@@ -119,7 +125,7 @@ fn a_failed_window_comes_with_its_error_and_what_to_do() {
         for said in [
             "CountMismatch",
             "1,203 documents counted, 1,201 read",
-            "The source changed while it was read.",
+            "The source changed while it was read: run the window again.",
             "20240812T000000.000Z--20240813T000000.000Z",
             "alert-archive rerun weekly-2024-39 --redrive",
         ] {

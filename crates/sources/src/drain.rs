@@ -3,7 +3,7 @@ use crate::{
     opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range, until_whole},
     page,
 };
-use alerts::windows::Window;
+use alerts::window::plan::Window;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

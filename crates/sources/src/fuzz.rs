@@ -5,7 +5,7 @@ use crate::{
     opensearch::{Capabilities, Counts, refusal},
     page,
 };
-use alerts::windows::Interval;
+use alerts::window::plan::Interval;
 use bytes::Bytes;
 use errors::Named;
 use jiff::Timestamp;

@@ -8,7 +8,7 @@ use ::opensearch::{
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
-use alerts::windows::{Bucket, Interval};
+use alerts::window::plan::{Bucket, Interval};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -163,7 +163,7 @@ impl OpenSearch {
 
     /// Messages without a usable timestamp: no window holds them. Neither does one whose earliest instant no calendar reaches.
     pub async fn undated(&self) -> Result<u64, SourceError> {
-        let (first, last) = (alerts::instant::first().as_millisecond(), Timestamp::MAX.as_second() * 1000);
+        let (first, last) = (identity::instant::first().as_millisecond(), Timestamp::MAX.as_second() * 1000);
         let within = json!({"range": {"timestamp": {"gte": first, "lt": last, "format": "epoch_millis"}}});
         let before = json!({"range": {"timestamp": {"lt": first, "format": "epoch_millis"}}});
         self.count(&self.indices.messages, json!({"bool": {"should": [{"bool": {"must_not": within}}, before]}})).await
@@ -431,7 +431,7 @@ impl Counts {
     pub(crate) fn buckets(self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
         self.shards.check(self.timed_out, None)?;
         // A document with a list of timestamps is also counted outside the range.
-        let cut = |stretch: Stretch| alerts::windows::clip(stretch.key, interval, stretch.doc_count, from, to);
+        let cut = |stretch: Stretch| alerts::window::plan::clip(stretch.key, interval, stretch.doc_count, from, to);
         Ok(self.aggregations.stretches.buckets.into_iter().filter_map(cut).collect())
     }
 }

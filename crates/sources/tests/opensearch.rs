@@ -1,7 +1,8 @@
 //! The source against a real OpenSearch node (OPENSEARCH_URL; `make test` starts one).
 
-use alerts::{instant, windows::Window};
+use alerts::window::plan::Window;
 use errors::Named;
+use identity::instant;
 use serde_json::{Value, json};
 use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
 use std::collections::HashSet;
@@ -286,7 +287,7 @@ async fn an_instant_that_no_calendar_reaches_disturbs_no_other_document() {
     bench.load(&documents.map(|(id, source)| ("a", id, source.as_bytes()))).await;
     let source = bench.source();
     let (from, to) = (instant::parse("2024-01-01").expect("from"), instant::parse("2025-01-01").expect("to"));
-    let buckets = source.histogram(from, to, alerts::windows::Interval::Day).await.expect("counted");
+    let buckets = source.histogram(from, to, alerts::window::plan::Interval::Day).await.expect("counted");
     assert_eq!(buckets.iter().map(|bucket| (instant::date(bucket.from), bucket.count)).collect::<Vec<_>>(), [("2024-07-01".to_owned(), 3)]);
     let (found, matched) = drain(&source, &window("2024-07-01", "2024-07-02")).await;
     let own: HashSet<_> = found.iter().filter(|document| from <= document.at).map(|document| document.hit.id.as_str()).collect();

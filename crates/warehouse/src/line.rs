@@ -230,9 +230,7 @@ mod tests {
 
     #[test]
     fn a_row_has_its_greatest_cursor_and_its_soft_delete() {
-        let line = read(
-            r#"{"id":1,"day":"2024-01-01","n":1.5,"gone":true,"created_at":"1970-01-01T00:00:02+00:00","updated_at":null}"#,
-        );
+        let line = read(r#"{"id":1,"day":"2024-01-01","n":1.5,"gone":true,"created_at":"1970-01-01T00:00:02+00:00","updated_at":null}"#);
         let Ok(Line { change: Change::Row { values, at, is_deleted }, .. }) = line else { panic!("{line:?}") };
         assert_eq!((at, is_deleted, &values[2]), (Some(2_000_000), true, &Value::Decimal(15)));
         let line = read(r#"{"id":1,"day":"2024-01-01","created_at":"1970-01-01T00:00:02Z","updated_at":"infinity"}"#);

@@ -141,9 +141,7 @@ mod tests {
 
     #[test]
     fn odd_names_have_no_id() {
-        for key in
-            ["t/2024-0000000001.jsonl", "t/20240101T000000Z-1.jsonl", "t/é0240101T000000Z-0000000001.jsonl", "", "t/"]
-        {
+        for key in ["t/2024-0000000001.jsonl", "t/20240101T000000Z-1.jsonl", "t/é0240101T000000Z-0000000001.jsonl", "", "t/"] {
             assert_eq!(Place::of(key).id(), None, "{key}");
         }
     }

@@ -1,11 +1,12 @@
 //! Writes the dashboard page and its data to S3.
 
 use alerts::{
-    classification::Disposition,
-    ledger::Row,
-    partitions::run_prefix,
-    report::{Details, RunReport},
-    steps::ReportRequest,
+    keys::run_prefix,
+    message::{classification::Disposition, tracking::Row},
+    run::{
+        payloads::ReportRequest,
+        report::{Details, RunReport},
+    },
 };
 use archive::{JobRuns, Tracking};
 use aws_config::SdkConfig;

@@ -2,14 +2,18 @@
 //! what the next step has to do about each. Bodies are not read.
 
 use alerts::{
-    classification::Disposition,
-    intent::Decision,
-    ledger::Claim,
-    partitions::spool_prefix,
-    report::Messages,
-    spool::{Entry, Summary, checkpoint_key, decisions_key, id_hash, ids_key, index_key},
-    steps::WindowTask,
-    window_state::{Found, State},
+    counts::Messages,
+    keys::{checkpoint_key, decisions_key, ids_key, index_key, spool_prefix},
+    message::{
+        classification::Disposition,
+        entry::Entry,
+        tracking::{Claim, Decision},
+    },
+    run::payloads::WindowTask,
+    window::{
+        record::{Found, State},
+        spool::{Summary, id_hash},
+    },
 };
 use archive::{StageError, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;

@@ -1,13 +1,19 @@
 //! Holds what was planned against what is committed, and writes the run's report.
 
 use alerts::{
-    ledger::Row,
-    partitions::{run_prefix, spool_prefix},
-    report::{Bytes, Details, Failure, Messages, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, RunStatus, Sweep, Windows as WindowCounts},
-    spool::ids_key,
-    steps::{CollectRequest, Collected, Mode, VERSION},
-    window_state::{State, WindowRecord},
-    windows::Window,
+    counts::{Bytes, Messages},
+    keys::{ids_key, run_prefix, spool_prefix},
+    message::tracking::Row,
+    mode::Mode,
+    run::{
+        job_run::RunStatus,
+        payloads::{CollectRequest, Collected, VERSION},
+        report::{Details, Failure, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts},
+    },
+    window::{
+        plan::Window,
+        record::{State, WindowRecord},
+    },
 };
 use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;

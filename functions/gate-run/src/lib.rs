@@ -2,10 +2,13 @@
 //! redrive count is then greater than the one the report was made at, and the failed windows run again.
 
 use alerts::{
-    report::RunStatus,
-    runs::Held,
-    steps::{Collected, Gate, Mode},
-    windows::Window,
+    mode::Mode,
+    run::{
+        job_run::RunStatus,
+        lock::Held,
+        payloads::{Collected, Gate},
+    },
+    window::plan::Window,
 };
 use archive::JobRuns;
 use aws_config::SdkConfig;

@@ -2,19 +2,27 @@
 //! A repeated call of the same run finds its plan and leaves it.
 
 use alerts::{
-    classification::Disposition,
-    instant,
-    ledger::{Row, Status},
-    partitions::run_prefix,
-    report::{Messages, RunStatus},
-    runs::{Held, JobRun},
-    steps::{Input, Mode, Plan, PlanRequest, VERSION},
-    window_state::{State, WindowRecord},
-    windows::{Bucket, Interval, Window, counted, join},
+    counts::Messages,
+    keys::run_prefix,
+    message::{
+        classification::Disposition,
+        tracking::{Row, Status},
+    },
+    mode::Mode,
+    run::{
+        job_run::{JobRun, RunStatus},
+        lock::Held,
+        payloads::{Input, Plan, PlanRequest, VERSION},
+    },
+    window::{
+        plan::{Bucket, Interval, Window, counted, join},
+        record::{State, WindowRecord},
+    },
 };
 use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
+use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{Auth, Indices, OpenSearch, SourceError};

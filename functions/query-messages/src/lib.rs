@@ -4,12 +4,14 @@
 mod spool_writer;
 
 use alerts::{
-    classification::{Disposition, Outcome, Reason, Rules, classify, quarantined},
-    document,
-    partitions::spool_prefix,
-    spool::{Entry, Summary, checkpoint_key, points_key},
-    steps::WindowTask,
-    window_state::Begin,
+    keys::{checkpoint_key, points_key, spool_prefix},
+    message::{
+        classification::{Disposition, Outcome, Reason, Rules, classify, quarantined},
+        document,
+        entry::Entry,
+    },
+    run::payloads::WindowTask,
+    window::{record::Begin, spool::Summary},
 };
 use archive::{JobRuns, WindowError, Windows};
 use aws_config::SdkConfig;
@@ -122,7 +124,7 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 /// A newer attempt closes the points in time of an older one, which must not take the window back for that.
 async fn still_ours(deps: &Deps, task: &WindowTask) -> Result<(), Error> {
     let Some(attempt) = task.attempt else { return Ok(()) };
-    let proceed = |record: &alerts::window_state::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
+    let proceed = |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
     deps.windows.change(&task.run_id, &task.window.window_id, proceed).await?;
     Ok(())
 }
@@ -139,7 +141,7 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
         }
         false => {
             let mut begin = Begin::Query { attempt: 0 };
-            let decide = |record: &alerts::window_state::WindowRecord| {
+            let decide = |record: &alerts::window::record::WindowRecord| {
                 let (next, what) = record.begin("query-messages", now);
                 begin = what;
                 Ok(next)

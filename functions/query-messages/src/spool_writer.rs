@@ -1,5 +1,9 @@
 use crate::Error;
-use alerts::spool::{Entry, PAIR_BYTES, PAIR_DOCUMENTS, Record, Summary, index_key, records_key};
+use alerts::{
+    keys::{index_key, records_key},
+    message::entry::Entry,
+    window::spool::{PAIR_BYTES, PAIR_DOCUMENTS, Record, Summary},
+};
 use storage::{Objects, StoreError};
 
 /// Fills pair after pair of a spool; holds one of them, compressed.

@@ -1,10 +1,12 @@
 //! Sends the run's mail through SES, once for each attempt of the run.
 
 use alerts::{
-    partitions::run_prefix,
-    report::{Details, RunReport},
-    runs::Mail,
-    steps::ReportRequest,
+    keys::run_prefix,
+    run::{
+        job_run::Mail,
+        payloads::ReportRequest,
+        report::{Details, RunReport},
+    },
 };
 use archive::JobRuns;
 use aws_config::SdkConfig;

@@ -3,12 +3,18 @@
 
 use crate::{Deps, Error};
 use alerts::{
-    classification::{Disposition, Reason, quarantined},
-    intent::{Intent, Manifest, PlannedObject, WrittenObject},
-    ledger::{Claim, Row, complete},
-    partitions::{manifest_key, message_key, superseded_key},
-    report::Bytes as ByteCounts,
-    spool::{Entry, Record, index_key, records_key},
+    commit::{
+        intent::{Intent, PlannedObject},
+        manifest::{Manifest, WrittenObject},
+    },
+    counts::Bytes as ByteCounts,
+    keys::{index_key, manifest_key, message_key, records_key, superseded_key},
+    message::{
+        classification::{Disposition, Reason, quarantined},
+        entry::Entry,
+        tracking::{Claim, Row, complete},
+    },
+    window::spool::Record,
 };
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -108,7 +114,7 @@ impl Run<'_> {
             for (at, entry) in (first..).zip(entries) {
                 let record = Record::decode(&mut records).map_err(|error| self.damaged(format!("records of pair {pair}: {error}")))?;
                 let Some(number) = of_position.get(&at).copied().filter(|number| done[*number].is_none()) else { continue };
-                if alerts::document::version(&record.message) != entry.version {
+                if alerts::message::document::version(&record.message) != entry.version {
                     return Err(self.damaged(format!("record {at} is not the document that its index names")));
                 }
                 let full = {

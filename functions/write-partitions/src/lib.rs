@@ -5,10 +5,10 @@ mod execute;
 mod prepare;
 
 use alerts::{
-    intent::Intent,
-    report::{Bytes, Messages},
-    steps::WindowTask,
-    window_state::State,
+    commit::intent::Intent,
+    counts::{Bytes, Messages},
+    run::payloads::WindowTask,
+    window::record::State,
 };
 use archive::{JobRuns, StageError, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;

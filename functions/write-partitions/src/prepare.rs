@@ -2,14 +2,16 @@
 
 use crate::{Deps, Error, execute};
 use alerts::{
-    classification::Disposition,
-    intent::{Decision, Intent, Layout},
-    ledger::{Claim, claim_for_writing, release},
-    partitions::spool_prefix,
-    report::Messages,
-    spool::{Entry, Summary, checkpoint_key, decisions_key, index_key},
-    steps::WindowTask,
-    window_state::State,
+    commit::intent::{Intent, Layout},
+    counts::Messages,
+    keys::{checkpoint_key, decisions_key, index_key, spool_prefix},
+    message::{
+        classification::Disposition,
+        entry::Entry,
+        tracking::{Claim, Decision, claim_for_writing, release},
+    },
+    run::payloads::WindowTask,
+    window::{record::State, spool::Summary},
 };
 use jiff::Timestamp;
 use runtime::Call;
@@ -178,7 +180,7 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
 /// Finishes a window whose intent stands, or gives it up when its lease is over.
 async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
     let now = Timestamp::now();
-    let decide = |record: &alerts::window_state::WindowRecord| match record.status {
+    let decide = |record: &alerts::window::record::WindowRecord| match record.status {
         State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
         _ => record.abandon(now),
     };

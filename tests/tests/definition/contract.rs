@@ -1,6 +1,6 @@
 //! What each function takes and returns, as the functions' own types say, with values as long as they can get.
 
-use alerts::steps::{CollectRequest, Collected, Gate, Plan, PlanRequest, ReportRequest, WindowTask};
+use alerts::run::payloads::{CollectRequest, Collected, Gate, Plan, PlanRequest, ReportRequest, WindowTask};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 

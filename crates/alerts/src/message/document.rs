@@ -1,6 +1,6 @@
 //! A look into a message that leaves its bytes alone: only the few fields that rules and columns need are read.
 
-use crate::instant;
+use identity::instant;
 use jiff::Timestamp;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;

@@ -1,30 +1,14 @@
 //! The redo log of a window. Once an intent is registered, what the window writes is fixed: any later
 //! attempt, of this run or another, executes the same intent and gets the same objects.
 
-use crate::classification::Disposition;
-use crate::partitions;
-use crate::spool::{Entry, intent_key};
+use crate::keys;
+use crate::message::classification::Disposition;
+use crate::message::entry::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Raw message bytes behind one archive object; bounds the memory of the writer.
 pub const OBJECT_BYTES: u64 = 32 << 20;
-
-/// What classification decided for one entry of the spool index; a line of the decisions object, in the same order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Write it: nothing of this document is in the archive yet.
-    Write,
-    /// Write it and take the earlier version out of this object.
-    Replace { object: String },
-    /// Same version, same disposition: it is where it belongs.
-    Already,
-    /// Open, in staging.
-    Hold,
-    /// Claimed by a window that did not finish; settled before the intent is made.
-    Contested { run_id: String, window_id: String },
-}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
@@ -36,12 +20,12 @@ pub struct Intent {
     /// Bytes of all documents of the window.
     pub source_bytes: u64,
     /// `archived_at` of every row: a fact of the intent, so that a repeated write yields the same bytes.
-    #[serde(with = "crate::instant::serde_iso")]
+    #[serde(with = "identity::instant::serde_iso")]
     pub archived_at: jiff::Timestamp,
     pub jsonl: bool,
     pub message_json: bool,
     pub objects: Vec<PlannedObject>,
-    pub counts: crate::report::Messages,
+    pub counts: crate::counts::Messages,
     /// How often documents were ordered out of it.
     #[serde(default)]
     pub amended: u32,
@@ -49,7 +33,7 @@ pub struct Intent {
 
 impl Intent {
     pub fn key(&self) -> String {
-        intent_key(&self.spool_prefix, self.amended)
+        keys::intent_key(&self.spool_prefix, self.amended)
     }
 
     /// The same intent with these documents of its archive objects in quarantine; none of those objects is written yet.
@@ -69,7 +53,7 @@ impl Intent {
                 let quarantine = by_date.entry(object.date.clone()).or_insert_with(|| PlannedObject {
                     disposition: Disposition::Quarantined,
                     date: object.date.clone(),
-                    key: partitions::quarantine_key(&object.date, &self.window_id, &self.run_id, part),
+                    key: keys::quarantine_key(&object.date, &self.window_id, &self.run_id, part),
                     jsonl_key: None,
                     entries: Vec::new(),
                     replaces: Vec::new(),
@@ -140,12 +124,12 @@ impl<'a> Layout<'a> {
         let part = self.parts.entry(slot.clone()).or_insert(0);
         let (disposition, date) = slot;
         let archived = *disposition == Disposition::Closed;
-        let name = if archived { partitions::parquet_key } else { partitions::quarantine_key };
+        let name = if archived { keys::parquet_key } else { keys::quarantine_key };
         self.objects.push(PlannedObject {
             disposition: *disposition,
             date: date.clone(),
             key: name(date, self.window_id, self.run_id, *part),
-            jsonl_key: (archived && self.jsonl).then(|| partitions::jsonl_key(date, self.window_id, self.run_id, *part)),
+            jsonl_key: (archived && self.jsonl).then(|| keys::jsonl_key(date, self.window_id, self.run_id, *part)),
             entries: Vec::new(),
             replaces: Vec::new(),
         });
@@ -154,35 +138,11 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// `archive/_commits/<window>/<run>-<attempt>.json`: the proof of what a window wrote.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub v: u8,
-    pub run_id: String,
-    pub window_id: String,
-    pub attempt: u64,
-    #[serde(with = "crate::instant::serde_iso")]
-    pub committed_at: jiff::Timestamp,
-    /// Documents in the source at the window's point in time.
-    pub source: u64,
-    pub counts: crate::report::Messages,
-    pub objects: Vec<WrittenObject>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WrittenObject {
-    pub key: String,
-    pub rows: u64,
-    pub bytes: u64,
-    /// Hex.
-    pub sha256: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classification::Outcome;
-    use crate::instant;
+    use crate::message::classification::Outcome;
+    use identity::instant;
 
     fn entry(id: &str, at: &str, bytes: u64, disposition: Disposition) -> Entry {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
@@ -232,7 +192,7 @@ mod tests {
         for (position, entry) in entries.iter().enumerate() {
             layout.push(position as u32, entry, (position < 2).then(|| format!("earlier-{position}")));
         }
-        let counts = crate::report::Messages { source: 4, archived: 3, quarantined: 1, no_alerts: 1, ..Default::default() };
+        let counts = crate::counts::Messages { source: 4, archived: 3, quarantined: 1, no_alerts: 1, ..Default::default() };
         let intent = Intent {
             run_id: "r1".into(),
             window_id: "w1".into(),

@@ -1,10 +1,11 @@
 //! How a window of a run may change. Registering the intent is the one decisive moment: before it another
 //! run may abandon the window and take its claims; after it the window can only be finished.
 
-use crate::classification::Reason;
-use crate::report::{Bytes, Messages};
-use crate::windows::Window;
-use crate::{instant, steps::Mode};
+use crate::counts::{Bytes, Messages};
+use crate::message::classification::Reason;
+use crate::mode::Mode;
+use crate::window::plan::Window;
+use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use ledger::Keyed;
 use serde::{Deserialize, Serialize};

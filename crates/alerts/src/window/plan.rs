@@ -1,6 +1,6 @@
 //! Windows: half-open `[from, to)` stretches of time, planned after the data and not after the calendar.
 
-use crate::instant;
+use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 

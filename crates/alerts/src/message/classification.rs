@@ -1,6 +1,6 @@
 //! The rules that decide what becomes of a message. They stand here and nowhere else.
 
-use crate::document::{Alerts, Document};
+use crate::message::document::{Alerts, Document};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,12 +1,11 @@
 //! How the row of a message may change. Every change is decided here, on what was read, and carried out
 //! under the condition that nobody changed the row in between (its revision).
 
-use crate::classification::{Disposition, Outcome, Reason};
-use crate::instant;
-use crate::intent::Decision;
-use crate::spool::Entry;
-use ::ledger::Keyed;
+use crate::message::classification::{Disposition, Outcome, Reason};
+use crate::message::entry::Entry;
+use identity::instant;
 use jiff::Timestamp;
+use ledger::Keyed;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,9 +111,25 @@ pub fn staging_shard(shard: u8) -> String {
 }
 
 fn staging_of(message_id: &str, source_index: &str) -> String {
-    let hash = crate::document::version(format!("{source_index}/{message_id}").as_bytes());
+    let hash = crate::message::document::version(format!("{source_index}/{message_id}").as_bytes());
     let byte = u8::from_str_radix(&hash[..2], 16).unwrap_or(0);
     staging_shard(byte % STAGING_SHARDS)
+}
+
+/// What classification decided for one entry of the spool index; a line of the decisions object, in the same order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Write it: nothing of this document is in the archive yet.
+    Write,
+    /// Write it and take the earlier version out of this object.
+    Replace { object: String },
+    /// Same version, same disposition: it is where it belongs.
+    Already,
+    /// Open, in staging.
+    Hold,
+    /// Claimed by a window that did not finish; settled before the intent is made.
+    Contested { run_id: String, window_id: String },
 }
 
 /// What a step does about a row: perhaps a new state of it, and what that means for the window.

@@ -2,9 +2,6 @@
 //! `index-00000.jsonl.zst` with one line a document, both in the same order (by instant), so that
 //! classification leaves the bodies alone and writing reads them once, front to back.
 
-use crate::classification::Outcome;
-use crate::instant;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -14,43 +11,10 @@ pub const PAIR_BYTES: u64 = 16 << 20;
 /// Documents in one pair; bounds its index where documents are small.
 pub const PAIR_DOCUMENTS: usize = 1000;
 
-pub fn records_key(prefix: &str, pair: u32) -> String {
-    format!("{prefix}/records-{pair:05}.zst")
-}
-
-pub fn index_key(prefix: &str, pair: u32) -> String {
-    format!("{prefix}/index-{pair:05}.jsonl.zst")
-}
-
-pub fn decisions_key(prefix: &str, pair: u32) -> String {
-    format!("{prefix}/decisions-{pair:05}.jsonl.zst")
-}
-
-/// One [`id_hash`] a message, as little-endian bytes: with them a run finds the ids that stand in more than one index.
-pub fn ids_key(prefix: &str) -> String {
-    format!("{prefix}/ids.bin")
-}
-
+/// What the ids object holds of an id.
 pub fn id_hash(id: &str) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(id).0;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
-}
-
-pub fn checkpoint_key(prefix: &str) -> String {
-    format!("{prefix}/checkpoint.json")
-}
-
-/// An intent that was amended has a key of its own, so that the window's row says which one counts.
-pub fn intent_key(prefix: &str, amended: u32) -> String {
-    match amended {
-        0 => format!("{prefix}/intent.json.zst"),
-        amended => format!("{prefix}/intent-amended-{amended}.json.zst"),
-    }
-}
-
-/// The points in time that an attempt on the window has opened, as a list: a killed one leaves them for the next to close.
-pub fn points_key(run_id: &str, window_id: &str) -> String {
-    format!("spool/{run_id}/{window_id}/points.json")
 }
 
 /// `checkpoint.json`: what the spool holds. Complete once `done`.
@@ -63,27 +27,6 @@ pub struct Summary {
     /// Documents that match the window by a later one of their instants, and belong to an earlier window.
     pub foreign: u64,
     pub done: bool,
-}
-
-/// One line of a spool index.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    pub index: String,
-    pub id: String,
-    /// The earliest instant that the source indexed for the document: it decides the window and the partition.
-    #[serde(with = "instant::serde_iso")]
-    pub at: Timestamp,
-    pub version: String,
-    /// Length of the document in bytes.
-    pub bytes: u64,
-    #[serde(flatten)]
-    pub outcome: Outcome,
-}
-
-impl Entry {
-    pub fn date(&self) -> String {
-        instant::date(self.at)
-    }
 }
 
 /// One record: a message and, when it is to be archived, what belongs to it. Each part as the source gave it.

@@ -36,6 +36,40 @@ pub fn manifest_key(window_id: &str, run_id: &str, attempt: u64) -> String {
     format!("archive/_commits/{window_id}/{run_id}-{attempt}.json")
 }
 
+pub fn records_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/records-{pair:05}.zst")
+}
+
+pub fn index_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/index-{pair:05}.jsonl.zst")
+}
+
+pub fn decisions_key(prefix: &str, pair: u32) -> String {
+    format!("{prefix}/decisions-{pair:05}.jsonl.zst")
+}
+
+/// One [`id_hash`](crate::window::spool::id_hash) a message, as little-endian bytes: with them a run finds the ids that stand in more than one index.
+pub fn ids_key(prefix: &str) -> String {
+    format!("{prefix}/ids.bin")
+}
+
+pub fn checkpoint_key(prefix: &str) -> String {
+    format!("{prefix}/checkpoint.json")
+}
+
+/// An intent that was amended has a key of its own, so that the window's row says which one counts.
+pub fn intent_key(prefix: &str, amended: u32) -> String {
+    match amended {
+        0 => format!("{prefix}/intent.json.zst"),
+        amended => format!("{prefix}/intent-amended-{amended}.json.zst"),
+    }
+}
+
+/// The points in time that an attempt on the window has opened, as a list: a killed one leaves them for the next to close.
+pub fn points_key(run_id: &str, window_id: &str) -> String {
+    format!("spool/{run_id}/{window_id}/points.json")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,35 +1,11 @@
 //! The payloads that travel between the states of the workflow. A redrive runs an old definition with new
 //! functions, so each payload carries its version.
 
-use crate::windows::Window;
+use crate::{mode::Mode, window::plan::Window};
 use serde::{Deserialize, Serialize};
 
 /// The version of every payload below.
 pub const VERSION: u8 = 1;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    Scheduled,
-    Range,
-    FailedOnly,
-    Recheck,
-    Extract,
-    Process,
-}
-
-impl Mode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Scheduled => "scheduled",
-            Mode::Range => "range",
-            Mode::FailedOnly => "failed-only",
-            Mode::Recheck => "recheck",
-            Mode::Extract => "extract",
-            Mode::Process => "process",
-        }
-    }
-}
 
 /// What a person, the scheduler or a script starts an execution with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

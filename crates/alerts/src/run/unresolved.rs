@@ -1,12 +1,13 @@
 //! What an operator has set aside and somebody must come back to: windows that were skipped, and documents that were
 //! ordered into quarantine. One row of `job-runs` holds them all, and every report names them until they are resolved.
 
+use super::keyed_by_run;
 use crate::{
-    instant,
-    runs::JobRun,
-    steps::Mode,
-    window_state::{State, WindowRecord},
+    mode::Mode,
+    run::job_run::JobRun,
+    window::record::{State, WindowRecord},
 };
+use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -88,6 +89,8 @@ pub struct Register {
     pub revision: u64,
 }
 
+keyed_by_run!(Register);
+
 impl Register {
     /// With `item`, in the place of what was said of the same thing before; `None` when there is no room.
     pub fn with(mut self, item: Unresolved) -> Option<Self> {
@@ -158,7 +161,7 @@ fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{report::Messages, report::RunStatus, windows::Window};
+    use crate::{counts::Messages, run::job_run::RunStatus, window::plan::Window};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")

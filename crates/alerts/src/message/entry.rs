@@ -1,0 +1,27 @@
+//! What the steps know of a document without its body: one line of a spool index.
+
+use crate::message::classification::Outcome;
+use identity::instant;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One line of a spool index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub index: String,
+    pub id: String,
+    /// The earliest instant that the source indexed for the document: it decides the window and the partition.
+    #[serde(with = "instant::serde_iso")]
+    pub at: Timestamp,
+    pub version: String,
+    /// Length of the document in bytes.
+    pub bytes: u64,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl Entry {
+    pub fn date(&self) -> String {
+        instant::date(self.at)
+    }
+}

@@ -1,0 +1,30 @@
+//! One run: the payloads between its steps, its row, the lock and the watermark, what is unresolved, and its report.
+
+pub mod job_run;
+pub mod lock;
+pub mod payloads;
+pub mod report;
+pub mod unresolved;
+
+macro_rules! keyed_by_run {
+    ($($row:ty),*) => {$(
+        impl ledger::Keyed for $row {
+            const PARTITION: &'static str = "run_id";
+            const SORT: Option<&'static str> = None;
+
+            fn key(&self) -> (String, Option<String>) {
+                (self.run_id.clone(), None)
+            }
+
+            fn revision(&self) -> u64 {
+                self.revision
+            }
+
+            fn revised(mut self, revision: u64) -> Self {
+                self.revision = revision;
+                self
+            }
+        }
+    )*};
+}
+use keyed_by_run;
