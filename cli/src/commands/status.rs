@@ -4,6 +4,7 @@ use crate::{
 };
 use anyhow::Result;
 use clap::Args;
+use storage::Scanned;
 
 #[derive(Args)]
 #[command(
@@ -24,7 +25,7 @@ impl Status {
             print::report(&report, self.json)?;
             return Ok(went_well(&report));
         }
-        let mut runs = archive.job_runs.runs.scan().await?;
+        let Scanned { rows: mut runs, malformed } = archive.job_runs.runs.scan().await?;
         runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let mut reports = Vec::with_capacity(runs.len());
         for run in &runs {
@@ -34,6 +35,9 @@ impl Status {
         if !self.json {
             print::unresolved(&archive.job_runs.unresolved().await?.items)?;
         }
-        Ok(true)
+        for error in &malformed {
+            eprintln!("{error}");
+        }
+        Ok(malformed.is_empty())
     }
 }

@@ -11,4 +11,8 @@ pub trait Keyed: Serialize + DeserializeOwned + Clone {
     /// 1 when the row is first written, and one more for each change; an attribute of that name must be serialized.
     fn revision(&self) -> u64;
     fn revised(self, revision: u64) -> Self;
+    /// Whether a partition holds rows of this type, in a table that has several.
+    fn holds(_partition: &str) -> bool {
+        true
+    }
 }

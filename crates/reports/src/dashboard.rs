@@ -41,8 +41,9 @@ pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> 
     numbers.into_iter().enumerate().map(|(n, messages)| AgeGroup { label: label(n), messages }).collect()
 }
 
-/// `dashboard/data/runs.json`: the latest runs, newest first, as they come in.
-pub fn runs(runs: &[RunReport], now: Timestamp) -> Value {
+/// `dashboard/data/runs.json`: the latest runs, newest first, as they come in. `unreadable`: why a row that should be
+/// a run's cannot be read, one text a row.
+pub fn runs(runs: &[RunReport], unreadable: &[String], now: Timestamp) -> Value {
     let list: Vec<Value> = runs
         .iter()
         .take(RUNS)
@@ -55,7 +56,7 @@ pub fn runs(runs: &[RunReport], now: Timestamp) -> Value {
             run
         })
         .collect();
-    json!({"v": 1, "generated_at": instant::iso(now), "runs": list})
+    json!({"v": 1, "generated_at": instant::iso(now), "runs": list, "unreadable": unreadable})
 }
 
 /// What the page tells of the latest run and of the archive as it stands.

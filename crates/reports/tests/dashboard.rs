@@ -48,13 +48,13 @@ fn the_page_makes_no_markup_of_data_and_loads_nothing_from_elsewhere() {
 #[test]
 fn runs_are_listed_as_they_come_and_without_their_failures() {
     let failures = vec![Failure { window_id: "w".into(), error: "CountMismatch".into(), message: "m".into() }];
-    let data = dashboard::runs(&[RunReport { failures, status: RunStatus::Failed, ..report("newest") }, report("older")], at("2024-10-01T06:00:00Z"));
-    assert_eq!(data["v"], 1);
+    let data = dashboard::runs(&[RunReport { failures, status: RunStatus::Failed, ..report("newest") }, report("older")], &["row r0 is not readable".into()], at("2024-10-01T06:00:00Z"));
+    assert_eq!((&data["v"], &data["unreadable"][0]), (&1.into(), &"row r0 is not readable".into()));
     assert_eq!(data["runs"][0]["run_id"], "newest");
     assert_eq!(data["runs"][0]["failures"], 1);
     assert_eq!(data["runs"][0]["well"], false);
     assert_eq!(data["runs"][1]["range"], "2024-07-01 to 2024-09-28");
-    assert_eq!(dashboard::runs(&vec![report("r"); 500], at("2024-10-01T06:00:00Z"))["runs"].as_array().map(Vec::len), Some(104));
+    assert_eq!(dashboard::runs(&vec![report("r"); 500], &[], at("2024-10-01T06:00:00Z"))["runs"].as_array().map(Vec::len), Some(104));
 }
 
 #[test]

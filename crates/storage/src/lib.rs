@@ -5,5 +5,10 @@ pub mod notification;
 mod objects;
 mod tables;
 
-pub use objects::{Head, Objects, PutOnce, StoreError, sha256_hex};
-pub use tables::{LedgerError, Table};
+pub use objects::{
+    Complete, Condition, Content, Get, Head, ListPage, Listed, MemoryObjects, ObjectReader, ObjectStore, Objects, Part,
+    PartDone, Put, PutEnd, PutOnce, StoreError, Upload, sha256_hex,
+};
+pub use tables::{
+    Batch, Item, LedgerError, MemoryTables, Page, Query, RowCondition, Scanned, Table, TableStore,
+};

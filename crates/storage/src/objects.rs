@@ -1,74 +1,48 @@
-use aws_sdk_s3::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    primitives::ByteStream,
-    types::{ChecksumAlgorithm, ChecksumMode},
+mod memory;
+mod reader;
+mod s3;
+mod store;
+mod upload;
+
+pub use memory::MemoryObjects;
+pub use reader::ObjectReader;
+pub use store::{
+    Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put, PutEnd, StoreError,
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
+pub use upload::Upload;
+
 use bytes::Bytes;
-use errors::{Name, Named};
+use futures::{Stream, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::error::Error;
+use std::{error::Error, sync::Arc, time::Duration};
+
+/// How often a conditional write is tried again while another of the same key is under way.
+const TRIES: usize = 8;
 
 /// Objects of one bucket.
 #[derive(Clone)]
 pub struct Objects {
-    client: Client,
+    store: Arc<dyn ObjectStore>,
     bucket: String,
-}
-
-/// What S3 says of an object without sending it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Head {
-    pub bytes: u64,
-    /// Hex; as S3 verified it at the upload.
-    pub sha256: Option<String>,
 }
 
 /// The end of a write that must not overwrite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PutOnce {
-    Created,
-    /// The key is taken: by this very content after a retry, or by another.
+    Created(Head),
+    /// The key holds another content.
     Exists(Head),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{operation} of s3://{bucket}/{key}: the bucket does not exist")]
-    BucketMissing { operation: &'static str, bucket: String, key: String },
-    #[error("{operation} of s3://{bucket}/{key} is not allowed: {message}")]
-    Denied { operation: &'static str, bucket: String, key: String, message: String },
-    #[error("s3://{bucket}/{key} does not exist")]
-    Missing { bucket: String, key: String },
-    #[error("s3://{bucket}/{key} is damaged: {what}")]
-    Corrupt { bucket: String, key: String, what: String },
-    #[error("s3://{bucket}/{key} holds other bytes than this run would write: found {found}, wanted {wanted}")]
-    Conflict { bucket: String, key: String, found: String, wanted: String },
-    #[error("{operation} of s3://{bucket}/{key} failed: {message}")]
-    Unavailable { operation: &'static str, bucket: String, key: String, message: String, source: Box<dyn Error + Send + Sync> },
-}
-
-impl Named for StoreError {
-    fn name(&self) -> Name {
-        match self {
-            StoreError::BucketMissing { .. } => Name::BucketMissing,
-            StoreError::Denied { .. } => Name::StoreDenied,
-            StoreError::Missing { .. } => Name::ObjectMissing,
-            StoreError::Corrupt { .. } => Name::ObjectCorrupt,
-            StoreError::Conflict { .. } => Name::ObjectConflict,
-            StoreError::Unavailable { .. } => Name::StoreUnavailable,
-        }
-    }
 }
 
 impl Objects {
     pub fn new(config: &aws_config::SdkConfig, bucket: String) -> Self {
-        let builder = aws_sdk_s3::config::Builder::from(config);
-        // A custom endpoint (the local cloud) knows no bucket host names.
-        let builder = builder.force_path_style(config.endpoint_url().is_some());
-        Objects { client: Client::from_conf(builder.build()), bucket }
+        Objects { store: Arc::new(s3::S3::new(config)), bucket }
+    }
+
+    /// Objects of a bucket of another store than S3, such as [`MemoryObjects`].
+    pub fn over(store: impl ObjectStore + 'static, bucket: impl Into<String>) -> Self {
+        Objects { store: Arc::new(store), bucket: bucket.into() }
     }
 
     pub fn bucket(&self) -> &str {
@@ -79,8 +53,19 @@ impl Objects {
         format!("s3://{}/{key}", self.bucket)
     }
 
+    /// The key of an `s3://bucket/key` of this bucket.
+    pub fn key_of<'a>(&self, uri: &'a str) -> Option<&'a str> {
+        uri.strip_prefix("s3://")?.strip_prefix(self.bucket.as_str())?.strip_prefix('/')
+    }
+
+    /// Begins to read an object, or one version of it, without holding it in memory.
+    pub async fn open(&self, key: &str, version: Option<&str>) -> Result<ObjectReader, StoreError> {
+        let opened = ObjectReader::open(self.store.clone(), &self.bucket, key, version).await?;
+        opened.ok_or_else(|| self.missing(key))
+    }
+
     pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.find(key).await?.ok_or_else(|| StoreError::Missing { bucket: self.bucket.clone(), key: key.into() })
+        self.find(key).await?.ok_or_else(|| self.missing(key))
     }
 
     /// `None` when there is no such object.
@@ -90,94 +75,102 @@ impl Objects {
 
     /// The object and its entity tag, for [`Objects::replace`].
     pub async fn find_versioned(&self, key: &str) -> Result<Option<(Bytes, String)>, StoreError> {
-        let answer = match self.client.get_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled).send().await {
-            Ok(answer) => answer,
-            Err(error) if error.code() == Some("NoSuchKey") => return Ok(None),
-            Err(error) => return Err(self.error("GetObject", key, error)),
-        };
-        let tag = answer.e_tag().unwrap_or_default().to_owned();
-        let body = answer.body.collect().await.map_err(|error| StoreError::Unavailable {
-            operation: "GetObject",
-            bucket: self.bucket.clone(),
-            key: key.into(),
-            message: "the answer broke off".into(),
-            source: error.into(),
-        })?;
-        Ok(Some((body.into_bytes(), tag)))
+        let opened = ObjectReader::open(self.store.clone(), &self.bucket, key, None).await?;
+        let Some(reader) = opened else { return Ok(None) };
+        let tag = reader.tag().to_owned();
+        Ok(Some((reader.collect().await?, tag)))
     }
 
     /// `None` when there is no such object.
     pub async fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
-        match self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled).send().await {
-            Ok(answer) => Ok(Some(Head {
-                bytes: answer.content_length().unwrap_or(0) as u64,
-                sha256: answer.checksum_sha256().and_then(|text| BASE64_STANDARD.decode(text).ok()).map(hex::encode),
-            })),
-            Err(error) if error.raw_response().is_some_and(|raw| raw.status().as_u16() == 404) => Ok(None),
-            Err(error) => Err(self.error("HeadObject", key, error)),
-        }
+        self.store.head(&self.bucket, key).await
     }
 
     /// Writes or overwrites. S3 refuses the upload when the bytes do not arrive as they were sent.
     pub async fn put(&self, key: &str, body: impl Into<Bytes>, content_type: &str) -> Result<(), StoreError> {
         let body = body.into();
-        let sha256 = BASE64_STANDARD.encode(Sha256::digest(&body));
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
-        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(sha256).body(ByteStream::from(body));
-        put.send().await.map(|_| ()).map_err(|error| self.error("PutObject", key, error))
+        for round in 0..TRIES {
+            match self.put_if(key, body.clone(), content_type, Condition::None).await? {
+                PutEnd::Stored => return Ok(()),
+                PutEnd::Refused | PutEnd::Conflict => self.pause(round).await,
+            }
+        }
+        Err(self.contended(key))
     }
 
-    /// Writes a key that nobody has written yet, and looks whether it arrived.
-    /// After a retry S3 answers 412 to one's own success: then the content decides.
+    /// Writes a key that nobody has written yet, and looks whether it arrived. After a retry S3 answers 412 to one's own
+    /// success: then the content decides. While another upload of the key is under way (409), nothing is decided yet.
     pub async fn put_once(&self, key: &str, body: Bytes, content_type: &str) -> Result<PutOnce, StoreError> {
-        let digest = Sha256::digest(&body);
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type).if_none_match("*");
-        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(BASE64_STANDARD.encode(digest));
-        let length = body.len() as u64;
-        let outcome = put.body(ByteStream::from(body)).send().await;
-        match outcome {
-            Ok(_) => {}
-            Err(error) if matches!(error.code(), Some("PreconditionFailed" | "ConditionalRequestConflict")) => {}
-            Err(error) => return Err(self.error("PutObject", key, error)),
+        let own = Head { bytes: body.len() as u64, sha256: Some(sha256_hex(&body)) };
+        for round in 0..TRIES {
+            let end = self.put_if(key, body.clone(), content_type, Condition::Absent).await?;
+            if end == PutEnd::Conflict {
+                self.pause(round).await;
+                continue;
+            }
+            match self.head(key).await? {
+                Some(head) if head == own => return Ok(PutOnce::Created(head)),
+                Some(head) => return Ok(PutOnce::Exists(head)),
+                None if end == PutEnd::Stored => return Err(self.corrupt(key, "it is not there after its upload")),
+                // It was removed between the refusal and the look.
+                None => self.pause(round).await,
+            }
         }
-        let corrupt = |what: String| StoreError::Corrupt { bucket: self.bucket.clone(), key: key.into(), what };
-        let head = self.head(key).await?.ok_or_else(|| corrupt("it is not there after its upload".into()))?;
-        let own = Head { bytes: length, sha256: Some(hex::encode(digest)) };
-        Ok(if head == own { PutOnce::Created } else { PutOnce::Exists(head) })
+        Err(self.contended(key))
     }
 
     /// Overwrites the object that has entity tag `tag`; `false` when it has changed in between.
     pub async fn replace(&self, key: &str, body: Bytes, content_type: &str, tag: &str) -> Result<bool, StoreError> {
-        let sha256 = BASE64_STANDARD.encode(Sha256::digest(&body));
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type).if_match(tag);
-        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(sha256).body(ByteStream::from(body));
-        match put.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.code(), Some("PreconditionFailed" | "ConditionalRequestConflict")) => Ok(false),
-            Err(error) => Err(self.error("PutObject", key, error)),
+        for round in 0..TRIES {
+            match self.put_if(key, body.clone(), content_type, Condition::Tag(tag)).await? {
+                PutEnd::Stored => return Ok(true),
+                PutEnd::Refused => return Ok(false),
+                PutEnd::Conflict => self.pause(round).await,
+            }
         }
+        Err(self.contended(key))
+    }
+
+    /// Begins to write an object whose bytes are still to come.
+    pub fn upload(&self, key: &str, content_type: &str) -> Upload {
+        Upload::new(self.clone(), key.to_owned(), content_type.to_owned())
     }
 
     /// Removes an object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        deleted.map(|_| ()).map_err(|error| self.error("DeleteObject", key, error))
-    }
-
-    /// The key of an `s3://bucket/key` of this bucket.
-    pub fn key_of<'a>(&self, uri: &'a str) -> Option<&'a str> {
-        uri.strip_prefix("s3://")?.strip_prefix(self.bucket.as_str())?.strip_prefix('/')
+        self.store.delete(&self.bucket, key).await
     }
 
     /// Keys under a prefix, in order.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
-        let mut keys = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.error("ListObjectsV2", prefix, error))?;
-            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+        let (mut keys, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(&self.bucket, prefix, after.as_deref()).await?;
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            if !page.is_truncated {
+                return Ok(keys);
+            }
+            after = keys.last().cloned();
         }
-        Ok(keys)
+    }
+
+    /// Objects under a prefix, in order of their keys, from the one behind `after` on; a page in memory at a time.
+    pub fn pages(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> impl Stream<Item = Result<Vec<Listed>, StoreError>> + Send + 'static {
+        let start = Some(after.map(str::to_owned));
+        let (store, bucket, prefix) = (self.store.clone(), self.bucket.clone(), prefix.to_owned());
+        stream::try_unfold(start, move |position| {
+            let (store, bucket, prefix) = (store.clone(), bucket.clone(), prefix.clone());
+            async move {
+                let Some(after) = position else { return Ok(None) };
+                let page = store.list(&bucket, &prefix, after.as_deref()).await?;
+                let last = page.objects.last().map(|object| object.key.clone());
+                Ok(Some((page.objects, last.filter(|_| page.is_truncated).map(Some))))
+            }
+        })
     }
 
     pub async fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<T, StoreError> {
@@ -202,7 +195,8 @@ impl Objects {
 
     fn decode_lines<T: DeserializeOwned>(&self, key: &str, body: &[u8]) -> Result<Vec<T>, StoreError> {
         let body = zstd::decode_all(body).map_err(|error| self.corrupt(key, error))?;
-        serde_json::Deserializer::from_slice(&body).into_iter().collect::<Result<_, _>>().map_err(|error| self.corrupt(key, error))
+        let lines = serde_json::Deserializer::from_slice(&body).into_iter();
+        lines.collect::<Result<_, _>>().map_err(|error| self.corrupt(key, error))
     }
 
     /// Writes zstd-compressed JSON lines.
@@ -228,20 +222,37 @@ impl Objects {
         StoreError::Corrupt { bucket: self.bucket.clone(), key: key.into(), what: what.to_string() }
     }
 
-    fn error<E, R>(&self, operation: &'static str, key: &str, error: SdkError<E, R>) -> StoreError
-    where
-        E: Error + Send + Sync + ProvideErrorMetadata + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
-        SdkError<E, R>: ProvideErrorMetadata,
-    {
-        let (bucket, key) = (self.bucket.clone(), key.to_owned());
-        let code = error.code().map(str::to_owned);
-        let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-        match code.as_deref() {
-            Some("NoSuchBucket") => StoreError::BucketMissing { operation, bucket, key },
-            Some("AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch") => StoreError::Denied { operation, bucket, key, message },
-            _ => StoreError::Unavailable { operation, bucket, key, message, source: Box::new(error) },
-        }
+    async fn put_if(
+        &self,
+        key: &str,
+        body: Bytes,
+        content_type: &str,
+        condition: Condition<'_>,
+    ) -> Result<PutEnd, StoreError> {
+        self.store.put(Put { bucket: &self.bucket, key, body, content_type, condition }).await
+    }
+
+    async fn pause(&self, round: usize) {
+        self.store.wait(Duration::from_millis(50 << round.min(6))).await;
+    }
+
+    fn missing(&self, key: &str) -> StoreError {
+        StoreError::Missing { bucket: self.bucket.clone(), key: key.into() }
+    }
+
+    fn contended(&self, key: &str) -> StoreError {
+        StoreError::Contended { bucket: self.bucket.clone(), key: key.into(), tries: TRIES }
+    }
+
+    fn unavailable(
+        &self,
+        operation: &'static str,
+        key: &str,
+        message: &str,
+        source: impl Error + Send + Sync + 'static,
+    ) -> StoreError {
+        let (bucket, key, message) = (self.bucket.clone(), key.to_owned(), message.to_owned());
+        StoreError::Unavailable { operation, bucket, key, message, source: source.into() }
     }
 }
 

@@ -14,7 +14,7 @@ use errors::{Name, Named};
 use jiff::Timestamp;
 use reports::dashboard::{self, Latest};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use storage::{LedgerError, Objects, PutOnce, StoreError};
+use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 
 const RUNS: &str = "dashboard/data/runs.json";
 const LATEST: &str = "dashboard/data/latest.json";
@@ -84,7 +84,7 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
 async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
     for _ in 0..TRIES {
         let before = deps.objects.find_versioned(RUNS).await?;
-        let mut runs = deps.job_runs.runs.scan().await?;
+        let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
         runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let mut reports: Vec<RunReport> = Vec::new();
         for run in runs.iter().take(dashboard::RUNS) {
@@ -92,10 +92,13 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
                 reports.push(serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(RUNS, error))?);
             }
         }
-        let body = dashboard::runs(&reports, now).to_string().into_bytes();
+        let unreadable: Vec<String> = malformed.iter().map(ToString::to_string).collect();
+        let body = dashboard::runs(&reports, &unreadable, now).to_string().into_bytes();
         let written = match before {
             Some((_, tag)) => deps.objects.replace(RUNS, body.into(), "application/json", &tag).await?,
-            None => deps.objects.put_once(RUNS, body.into(), "application/json").await? == PutOnce::Created,
+            None => {
+                matches!(deps.objects.put_once(RUNS, body.into(), "application/json").await?, PutOnce::Created(_))
+            }
         };
         if written {
             return Ok(());

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{Auth, Indices, OpenSearch, SourceError};
 use std::collections::BTreeMap;
-use storage::{LedgerError, Objects, StoreError};
+use storage::{LedgerError, Objects, Scanned, StoreError};
 use workflow::{Workflow, WorkflowError};
 
 pub struct Deps {
@@ -208,7 +208,11 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
 /// The same scheduled time again: the run that did it is reported once more, and nothing is done.
 async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
     let Some(scheduled_for) = &task.scheduled_for else { return Ok(None) };
-    let runs = deps.job_runs.runs.scan().await?;
+    let Scanned { rows: runs, malformed } = deps.job_runs.runs.scan().await?;
+    for error in &malformed {
+        // A run that cannot be read is not known to have done this time: at worst the work is looked at again.
+        tracing::error!(error = describe(error), "a run is left out of the search for this scheduled time");
+    }
     let same = |run: &&JobRun| run.run_id != task.run_id && run.scheduled_for.as_ref() == Some(scheduled_for);
     let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
     tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");

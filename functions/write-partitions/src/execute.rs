@@ -221,9 +221,9 @@ impl Run<'_> {
     }
 
     async fn put_once(&mut self, key: &str, body: Bytes, rows: u64, content_type: &str) -> Result<(), Error> {
-        let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
+        let sha256 = storage::sha256_hex(&body);
         let head = match self.deps.objects.put_once(key, body, content_type).await? {
-            PutOnce::Created => Head { bytes, sha256: Some(sha256) },
+            PutOnce::Created(head) => head,
             // Other bytes: an executor of the intent as it was before it was amended was quicker. Next time the object is
             // found there, and the documents that are ordered out are taken out of it.
             PutOnce::Exists(head) if key.ends_with(".parquet") => {

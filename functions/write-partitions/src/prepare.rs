@@ -120,7 +120,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
     let key = intent.key();
     // Two calls of one attempt at once: the first that writes its intent wins, and both carry that one out.
     let intent = match deps.objects.put_lines_once(&key, std::slice::from_ref(&intent)).await? {
-        PutOnce::Created => intent,
+        PutOnce::Created(_) => intent,
         PutOnce::Exists(_) => load(deps, &key).await?,
     };
     deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;

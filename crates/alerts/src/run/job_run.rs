@@ -66,4 +66,7 @@ pub struct Watermark {
     pub revision: u64,
 }
 
-keyed_by_run!(JobRun, Watermark);
+keyed_by_run!(
+    JobRun: |run_id: &str| !run_id.starts_with('#'),
+    Watermark: |run_id| run_id == WATERMARK
+);

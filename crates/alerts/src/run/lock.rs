@@ -44,7 +44,7 @@ impl Lock {
     }
 }
 
-keyed_by_run!(Lock);
+keyed_by_run!(Lock: |run_id| run_id == LOCK);
 
 #[cfg(test)]
 mod tests {

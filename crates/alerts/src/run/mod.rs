@@ -6,8 +6,9 @@ pub mod payloads;
 pub mod report;
 pub mod unresolved;
 
+// With the `run_id`s that are a row's of this type: no execution's name may hold a `#`.
 macro_rules! keyed_by_run {
-    ($($row:ty),*) => {$(
+    ($($row:ty: $holds:expr),*) => {$(
         impl ledger::Keyed for $row {
             const PARTITION: &'static str = "run_id";
             const SORT: Option<&'static str> = None;
@@ -23,6 +24,10 @@ macro_rules! keyed_by_run {
             fn revised(mut self, revision: u64) -> Self {
                 self.revision = revision;
                 self
+            }
+
+            fn holds(run_id: &str) -> bool {
+                $holds(run_id)
             }
         }
     )*};

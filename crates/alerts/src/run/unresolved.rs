@@ -89,7 +89,7 @@ pub struct Register {
     pub revision: u64,
 }
 
-keyed_by_run!(Register);
+keyed_by_run!(Register: |run_id| run_id == UNRESOLVED);
 
 impl Register {
     /// With `item`, in the place of what was said of the same thing before; `None` when there is no room.

@@ -1,0 +1,108 @@
+use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore};
+use async_trait::async_trait;
+use aws_sdk_dynamodb::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    types::{AttributeValue, KeysAndAttributes, Select},
+};
+use std::error::Error;
+
+/// DynamoDB itself. The client tries a request that fails in passing again.
+pub(crate) struct DynamoDb {
+    client: Client,
+}
+
+impl DynamoDb {
+    pub(crate) fn new(config: &aws_config::SdkConfig) -> Self {
+        DynamoDb { client: Client::new(config) }
+    }
+}
+
+#[async_trait]
+impl TableStore for DynamoDb {
+    async fn get(&self, table: &str, key: Item) -> Result<Option<Item>, LedgerError> {
+        let get = self.client.get_item().table_name(table).consistent_read(true).set_key(Some(key));
+        Ok(get.send().await.map_err(|error| fault("GetItem", table, error))?.item)
+    }
+
+    async fn batch_get(&self, table: &str, keys: Vec<Item>) -> Result<Batch, LedgerError> {
+        let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+        let request = request.map_err(|error| fault_of("BatchGetItem", table, error.to_string(), error))?;
+        let answer = self.client.batch_get_item().request_items(table, request).send().await;
+        let answer = answer.map_err(|error| fault("BatchGetItem", table, error))?;
+        Ok(Batch {
+            items: answer.responses.unwrap_or_default().into_values().flatten().collect(),
+            unprocessed: answer.unprocessed_keys.unwrap_or_default().into_values().flat_map(|rest| rest.keys).collect(),
+        })
+    }
+
+    async fn put(&self, table: &str, item: Item, condition: RowCondition) -> Result<bool, LedgerError> {
+        let put = self.client.put_item().table_name(table).set_item(Some(item));
+        let put = match condition {
+            RowCondition::Absent(partition) => {
+                put.condition_expression("attribute_not_exists(#p)").expression_attribute_names("#p", partition)
+            }
+            RowCondition::Revision(before) => put
+                .condition_expression("revision = :before")
+                .expression_attribute_values(":before", AttributeValue::N(before.to_string())),
+        };
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+            Err(error) => Err(fault("PutItem", table, error)),
+        }
+    }
+
+    async fn query(&self, table: &str, query: &Query<'_>, after: Option<Item>) -> Result<Page, LedgerError> {
+        let (attribute, value) = query.partition;
+        let request = self.client.query().table_name(table).set_index_name(query.index.map(str::to_owned));
+        let request = request.consistent_read(query.index.is_none()).set_limit(query.limit);
+        let request = request
+            .key_condition_expression("#p = :p")
+            .expression_attribute_names("#p", attribute)
+            .expression_attribute_values(":p", AttributeValue::S(value.to_owned()));
+        let request = match query.filter {
+            Some((attribute, value)) => request
+                .filter_expression("#f = :f")
+                .expression_attribute_names("#f", attribute)
+                .expression_attribute_values(":f", AttributeValue::S(value.to_owned())),
+            None => request,
+        };
+        let request = if query.only_count { request.select(Select::Count) } else { request };
+        let answer = request.set_exclusive_start_key(after).send().await;
+        let answer = answer.map_err(|error| fault("Query", table, error))?;
+        let count = answer.count.max(0) as u64;
+        Ok(Page { items: answer.items.unwrap_or_default(), count, last: answer.last_evaluated_key })
+    }
+
+    async fn scan(&self, table: &str, after: Option<Item>) -> Result<Page, LedgerError> {
+        let request = self.client.scan().table_name(table).consistent_read(true).set_exclusive_start_key(after);
+        let answer = request.send().await.map_err(|error| fault("Scan", table, error))?;
+        let count = answer.count.max(0) as u64;
+        Ok(Page { items: answer.items.unwrap_or_default(), count, last: answer.last_evaluated_key })
+    }
+}
+
+fn fault<E, R>(operation: &'static str, table: &str, error: SdkError<E, R>) -> LedgerError
+where
+    E: Error + Send + Sync + ProvideErrorMetadata + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    match error.code() {
+        Some("ResourceNotFoundException") => LedgerError::TableMissing { operation, table: table.to_owned() },
+        Some("AccessDeniedException" | "UnrecognizedClientException") => {
+            LedgerError::Denied { operation, table: table.to_owned(), message }
+        }
+        _ => fault_of(operation, table, message, error),
+    }
+}
+
+fn fault_of(
+    operation: &'static str,
+    table: &str,
+    message: String,
+    source: impl Error + Send + Sync + 'static,
+) -> LedgerError {
+    LedgerError::Unavailable { operation, table: table.to_owned(), message, source: Box::new(source) }
+}
