@@ -2,12 +2,11 @@
 
 use alerts::run::{
     job_run::RunStatus,
-    report::{Failure, RunReport},
+    report::RunReport,
     unresolved::Unresolved,
 };
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use humansize::{BINARY, format_size};
 use identity::instant;
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
@@ -23,9 +22,14 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
-    let status = status(report);
-    say!("{}  {status}  (mode {}, attempt {})", report.run_id, report.mode, report.attempt);
-    say!("{} to {}", instant::iso(report.from), instant::iso(report.to));
+    for line in lines(report) {
+        say!("{line}");
+    }
+    unresolved(&report.unresolved)
+}
+
+/// The report but for what operators have set aside.
+fn lines(report: &RunReport) -> Vec<String> {
     let messages = &report.messages;
     let mut table = plain();
     let windows = format!("{} of {} committed", report.windows.succeeded, report.windows.planned);
@@ -43,20 +47,22 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
     ] {
         table.add_row([name.to_owned(), count.to_string()]);
     }
-    table.add_row(["documents read".to_owned(), format_size(report.bytes.source, BINARY)]);
-    table.add_row(["objects written".to_owned(), format_size(report.bytes.archive, BINARY)]);
+    table.add_row(["documents read".to_owned(), reports::bytes(report.bytes.source)]);
+    table.add_row(["objects written".to_owned(), reports::bytes(report.bytes.archive)]);
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    say!("{table}");
-    let is_named_below = |failure: &&Failure| failure.error == "WindowSkipped" && !report.unresolved.is_empty();
-    for failure in report.failures.iter().filter(|failure| !is_named_below(failure)) {
-        say!("failed: {}  {}: {}", failure.window_id, failure.error, failure.message);
-    }
+    let mut lines = vec![
+        format!("{}  {}  (mode {}, attempt {})", report.run_id, status(report), report.mode, report.attempt),
+        format!("{} to {}", instant::iso(report.from), instant::iso(report.to)),
+        table.to_string(),
+    ];
+    let failed = |window: &str, error: &str, message: &str| format!("failed: {window}  {error}: {message}");
+    lines.extend(reports::failures(report).map(|failure| failed(&failure.window_id, &failure.error, &failure.message)));
     if report.windows.failed > 0 {
-        say!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id);
+        lines.push(format!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id));
     }
-    unresolved(&report.unresolved)
+    lines
 }
 
 /// What operators have set aside, and the way back.
@@ -116,5 +122,62 @@ fn status(report: &RunReport) -> &'static str {
         RunStatus::Completed if report.reconciled => "Completed, everything accounted for",
         RunStatus::Completed => "Completed",
         RunStatus::Failed => "Failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alerts::{
+        counts::Bytes,
+        run::report::{Failure, Windows},
+    };
+    use jiff::Timestamp;
+
+    fn report(failures: &[&str]) -> RunReport {
+        RunReport {
+            run_id: "r1".into(),
+            windows: Windows { planned: 3, succeeded: 1, failed: 0 },
+            bytes: Bytes { source: 12_340_000, archive: 0 },
+            failures: failures
+                .iter()
+                .map(|window_id| Failure {
+                    window_id: (*window_id).to_owned(),
+                    error: "WindowSkipped".to_owned(),
+                    message: "shard 3 is lost".to_owned(),
+                })
+                .collect(),
+            ..serde_json::from_str(REPORT).expect("a report")
+        }
+    }
+
+    const REPORT: &str = r#"{"run_id":"","mode":"range","from":"2024-07-01T00:00:00.000Z","to":"2024-08-01T00:00:00.000Z",
+        "status":"Completed","attempt":1,"windows":{"planned":0,"succeeded":0,"failed":0},
+        "messages":{"source":0,"archived":0,"open":0,"quarantined":0,"already_archived":0,"no_alerts":0},
+        "recheck":{"looked_at":0,"closed":0,"open":0,"gone":0},"sweep":{"late":0,"changed":0,"reopened":0},
+        "collisions":0,"undated":0,"backlog":0,"bytes":{"source":0,"archive":0},"reconciled":false,"failures":[],
+        "unresolved":[]}"#;
+
+    fn skipped(run_id: &str, window_id: &str) -> Unresolved {
+        Unresolved::SkippedWindow {
+            run_id: run_id.into(),
+            window_id: window_id.into(),
+            reason: "shard 3 is lost".into(),
+            since: Timestamp::UNIX_EPOCH,
+            left: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_skipped_window_is_named_among_the_failures_unless_it_is_named_below() {
+        let mut report = report(&["w1", "w2"]);
+        report.unresolved = vec![skipped("another run", "w2"), skipped("r1", "w1")];
+        let failed: Vec<String> = lines(&report).into_iter().filter(|line| line.starts_with("failed")).collect();
+        assert_eq!(failed, ["failed: w2  WindowSkipped: shard 3 is lost"]);
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_mail() {
+        assert!(lines(&report(&[]))[2].contains("12.3 MB"));
     }
 }

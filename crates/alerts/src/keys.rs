@@ -11,6 +11,11 @@ pub fn run_prefix(run_id: &str) -> String {
     format!("runs/{run_id}")
 }
 
+/// The plan of a run: the list of its windows.
+pub fn plan_key(run_id: &str) -> String {
+    format!("{}/windows.jsonl", run_prefix(run_id))
+}
+
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
     format!("archive/parquet/date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }

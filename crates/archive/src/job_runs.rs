@@ -41,20 +41,25 @@ impl JobRuns {
         update.await
     }
 
-    /// The run that holds a part of `wanted`'s range, other than its holder.
-    pub async fn holder_of(&self, wanted: &Held) -> Result<Option<Held>, LedgerError> {
-        let lock = self.locks.get(LOCK, None).await?;
-        Ok(lock.and_then(|lock| lock.holder_of(wanted.from, wanted.to, &wanted.holder).cloned()))
+    /// Takes the range. Answers the run that holds a part of it, when that is at work. A run whose execution has ended holds
+    /// nothing: its windows are guarded by their own leases.
+    pub async fn acquire<E: From<LedgerError>>(&self, wanted: &Held, is_running: impl AsyncFn(&Held) -> Result<bool, E>) -> Result<Option<Held>, E> {
+        let mut dead: Vec<Held> = Vec::new();
+        loop {
+            let Some(holder) = self.acquire_beside(wanted, &dead).await? else { return Ok(None) };
+            if is_running(&holder).await? {
+                return Ok(Some(holder));
+            }
+            dead.push(holder);
+        }
     }
 
-    /// Takes the range, unless another run than `dead` ones holds a part of it: then that run.
-    pub async fn acquire(&self, wanted: &Held, dead: &[String]) -> Result<Option<Held>, LedgerError> {
+    /// Takes the range and removes the holders that are `dead`, unless another run holds a part of it: then that run.
+    async fn acquire_beside(&self, wanted: &Held, dead: &[Held]) -> Result<Option<Held>, LedgerError> {
         let mut blocked = None;
         let update = self.locks.update(LOCK, None, |lock| {
             let mut lock = lock.cloned().unwrap_or_else(|| Lock { run_id: LOCK.to_owned(), ..Lock::default() });
-            for holder in dead {
-                lock = lock.without(holder);
-            }
+            lock.held.retain(|held| !dead.contains(held));
             blocked = lock.holder_of(wanted.from, wanted.to, &wanted.holder).cloned();
             Ok::<_, LedgerError>(blocked.is_none().then(|| lock.with(wanted.clone())))
         });

@@ -7,5 +7,5 @@ mod tracking;
 mod windows;
 
 pub use job_runs::JobRuns;
-pub use tracking::{StageError, Tracking, row_key};
+pub use tracking::{Changed, StageError, Tracking, row_key};
 pub use windows::{WindowError, Windows};

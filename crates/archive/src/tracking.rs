@@ -14,6 +14,18 @@ const STAGING: &str = "staging";
 /// How often rows are staged again because another executor changed them meanwhile.
 const ROUNDS: usize = 6;
 
+/// Rows that are read and written between two looks at the clock.
+const AT_ONCE: usize = 250;
+
+/// How far a change of many rows came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Rows that were written.
+    pub rows: usize,
+    /// `false` when the time was over first: the same change again goes on from there.
+    pub all: bool,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     #[error(transparent)]
@@ -42,8 +54,26 @@ impl Tracking {
         Tracking { rows: Table::new(config, table) }
     }
 
-    /// Stages classified documents on behalf of `claim`; returns a decision for each, in order.
-    pub async fn stage_all(&self, entries: &[&Entry], claim: &Claim, now: Timestamp) -> Result<Vec<Decision>, StageError> {
+    /// Stages classified documents on behalf of `claim`; returns a decision for each, in order. `None` when the time was over
+    /// first: staged again, the rows that are done are only read.
+    pub async fn stage_all(
+        &self,
+        entries: &[&Entry],
+        claim: &Claim,
+        now: Timestamp,
+        is_ending: impl Fn() -> bool,
+    ) -> Result<Option<Vec<Decision>>, StageError> {
+        let mut decisions = Vec::with_capacity(entries.len());
+        for part in entries.chunks(AT_ONCE) {
+            if is_ending() {
+                return Ok(None);
+            }
+            decisions.extend(self.stage_part(part, claim, now).await?);
+        }
+        Ok(Some(decisions))
+    }
+
+    async fn stage_part(&self, entries: &[&Entry], claim: &Claim, now: Timestamp) -> Result<Vec<Decision>, StageError> {
         let mut decisions: Vec<Option<Decision>> = vec![None; entries.len()];
         for _ in 0..ROUNDS {
             let undecided: Vec<usize> = (0..entries.len()).filter(|position| decisions[*position].is_none()).collect();
@@ -70,13 +100,30 @@ impl Tracking {
         decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
     }
 
-    /// Reads the rows of `entries` and changes each as `decide` says, until nobody interferes.
+    /// Reads the rows of `entries` and changes each as `decide` says, until nobody interferes or the time is over.
     pub async fn change_all<E: From<LedgerError>>(
         &self,
         entries: &[&Entry],
         mut decide: impl FnMut(&Entry, Option<&Row>) -> Result<Option<Row>, E>,
-    ) -> Result<(), E> {
-        let mut left: Vec<&Entry> = entries.to_vec();
+        is_ending: impl Fn() -> bool,
+    ) -> Result<Changed, E> {
+        let mut changed = Changed::default();
+        for part in entries.chunks(AT_ONCE) {
+            if is_ending() {
+                return Ok(changed);
+            }
+            changed.rows += self.change_part(part, &mut decide).await?;
+        }
+        changed.all = true;
+        Ok(changed)
+    }
+
+    async fn change_part<E: From<LedgerError>>(
+        &self,
+        entries: &[&Entry],
+        decide: &mut impl FnMut(&Entry, Option<&Row>) -> Result<Option<Row>, E>,
+    ) -> Result<usize, E> {
+        let (mut left, mut written) = (entries.to_vec(), 0);
         for _ in 0..ROUNDS {
             let keys: Vec<_> = left.iter().map(|entry| row_key(entry)).collect();
             let rows = self.rows.get_many(&keys).await?;
@@ -84,9 +131,11 @@ impl Tracking {
             for (entry, key) in left.iter().zip(&keys) {
                 changes.extend(decide(entry, rows.get(key))?);
             }
+            let wanted = changes.len();
             let lost = self.rows.put_many(changes).await?;
+            written += wanted - lost.len();
             if lost.is_empty() {
-                return Ok(());
+                return Ok(written);
             }
             let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, row.source_index)).collect();
             left.retain(|entry| lost.contains(&(entry.id.clone(), entry.index.clone())));

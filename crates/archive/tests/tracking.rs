@@ -3,14 +3,15 @@
 use alerts::message::{
     classification::{Disposition, Outcome},
     entry::Entry,
-    tracking::{Claim, Row, stage},
+    tracking::{Claim, Row, claim_for_writing, stage},
 };
-use archive::{Tracking, row_key};
+use archive::{Changed, Tracking, row_key};
 use aws_sdk_dynamodb::{
     Client,
     types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
 use identity::instant;
+use std::cell::Cell;
 
 /// A table of its own for each test, so that no run of the archive meets its rows.
 struct Bench {
@@ -81,7 +82,7 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
     let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
     let now = jiff::Timestamp::now();
-    let decisions = ledger.stage_all(&entries, &claim("r1"), now).await.expect("staged");
+    let decisions = ledger.stage_all(&entries, &claim("r1"), now, || false).await.expect("staged").expect("in time");
     assert_eq!(decisions.len(), 250);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     assert_eq!(ledger.rows.get_many(&keys).await.expect("read").len(), 250);
@@ -90,8 +91,37 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
         next.revision += 1;
         Ok::<_, storage::LedgerError>(Some(next))
     };
-    ledger.change_all(&entries, raise).await.expect("changed");
+    let changed = ledger.change_all(&entries, raise, || false).await.expect("changed");
+    assert_eq!(changed, Changed { rows: 250, all: true });
     let rows = ledger.rows.get_many(&keys).await.expect("read");
     assert!(rows.values().all(|row| row.revision == 2));
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() {
+    let (bench, id) = (Bench::new("deadline").await, unique("deadline"));
+    let ledger = bench.ledger.clone();
+    let entries: Vec<Entry> = (0..600).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
+    let entries: Vec<&Entry> = entries.iter().collect();
+    let now = jiff::Timestamp::now();
+    // The time is over at the second look at the clock, however fast or slow the machine is.
+    let second_look = || {
+        let looks = Cell::new(0);
+        move || looks.replace(looks.get() + 1) > 0
+    };
+    let staged = ledger.stage_all(&entries, &claim("r1"), now, second_look()).await.expect("staged");
+    assert_eq!(staged, None);
+    let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
+    let begun = ledger.rows.get_many(&keys).await.expect("read").len();
+    assert!(0 < begun && begun < 600, "{begun} rows are staged");
+    let staged = ledger.stage_all(&entries, &claim("r1"), now, || false).await.expect("staged").expect("in time");
+    assert_eq!(staged.len(), 600);
+    let claim = claim("r1");
+    let take = |_: &Entry, row: Option<&Row>| Ok::<_, storage::LedgerError>(claim_for_writing(row.expect("staged"), &claim).expect("its own"));
+    let first = ledger.change_all(&entries, take, second_look()).await.expect("changed");
+    assert_eq!(first, Changed { rows: begun, all: false });
+    let rest = ledger.change_all(&entries, take, || false).await.expect("changed");
+    assert_eq!(rest, Changed { rows: 600 - begun, all: true });
     bench.wipe().await;
 }

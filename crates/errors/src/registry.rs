@@ -63,7 +63,7 @@ names! {
     }
     NoProgress {
         retried: No,
-        meaning: "a step was called twice and got no further",
+        meaning: "a step was called twice in a row and got no further",
         advice: "One document or day is too large: the message names it. Give the function more memory or time, then redrive.",
     }
     CompressionFailed {

@@ -5,4 +5,4 @@ pub mod dashboard;
 pub mod mail;
 mod words;
 
-pub use words::sentence;
+pub use words::{bytes, failures, sentence};

@@ -60,6 +60,15 @@ impl Workflow {
         })
     }
 
+    /// Whether an execution is at work; one that Step Functions has forgotten is not.
+    pub async fn is_running(&self, execution_arn: &str) -> Result<bool, WorkflowError> {
+        match self.describe(execution_arn).await {
+            Ok(execution) => Ok(execution.running),
+            Err(WorkflowError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts an execution; answers its ARN.
     pub async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
         let start = self.client.start_execution().state_machine_arn(state_machine_arn).name(name).input(input);

@@ -9,7 +9,7 @@ use alerts::{
         entry::Entry,
         tracking::{Claim, Decision},
     },
-    run::payloads::WindowTask,
+    run::payloads::{NoProgress, WindowTask},
     window::{
         record::{Found, State},
         spool::{Summary, id_hash},
@@ -56,8 +56,8 @@ pub enum Error {
     Unfinished { window_id: String },
     #[error("the spool of window {window_id} says {expected} documents, its index holds {found}")]
     CountMismatch { window_id: String, expected: u64, found: u64 },
-    #[error("window {window_id}: continuation {continuation} of the classification got no further; give the function more time")]
-    NoProgress { window_id: String, continuation: u32 },
+    #[error(transparent)]
+    NoProgress(#[from] NoProgress),
 }
 
 impl Named for Error {
@@ -69,7 +69,7 @@ impl Named for Error {
             Error::Attempt { .. } => Name::InvalidInput,
             Error::Unfinished { .. } => Name::PlanMissing,
             Error::CountMismatch { .. } => Name::CountMismatch,
-            Error::NoProgress { .. } => Name::NoProgress,
+            Error::NoProgress(_) => Name::NoProgress,
         }
     }
 }
@@ -107,16 +107,11 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
         let decisions: Vec<Decision> = match deps.objects.find_lines(&key).await? {
             // By an earlier call of this attempt.
             Some(decisions) => decisions,
-            None if call.is_ending() => {
-                if staged == 0 {
-                    return Err(Error::NoProgress { window_id, continuation: task.continuation });
-                }
-                task.more = true;
-                task.continuation += 1;
-                return Ok(());
-            }
             None => {
-                let decisions = deps.ledger.stage_all(&entries.iter().collect::<Vec<_>>(), &claim, now).await?;
+                let all: Vec<&Entry> = entries.iter().collect();
+                let Some(decisions) = deps.ledger.stage_all(&all, &claim, now, || call.is_ending()).await? else {
+                    return Ok(task.call_again("classify-alerts", staged > 0)?);
+                };
                 deps.objects.put_lines(&key, &decisions).await?;
                 staged += 1;
                 decisions
@@ -132,7 +127,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     }
     deps.objects.put(&ids_key(&prefix), ids, "application/octet-stream").await?;
     deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, found.clone(), now)).await?;
-    task.continuation = 0;
+    task.step_done();
     let figures = [
         ("Documents", messages.source),
         ("Open", messages.open),

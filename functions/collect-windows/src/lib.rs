@@ -2,7 +2,7 @@
 
 use alerts::{
     counts::{Bytes, Messages},
-    keys::{ids_key, run_prefix, spool_prefix},
+    keys::{ids_key, plan_key, run_prefix, spool_prefix},
     message::tracking::Row,
     mode::Mode,
     run::{
@@ -11,7 +11,7 @@ use alerts::{
         report::{Details, Failure, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts},
     },
     window::{
-        plan::Window,
+        plan::{ListUnreadable, Window, read_list, write_list},
         record::{State, WindowRecord},
     },
 };
@@ -52,8 +52,10 @@ impl Deps {
 pub enum Error {
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
-    #[error("line {line} of {key} is no window")]
-    PlanUnreadable { key: String, line: usize, source: serde_json::Error },
+    #[error("{key} is damaged")]
+    PlanUnreadable { key: String, source: ListUnreadable },
+    #[error("the windows that failed cannot be listed")]
+    Unlisted { source: serde_json::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -65,7 +67,8 @@ pub enum Error {
 impl Named for Error {
     fn name(&self) -> Name {
         match self {
-            Error::PlanMissing { .. } | Error::PlanUnreadable { .. } => Name::PlanMissing,
+            Error::PlanMissing { .. } => Name::PlanMissing,
+            Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Workflow(error) => error.name(),
@@ -140,8 +143,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     deps.objects.put_json(&report_key, &report).await?;
     deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons }).await?;
     let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
-    let lines: String = failed.iter().map(|window| format!("{}\n", serde_json::json!(window))).collect();
-    deps.objects.put(&windows_key, lines.into_bytes(), "application/jsonl").await?;
+    let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
+    deps.objects.put(&windows_key, lines, "application/jsonl").await?;
     let now = Timestamp::now();
     let counted = deps.job_runs.change(run_id, |row| {
         row.counts = messages;
@@ -165,10 +168,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
 }
 
 async fn read_plan(deps: &Deps, run_id: &str) -> Result<Vec<Window>, Error> {
-    let key = format!("{}/windows.jsonl", run_prefix(run_id));
-    let lines = deps.objects.get(&key).await?;
-    let windows = serde_json::Deserializer::from_slice(&lines).into_iter().enumerate();
-    windows.map(|(line, window)| window.map_err(|source| Error::PlanUnreadable { key: key.clone(), line: line + 1, source })).collect()
+    let key = plan_key(run_id);
+    read_list(&deps.objects.get(&key).await?).map_err(|source| Error::PlanUnreadable { key, source })
 }
 
 fn is_done(record: &WindowRecord, mode: Mode) -> bool {

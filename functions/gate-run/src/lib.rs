@@ -4,16 +4,15 @@
 use alerts::{
     mode::Mode,
     run::{
-        job_run::RunStatus,
+        job_run::{JobRun, RunStatus, committed_to},
         lock::Held,
         payloads::{Collected, Gate},
     },
-    window::plan::Window,
+    window::plan::{ListUnreadable, Window, read_list},
 };
 use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing};
 use storage::{LedgerError, Objects, StoreError};
 use workflow::{Workflow, WorkflowError};
@@ -45,6 +44,10 @@ pub enum Error {
     PlanMissing { run_id: String },
     #[error("run {holder} has taken the range meanwhile; wait for it, then redrive again")]
     RangeBusy { holder: String },
+    #[error("{key} is damaged")]
+    ListUnreadable { key: String, source: ListUnreadable },
+    #[error("{failed} windows failed, but {key} lists {listed}: the watermark cannot be moved")]
+    FailedUnknown { key: String, failed: u64, listed: usize },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -59,6 +62,7 @@ impl Named for Error {
             Error::WindowsFailed { .. } => Name::WindowsFailed,
             Error::PlanMissing { .. } => Name::PlanMissing,
             Error::RangeBusy { .. } => Name::RangeBusy,
+            Error::ListUnreadable { .. } | Error::FailedUnknown { .. } => Name::ObjectCorrupt,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Workflow(error) => error.name(),
@@ -73,28 +77,22 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;
     if collected.failed > 0 && redrives > collected.reported_at {
         let wanted = Held { holder: run_id.clone(), execution_arn: collected.execution_arn.clone(), from: run.from, to: run.to };
-        if let Some(holder) = deps.job_runs.acquire(&wanted, &[]).await? {
+        let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
+        if let Some(holder) = deps.job_runs.acquire(&wanted, is_running).await? {
             return Err(Error::RangeBusy { holder: holder.holder });
         }
-        let changed = deps.job_runs.change(run_id, |row| {
-            // Running already: this very redrive was counted by a call whose answer got lost.
-            row.attempt += u64::from(row.status != RunStatus::Running);
-            row.status = RunStatus::Running;
-            row.updated_at = now;
-        });
-        changed.await?;
+        // Running already: this very redrive was counted by a call whose answer got lost.
+        let resume = |row: &mut JobRun| row.resume(row.attempt + u64::from(row.status != RunStatus::Running), now);
+        deps.job_runs.change(run_id, resume).await?;
         return Ok(Gate { collected, retry: true });
     }
-    let committed_to = committed_to(deps, &collected, run.to).await?;
     if collected.mode == Mode::Scheduled {
-        deps.job_runs.move_watermark(committed_to).await?;
+        let failed = failed_windows(deps, &collected).await?;
+        let incomplete = || Error::FailedUnknown { key: collected.windows_key.clone(), failed: collected.failed, listed: failed.len() };
+        deps.job_runs.move_watermark(committed_to(collected.failed, &failed, run.to).ok_or_else(incomplete)?).await?;
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };
-    let changed = deps.job_runs.change(run_id, |row| {
-        row.status = status;
-        row.updated_at = now;
-    });
-    changed.await?;
+    deps.job_runs.change(run_id, |row| row.end(status, now)).await?;
     deps.job_runs.release(run_id).await?;
     match collected.failed {
         0 => Ok(Gate { collected, retry: false }),
@@ -102,13 +100,11 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     }
 }
 
-/// The end of the stretch that is committed without a gap.
-async fn committed_to(deps: &Deps, collected: &Collected, to: Timestamp) -> Result<Timestamp, Error> {
+/// What collect-windows listed. A line that cannot be read may be the window that the watermark must not pass.
+async fn failed_windows(deps: &Deps, collected: &Collected) -> Result<Vec<Window>, Error> {
     if collected.failed == 0 {
-        return Ok(to);
+        return Ok(Vec::new());
     }
     let lines = deps.objects.get(&collected.windows_key).await?;
-    let failed = serde_json::Deserializer::from_slice(&lines).into_iter::<Window>();
-    let first = failed.filter_map(Result::ok).map(|window| window.from).min();
-    Ok(first.unwrap_or(to))
+    read_list(&lines).map_err(|source| Error::ListUnreadable { key: collected.windows_key.clone(), source })
 }

@@ -3,7 +3,7 @@
 
 use alerts::{
     counts::Messages,
-    keys::run_prefix,
+    keys::{plan_key, run_prefix},
     message::{
         classification::Disposition,
         tracking::{Row, Status},
@@ -15,7 +15,7 @@ use alerts::{
         payloads::{Input, Plan, PlanRequest, VERSION},
     },
     window::{
-        plan::{Bucket, Interval, Window, counted, join},
+        plan::{Bucket, Interval, ListUnreadable, Window, counted, join, read_list, write_list},
         record::{State, WindowRecord},
     },
 };
@@ -26,8 +26,8 @@ use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{Auth, Indices, OpenSearch, SourceError};
-use std::collections::BTreeMap;
-use storage::{LedgerError, Objects, Scanned, StoreError};
+use std::collections::{BTreeMap, HashSet};
+use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 use workflow::{Workflow, WorkflowError};
 
 pub struct Deps {
@@ -77,6 +77,12 @@ pub enum Error {
     Reversed { from: String, to: String },
     #[error("there is no run {run_id}")]
     NoSuchRun { run_id: String },
+    #[error("run {run_id} died before it had a plan: start its range anew")]
+    NotPlanned { run_id: String },
+    #[error("{key} is damaged")]
+    PlanUnreadable { key: String, source: ListUnreadable },
+    #[error("the windows cannot be listed")]
+    Unlisted { source: serde_json::Error },
     #[error("run {holder} is at work on {from} to {to}; wait for it, or choose another range")]
     RangeBusy { holder: String, from: String, to: String },
     #[error(transparent)]
@@ -93,6 +99,8 @@ impl Named for Error {
     fn name(&self) -> Name {
         match self {
             Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::NoSuchRun { .. } => Name::InvalidInput,
+            Error::NotPlanned { .. } => Name::PlanMissing,
+            Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::RangeBusy { .. } => Name::RangeBusy,
             Error::Source(error) => error.name(),
             Error::Store(error) => error.name(),
@@ -216,37 +224,64 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
     let same = |run: &&JobRun| run.run_id != task.run_id && run.scheduled_for.as_ref() == Some(scheduled_for);
     let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
     tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");
-    Ok(Some(answer(deps, &run.run_id, run.mode, &task.execution_arn, 0, windows_key(&run.run_id))))
+    Ok(Some(answer(deps, &run.run_id, run.mode, &task.execution_arn, 0, plan_key(&run.run_id))))
 }
 
+/// Storing the list of windows is the decisive moment: a repeated call goes on with the list that stands, whatever the
+/// source holds by then. So every row of a window belongs to the plan, and none is left over from another.
 async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
-    let key = windows_key(&task.run_id);
-    if let Some(lines) = deps.objects.find(&key).await? {
-        let windows = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
-        return Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, windows, key));
-    }
-    let mut row = task.row(now);
-    save(deps, &row).await?;
-    let source = connect(deps)?;
+    begin(deps, task, now).await?;
+    let (key, source) = (plan_key(&task.run_id), connect(deps)?);
+    let windows = match find_list(deps, &key).await? {
+        Some(windows) => windows,
+        None => {
+            let planned = cut(deps, task, &source).await?;
+            match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
+                PutOnce::Created(_) => planned,
+                PutOnce::Exists(_) => find_list(deps, &key).await?.ok_or_else(|| Error::NotPlanned { run_id: task.run_id.clone() })?,
+            }
+        }
+    };
+    let undated = source.undated().await?;
+    add_records(deps, &task.run_id, task.mode, &windows, now).await?;
+    let planned = windows.len() as u64;
+    let noted = deps.job_runs.change(&task.run_id, |row| {
+        row.undated = undated;
+        row.planned = planned;
+    });
+    noted.await?;
+    Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, planned, key))
+}
+
+/// The windows of a run, sized by what the source holds now.
+async fn cut(deps: &Deps, task: &Task, source: &OpenSearch) -> Result<Vec<Window>, Error> {
     for index in [&deps.indices.messages, &deps.indices.history, &deps.indices.audit] {
         source.check_mapping(index).await?;
     }
-    let windows = match task.mode {
-        Mode::Process => pending_days(deps).await?,
-        _ if task.from < task.to => {
-            let count = async |from, to, interval| source.histogram(from, to, interval).await;
-            join(&counted(count, task.from, task.to, deps.target).await?, deps.target)
-        }
-        _ => Vec::new(),
-    };
-    row.undated = source.undated().await?;
-    row.planned = windows.len() as u64;
-    let records = windows.iter().map(|window| WindowRecord::planned(&task.run_id, task.mode, window.clone(), now)).collect();
-    // A record that exists is from an earlier try of this very plan.
+    if task.mode == Mode::Process {
+        return pending_days(deps).await;
+    }
+    if task.from >= task.to {
+        return Ok(Vec::new());
+    }
+    let count = async |from, to, interval| source.histogram(from, to, interval).await;
+    Ok(join(&counted(count, task.from, task.to, deps.target).await?, deps.target))
+}
+
+/// One row a window; one that exists is from another call of this very plan, and may be at work.
+async fn add_records(deps: &Deps, run_id: &str, mode: Mode, windows: &[Window], now: Timestamp) -> Result<(), Error> {
+    let records = windows.iter().map(|window| WindowRecord::planned(run_id, mode, window.clone(), now)).collect();
     deps.windows.rows.put_many(records).await?;
-    write_windows(deps, &key, &windows).await?;
-    save(deps, &row).await?;
-    Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, row.planned, key))
+    Ok(())
+}
+
+async fn find_list(deps: &Deps, key: &str) -> Result<Option<Vec<Window>>, Error> {
+    let unreadable = |source| Error::PlanUnreadable { key: key.to_owned(), source };
+    deps.objects.find(key).await?.map(|lines| read_list(&lines).map_err(unreadable)).transpose()
+}
+
+fn list_of(windows: &[Window]) -> Result<Vec<u8>, Error> {
+    write_list(windows).map_err(|source| Error::Unlisted { source })
 }
 
 /// Days that have messages which an extraction staged and nobody wrote.
@@ -268,40 +303,34 @@ async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
 /// The windows of a run that are not committed, in a new execution of the same run.
 async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -> Result<Plan, Error> {
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned() })?;
+    // The plan says what belongs to the run.
+    let planned = find_list(deps, &plan_key(run_id)).await?.ok_or_else(|| Error::NotPlanned { run_id: run_id.to_owned() })?;
     lock(deps, run_id, execution_arn, run.from, run.to).await?;
     let records = deps.windows.rows.partition(run_id).await?;
-    let done = |record: &WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
-    let windows: Vec<Window> = records.into_iter().filter(|record| !done(record)).map(|record| record.window).collect();
+    let is_done = |record: &&WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
+    let done: HashSet<&str> = records.iter().filter(is_done).map(|record| record.window_id.as_str()).collect();
+    let windows: Vec<Window> = planned.into_iter().filter(|window| !done.contains(window.window_id.as_str())).collect();
+    // A plan that was killed may have a list, and no row yet.
+    add_records(deps, run_id, run.mode, &windows, now).await?;
     // A repeated call of this very execution counts no second attempt.
     let again = run.execution_arn == execution_arn;
     let attempt = if again { run.attempt } else { run.attempt + 1 };
     let key = format!("{}/windows-attempt-{attempt}.jsonl", run_prefix(run_id));
-    write_windows(deps, &key, &windows).await?;
-    let changed = deps.job_runs.change(run_id, |row| {
-        row.status = RunStatus::Running;
-        row.attempt = attempt;
+    deps.objects.put(&key, list_of(&windows)?, "application/jsonl").await?;
+    let resume = |row: &mut JobRun| {
+        row.resume(attempt, now);
         row.execution_arn = execution_arn.to_owned();
-        row.updated_at = now;
-    });
-    changed.await?;
+    };
+    deps.job_runs.change(run_id, resume).await?;
     Ok(answer(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
 }
 
-/// Takes the range. A holder whose execution has ended holds nothing: its windows are guarded by their own leases.
 async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, from: Timestamp, to: Timestamp) -> Result<(), Error> {
     let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to };
-    let mut dead = Vec::new();
-    loop {
-        let Some(holder) = deps.job_runs.acquire(&wanted, &dead).await? else { return Ok(()) };
-        let running = match deps.workflow.describe(&holder.execution_arn).await {
-            Ok(execution) => execution.running,
-            Err(WorkflowError::Missing { .. }) => false,
-            Err(error) => return Err(error.into()),
-        };
-        if running || dead.contains(&holder.holder) {
-            return Err(Error::RangeBusy { holder: holder.holder, from: instant::iso(holder.from), to: instant::iso(holder.to) });
-        }
-        dead.push(holder.holder);
+    let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
+    match deps.job_runs.acquire(&wanted, is_running).await? {
+        Some(Held { holder, from, to, .. }) => Err(Error::RangeBusy { holder, from: instant::iso(from), to: instant::iso(to) }),
+        None => Ok(()),
     }
 }
 
@@ -334,27 +363,21 @@ async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     }
 }
 
-async fn save(deps: &Deps, row: &JobRun) -> Result<(), Error> {
-    let update = deps.job_runs.runs.update(&row.run_id, None, |before| {
-        let mails = before.map(|before| before.mails.clone()).unwrap_or_default();
-        let created_at = before.map_or(row.created_at, |before| before.created_at);
-        Ok::<_, LedgerError>(Some(JobRun { mails, created_at, ..row.clone() }))
+/// The run has a row before anything can go wrong. What an earlier call of it noted is kept.
+async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
+    let update = deps.job_runs.runs.update(&task.run_id, None, |before| {
+        let row = task.row(now);
+        Ok::<_, LedgerError>(Some(match before.cloned() {
+            Some(JobRun { mails, created_at, attempt, .. }) => JobRun { mails, created_at, attempt, ..row },
+            None => row,
+        }))
     });
     update.await?;
     Ok(())
 }
 
-async fn write_windows(deps: &Deps, key: &str, windows: &[Window]) -> Result<(), Error> {
-    let lines: String = windows.iter().map(|window| format!("{}\n", serde_json::json!(window))).collect();
-    Ok(deps.objects.put(key, lines.into_bytes(), "application/jsonl").await?)
-}
-
 fn connect(deps: &Deps) -> Result<OpenSearch, SourceError> {
     OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())
-}
-
-fn windows_key(run_id: &str) -> String {
-    format!("{}/windows.jsonl", run_prefix(run_id))
 }
 
 fn answer(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {

@@ -10,7 +10,7 @@ use alerts::{
         document,
         entry::Entry,
     },
-    run::payloads::WindowTask,
+    run::payloads::{NoProgress, WindowTask},
     window::{record::Begin, spool::Summary},
 };
 use archive::{JobRuns, WindowError, Windows};
@@ -71,8 +71,8 @@ pub enum Error {
     Window(#[from] WindowError),
     #[error("the source counts {matched} documents in window {window_id}, but gave {seen}")]
     CountMismatch { window_id: String, matched: u64, seen: u64 },
-    #[error("window {window_id}: continuation {continuation} of the query got no further; give the function more time")]
-    NoProgress { window_id: String, continuation: u32 },
+    #[error(transparent)]
+    NoProgress(#[from] NoProgress),
     #[error("the spool of window {window_id} cannot be compressed")]
     Compress { window_id: String, source: std::io::Error },
     #[error("continuation of window {window_id} names no attempt")]
@@ -87,7 +87,7 @@ impl Named for Error {
             Error::Ledger(error) => error.name(),
             Error::Window(error) => error.name(),
             Error::CountMismatch { .. } => Name::CountMismatch,
-            Error::NoProgress { .. } => Name::NoProgress,
+            Error::NoProgress(_) => Name::NoProgress,
             Error::Compress { .. } => Name::StoreUnavailable,
             Error::Attempt { .. } => Name::InvalidInput,
         }
@@ -108,8 +108,7 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
         // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
         result = match still_ours(deps, &task).await {
             Ok(()) => {
-                task.more = false;
-                task.continuation = 0;
+                task.step_done();
                 Box::pin(query(deps, &mut task, call)).await
             }
             Err(error) => Err(error),
@@ -152,8 +151,7 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
                 // Only the write is left, or nothing at all.
                 Begin::Finish { attempt } | Begin::Nothing { attempt } => {
                     task.attempt = Some(attempt);
-                    task.more = false;
-                    task.continuation = 0;
+                    task.step_done();
                     return Ok(());
                 }
             }
@@ -210,16 +208,14 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
             return Err(Error::CountMismatch { window_id, matched: cursor.matched, seen: cursor.seen });
         }
         summary.done = true;
-    } else if summary.documents + summary.foreign == before {
-        return Err(Error::NoProgress { window_id, continuation: task.continuation });
+        task.step_done();
     } else {
+        task.call_again("query-messages", summary.documents + summary.foreign > before)?;
         drain.leave().await?;
     }
     let (documents, bytes) = (summary.documents, summary.bytes);
     let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(cursor) };
     deps.objects.put_json(&checkpoint_key(&prefix), &checkpoint).await?;
-    task.more = !finished;
-    task.continuation = if finished { 0 } else { task.continuation + 1 };
     let figures = [("Documents", documents), ("SourceBytes", bytes), ("SpoolBytes", spooled), ("SourceWaitMillis", waited.as_millis() as u64)];
     step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
     Ok(())

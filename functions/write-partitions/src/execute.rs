@@ -16,10 +16,11 @@ use alerts::{
     },
     window::spool::Record,
 };
+use archive::Changed;
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use columnar::{ObjectWriter, Origin};
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use jiff::Timestamp;
 use runtime::Call;
 use serde_json::json;
@@ -47,10 +48,8 @@ pub enum Progress {
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
     let mut run = Run { deps, intent, objects: Vec::new(), replaced: BTreeMap::new(), messages: Vec::new(), uploading: Duration::ZERO };
-    let mut done: Vec<Option<Head>> = Vec::with_capacity(intent.objects.len());
-    for object in &intent.objects {
-        done.push(deps.objects.head(&object.key).await?);
-    }
+    let heads = intent.objects.iter().map(|object| deps.objects.head(&object.key));
+    let done: Vec<Option<Head>> = stream::iter(heads).buffered(UPLOADS).try_collect().await?;
     // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
     run.still_stands().await?;
     let missing = done.iter().filter(|head| head.is_none()).count();
@@ -114,6 +113,10 @@ impl Run<'_> {
             for (at, entry) in (first..).zip(entries) {
                 let record = Record::decode(&mut records).map_err(|error| self.damaged(format!("records of pair {pair}: {error}")))?;
                 let Some(number) = of_position.get(&at).copied().filter(|number| done[*number].is_none()) else { continue };
+                // An object that is begun and not finished is begun anew by the next call.
+                if call.is_ending() {
+                    return Ok(written);
+                }
                 if alerts::message::document::version(&record.message) != entry.version {
                     return Err(self.damaged(format!("record {at} is not the document that its index names")));
                 }
@@ -131,9 +134,6 @@ impl Run<'_> {
                 if full && let Some(object) = filling.remove(&number) {
                     self.finish(object).await?;
                     written += 1;
-                    if call.is_ending() {
-                        return Ok(written);
-                    }
                 }
             }
         }
@@ -255,11 +255,11 @@ impl Run<'_> {
         self.note(&planned.key, rows, &head)
     }
 
-    /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them.
-    async fn take_out(&mut self, object: &str, identities: &HashSet<columnar::Identity>) -> Result<(), Error> {
+    /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are out already.
+    async fn take_out(&mut self, object: &str, identities: &HashSet<columnar::Identity>) -> Result<bool, Error> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
         for _ in 0..REWRITES {
-            let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(()) };
+            let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(false) };
             let superseded = superseded_key(object, &self.intent.window_id, &self.intent.run_id);
             let Some(columnar::Split { kept, kept_rows, taken }) = columnar::split(body.clone(), identities).map_err(columnar)? else {
                 if self.deps.objects.head(&superseded).await?.is_some() {
@@ -267,13 +267,13 @@ impl Run<'_> {
                     let rows = columnar::row_count(body.clone()).map_err(columnar)?;
                     self.objects.push(WrittenObject { key: object.to_owned(), rows, bytes: body.len() as u64, sha256: storage::sha256_hex(&body) });
                 }
-                return Ok(());
+                return Ok(false);
             };
             self.deps.objects.put(&superseded, taken, "application/vnd.apache.parquet").await?;
             let (bytes, sha256) = (kept.len() as u64, storage::sha256_hex(&kept));
             if self.deps.objects.replace(object, kept, "application/vnd.apache.parquet", &tag).await? {
                 self.objects.push(WrittenObject { key: object.to_owned(), rows: kept_rows, bytes, sha256 });
-                return Ok(());
+                return Ok(true);
             }
         }
         Err(Error::Contended { key: object.to_owned() })
@@ -288,8 +288,12 @@ impl Run<'_> {
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: intent.source_bytes, archive };
         self.still_stands().await?;
+        let mut rewritten = 0;
         for (object, identities) in std::mem::take(&mut self.replaced) {
-            self.take_out(&object, &identities).await?;
+            if call.is_ending() {
+                return Ok(Progress::Interrupted { advanced: written + rewritten });
+            }
+            rewritten += usize::from(self.take_out(&object, &identities).await?);
         }
         let key = manifest_key(&intent.window_id, &intent.run_id, intent.attempt);
         let manifest = Manifest {
@@ -303,8 +307,9 @@ impl Run<'_> {
             objects: std::mem::take(&mut self.objects),
         };
         self.deps.objects.put_json(&key, &manifest).await?;
-        if let Some(completed) = self.complete_rows(call).await? {
-            return Ok(Progress::Interrupted { advanced: written + completed });
+        let completed = self.complete_rows(call).await?;
+        if !completed.all {
+            return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
         }
         let now = Timestamp::now();
         let completed =
@@ -313,12 +318,12 @@ impl Run<'_> {
         Ok(Progress::Done { bytes, figures: vec![("UploadMillis", self.uploading.as_millis() as u64), ("Objects", manifest.objects.len() as u64)] })
     }
 
-    /// Rows of objects that are verified, pair by pair. When the call ends before the last pair: how many it completed.
-    async fn complete_rows(&self, call: Call) -> Result<Option<usize>, Error> {
+    /// Rows of objects that are verified, pair by pair.
+    async fn complete_rows(&self, call: Call) -> Result<Changed, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
         let claim = Claim { run_id: intent.run_id.clone(), window_id: intent.window_id.clone() };
-        let (mut position, mut completed) = (0u32, 0);
+        let (mut position, mut completed) = (0u32, Changed::default());
         for pair in 0..intent.pairs {
             let entries = self.entries(pair, position, &of_position).await?;
             let mut written: BTreeMap<usize, Vec<&Entry>> = BTreeMap::new();
@@ -330,18 +335,16 @@ impl Run<'_> {
             position += entries.len() as u32;
             for (object, entries) in written {
                 let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), Timestamp::now());
-                let complete = |entry: &Entry, row: Option<&Row>| {
-                    let next = row.and_then(|row| complete(row, entry, &claim, path.clone(), now));
-                    completed += usize::from(next.is_some());
-                    Ok::<_, Error>(next)
-                };
-                self.deps.ledger.change_all(&entries, complete).await?;
-            }
-            if call.is_ending() && pair + 1 < intent.pairs {
-                return Ok(Some(completed));
+                let complete = |entry: &Entry, row: Option<&Row>| Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)));
+                let changed = self.deps.ledger.change_all(&entries, complete, || call.is_ending()).await?;
+                completed.rows += changed.rows;
+                if !changed.all {
+                    return Ok(completed);
+                }
             }
         }
-        Ok(None)
+        completed.all = true;
+        Ok(completed)
     }
 }
 

@@ -5,9 +5,8 @@ mod execute;
 mod prepare;
 
 use alerts::{
-    commit::intent::Intent,
     counts::{Bytes, Messages},
-    run::payloads::WindowTask,
+    run::payloads::{NoProgress, WindowTask},
     window::record::State,
 };
 use archive::{JobRuns, StageError, Tracking, WindowError, Windows};
@@ -16,6 +15,7 @@ use columnar::ColumnarError;
 use errors::{Name, Named};
 use execute::Progress;
 use jiff::Timestamp;
+use prepare::Registered;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{LedgerError, Objects, StoreError};
 
@@ -72,8 +72,8 @@ pub enum Error {
     CountMismatch { window_id: String, counts: Messages },
     #[error("{key} was changed by somebody else each time its earlier rows were taken out")]
     Contended { key: String },
-    #[error("window {window_id}: continuation {continuation} of the write got no further; give the function more time")]
-    NoProgress { window_id: String, continuation: u32 },
+    #[error(transparent)]
+    NoProgress(#[from] NoProgress),
 }
 
 impl Named for Error {
@@ -90,7 +90,7 @@ impl Named for Error {
             Error::ClaimStuck { .. } => Name::WindowBusy,
             Error::CountMismatch { .. } => Name::CountMismatch,
             Error::Contended { .. } => Name::StoreUnavailable,
-            Error::NoProgress { .. } => Name::NoProgress,
+            Error::NoProgress(_) => Name::NoProgress,
         }
     }
 }
@@ -109,29 +109,27 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", now)).await?;
-    let intent: Intent = match (record.status, &record.intent_key) {
+    let registered = match (record.status, &record.intent_key) {
         (State::Completed | State::Skipped, _) => {
-            task.more = false;
+            task.step_done();
             return Ok(());
         }
-        (State::Prepared, Some(key)) => prepare::resume(deps, &run_id, &window_id, key.clone()).await?,
+        (State::Prepared, Some(key)) => Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone()).await?),
         _ => prepare::register(deps, task, attempt, call).await?,
+    };
+    let intent = match registered {
+        Registered::Intent(intent) => intent,
+        Registered::Interrupted { advanced } => return Ok(task.call_again("write-partitions", advanced > 0)?),
     };
     match execute::carry_out(deps, &intent, call).await? {
         Progress::Done { bytes, figures } => {
-            task.more = false;
-            task.continuation = 0;
+            task.step_done();
             let Bytes { source, archive } = bytes;
             let mut line = vec![("Documents", intent.counts.archived), ("SourceBytes", source), ("ArchiveBytes", archive)];
             line.extend(figures);
             step_metrics("write-partitions", &run_id, &window_id, call.took(), &line);
             Ok(())
         }
-        Progress::Interrupted { advanced: 0 } => Err(Error::NoProgress { window_id, continuation: task.continuation }),
-        Progress::Interrupted { .. } => {
-            task.more = true;
-            task.continuation += 1;
-            Ok(())
-        }
+        Progress::Interrupted { advanced } => Ok(task.call_again("write-partitions", advanced > 0)?),
     }
 }

@@ -8,7 +8,7 @@ use alerts::{
     message::{
         classification::Disposition,
         entry::Entry,
-        tracking::{Claim, Decision, claim_for_writing, release},
+        tracking::{Claim, Decision, Row, claim_for_writing, release},
     },
     run::payloads::WindowTask,
     window::{record::State, spool::Summary},
@@ -67,13 +67,23 @@ async fn unwritten(deps: &Deps, intent: &Intent, ordered: &HashSet<(String, Stri
     Ok(found)
 }
 
+pub enum Registered {
+    Intent(Intent),
+    /// The call ends first; so many rows were claimed that were not before.
+    Interrupted {
+        advanced: usize,
+    },
+}
+
 /// Claims the rows of the window, plans its objects and registers the intent: the moment from which it counts.
-pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) -> Result<Intent, Error> {
+pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) -> Result<Registered, Error> {
     let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
     let prefix = spool_prefix(run_id, window_id, attempt);
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
     let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
-    settle_contested(deps, &entries, &mut decisions, &claim, call).await?;
+    if let Settled::Interrupted { advanced } = settle_contested(deps, &entries, &mut decisions, &claim, call).await? {
+        return Ok(Registered::Interrupted { advanced });
+    }
 
     let mut layout = Layout::new(run_id, window_id, deps.jsonl);
     let mut counts = Messages { source: summary.documents, ..Messages::default() };
@@ -97,12 +107,14 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
     if !counts.reconciled() {
         return Err(Error::CountMismatch { window_id: window_id.to_owned(), counts });
     }
-    deps.ledger
-        .change_all(&written, |entry, row| {
-            let lost = || Error::ClaimLost { id: entry.id.clone(), window_id: window_id.to_owned() };
-            claim_for_writing(row.ok_or_else(lost)?, &claim).map_err(|_| lost())
-        })
-        .await?;
+    let claim_row = |entry: &Entry, row: Option<&Row>| {
+        let lost = || Error::ClaimLost { id: entry.id.clone(), window_id: window_id.to_owned() };
+        claim_for_writing(row.ok_or_else(lost)?, &claim).map_err(|_| lost())
+    };
+    let claimed = deps.ledger.change_all(&written, claim_row, || call.is_ending()).await?;
+    if !claimed.all {
+        return Ok(Registered::Interrupted { advanced: claimed.rows });
+    }
     let intent = Intent {
         run_id: run_id.to_owned(),
         window_id: window_id.to_owned(),
@@ -124,7 +136,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         PutOnce::Exists(_) => load(deps, &key).await?,
     };
     deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;
-    Ok(intent)
+    Ok(Registered::Intent(intent))
 }
 
 async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, Summary), Error> {
@@ -141,9 +153,18 @@ async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<De
     Ok((entries, decisions, summary))
 }
 
+enum Settled {
+    All,
+    /// The call ends first; so much was done about other windows and their rows that was not before.
+    Interrupted {
+        advanced: usize,
+    },
+}
+
 /// Messages that another window was writing when it died: its intent is finished, or the window is given up;
 /// then the messages are staged anew, for this window.
-async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<(), Error> {
+async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<Settled, Error> {
+    let mut advanced = 0;
     for _ in 0..ROUNDS {
         let contested = |decision: &Decision| match decision {
             Decision::Contested { run_id, window_id } => Some(Claim { run_id: run_id.clone(), window_id: window_id.clone() }),
@@ -151,19 +172,31 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
         };
         let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
         if holders.is_empty() {
-            return Ok(());
+            return Ok(Settled::All);
         }
         for holder in &holders {
-            settle(deps, holder, call).await?;
+            if call.is_ending() {
+                return Ok(Settled::Interrupted { advanced });
+            }
+            match settle(deps, holder, call).await? {
+                Settled::All => {}
+                Settled::Interrupted { advanced: more } => return Ok(Settled::Interrupted { advanced: advanced + more }),
+            }
         }
         let positions: Vec<usize> = (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
         let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
-        deps.ledger
-            .change_all(&affected, |_, row| {
-                Ok::<_, Error>(row.and_then(|row| row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held))))
-            })
-            .await?;
-        let staged = deps.ledger.stage_all(&affected, claim, Timestamp::now()).await?;
+        let release_row = |_: &Entry, row: Option<&Row>| {
+            let held = row.and_then(|row| row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held)));
+            Ok::<_, Error>(held)
+        };
+        let released = deps.ledger.change_all(&affected, release_row, || call.is_ending()).await?;
+        advanced += released.rows;
+        if !released.all {
+            return Ok(Settled::Interrupted { advanced });
+        }
+        let Some(staged) = deps.ledger.stage_all(&affected, claim, Timestamp::now(), || call.is_ending()).await? else {
+            return Ok(Settled::Interrupted { advanced });
+        };
         for (position, decision) in positions.into_iter().zip(staged) {
             decisions[position] = decision;
         }
@@ -173,12 +206,12 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
         _ => None,
     }) {
         Some((id, run_id, window_id)) => Err(Error::ClaimStuck { id, run_id, window_id }),
-        None => Ok(()),
+        None => Ok(Settled::All),
     }
 }
 
 /// Finishes a window whose intent stands, or gives it up when its lease is over.
-async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
+async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<Settled, Error> {
     let now = Timestamp::now();
     let decide = |record: &alerts::window::record::WindowRecord| match record.status {
         State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
@@ -188,10 +221,10 @@ async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<(), Error> {
     if let (State::Prepared, Some(key)) = (record.status, &record.intent_key) {
         tracing::info!(run = holder.run_id, window = holder.window_id, "finishing the intent of a window that did not end");
         let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone()).await?;
-        if let execute::Progress::Interrupted { .. } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
-            // The next attempt finds its objects and goes on behind them.
-            return Err(Error::ClaimStuck { id: String::new(), run_id: holder.run_id.clone(), window_id: holder.window_id.clone() });
+        if let execute::Progress::Interrupted { advanced } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
+            // The next call finds its objects and goes on behind them.
+            return Ok(Settled::Interrupted { advanced });
         }
     }
-    Ok(())
+    Ok(Settled::All)
 }

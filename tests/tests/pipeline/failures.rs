@@ -21,6 +21,8 @@ tests![
     an_index_that_does_not_exist_is_named_and_nothing_is_lost,
     a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
     a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free,
+    a_plan_that_died_leaves_no_window_to_the_one_that_its_redrive_makes,
+    a_run_that_died_over_the_range_keeps_no_redrive_from_it,
     an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children,
     what_a_killed_attempt_left_open_in_the_source_is_closed_by_the_next,
 ];
@@ -155,6 +157,47 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     Ok(())
 }
 
+async fn a_plan_that_died_leaves_no_window_to_the_one_that_its_redrive_makes(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let (messages, february) = two_windows(&stretch);
+    cloud.load(&messages).await?;
+    let name = cloud.name("plans-twice", &stretch);
+    cloud.proxies.arm(fault("", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE).times(ALWAYS));
+    let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    ensure!(cloud.proxies.disarm()?[0] > 1 && ended.status == "FAILED", "{ended:?}");
+    // The second plan is another: the tenth of May is empty by then.
+    for gone in messages.iter().filter(|message| !february.iter().any(|kept| kept.id == message.id)) {
+        let url = format!("{}/{}/_doc/{}?refresh=true", cloud.opensearch_url, gone.index, gone.id);
+        ensure!(cloud.http.send(Method::DELETE, &url, "").await?.0.is_success(), "the document cannot be deleted");
+    }
+    let redriven = cloud.redrive(&name).await?.completed()?;
+    ensure!(redriven.report["windows"]["planned"] == 1, "{:#}", redriven.report);
+    let rows = cloud.window_rows(&name).await?;
+    ensure!(rows.len() == 1, "one window is planned, rows are there for {rows:?}");
+    cloud.run_failed_only(&name).await?.completed()?;
+    let again = cloud.get(&format!("runs/{name}/windows-attempt-2.jsonl")).await?;
+    ensure!(again.is_empty(), "nothing failed, and yet this ran again: {}", String::from_utf8_lossy(&again));
+    check(cloud, &stretch, &february).await?;
+    Ok(())
+}
+
+async fn a_run_that_died_over_the_range_keeps_no_redrive_from_it(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let (messages, _) = two_windows(&stretch);
+    cloud.load(&messages).await?;
+    let broken = async || cloud.run_stretch(&stretch).await?.failed(1, &["StoreDenied"]);
+    let failed = cloud.while_denied(&format!("archive/parquet/date={}-05-10/", stretch.year), broken).await?;
+    // It dies with the range's lock in its hand.
+    let name = cloud.name("dies-over", &stretch);
+    cloud.proxies.arm(fault("", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE).times(ALWAYS));
+    let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    ensure!(cloud.proxies.disarm()?[0] > 1 && ended.status == "FAILED", "{ended:?}");
+    ensure!(cloud.job_run("#lock").await?["held"].to_string().contains(&name), "the dead run holds no lock");
+    cloud.redrive(failed.run_id()).await?.completed()?;
+    check(cloud, &stretch, &messages).await?;
+    Ok(())
+}
+
 /// The emulator does not stop the children of an aborted Map, so that the redrive meets them at work.
 async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children(cloud: &Cloud) -> Result<()> {
     for (function, key) in [("query-messages", "/records-"), ("classify-alerts", "/decisions-"), ("write-partitions", "/archive/parquet/")] {
@@ -183,7 +226,8 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
         ensure!(account.ok == messages.len() && account.unexpected == 0, "{account:?}");
         check(cloud, &stretch, &messages).await?;
         cloud.verify(&stretch).await?;
-        ensure!(cloud.job_run(&name).await?["status"] == "Completed", "{}", cloud.job_run(&name).await?);
+        let run = cloud.job_run(&name).await?;
+        ensure!(run["status"] == "Completed" && run["error"].is_null() && run["message"].is_null(), "{run}");
     }
     Ok(())
 }

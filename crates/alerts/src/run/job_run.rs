@@ -2,7 +2,7 @@
 //! [`unresolved`](crate::run::unresolved).
 
 use super::keyed_by_run;
-use crate::{counts::Messages, mode::Mode};
+use crate::{counts::Messages, mode::Mode, window::plan::Window};
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -51,10 +51,35 @@ pub struct JobRun {
     pub revision: u64,
 }
 
+impl JobRun {
+    /// The run is at work once more; what ended it before is history.
+    pub fn resume(&mut self, attempt: u64, now: Timestamp) {
+        self.attempt = attempt;
+        self.end(RunStatus::Running, now);
+    }
+
+    /// The run has come as far as its report, which names whatever failed. An earlier death of its execution is history.
+    pub fn end(&mut self, status: RunStatus, now: Timestamp) {
+        self.status = status;
+        self.error = None;
+        self.message = None;
+        self.updated_at = now;
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mail {
     Claimed,
     Sent,
+}
+
+/// The end of the part of a run's range that is committed without a gap: where its first failed window begins.
+/// `None` when windows failed and none of them is known: then nothing is known to be committed.
+pub fn committed_to(failed: u64, windows: &[Window], to: Timestamp) -> Option<Timestamp> {
+    if failed == 0 {
+        return Some(to);
+    }
+    windows.iter().map(|window| window.from).min().filter(|_| windows.len() as u64 == failed)
 }
 
 /// Up to where scheduled runs have archived everything without a gap.
@@ -70,3 +95,46 @@ keyed_by_run!(
     JobRun: |run_id: &str| !run_id.starts_with('#'),
     Watermark: |run_id| run_id == WATERMARK
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watermark_stops_at_the_first_failed_window_and_never_passes_one_that_is_not_known() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let failed = [Window::new(at(20), at(30), 1), Window::new(at(10), at(20), 1)];
+        assert_eq!(committed_to(0, &[], at(60)), Some(at(60)));
+        assert_eq!(committed_to(2, &failed, at(60)), Some(at(10)));
+        assert_eq!(committed_to(2, &failed[..1], at(60)), None);
+        assert_eq!(committed_to(1, &[], at(60)), None);
+    }
+
+    #[test]
+    fn a_run_that_comes_to_its_end_after_all_keeps_nothing_of_its_death() {
+        let mut run = JobRun {
+            run_id: "r1".into(),
+            mode: Mode::Range,
+            status: RunStatus::Failed,
+            from: Timestamp::UNIX_EPOCH,
+            to: Timestamp::UNIX_EPOCH,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            execution_arn: String::new(),
+            attempt: 1,
+            planned: 1,
+            undated: 0,
+            counts: Messages::default(),
+            scheduled_for: None,
+            mails: BTreeMap::new(),
+            error: Some("ExecutionDied".into()),
+            message: Some("the execution ended ABORTED before its report".into()),
+            revision: 1,
+        };
+        let mut resumed = run.clone();
+        resumed.resume(2, Timestamp::UNIX_EPOCH);
+        assert_eq!((resumed.status, resumed.attempt, resumed.error, resumed.message), (RunStatus::Running, 2, None, None));
+        run.end(RunStatus::Completed, Timestamp::UNIX_EPOCH);
+        assert_eq!((run.status, run.attempt, run.error, run.message), (RunStatus::Completed, 1, None, None));
+    }
+}

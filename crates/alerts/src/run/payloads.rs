@@ -68,6 +68,40 @@ pub struct WindowTask {
     /// The step has more to do and wants to be called again.
     #[serde(default)]
     pub more: bool,
+    /// The last call of the present step got no further.
+    #[serde(default)]
+    pub stalled: bool,
+}
+
+/// Two calls in a row got no further: a third would not either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("window {window_id}: call {call} of {step} got no further, like the one before; give the function more time")]
+pub struct NoProgress {
+    pub window_id: String,
+    pub step: &'static str,
+    pub call: u32,
+}
+
+impl WindowTask {
+    /// The step's time is over before its work. One call without progress may have met a slow moment; the second in a
+    /// row is an error.
+    pub fn call_again(&mut self, step: &'static str, progress: bool) -> Result<(), NoProgress> {
+        if self.stalled && !progress {
+            let window_id = self.window.window_id.clone();
+            return Err(NoProgress { window_id, step, call: self.continuation + 1 });
+        }
+        self.more = true;
+        self.continuation += 1;
+        self.stalled = !progress;
+        Ok(())
+    }
+
+    /// The step is over: the next one begins.
+    pub fn step_done(&mut self) {
+        self.more = false;
+        self.continuation = 0;
+        self.stalled = false;
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,4 +143,28 @@ pub struct Gate {
     #[serde(flatten)]
     pub collected: Collected,
     pub retry: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    #[test]
+    fn the_second_call_in_a_row_that_gets_no_further_is_no_progress() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let window = Window::new(at(0), at(60), 1);
+        let window_id = window.window_id.clone();
+        let mut task =
+            WindowTask { v: VERSION, run_id: "r1".into(), mode: Mode::Range, window, attempt: Some(1), continuation: 0, more: false, stalled: false };
+        for progress in [false, true, true, false, true, false] {
+            task.call_again("query-messages", progress).expect("not twice in a row");
+            assert!(task.more);
+        }
+        let expected = NoProgress { window_id, step: "query-messages", call: 7 };
+        assert_eq!(task.call_again("query-messages", false), Err(expected));
+        task.step_done();
+        assert_eq!((task.more, task.continuation), (false, 0));
+        assert!(task.call_again("classify-alerts", false).is_ok(), "another step begins anew");
+    }
 }

@@ -38,6 +38,30 @@ impl Window {
     }
 }
 
+/// A list of windows as JSON lines: the plan of a run, or those of its windows that failed.
+pub fn write_list(windows: &[Window]) -> serde_json::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for window in windows {
+        serde_json::to_writer(&mut lines, window)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
+/// All windows of a list. One line that cannot be read spoils it: that window would be forgotten.
+pub fn read_list(lines: &[u8]) -> Result<Vec<Window>, ListUnreadable> {
+    let windows = serde_json::Deserializer::from_slice(lines).into_iter().enumerate();
+    windows.map(|(line, window)| window.map_err(|source| ListUnreadable { line: line + 1, source })).collect()
+}
+
+/// A line of a list of windows that is no window.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} is not a window")]
+pub struct ListUnreadable {
+    line: usize,
+    source: serde_json::Error,
+}
+
 /// A stretch of time and how many documents stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
@@ -140,6 +164,17 @@ mod tests {
     }
 
     const DAY: i64 = 86_400_000;
+
+    #[test]
+    fn a_list_of_windows_is_read_whole_or_not_at_all() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let windows = [Window::new(at(0), at(10), 1), Window::new(at(10), at(20), 2)];
+        let lines = write_list(&windows).expect("lines");
+        assert_eq!(read_list(&lines).expect("a list"), windows);
+        let torn = &lines[..lines.len() - 5];
+        assert_eq!(read_list(torn).expect_err("torn").to_string(), "line 2 is not a window");
+        assert!(read_list(&[b"{}\n", lines.as_slice()].concat()).is_err());
+    }
 
     #[test]
     fn the_window_id_is_readable_stable_and_has_no_colon() {
