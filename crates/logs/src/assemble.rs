@@ -1,0 +1,539 @@
+//! Puts lines together to entries: an entry's first line, the lines of its message, and its trace, in each of the
+//! texts that are mixed in a file and in each thread that its format names.
+
+use crate::entry::{Context, Entry, Position, Raw};
+use crate::envelope::{self, Body};
+use crate::level::Level;
+use crate::lines::LONGEST;
+use crate::record::{Record, Written};
+use crate::settings::Format;
+use crate::trace::{self, Follow, Next, Start};
+use regex::{RegexSet, RegexSetBuilder};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// Texts mixed in one file, and threads with an open error in one text, that are followed at once. Beyond it the one
+/// that was silent for longest is taken for ended.
+const SOURCES: usize = 2000;
+const THREADS: usize = 500;
+/// A header ends within this many bytes.
+const HEADER: usize = 1024;
+/// The most that is kept of one trace.
+const LONGEST_STACK: usize = 2 << 20;
+
+/// Where lines that begin no entry go.
+enum Current {
+    /// Nowhere: the entry before was a whole record.
+    Nothing,
+    /// To an entry that is no error. Only a warning's trace, or a debugger's, is its own.
+    Quiet { has_own_traces: bool },
+    /// To the open entry of this thread.
+    Thread(String),
+    /// Only frames: the open entry of this thread was a whole record.
+    Record(String),
+    Bare(Box<Bare>),
+}
+
+/// A trace without a header.
+struct Bare {
+    raw: Raw,
+    follow: Follow,
+    /// An error also if no frame follows.
+    is_sure: bool,
+    pending: Vec<(Position, String)>,
+    /// Lines that turn out not to belong to it belong to the entry before.
+    behind_quiet: Option<bool>,
+}
+
+struct Source {
+    /// The format that fitted last.
+    format: Option<usize>,
+    current: Current,
+    threads: HashMap<String, Raw>,
+    partial: Option<Partial>,
+    /// The last line that belongs to nothing: an exception's name that does not look like one, if a frame follows.
+    orphan: Option<(Position, String)>,
+    last_line: u64,
+}
+
+struct Partial {
+    position: Position,
+    text: String,
+    collected: Written<'static>,
+}
+
+impl Source {
+    fn new() -> Self {
+        Source { format: None, current: Current::Nothing, threads: HashMap::new(), partial: None, orphan: None, last_line: 0 }
+    }
+}
+
+/// Takes an object's lines in order and gives its error entries, each once it is complete.
+pub struct Assembler<'a> {
+    context: &'a Context<'a>,
+    formats: Formats<'a>,
+    sources: HashMap<String, Source>,
+    unparsed: u64,
+    last_unparsed: u64,
+    done: Vec<Entry>,
+}
+
+impl<'a> Assembler<'a> {
+    pub fn new(context: &'a Context<'a>) -> Self {
+        let formats = Formats::new(context.formats());
+        Assembler { context, formats, sources: HashMap::new(), unparsed: 0, last_unparsed: 0, done: Vec::new() }
+    }
+
+    /// Lines that are in no known format and belong to no entry.
+    pub fn unparsed(&self) -> u64 {
+        self.unparsed
+    }
+
+    /// Entries that are complete.
+    pub fn take(&mut self) -> std::vec::Drain<'_, Entry> {
+        self.done.drain(..)
+    }
+
+    pub fn line(&mut self, position: Position, line: &str) {
+        let line = if line.contains('\u{1b}') { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
+        let piece = envelope::open(&line);
+        if !self.sources.contains_key(&*piece.source) {
+            self.make_room();
+            self.sources.insert(piece.source.to_string(), Source::new());
+        }
+        let Some(source) = self.sources.get_mut(&*piece.source) else { return };
+        source.last_line = position.line;
+        let mut step = Step { context: self.context, formats: &self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        if piece.is_partial || step.source.partial.is_some() {
+            step.partial(position, piece);
+        } else {
+            step.body(position, &piece.collected, piece.level, piece.body);
+        }
+        self.unparsed -= step.taken_back;
+        // One line is unparsed once, however many lines stand in it.
+        if step.unparsed > 0 && self.last_unparsed != position.line {
+            self.unparsed += step.unparsed;
+            self.last_unparsed = position.line;
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.sources.len() < SOURCES {
+            return;
+        }
+        let oldest = self.sources.iter().min_by_key(|(_, source)| source.last_line).map(|(name, _)| name.clone());
+        if let Some(mut source) = oldest.and_then(|name| self.sources.remove(&name)) {
+            self.end(&mut source);
+        }
+    }
+
+    fn end(&mut self, source: &mut Source) {
+        let mut step = Step { context: self.context, formats: &self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        step.finish();
+        self.unparsed += step.unparsed;
+    }
+
+    /// The object has ended: what is open is complete.
+    pub fn finish(&mut self) {
+        let mut sources: Vec<Source> = std::mem::take(&mut self.sources).into_values().collect();
+        sources.iter_mut().for_each(|source| self.end(source));
+        self.done.sort_by_key(|entry| entry.line);
+    }
+}
+
+/// Formats to try, in this order, and all of them as one automaton.
+struct Formats<'a> {
+    list: Vec<&'a Format>,
+    set: Option<RegexSet>,
+}
+
+impl<'a> Formats<'a> {
+    fn new(list: Vec<&'a Format>) -> Self {
+        let set = RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
+        Formats { list, set }
+    }
+
+    /// The formats that fit a line, in order.
+    fn that_fit(&self, line: &str) -> Vec<usize> {
+        let head = &line[..line.floor_char_boundary(HEADER)];
+        match &self.set {
+            Some(set) => set.matches(head).into_iter().collect(),
+            // Configured patterns can be too large together.
+            None => (0..self.list.len()).collect(),
+        }
+    }
+}
+
+/// One line's way into one source.
+struct Step<'s, 'a> {
+    context: &'s Context<'a>,
+    formats: &'s Formats<'a>,
+    done: &'s mut Vec<Entry>,
+    unparsed: u64,
+    /// Lines that were unparsed and belong to an entry after all.
+    taken_back: u64,
+    source: &'s mut Source,
+}
+
+impl<'a> Step<'_, 'a> {
+    fn partial(&mut self, position: Position, piece: envelope::Piece) {
+        let mut partial = self.source.partial.take().unwrap_or_else(|| Partial { position, text: String::new(), collected: own(&piece.collected) });
+        match piece.body {
+            Body::Text(text) if partial.text.len() + text.len() <= LONGEST => partial.text.push_str(&text),
+            Body::Text(_) => {}
+            Body::Record(_) | Body::Broken if partial.text.is_empty() => {}
+            // The last part may look like a record of its own only when it is one.
+            body => {
+                self.whole(partial);
+                return self.body(position, &piece.collected, piece.level, body);
+            }
+        }
+        if piece.is_partial {
+            self.source.partial = Some(partial);
+        } else {
+            self.whole(partial);
+        }
+    }
+
+    fn whole(&mut self, partial: Partial) {
+        let Partial { position, text, collected } = partial;
+        let inner = envelope::open(&text);
+        let collected = if inner.collected.is_none() { collected } else { own(&inner.collected) };
+        self.body(position, &collected, inner.level, inner.body);
+    }
+
+    fn body(&mut self, position: Position, collected: &Written, level: Option<Level>, body: Body) {
+        match body {
+            Body::Record(record) => self.record(position, collected, record, None, true),
+            Body::Broken => self.unparsed += 1,
+            Body::Text(text) if text.contains('\n') => text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r'))),
+            Body::Text(text) => self.text(position, collected, level, &text),
+        }
+    }
+
+    /// An entry's first line, or a whole entry.
+    fn record(&mut self, position: Position, collected: &Written, record: Record, time_format: Option<&str>, is_whole: bool) {
+        let thread = record.thread.as_deref().unwrap_or_default();
+        // Some loggers write each line of a trace as an entry of its own.
+        if let Some(open) = self.source.threads.get_mut(thread)
+            && open.continues(&record.message)
+        {
+            open.push_message(&record.message);
+            self.source.current = if is_whole { Current::Record(thread.to_owned()) } else { Current::Thread(thread.to_owned()) };
+            return;
+        }
+        self.close_bare();
+        if let Some(open) = self.source.threads.remove(thread) {
+            self.close(open);
+        }
+        let is_quiet = match record.level {
+            Some(level) => !level.is_error(),
+            // A whole record without a level and without a trace says nothing of an error.
+            None => is_whole,
+        };
+        self.source.orphan = None;
+        if is_quiet {
+            let has_own_traces = record.level.is_some_and(|level| level != Level::Info);
+            self.source.current = if is_whole { Current::Nothing } else { Current::Quiet { has_own_traces } };
+            return;
+        }
+        let thread = thread.to_owned();
+        let raw = Raw::new(position, collected, record, time_format);
+        if self.source.threads.len() >= THREADS {
+            let oldest = self.source.threads.iter().min_by_key(|(_, raw)| raw.position.line).map(|(name, _)| name.clone());
+            if let Some(oldest) = oldest.and_then(|name| self.source.threads.remove(&name)) {
+                self.close(oldest);
+            }
+        }
+        self.source.threads.insert(thread.clone(), raw);
+        self.source.current = if is_whole { Current::Record(thread) } else { Current::Thread(thread) };
+    }
+
+    fn text(&mut self, position: Position, collected: &Written, level: Option<Level>, line: &str) {
+        if let Some((mut record, format)) = self.header(line) {
+            if let Current::Thread(thread) = &self.source.current
+                && let Some(open) = self.source.threads.get_mut(thread)
+                && open.awaits_second_line
+            {
+                // util.logging: time and logger on the first line, level and message on the second.
+                open.second_line(&record);
+                if record.level.is_some_and(|level| !level.is_error()) {
+                    let has_own_traces = record.level != Some(Level::Info);
+                    let thread = thread.clone();
+                    self.source.threads.remove(&thread);
+                    self.source.current = Current::Quiet { has_own_traces };
+                }
+                return;
+            }
+            record.level = record.level.or(level);
+            let (time_format, two_lines) = (format.time_format.as_deref(), format.two_lines);
+            self.record(position, collected, record, time_format, false);
+            if two_lines
+                && let Current::Thread(thread) = &self.source.current
+                && let Some(open) = self.source.threads.get_mut(thread)
+            {
+                open.awaits_second_line = true;
+            }
+            return;
+        }
+        // A collector's level is as good as a header.
+        if let Some(level) = level
+            && !trace::is_inner(line)
+            && !matches!(self.source.current, Current::Bare(_))
+            && trace::start(line) == Start::No
+            && !line.trim().is_empty()
+        {
+            let record = Record { level: Some(level), message: Cow::Borrowed(line), ..Record::default() };
+            return self.record(position, collected, record, None, false);
+        }
+        self.continuation(position, collected, line);
+    }
+
+    fn header<'l>(&mut self, line: &'l str) -> Option<(Record<'l>, &'a Format)> {
+        let may_be_built_in = !line.starts_with([' ', '\t']) && !line.is_empty();
+        if let Some(&known) = self.source.format.and_then(|at| self.formats.list.get(at))
+            && (may_be_built_in || known.configured)
+            && let Some(record) = read_header(known, line)
+        {
+            return Some((record, known));
+        }
+        for at in self.formats.that_fit(line) {
+            let format = self.formats.list[at];
+            if (may_be_built_in || format.configured)
+                && let Some(record) = read_header(format, line)
+            {
+                // A vague format fits lines of others, too.
+                self.source.format = (!format.vague).then_some(at);
+                return Some((record, format));
+            }
+        }
+        None
+    }
+
+    /// A line that begins no entry.
+    fn continuation(&mut self, position: Position, collected: &Written, line: &str) {
+        if let Current::Bare(bare) = &mut self.source.current {
+            match bare.follow.next(line) {
+                Next::Yes => return bare.accept(line),
+                Next::Perhaps => {
+                    bare.pending.push((position, line.to_owned()));
+                    return;
+                }
+                Next::No => self.close_bare(),
+            }
+        }
+        if trace::is_crash(line) {
+            return self.begin_bare(position, collected, line, true);
+        }
+        let is_blank = line.trim().is_empty();
+        match &mut self.source.current {
+            Current::Thread(thread) => {
+                if let Some(open) = self.source.threads.get_mut(thread) {
+                    open.push_line(line);
+                }
+            }
+            Current::Record(thread) if trace::is_inner(line) => {
+                if let Some(open) = self.source.threads.get_mut(thread) {
+                    open.push_stack(line);
+                }
+            }
+            Current::Quiet { has_own_traces: false } if trace::start(line) != Start::No => self.begin_bare(position, collected, line, false),
+            Current::Quiet { .. } => {}
+            _ if is_blank => {}
+            _ => match trace::start(line) {
+                Start::Sure => self.begin_bare(position, collected, line, true),
+                Start::Likely => {
+                    let is_sure = trace::head(line).is_some_and(|head| head.kind.ends_with("Exception") || head.kind.ends_with("Error"));
+                    self.begin_bare(position, collected, line, is_sure);
+                }
+                Start::No => self.unknown(position, collected, line),
+            },
+        }
+    }
+
+    fn unknown(&mut self, position: Position, collected: &Written, line: &str) {
+        if trace::is_inner(line)
+            && let Some((at, name)) = self.source.orphan.take()
+            && position.line - at.line <= 1
+            && !trace::is_inner(&name)
+        {
+            self.taken_back += 1;
+            self.begin_bare(at, collected, &name, false);
+            if let Current::Bare(bare) = &mut self.source.current {
+                bare.follow.next(line);
+                bare.accept(line);
+            }
+            return;
+        }
+        self.unparsed += 1;
+        self.source.orphan = Some((position, line.to_owned()));
+    }
+
+    fn begin_bare(&mut self, position: Position, collected: &Written, line: &str, is_sure: bool) {
+        if let Current::Thread(thread) | Current::Record(thread) = &self.source.current {
+            let thread = thread.clone();
+            if let Some(open) = self.source.threads.remove(&thread) {
+                self.close(open);
+            }
+        }
+        let behind_quiet = match self.source.current {
+            Current::Quiet { has_own_traces } => Some(has_own_traces),
+            _ => None,
+        };
+        let mut raw = Raw::bare(position, collected);
+        raw.push_stack(line);
+        self.source.current = Current::Bare(Box::new(Bare { raw, follow: Follow::begin(line), is_sure, pending: Vec::new(), behind_quiet }));
+    }
+
+    /// The trace has ended; lines that only perhaps belonged to it did not.
+    fn close_bare(&mut self) {
+        let Current::Bare(bare) = &self.source.current else { return };
+        let after = bare.behind_quiet.map_or(Current::Nothing, |has_own_traces| Current::Quiet { has_own_traces });
+        let Current::Bare(bare) = std::mem::replace(&mut self.source.current, after) else { return };
+        let is_error = bare.is_sure || bare.follow.has_frames();
+        if bare.behind_quiet.is_none() {
+            self.unparsed += bare.pending.iter().filter(|(_, line)| !line.trim().is_empty()).count() as u64;
+            self.unparsed += u64::from(!is_error);
+        }
+        if is_error {
+            self.close(bare.raw);
+        }
+    }
+
+    fn close(&mut self, raw: Raw) {
+        self.done.extend(raw.entry(self.context));
+    }
+
+    fn finish(&mut self) {
+        if let Some(partial) = self.source.partial.take() {
+            self.whole(partial);
+        }
+        self.close_bare();
+        let open: Vec<Raw> = self.source.threads.drain().map(|(_, raw)| raw).collect();
+        open.into_iter().for_each(|raw| self.close(raw));
+    }
+}
+
+impl Bare {
+    fn accept(&mut self, line: &str) {
+        for (_, pending) in self.pending.drain(..) {
+            self.raw.push_stack(&pending);
+        }
+        self.raw.push_stack(line);
+    }
+}
+
+impl Raw {
+    pub(crate) fn push_stack(&mut self, line: &str) {
+        if self.stack.len() + line.len() > LONGEST_STACK {
+            self.left_out += 1;
+            return;
+        }
+        if !self.stack.is_empty() {
+            self.stack.push('\n');
+        }
+        self.stack.push_str(line);
+    }
+
+    /// A line of the trace that was a message: its header took the space in front of it.
+    fn push_message(&mut self, message: &str) {
+        if trace::is_inner(message) { self.push_stack(message) } else { self.push_stack(&format!("\t{message}").replace("\tCaused", "Caused")) }
+    }
+
+    /// A line behind the header: of the message, until a trace begins.
+    fn push_line(&mut self, line: &str) {
+        let begins = self.stack.is_empty() && (trace::is_inner(line) || trace::start(line) != Start::No || trace::head(line).is_some() || trace::is_traceback(line));
+        if begins || !self.stack.is_empty() {
+            self.push_stack(line);
+        } else if self.message.is_empty() {
+            self.message.push_str(line.trim());
+        } else if self.message.len() + line.len() <= LONGEST {
+            self.message.push('\n');
+            self.message.push_str(line);
+        }
+    }
+
+    /// Whether the message of the thread's next entry goes on with this one's trace.
+    fn continues(&mut self, message: &str) -> bool {
+        if message.is_empty() || message.contains('\n') {
+            return false;
+        }
+        if trace::is_inner(message) || trace::is_inner(&format!("\t{message}")) {
+            return true;
+        }
+        if self.stack.is_empty() {
+            return trace::is_traceback(message);
+        }
+        let mut lines = self.stack.lines();
+        let Some(first) = lines.next() else { return false };
+        if !trace::is_traceback(first) && !trace::is_crash(first) {
+            return false;
+        }
+        let mut follow = Follow::begin(first);
+        lines.for_each(|line| {
+            follow.next(line);
+        });
+        follow.next(message) == Next::Yes
+    }
+}
+
+fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
+    let head = if format.has_message { line } else { &line[..line.floor_char_boundary(HEADER)] };
+    let found = format.pattern.captures(head)?;
+    let text = |name: &str| found.name(name).map(|part| part.as_str().trim()).filter(|text| !text.is_empty());
+    let level = match text("level") {
+        Some(letter) if format.letters => Level::from_letter(letter),
+        Some(word) => Some(Level::from_word(word).or_else(|| Level::from_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))?),
+        None => None,
+    };
+    let message = text("message").unwrap_or_else(|| if format.has_message { "" } else { line[found.get(0).map_or(0, |all| all.end())..].trim() });
+    Some(Record {
+        time: text("time").map_or(Written::None, |time| Written::Text(Cow::Borrowed(time))),
+        level,
+        logger: text("logger").map(Cow::Borrowed),
+        thread: text("thread").map(Cow::Borrowed),
+        message: Cow::Borrowed(message),
+        exception: None,
+        stack: None,
+    })
+}
+
+pub(crate) fn own(written: &Written) -> Written<'static> {
+    match written {
+        Written::None => Written::None,
+        Written::Text(text) => Written::Text(Cow::Owned(text.to_string())),
+        Written::Number(number) => Written::Number(*number),
+        Written::Parts(seconds, nanoseconds) => Written::Parts(*seconds, *nanoseconds),
+    }
+}
+
+/// Terminals' escape sequences.
+fn without_colours(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find('\u{1b}') {
+        out.push_str(&rest[..at]);
+        let sequence = rest[at + 1..].strip_prefix('[');
+        rest = match sequence.and_then(|sequence| sequence.find(|c: char| c.is_ascii_alphabetic()).map(|end| &sequence[end + 1..])) {
+            Some(behind) => behind,
+            None => &rest[at + 1..],
+        };
+    }
+    out + rest
+}
+
+/// The time that a line names, its own or else its collector's.
+pub fn time_of_line(line: &str, key: &str, settings: &crate::Settings) -> Option<jiff::Timestamp> {
+    let context = Context::new(key, settings);
+    let piece = envelope::open(line);
+    let own = match &piece.body {
+        Body::Record(record) if record.time.is_none() => crate::record::Fields::parse(line).and_then(|fields| context.instant(&fields.time(), None)),
+        Body::Record(record) => context.instant(&record.time, None),
+        Body::Text(text) => context.formats().iter().find_map(|format| {
+            let record = read_header(format, text)?;
+            context.instant(&record.time, format.time_format.as_deref())
+        }),
+        Body::Broken => None,
+    };
+    own.or_else(|| context.instant(&piece.collected, None))
+}

@@ -1,0 +1,306 @@
+//! Entries that a logger wrote with fields: JSON and logfmt. Only the fields that matter are read.
+
+use crate::level::Level;
+use crate::time::{self, Context};
+use jiff::Timestamp;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// A time as it was written. Read only where an entry is an error.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Written<'a> {
+    #[default]
+    None,
+    Text(Cow<'a, str>),
+    Number(f64),
+    /// Seconds and nanoseconds, as log4j writes `instant`.
+    Parts(i64, i64),
+}
+
+impl Written<'_> {
+    pub fn instant(&self, context: &Context) -> Option<Timestamp> {
+        match self {
+            Written::None => None,
+            Written::Text(text) => time::parse(text, context),
+            Written::Number(number) => time::epoch(*number),
+            Written::Parts(seconds, nanoseconds) => Timestamp::from_millisecond(seconds.checked_mul(1000)? + nanoseconds / 1_000_000).ok(),
+        }
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Written::None
+    }
+}
+
+/// What one record says of an entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record<'a> {
+    pub time: Written<'a>,
+    pub level: Option<Level>,
+    pub logger: Option<Cow<'a, str>>,
+    pub thread: Option<Cow<'a, str>>,
+    pub message: Cow<'a, str>,
+    pub exception: Option<Cow<'a, str>>,
+    pub stack: Option<Cow<'a, str>>,
+}
+
+/// The members of one JSON object, in order, unread.
+#[derive(Debug, Default)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+            fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+                out.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(12);
+                while let Some(Name(name)) = map.next_key::<Name>()? {
+                    fields.push((name, map.next_value::<&RawValue>()?.get()));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+            fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+                out.write_str("a name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub fn parse(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// The raw value of a member; `a.b` is a member of that name, or `b` within `a`. Of two of one name, the later counts.
+    fn raw(&self, path: &str) -> Option<&'a str> {
+        if let Some((_, raw)) = self.0.iter().rev().find(|(name, _)| name == path) {
+            return (*raw != "null").then_some(*raw);
+        }
+        let (first, rest) = path.split_once('.')?;
+        Fields::parse(self.raw(first)?.trim_start()).filter(|_| !rest.is_empty())?.raw(rest)
+    }
+
+    pub fn text(&self, path: &str) -> Option<Cow<'a, str>> {
+        unquoted(self.raw(path)?)
+    }
+
+    fn first_text(&self, paths: &[&str]) -> Option<Cow<'a, str>> {
+        paths.iter().find_map(|path| self.text(path).filter(|text| !text.is_empty()))
+    }
+
+    /// A text, or a number as it is written.
+    fn first_name(&self, paths: &[&str]) -> Option<Cow<'a, str>> {
+        let name = |raw: &'a str| if raw.starts_with(['"']) { unquoted(raw) } else { (!raw.starts_with(['{', '['])).then_some(Cow::Borrowed(raw)) };
+        paths.iter().find_map(|path| self.raw(path).and_then(name).filter(|text| !text.is_empty()))
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        self.raw(path).is_some()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn level(&self) -> Option<Level> {
+        const WORDS: [&str; 14] = [
+            "level", "severity", "levelname", "log.level", "lvl", "loglevel", "log_level", "Level", "LogLevel", "@l", "logLevel", "severityText",
+            "SeverityText", "level_name",
+        ];
+        for path in WORDS {
+            let Some(raw) = self.raw(path) else { continue };
+            let level = match raw.as_bytes()[0] {
+                b'"' => unquoted(raw).and_then(|word| {
+                    let number = || word.parse().ok().and_then(Level::from_number);
+                    Level::from_word(&word).or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word)).or_else(number)
+                }),
+                // log4j's and Monolog's nested form.
+                b'{' => Fields::parse(raw).and_then(|inner| inner.text("name").or_else(|| inner.text("level"))).and_then(|word| Level::from_word(&word)),
+                _ => raw.parse().ok().and_then(Level::from_number),
+            };
+            if level.is_some() {
+                return level;
+            }
+        }
+        let number = |path: &str| self.raw(path).and_then(|raw| raw.trim_matches('"').parse::<u64>().ok());
+        number("levelno")
+            .and_then(Level::from_python)
+            .or_else(|| number("severityNumber").or_else(|| number("SeverityNumber")).and_then(Level::from_otel))
+            .or_else(|| number("PRIORITY").or_else(|| number("syslog.severity.code")).and_then(Level::from_syslog))
+    }
+
+    pub fn time(&self) -> Written<'a> {
+        const PATHS: [&str; 18] = [
+            "@timestamp", "timestamp", "time", "ts", "date", "@t", "datetime", "asctime", "Timestamp", "eventTime", "event_time", "timeMillis",
+            "timestampMillis", "logged_at", "created", "t", "Time", "timeUnixNano",
+        ];
+        for path in PATHS {
+            let Some(raw) = self.raw(path) else { continue };
+            let written = match raw.as_bytes()[0] {
+                b'"' => unquoted(raw).map_or(Written::None, Written::Text),
+                b'0'..=b'9' if raw.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => Written::Text(Cow::Borrowed(raw)),
+                b'0'..=b'9' => raw.parse().map_or(Written::None, Written::Number),
+                _ => Written::None,
+            };
+            if !written.is_none() {
+                return written;
+            }
+        }
+        let part = |path: &str| self.raw(path).and_then(|raw| raw.parse::<i64>().ok());
+        match (part("instant.epochSecond").or_else(|| part("timestampSeconds")), part("instant.nanoOfSecond").or_else(|| part("timestampNanos"))) {
+            (Some(seconds), nanoseconds) => Written::Parts(seconds, nanoseconds.unwrap_or(0)),
+            _ => Written::None,
+        }
+    }
+
+    /// What the writer of a text line put around it: `log` of container collectors, `message` of everything else.
+    pub fn message(&self) -> Option<Cow<'a, str>> {
+        const PATHS: [&str; 20] = [
+            "message", "msg", "log", "@m", "fields.message", "MESSAGE", "event", "short_message", "RenderedMessage", "Message", "body", "Body",
+            "textPayload", "jsonPayload.message", "text", "@mt", "MessageTemplate", "full_message", "formattedMessage", "error_message",
+        ];
+        self.first_text(&PATHS).or_else(|| self.text("body.stringValue"))
+    }
+
+    pub fn logger(&self) -> Option<Cow<'a, str>> {
+        const PATHS: [&str; 14] = [
+            "logger", "logger_name", "loggerName", "log.logger", "SourceContext", "Properties.SourceContext", "target", "name", "Logger", "category",
+            "Category", "channel", "module", "component",
+        ];
+        self.first_text(&PATHS)
+    }
+
+    pub fn thread(&self) -> Option<Cow<'a, str>> {
+        const PATHS: [&str; 9] =
+            ["thread", "thread_name", "threadName", "process.thread.name", "thread_id", "threadId", "process.thread.id", "thread.name", "tid"];
+        self.first_name(&PATHS)
+    }
+
+    fn stack(&self) -> Option<Cow<'a, str>> {
+        const PATHS: [&str; 22] = [
+            "stack_trace", "stackTrace", "stacktrace", "error.stack_trace", "exception.stacktrace", "err.stack", "error.stack", "stack", "exc_info",
+            "exception.stack_trace", "exception.stackTrace", "error.stackTrace", "thrown.extendedStackTrace", "exc_text", "traceback", "@x",
+            "exception", "Exception", "error_stack", "errorVerbose", "error.traceback", "exception.traceback",
+        ];
+        let long = |text: &Cow<str>| text.contains('\n') || crate::trace::head(text).is_some();
+        if let Some(stack) = PATHS.iter().find_map(|path| self.text(path).filter(long)) {
+            return Some(stack);
+        }
+        // A list of lines.
+        ["stack_trace", "stacktrace", "stack", "err.stack", "error.stack", "exception.backtrace", "backtrace"].iter().find_map(|path| {
+            let lines: Vec<String> = serde_json::from_str(self.raw(path)?).ok()?;
+            (!lines.is_empty()).then(|| Cow::Owned(lines.join("\n")))
+        })
+    }
+
+    fn exception(&self) -> Option<Cow<'a, str>> {
+        const PATHS: [&str; 18] = [
+            "exception_class", "error.type", "exception.type", "err.type", "error_type", "errorType", "exc_type", "exception.class", "thrown.name",
+            "exception.exception_class", "throwable.className", "error.kind", "error.class", "exception.name", "error.name", "err.name",
+            "exception.ClassName", "Exception.ClassName",
+        ];
+        self.first_text(&PATHS)
+    }
+
+    /// The record as an entry, whether it is an error or not.
+    pub fn record(&self) -> Record<'a> {
+        let level = self.level();
+        // Most records are read no further than this.
+        if level.is_some_and(|level| !level.is_error()) {
+            return Record { level, thread: self.thread(), message: self.message().unwrap_or_default(), ..Record::default() };
+        }
+        let (exception, stack) = (self.exception(), self.stack());
+        let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
+        const ERRORS: [&str; 10] = [
+            "error.message", "err.message", "exception.message", "error", "err", "exception.exception_message", "thrown.message", "throwable.message",
+            "exception", "Exception.Message",
+        ];
+        let message = self.message().or_else(|| self.first_text(&ERRORS)).unwrap_or_default();
+        Record { time: self.time(), level, logger: self.logger(), thread: self.thread(), message, exception, stack }
+    }
+}
+
+fn unquoted(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str::<String>(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// `time=... level=error msg="..."`, as logrus and slog write it. `None` when the line is something else.
+pub fn logfmt(line: &str) -> Option<Record<'_>> {
+    let mut rest = line.trim_end();
+    let mut record = Record::default();
+    let (mut has_level, mut message, mut error) = (false, None, None);
+    while !rest.is_empty() {
+        let name_end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-@/".contains(c))).filter(|&end| end > 0)?;
+        let name = &rest[..name_end];
+        let Some(value) = rest[name_end..].strip_prefix('=') else {
+            // A word that stands alone is a flag; a line that begins with one is prose.
+            if !has_level || !rest[name_end..].starts_with(' ') {
+                return None;
+            }
+            rest = rest[name_end..].trim_start();
+            continue;
+        };
+        let (value, behind) = logfmt_value(value)?;
+        rest = behind.trim_start();
+        match name {
+            "level" | "lvl" | "severity" => {
+                record.level = Level::from_word(&value);
+                has_level = record.level.is_some();
+            }
+            "time" | "ts" | "timestamp" | "t" => record.time = Written::Text(value),
+            "msg" | "message" => message = Some(value),
+            "error" | "err" => error = Some(value),
+            "logger" | "component" | "module" | "subsystem" => record.logger = Some(value),
+            "thread" | "goroutine" => record.thread = Some(value),
+            "stack" | "stacktrace" | "stack_trace" => record.stack = Some(value),
+            _ => {}
+        }
+    }
+    if !has_level {
+        return None;
+    }
+    record.message = message.or(error)?;
+    Some(record)
+}
+
+fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(' ').unwrap_or(text.len());
+        return Some((Cow::Borrowed(&text[..end]), &text[end..]));
+    };
+    let mut escaped = false;
+    let end = quoted.char_indices().find_map(|(at, c)| {
+        let is_end = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        is_end.then_some(at)
+    })?;
+    let raw = &text[..end + 2];
+    let value = serde_json::from_str::<String>(raw).map_or_else(|_| Cow::Borrowed(&quoted[..end]), |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) });
+    Some((value, &text[end + 2..]))
+}

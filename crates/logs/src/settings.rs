@@ -1,0 +1,329 @@
+//! The pattern file: formats, zones by prefix, categories and masks. The built-in file has the same form.
+
+use jiff::tz::TimeZone;
+use regex::Regex;
+use serde::Deserialize;
+use std::collections::HashSet;
+use toml::Spanned;
+
+const BUILT_IN: &str = include_str!("patterns.toml");
+
+/// What is wrong with a pattern file, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {what}")]
+pub struct SettingsError {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    pub what: String,
+}
+
+/// How one logger begins an entry.
+#[derive(Clone, Debug)]
+pub struct Format {
+    pub name: String,
+    pub pattern: Regex,
+    /// `strftime`'s conversions; `None`: any known form of time.
+    pub time_format: Option<String>,
+    /// Levels are single letters.
+    pub letters: bool,
+    /// Level and message come on the next line.
+    pub two_lines: bool,
+    /// It fits lines of more precise formats, too.
+    pub vague: bool,
+    /// From a configured file: looks at every line, also at those that begin with a space.
+    pub configured: bool,
+    pub has_message: bool,
+}
+
+/// What is configured for keys that begin alike.
+#[derive(Clone, Debug)]
+struct Prefix {
+    key: String,
+    zone: Option<TimeZone>,
+    formats: Option<Vec<usize>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    Exception,
+    Message,
+    Logger,
+    Stack,
+}
+
+#[derive(Clone, Debug)]
+pub struct Category {
+    pub name: String,
+    pub pattern: Regex,
+    pub parts: Vec<Part>,
+}
+
+/// A secret to be hidden.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    pub pattern: Regex,
+    /// Only numbers with a valid check digit.
+    pub luhn: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub formats: Vec<Format>,
+    prefixes: Vec<Prefix>,
+    pub categories: Vec<Category>,
+    pub masks: Vec<Mask>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    format: Vec<FileFormat>,
+    #[serde(default)]
+    prefix: Vec<FilePrefix>,
+    #[serde(default)]
+    category: Vec<FileCategory>,
+    #[serde(default)]
+    mask: Vec<FileMask>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFormat {
+    name: Spanned<String>,
+    pattern: Spanned<String>,
+    time_format: Option<String>,
+    #[serde(default)]
+    letters: bool,
+    #[serde(default)]
+    two_lines: bool,
+    #[serde(default)]
+    vague: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePrefix {
+    key: String,
+    zone: Option<Spanned<String>>,
+    formats: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileCategory {
+    name: Spanned<String>,
+    pattern: Spanned<String>,
+    #[serde(default = "all_parts", rename = "in")]
+    parts: Vec<Part>,
+}
+
+fn all_parts() -> Vec<Part> {
+    vec![Part::Exception, Part::Message, Part::Logger, Part::Stack]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileMask {
+    #[serde(rename = "name")]
+    _name: String,
+    pattern: Spanned<String>,
+    check: Option<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Check {
+    Luhn,
+}
+
+impl Settings {
+    /// What is known without any configuration.
+    pub fn built_in() -> Self {
+        Settings::read(BUILT_IN, false, Settings::empty()).unwrap_or_else(|error| unreachable!("the built-in patterns: {error}"))
+    }
+
+    /// A configured file, in front of what is built in.
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        Settings::read(text, true, Settings::built_in())
+    }
+
+    fn empty() -> Self {
+        Settings { formats: Vec::new(), prefixes: Vec::new(), categories: Vec::new(), masks: Vec::new() }
+    }
+
+    fn read(text: &str, configured: bool, behind: Settings) -> Result<Self, SettingsError> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            error_at(text, start, error.message().to_owned())
+        })?;
+        let mut names = HashSet::new();
+        let mut formats = Vec::new();
+        for format in file.format {
+            if !names.insert(format.name.as_ref().clone()) {
+                return Err(error_at(text, format.name.span().start, format!("a format `{}` stands above", format.name.as_ref())));
+            }
+            let pattern = compile(text, &format.pattern, true)?;
+            let has_message = pattern.capture_names().flatten().any(|name| name == "message");
+            formats.push(Format {
+                name: format.name.into_inner(),
+                pattern,
+                time_format: format.time_format,
+                letters: format.letters,
+                two_lines: format.two_lines,
+                vague: format.vague,
+                configured,
+                has_message,
+            });
+        }
+        formats.extend(behind.formats.into_iter().filter(|format| !names.contains(&format.name)));
+        let mut prefixes = Vec::new();
+        for prefix in file.prefix {
+            let zone = prefix.zone.map(|zone| {
+                TimeZone::get(zone.as_ref()).map_err(|_| error_at(text, zone.span().start, format!("there is no time zone `{}`", zone.as_ref())))
+            });
+            let by_name = |name: &Spanned<String>| {
+                let found = formats.iter().position(|format| format.name == *name.as_ref());
+                found.ok_or_else(|| error_at(text, name.span().start, format!("there is no format `{}`", name.as_ref())))
+            };
+            let formats = prefix.formats.map(|names| names.iter().map(by_name).collect::<Result<Vec<_>, _>>());
+            prefixes.push(Prefix { key: prefix.key, zone: zone.transpose()?, formats: formats.transpose()? });
+        }
+        // The longest prefix that fits says it.
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.key.len()));
+        let mut categories = Vec::new();
+        for category in file.category {
+            if category.name.as_ref().is_empty() {
+                return Err(error_at(text, category.name.span().start, "a category needs a name".into()));
+            }
+            let pattern = compile(text, &category.pattern, false)?;
+            categories.push(Category { name: category.name.into_inner(), pattern, parts: category.parts });
+        }
+        categories.extend(behind.categories);
+        let mut masks = Vec::new();
+        for mask in file.mask {
+            masks.push(Mask { pattern: compile(text, &mask.pattern, false)?, luhn: matches!(mask.check, Some(Check::Luhn)) });
+        }
+        masks.extend(behind.masks);
+        Ok(Settings { formats, prefixes, categories, masks })
+    }
+
+    fn prefix(&self, key: &str) -> Option<&Prefix> {
+        self.prefixes.iter().find(|prefix| key.starts_with(&prefix.key))
+    }
+
+    /// The zone of times without one, in the object `key`.
+    pub fn zone(&self, key: &str) -> Option<TimeZone> {
+        self.prefix(key)?.zone.clone()
+    }
+
+    /// The formats to be tried on lines of the object `key`, in this order.
+    pub fn formats(&self, key: &str) -> Vec<&Format> {
+        match self.prefix(key).and_then(|prefix| prefix.formats.as_ref()) {
+            Some(chosen) => chosen.iter().map(|&at| &self.formats[at]).collect(),
+            None => self.formats.iter().collect(),
+        }
+    }
+}
+
+const LEVELS: &str = "TRACE|FINEST|FINER|VERBOSE|DEBUG|FINE|CONFIG|INFORMATION|INFO|NOTICE|WARNING|WARN|ERROR|SEVERE|FATAL|CRITICAL|DPANIC|PANIC|ALERT|EMERGENCY|EMERG|ERR|CRIT|INF|WRN|DBG|FTL|VRB|TRC|LOG|FAIL|EROR";
+const LOWER_LEVELS: &str =
+    "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
+const CLOCK: &str = r"\d\d?:\d\d:\d\d(?:[.,:]\d{1,9})?";
+const OFFSET: &str = r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
+
+/// Puts what `%{...}` stands for into a pattern, and compiles it.
+fn compile(text: &str, pattern: &Spanned<String>, is_format: bool) -> Result<Regex, SettingsError> {
+    let source = pattern.as_ref();
+    let mut expanded = source.clone();
+    if is_format {
+        let months = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec";
+        let dated = format!(
+            r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ ](?:{months})[/ ]\d{{4}}[: ]{CLOCK}{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
+        );
+        expanded = expanded
+            .replace("%{TIME}", &format!("(?<time>{dated}|{CLOCK}Z?)"))
+            .replace("%{DATED}", &format!("(?<time>{dated})"))
+            .replace("%{LEVEL}", &format!(r"(?<level>(?:{LEVELS})\b)"))
+            .replace("%{ANYLEVEL}", &format!(r"(?<level>(?:{LEVELS}|{LOWER_LEVELS})\b)"));
+    }
+    let compiled = regex::RegexBuilder::new(&expanded).size_limit(20 << 20).build().map_err(|error| {
+        // The place within the pattern, where it was not changed by what `%{...}` stands for.
+        let within = match regex_syntax::parse(source) {
+            Err(regex_syntax::Error::Parse(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
+            Err(regex_syntax::Error::Translate(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
+            _ => None,
+        };
+        let raw = &text[pattern.span()];
+        match within {
+            Some((offset, what)) => {
+                // Behind the opening quotes; an escape in a basic string moves what follows it by a little.
+                let quotes = raw.chars().take_while(|c| matches!(c, '"' | '\'')).count();
+                let quotes = if quotes >= 3 { 3 } else { 1 };
+                error_at(text, pattern.span().start + quotes + offset, format!("the pattern cannot be read: {what}"))
+            }
+            None => error_at(text, pattern.span().start, format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default())),
+        }
+    })?;
+    if is_format {
+        const GROUPS: [&str; 5] = ["time", "level", "logger", "thread", "message"];
+        if let Some(unknown) = compiled.capture_names().flatten().find(|name| !GROUPS.contains(name)) {
+            let known = GROUPS.join(", ");
+            return Err(error_at(text, pattern.span().start, format!("there is no group `{unknown}` in a format, only {known}")));
+        }
+    }
+    Ok(compiled)
+}
+
+fn error_at(text: &str, byte: usize, what: String) -> SettingsError {
+    let mut byte = byte.min(text.len());
+    while !text.is_char_boundary(byte) {
+        byte -= 1;
+    }
+    let before = &text[..byte];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    SettingsError { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> SettingsError {
+        Settings::parse(text).expect_err("a faulty file")
+    }
+
+    #[test]
+    fn a_fault_is_named_with_line_and_column() {
+        let unclosed = error("# ours\n[[category]]\nname = 'a'\npattern = 'ab(c'\n");
+        assert_eq!((unclosed.line, unclosed.column), (4, 14), "{unclosed}");
+        let unknown = error("[[format]]\nname = 'a'\npattern = '^(?<tmie>x)'\n");
+        assert_eq!((unknown.line, unknown.column), (3, 11), "{unknown}");
+        assert!(unknown.what.contains("tmie"), "{unknown}");
+        let syntax = error("[[category]]\nname = \n");
+        assert_eq!((syntax.line, syntax.column), (2, 8), "{syntax}");
+        let zone = error("[[prefix]]\nkey = 'a/'\nzone = 'Mars/Olympus'\n");
+        assert_eq!((zone.line, zone.column, zone.what.as_str()), (3, 8, "there is no time zone `Mars/Olympus`"));
+        let format = error("[[prefix]]\nkey = 'a/'\nformats = ['logback', 'loback']\n");
+        assert_eq!((format.line, format.column), (3, 23), "{format}");
+        let field = error("[[category]]\nname = 'ä'\npatern = 'x'\npattern = 'y'\n");
+        assert_eq!((field.line, field.column), (3, 1), "{field}");
+        assert_eq!(error("[[format]]\nname = 'a'\npattern = 'x'\n[[format]]\nname = 'a'\npattern = 'x'\n").line, 5);
+    }
+
+    #[test]
+    fn the_longest_prefix_decides_and_own_formats_come_first() {
+        let settings = Settings::parse(
+            "[[format]]\nname = 'own'\npattern = '^(?<level>\\w+)~'\n[[prefix]]\nkey = ''\nzone = 'UTC'\n[[prefix]]\nkey = 'shop/'\nzone = 'Europe/Berlin'\nformats = ['own', 'python']\n",
+        )
+        .expect("a file");
+        assert_eq!(settings.zone("shop/2024/x.gz").and_then(|zone| zone.iana_name().map(str::to_owned)).as_deref(), Some("Europe/Berlin"));
+        assert_eq!(settings.zone("pay/x.gz").map(|zone| zone == TimeZone::UTC), Some(true));
+        assert_eq!(settings.formats("shop/x.gz").iter().map(|format| format.name.as_str()).collect::<Vec<_>>(), ["own", "python"]);
+        assert_eq!(settings.formats("pay/x.gz")[0].name, "own");
+        assert!(Settings::built_in().zone("pay/x.gz").is_none());
+    }
+}
