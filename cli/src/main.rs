@@ -48,6 +48,8 @@ enum Command {
     Status(commands::status::Status),
     /// Run the failed windows of a run again
     Rerun(commands::rerun::Rerun),
+    /// Show where the next scheduled run begins, or correct it
+    Watermark(commands::watermark::Watermark),
     /// Leave out a window that keeps failing, with a reason, so that the run can end
     Skip(commands::skip::Skip),
     /// Compare source, ledger, manifests and objects; name everything that differs
@@ -97,6 +99,7 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Watch(command) => command.call(&archive).await,
         Command::Status(command) => command.call(&archive).await,
         Command::Rerun(command) => command.call(&archive).await,
+        Command::Watermark(command) => command.call(&archive).await,
         Command::Skip(command) => command.call(&archive).await,
         Command::Verify(command) => command.call(&archive).await,
         Command::Find(command) => command.call(&archive).await,

@@ -77,6 +77,14 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
                 say!("unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}", instant::date(*since));
                 say!("  when its cause is gone: alert-archive quarantine release {id} --index {source_index}");
             }
+            Unresolved::WatermarkSet { before, at, reason, since, left } => {
+                let (before, at, day) = (instant::iso(*before), instant::iso(*at), instant::date(*since));
+                say!("unresolved: the watermark, moved from {before} to {at} {day}: {reason}");
+                for span in left {
+                    let (from, to) = (instant::iso(span.from), instant::iso(span.to));
+                    say!("  unless the next scheduled run covers it: alert-archive run --from {from} --to {to} --wait");
+                }
+            }
         }
     }
     Ok(())

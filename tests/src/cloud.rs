@@ -112,7 +112,8 @@ impl Cloud {
             program: program()?,
             python: python()?,
             golden: Vec::new(),
-            years: AtomicI16::new(1971),
+            // All of them are over, as the schedule wants it.
+            years: AtomicI16::new(1600),
             since: Timestamp::now().as_second(),
         };
         cloud.empty().await?;

@@ -76,11 +76,27 @@ impl Cloud {
         Ok(rows)
     }
 
+    /// Deletes the rows of a run's windows.
+    pub async fn forget_windows(&self, run_id: &str) -> Result<()> {
+        for row in self.window_rows(run_id).await? {
+            let row = key(&[("run_id", run_id), ("window_id", row["window_id"].as_str().unwrap_or_default())]);
+            self.dynamodb.delete_item().table_name(&self.windows).set_key(Some(row)).send().await?;
+        }
+        Ok(())
+    }
+
     /// Null when there is no such row.
     pub async fn job_run(&self, run_id: &str) -> Result<Value> {
         let answer =
             self.dynamodb.get_item().table_name(&self.job_runs).set_key(Some(key(&[("run_id", run_id)]))).consistent_read(true).send().await?;
         answer.item.map_or(Ok(Value::Null), json)
+    }
+
+    /// Puts a row into `job-runs`, as it is.
+    pub async fn put_job_run(&self, row: &Value) -> Result<()> {
+        let item: Item = serde_dynamo::to_item(row)?;
+        self.dynamodb.put_item().table_name(&self.job_runs).set_item(Some(item)).send().await?;
+        Ok(())
     }
 
     /// Sets the instant from which the next scheduled run begins; `None` to forget it.

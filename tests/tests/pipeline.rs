@@ -17,6 +17,8 @@ mod runs;
 mod together;
 #[path = "pipeline/unresolved.rs"]
 mod unresolved;
+#[path = "pipeline/verify.rs"]
+mod verify;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pipeline_tests::{Cloud, functions};
@@ -45,7 +47,7 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS];
+    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }

@@ -8,6 +8,7 @@ pub mod skip;
 pub mod status;
 pub mod verify;
 pub mod watch;
+pub mod watermark;
 
 use anyhow::{Result, bail};
 use identity::instant;

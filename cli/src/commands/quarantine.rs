@@ -252,7 +252,7 @@ impl Quarantine {
 async fn orders(archive: &Archive) -> Result<BTreeMap<(String, String), String>> {
     let order = |item| match item {
         Unresolved::QuarantinedByOperator { source_index, id, reason, .. } => Some(((source_index, id), reason)),
-        Unresolved::SkippedWindow { .. } => None,
+        Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => None,
     };
     Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(order).collect())
 }

@@ -41,13 +41,22 @@ impl JobRuns {
         update.await
     }
 
-    /// Takes the range. Answers the run that holds a part of it, when that is at work. A run whose execution has ended holds
-    /// nothing: its windows are guarded by their own leases.
-    pub async fn acquire<E: From<LedgerError>>(&self, wanted: &Held, is_running: impl AsyncFn(&Held) -> Result<bool, E>) -> Result<Option<Held>, E> {
+    /// Takes the range. Returns the holder of a part of it, when that is at work. A run whose execution has ended holds
+    /// nothing: its windows are guarded by their own leases. A holder that is no execution has a lease.
+    pub async fn acquire<E: From<LedgerError>>(
+        &self,
+        wanted: &Held,
+        now: Timestamp,
+        is_running: impl AsyncFn(&Held) -> Result<bool, E>,
+    ) -> Result<Option<Held>, E> {
         let mut dead: Vec<Held> = Vec::new();
         loop {
             let Some(holder) = self.acquire_beside(wanted, &dead).await? else { return Ok(None) };
-            if is_running(&holder).await? {
+            let is_at_work = match holder.until {
+                Some(until) => now < until,
+                None => is_running(&holder).await?,
+            };
+            if is_at_work {
                 return Ok(Some(holder));
             }
             dead.push(holder);
@@ -86,6 +95,18 @@ impl JobRuns {
             Ok::<_, LedgerError>(is_later.then(|| Watermark { run_id: WATERMARK.to_owned(), at, revision: 0 }))
         });
         update.await.map(|_| ())
+    }
+
+    /// Sets the watermark, on condition that it stands where it was read.
+    pub async fn set_watermark(&self, before: Option<Timestamp>, at: Timestamp) -> Result<bool, LedgerError> {
+        let mut is_as_read = false;
+        let update = self.watermarks.update(WATERMARK, None, |row| {
+            is_as_read = row.map(|row| row.at) == before;
+            let next = Watermark { run_id: WATERMARK.to_owned(), at, revision: 0 };
+            Ok::<_, LedgerError>(is_as_read.then_some(next))
+        });
+        update.await?;
+        Ok(is_as_read)
     }
 
     /// What operators have set aside and nobody has come back to.

@@ -231,7 +231,7 @@ names! {
     }
     ExecutionExists {
         retried: No,
-        meaning: "an execution of that name was started before (met by the command line)",
+        meaning: "an execution of that name was started before; its run is not this one",
         advice: "Give the run another name.",
     }
     ExecutionNotRedrivable {

@@ -1,24 +1,37 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
-use alerts::run::unresolved::Unresolved;
 use alerts::run::{
     job_run::RunStatus,
     report::{Failure, RunReport},
+    unresolved::{Span, Unresolved},
 };
+use identity::instant::iso;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 /// The outcome of a run in a sentence, for somebody who reads nothing else; and one more when somebody has to come back.
 pub fn sentence(report: &RunReport) -> String {
     let outcome = outcome(report);
-    let skipped = report.unresolved.iter().filter(|item| matches!(item, Unresolved::SkippedWindow { .. })).count() as u64;
-    let ordered = report.unresolved.len() as u64 - skipped;
-    let waiting = match (skipped, ordered) {
-        (0, 0) => return outcome,
-        (skipped, 0) => count(skipped, "skipped window"),
-        (0, ordered) => format!("{} quarantined by hand", count(ordered, "message")),
-        (skipped, ordered) => format!("{} and {} quarantined by hand", count(skipped, "skipped window"), count(ordered, "message")),
-    };
+    let (mut skipped, mut quarantined, mut moved) = (0, 0, 0);
+    for item in &report.unresolved {
+        match item {
+            Unresolved::SkippedWindow { .. } => skipped += 1,
+            Unresolved::QuarantinedByOperator { .. } => quarantined += 1,
+            Unresolved::WatermarkSet { .. } => moved += 1,
+        }
+    }
+    let mut waiting = Vec::new();
+    if skipped > 0 {
+        waiting.push(count(skipped, "skipped window"));
+    }
+    if quarantined > 0 {
+        waiting.push(format!("{} quarantined by hand", count(quarantined, "message")));
+    }
+    if moved > 0 {
+        waiting.push(format!("{} of the watermark by hand", count(moved, "correction")));
+    }
+    let Some(last) = waiting.pop() else { return outcome };
+    let waiting = if waiting.is_empty() { last } else { format!("{} and {last}", waiting.join(", ")) };
     format!("{outcome} Waiting for somebody: {waiting}.")
 }
 
@@ -100,10 +113,10 @@ pub fn failures(report: &RunReport) -> impl Iterator<Item = &Failure> {
 /// Something that an operator has set aside, each text on one line.
 #[derive(Serialize)]
 pub struct SetAside {
-    /// `Window`, `Message`.
+    /// `Window`, `Message` or `Watermark`.
     pub what: &'static str,
     pub name: String,
-    /// The run, or the index.
+    /// The run, the index, or where the watermark stood before.
     pub of: String,
     pub reason: String,
     pub since: String,
@@ -115,15 +128,19 @@ pub fn set_aside(item: &Unresolved, now: Timestamp) -> SetAside {
     let (what, name, of, reason, since, way_back) = match item {
         Unresolved::SkippedWindow { run_id, window_id, reason, since, .. } => {
             let undo = format!("alert-archive skip {} {} --undo", quoted(run_id), quoted(window_id));
-            ("Window", window_id, run_id, reason, *since, vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))])
+            ("Window", window_id.clone(), run_id.clone(), reason, *since, vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))])
         }
         Unresolved::QuarantinedByOperator { source_index, id, reason, since } => {
             let release = format!("alert-archive quarantine release {} --index {}", quoted(id), quoted(source_index));
-            ("Message", id, source_index, reason, *since, vec![release])
+            ("Message", id.clone(), source_index.clone(), reason, *since, vec![release])
+        }
+        Unresolved::WatermarkSet { before, at, reason, since, left } => {
+            let runs = left.iter().map(|Span { from, to }| format!("alert-archive run --from {} --to {} --wait", iso(*from), iso(*to)));
+            ("Watermark", iso(*at), iso(*before), reason, *since, runs.collect())
         }
     };
     let age = count(days(since, now), "day");
-    SetAside { what, name: one_line(name), of: one_line(of), reason: one_line(reason), since: date(since), age, way_back }
+    SetAside { what, name: one_line(&name), of: one_line(&of), reason: one_line(reason), since: date(since), age, way_back }
 }
 
 /// `1,234`.

@@ -193,7 +193,8 @@ impl Objects {
         self.find(key).await?.map(|body| self.decode_lines(key, &body)).transpose()
     }
 
-    fn decode_lines<T: DeserializeOwned>(&self, key: &str, body: &[u8]) -> Result<Vec<T>, StoreError> {
+    /// Decodes what [`Objects::get_lines`] would read; `key` is for the error.
+    pub fn decode_lines<T: DeserializeOwned>(&self, key: &str, body: &[u8]) -> Result<Vec<T>, StoreError> {
         let body = zstd::decode_all(body).map_err(|error| self.corrupt(key, error))?;
         let lines = serde_json::Deserializer::from_slice(&body).into_iter();
         lines.collect::<Result<_, _>>().map_err(|error| self.corrupt(key, error))

@@ -2,6 +2,7 @@
 
 use aws_sdk_sfn::{Client, error::ProvideErrorMetadata, error::SdkError, types::ExecutionStatus};
 use errors::{Name, Named};
+use jiff::Timestamp;
 use std::error::Error;
 
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct Execution {
     pub running: bool,
     /// `RUNNING`, `SUCCEEDED`, `FAILED`, `TIMED_OUT`, `ABORTED` or `PENDING_REDRIVE`.
     pub status: String,
+    /// The first start, whatever redrives came later.
+    pub started: Timestamp,
     /// How often the execution was redriven; grows on a redrive and never on a Retry.
     pub redrives: u64,
     pub error: Option<String>,
@@ -54,6 +57,7 @@ impl Workflow {
         Ok(Execution {
             running: matches!(answer.status, ExecutionStatus::Running | ExecutionStatus::PendingRedrive),
             status: answer.status.as_str().to_owned(),
+            started: answer.start_date.to_millis().ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default(),
             redrives: answer.redrive_count.unwrap_or(0).max(0) as u64,
             error: answer.error,
             cause: answer.cause,

@@ -76,9 +76,9 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;
     if collected.failed > 0 && redrives > collected.reported_at {
-        let wanted = Held { holder: run_id.clone(), execution_arn: collected.execution_arn.clone(), from: run.from, to: run.to };
+        let wanted = Held { holder: run_id.clone(), execution_arn: collected.execution_arn.clone(), from: run.from, to: run.to, until: None };
         let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
-        if let Some(holder) = deps.job_runs.acquire(&wanted, is_running).await? {
+        if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
             return Err(Error::RangeBusy { holder: holder.holder });
         }
         // Running already: this very redrive was counted by a call whose answer got lost.

@@ -30,6 +30,9 @@ use std::collections::{BTreeMap, HashSet};
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 use workflow::{Workflow, WorkflowError};
 
+/// By how much the clock of whoever started the run may be ahead of the function's.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+
 pub struct Deps {
     url: String,
     auth: Auth,
@@ -75,6 +78,10 @@ pub enum Error {
     Instant { field: &'static str, value: String },
     #[error("the range is empty: from {from} is not before to {to}")]
     Reversed { from: String, to: String },
+    #[error("`scheduled_for` is {at}, which lies in the future: the watermark would pass over all that comes until then")]
+    Future { at: String },
+    #[error("run {run_id} was made on {at} by another execution: start this one under another name")]
+    NameUsed { run_id: String, at: String },
     #[error("there is no run {run_id}")]
     NoSuchRun { run_id: String },
     #[error("run {run_id} died before it had a plan: start its range anew")]
@@ -98,7 +105,8 @@ pub enum Error {
 impl Named for Error {
     fn name(&self) -> Name {
         match self {
-            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::NoSuchRun { .. } => Name::InvalidInput,
+            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::Future { .. } | Error::NoSuchRun { .. } => Name::InvalidInput,
+            Error::NameUsed { .. } => Name::ExecutionExists,
             Error::NotPlanned { .. } => Name::PlanMissing,
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::RangeBusy { .. } => Name::RangeBusy,
@@ -173,7 +181,8 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
     if let Some(done) = already_done(deps, &task).await? {
         return Ok(done);
     }
-    if let Err(error) = lock(deps, &task.run_id, &task.execution_arn, task.from, task.to).await {
+    refuse_used_name(deps, &task).await?;
+    if let Err(error) = lock(deps, &task.run_id, &task.execution_arn, (task.from, task.to), now).await {
         note_refusal(deps, &task, &error, now).await;
         return Err(error);
     }
@@ -192,7 +201,11 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
         Input::Range { from, to } => (Mode::Range, read("from", &from)?, read("to", &to)?, None),
         Input::Extract { from, to } => (Mode::Extract, read("from", &from)?, read("to", &to)?, None),
         Input::Scheduled { scheduled_for } => {
-            let to = read("scheduled_for", &scheduled_for)? - deps.settle;
+            let at = read("scheduled_for", &scheduled_for)?;
+            if at > now + CLOCKS_DIFFER {
+                return Err(Error::Future { at: instant::iso(at) });
+            }
+            let to = at - deps.settle;
             let from = match deps.job_runs.watermark().await? {
                 Some(watermark) => watermark,
                 None => connect(deps)?.earliest().await?.unwrap_or(to),
@@ -213,6 +226,16 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
     Ok(Task { run_id: request.run_id.clone(), mode, execution_arn: request.execution_arn.clone(), from, to, scheduled_for })
 }
 
+/// What another run of this name left is not this run's: its plan must not be taken for the plan of this range.
+async fn refuse_used_name(deps: &Deps, task: &Task) -> Result<(), Error> {
+    let Some(run) = deps.job_runs.get(&task.run_id).await? else { return Ok(()) };
+    let started = deps.workflow.describe(&task.execution_arn).await?.started;
+    if run.is_from_before(started) {
+        return Err(Error::NameUsed { run_id: run.run_id, at: instant::iso(run.created_at) });
+    }
+    Ok(())
+}
+
 /// The same scheduled time again: the run that did it is reported once more, and nothing is done.
 async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
     let Some(scheduled_for) = &task.scheduled_for else { return Ok(None) };
@@ -221,7 +244,7 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
         // A run that cannot be read is not known to have done this time: at worst the work is looked at again.
         tracing::error!(error = describe(error), "a run is left out of the search for this scheduled time");
     }
-    let same = |run: &&JobRun| run.run_id != task.run_id && run.scheduled_for.as_ref() == Some(scheduled_for);
+    let same = |run: &&JobRun| run.run_id != task.run_id && run.is_scheduled_for(scheduled_for);
     let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
     tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");
     Ok(Some(answer(deps, &run.run_id, run.mode, &task.execution_arn, 0, plan_key(&run.run_id))))
@@ -305,7 +328,7 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned() })?;
     // The plan says what belongs to the run.
     let planned = find_list(deps, &plan_key(run_id)).await?.ok_or_else(|| Error::NotPlanned { run_id: run_id.to_owned() })?;
-    lock(deps, run_id, execution_arn, run.from, run.to).await?;
+    lock(deps, run_id, execution_arn, (run.from, run.to), now).await?;
     let records = deps.windows.rows.partition(run_id).await?;
     let is_done = |record: &&WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
     let done: HashSet<&str> = records.iter().filter(is_done).map(|record| record.window_id.as_str()).collect();
@@ -325,10 +348,10 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     Ok(answer(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
 }
 
-async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, from: Timestamp, to: Timestamp) -> Result<(), Error> {
-    let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to };
+async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, (from, to): (Timestamp, Timestamp), now: Timestamp) -> Result<(), Error> {
+    let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to, until: None };
     let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
-    match deps.job_runs.acquire(&wanted, is_running).await? {
+    match deps.job_runs.acquire(&wanted, now, is_running).await? {
         Some(Held { holder, from, to, .. }) => Err(Error::RangeBusy { holder, from: instant::iso(from), to: instant::iso(to) }),
         None => Ok(()),
     }

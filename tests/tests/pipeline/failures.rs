@@ -17,6 +17,7 @@ tests![
     a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone,
     failed_only_repairs_the_failed_window_in_a_new_execution_of_the_same_run,
     a_range_whose_dates_are_reversed_is_invalid_input,
+    an_execution_under_the_name_of_an_earlier_run_is_refused_and_leaves_that_run_alone,
     a_source_that_is_down_is_named_and_nothing_is_lost,
     an_index_that_does_not_exist_is_named_and_nothing_is_lost,
     a_bucket_that_does_not_exist_is_named_and_nothing_is_lost,
@@ -100,6 +101,26 @@ async fn a_range_whose_dates_are_reversed_is_invalid_input(cloud: &Cloud) -> Res
     ensure!(!said.well && said.said.contains("is not before"), "{said:?}");
     let ended = cloud.execute(&cloud.name("reversed", &stretch), &json!({"mode": "range", "from": stretch.to(), "to": stretch.from()})).await?;
     ensure!(ended.status == "FAILED" && ended.error == "InvalidInput", "{ended:?}");
+    Ok(())
+}
+
+async fn an_execution_under_the_name_of_an_earlier_run_is_refused_and_leaves_that_run_alone(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    let (messages, _) = two_windows(&stretch);
+    cloud.load(&messages).await?;
+    // Names are free again after 90 days; what the run of the name left is still there.
+    let name = cloud.name("again", &stretch);
+    let first = cloud.run(&format!("{}-02-01", stretch.year), &format!("{}-02-04", stretch.year)).await?.completed()?;
+    let mut row = cloud.job_run(first.run_id()).await?;
+    (row["run_id"], row["created_at"]) = (json!(name), json!("2020-01-01T00:00:00.000Z"));
+    cloud.put_job_run(&row).await?;
+    let plan = cloud.get(&format!("runs/{}/windows.jsonl", first.run_id())).await?;
+    cloud.s3.put_object().bucket(&cloud.bucket).key(format!("runs/{name}/windows.jsonl")).body(plan.into()).send().await?;
+    let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    ensure!(ended.status == "FAILED" && ended.error == "ExecutionExists", "{ended:?}");
+    ensure!(cloud.job_run(&name).await? == row, "{}", cloud.job_run(&name).await?);
+    cloud.run_stretch(&stretch).await?.completed()?;
+    check(cloud, &stretch, &messages).await?;
     Ok(())
 }
 

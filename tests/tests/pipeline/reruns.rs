@@ -75,8 +75,14 @@ async fn the_same_scheduled_time_twice_works_and_mails_once(cloud: &Cloud) -> Re
         ensure!(ended.status == "SUCCEEDED", "{ended:?}");
         check(cloud, &stretch, &messages).await?;
     }
-    ensure!(cloud.mails(&names[0])?.len() == 1 && cloud.mails(&names[1])?.is_empty(), "the two runs mailed more than once");
-    ensure!(cloud.window_rows(&names[1]).await?.is_empty(), "the second run planned windows");
+    // The same time, spelled otherwise.
+    let spelled = cloud.name("scheduled-third", &stretch);
+    let ended = cloud.execute(&spelled, &json!({"mode": "scheduled", "scheduled_for": format!("{}T01:00:00.000Z", stretch.to())})).await?;
+    ensure!(ended.status == "SUCCEEDED", "{ended:?}");
+    ensure!(cloud.mails(&names[0])?.len() == 1, "the first run mailed {} times", cloud.mails(&names[0])?.len());
+    for again in [&names[1], &spelled] {
+        ensure!(cloud.mails(again)?.is_empty() && cloud.window_rows(again).await?.is_empty(), "{again} planned or mailed");
+    }
     let watermark = cloud.job_run("#watermark").await?;
     ensure!(watermark["at"] == format!("{}T00:00:00.000Z", stretch.to()), "{watermark}");
     cloud.set_watermark(None).await

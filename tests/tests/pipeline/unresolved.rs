@@ -25,6 +25,8 @@ tests![
     an_archived_message_that_became_unreadable_is_in_the_archive_once_when_it_can_be_read_again,
     restore_keeps_to_its_rate,
     an_execution_that_was_refused_is_listed_with_its_error,
+    a_schedule_of_the_future_is_refused,
+    a_watermark_that_was_moved_by_hand_is_told_until_a_run_has_covered_what_lies_between,
 ];
 
 /// A scheduled run of the whole stretch, and the times around it.
@@ -449,4 +451,33 @@ async fn an_execution_that_was_refused_is_listed_with_its_error(cloud: &Cloud) -
     ensure!(cloud.ended(&first).await?.status == "SUCCEEDED");
     check(cloud, &stretch, &messages).await?;
     Ok(())
+}
+
+async fn a_schedule_of_the_future_is_refused(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    begin_at(cloud, &stretch).await?;
+    let ended = cloud.execute(&cloud.name("future", &stretch), &json!({"mode": "scheduled", "scheduled_for": "2962-11-16T06:00:00Z"})).await?;
+    ensure!(ended.status == "FAILED" && ended.error == "InvalidInput" && ended.cause.contains("future"), "{ended:?}");
+    watermark_is(cloud, &format!("{}T00:00:00", stretch.from())).await?;
+    cloud.set_watermark(None).await
+}
+
+async fn a_watermark_that_was_moved_by_hand_is_told_until_a_run_has_covered_what_lies_between(cloud: &Cloud) -> Result<()> {
+    let stretch = cloud.stretch();
+    begin_at(cloud, &stretch).await?;
+    let february = format!("{}-02-01", stretch.year);
+    refused(&cloud.archive(&["watermark", "--set", "2962-01-01", "--reason", "x"]).await?, "lies in the future")?;
+    refused(&cloud.archive(&["watermark", "--set", &february]).await?, "--reason")?;
+    let reason = format!("january of {} is elsewhere", stretch.prefix);
+    let set = cloud.archive(&["watermark", "--set", &february, "--reason", &reason, "--json"]).await?;
+    ensure!(set.well && set.report["watermark"] == format!("{february}T00:00:00.000Z"), "{set:?}");
+    watermark_is(cloud, &format!("{february}T00:00:00")).await?;
+    let report = next_report(cloud, &stretch).await?;
+    let items = named(&report, "reason", &reason);
+    ensure!(items.len() == 1 && items[0]["kind"] == "watermark_set" && items[0]["left"].as_array().is_some_and(|left| left.len() == 1), "{report:#}");
+    let status = cloud.archive(&["status"]).await?;
+    ensure!(status.well && String::from_utf8_lossy(&status.printed).contains(&reason), "{status:?}");
+    let covered = cloud.run(&stretch.from(), &february).await?.completed()?.report;
+    ensure!(named(&covered, "reason", &reason).is_empty(), "{covered:#}");
+    cloud.set_watermark(None).await
 }

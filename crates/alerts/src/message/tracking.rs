@@ -87,7 +87,7 @@ impl Row {
     }
 }
 
-mod optional_iso {
+pub(crate) mod optional_iso {
     use super::*;
     use serde::{Deserializer, Serializer};
 

@@ -4,7 +4,7 @@
 use super::keyed_by_run;
 use crate::{counts::Messages, mode::Mode, window::plan::Window};
 use identity::instant;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,6 +56,18 @@ impl JobRun {
     pub fn resume(&mut self, attempt: u64, now: Timestamp) {
         self.attempt = attempt;
         self.end(RunStatus::Running, now);
+    }
+
+    /// Whether the row is of an earlier execution of the same name: names are free again after 90 days.
+    pub fn is_from_before(&self, started: Timestamp) -> bool {
+        const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
+        self.created_at + CLOCKS_DIFFER < started
+    }
+
+    /// Whether it is the run of this scheduled time, however that is spelled.
+    pub fn is_scheduled_for(&self, at: &str) -> bool {
+        let instant_of = |text: &str| instant::parse_edge(text);
+        self.scheduled_for.as_deref().is_some_and(|own| own == at || (instant_of(own).is_some() && instant_of(own) == instant_of(at)))
     }
 
     /// The run has come as far as its report, which names whatever failed. An earlier death of its execution is history.
@@ -131,6 +143,14 @@ mod tests {
             message: Some("the execution ended ABORTED before its report".into()),
             revision: 1,
         };
+        let after = |seconds| Timestamp::from_second(seconds).expect("in range");
+        assert!(!run.is_from_before(after(-1)) && !run.is_from_before(after(200)), "its own execution, by two clocks");
+        assert!(run.is_from_before(after(90 * 86_400)));
+        run.scheduled_for = Some("2026-11-16T06:00:00Z".into());
+        for same in ["2026-11-16T06:00:00Z", "2026-11-16T06:00:00.000Z", "2026-11-16T07:00:00+01:00"] {
+            assert!(run.is_scheduled_for(same), "{same}");
+        }
+        assert!(!run.is_scheduled_for("2026-11-23T06:00:00Z") && !run.is_scheduled_for("monday"));
         let mut resumed = run.clone();
         resumed.resume(2, Timestamp::UNIX_EPOCH);
         assert_eq!((resumed.status, resumed.attempt, resumed.error, resumed.message), (RunStatus::Running, 2, None, None));

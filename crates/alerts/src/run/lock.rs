@@ -24,6 +24,9 @@ pub struct Held {
     pub from: Timestamp,
     #[serde(with = "instant::serde_iso")]
     pub to: Timestamp,
+    /// Of a holder that is no execution: how long it holds the range unless it renews it.
+    #[serde(default, with = "crate::message::tracking::optional_iso", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 impl Lock {
@@ -52,7 +55,7 @@ mod tests {
 
     fn held(holder: &str, from: i64, to: i64) -> Held {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        Held { holder: holder.into(), execution_arn: String::new(), from: at(from), to: at(to) }
+        Held { holder: holder.into(), execution_arn: String::new(), from: at(from), to: at(to), until: None }
     }
 
     #[test]

@@ -32,6 +32,18 @@ pub enum Unresolved {
         /// What no later run has committed yet.
         left: Vec<Span>,
     },
+    /// The watermark was moved by hand. Resolved when runs have committed what lies between.
+    WatermarkSet {
+        #[serde(with = "instant::serde_iso")]
+        before: Timestamp,
+        #[serde(with = "instant::serde_iso")]
+        at: Timestamp,
+        reason: String,
+        #[serde(with = "instant::serde_iso")]
+        since: Timestamp,
+        /// What no later run has committed yet.
+        left: Vec<Span>,
+    },
     /// Resolved when it is released.
     QuarantinedByOperator {
         source_index: String,
@@ -62,6 +74,20 @@ impl Unresolved {
         Unresolved::QuarantinedByOperator { source_index: source_index.to_owned(), id: id.to_owned(), reason: words(reason), since }
     }
 
+    /// `None` when no time that is over lies between: then there is nothing to come back to.
+    pub fn watermark_set(before: Timestamp, at: Timestamp, reason: &str, since: Timestamp) -> Option<Self> {
+        let gap = Span { from: before.min(at), to: before.max(at).min(since) };
+        (gap.from < gap.to).then(|| Unresolved::WatermarkSet { before, at, reason: words(reason), since, left: vec![gap] })
+    }
+
+    /// What later runs have to commit before it is resolved, and since when.
+    fn left(&mut self) -> Option<(&mut Vec<Span>, Timestamp)> {
+        match self {
+            Unresolved::SkippedWindow { left, since, .. } | Unresolved::WatermarkSet { left, since, .. } => Some((left, *since)),
+            Unresolved::QuarantinedByOperator { .. } => None,
+        }
+    }
+
     /// The same window or document, whatever is said of it.
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
@@ -72,6 +98,9 @@ impl Unresolved {
                 Unresolved::QuarantinedByOperator { source_index, id, .. },
                 Unresolved::QuarantinedByOperator { source_index: index, id: other, .. },
             ) => source_index == index && id == other,
+            (Unresolved::WatermarkSet { before, at, .. }, Unresolved::WatermarkSet { before: other, at: to, .. }) => {
+                before == other && at == to
+            }
             _ => false,
         }
     }
@@ -108,7 +137,7 @@ impl Register {
     pub fn ordered(&self) -> HashSet<(String, String)> {
         let identity = |item: &Unresolved| match item {
             Unresolved::QuarantinedByOperator { source_index, id, .. } => Some((source_index.clone(), id.clone())),
-            Unresolved::SkippedWindow { .. } => None,
+            Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => None,
         };
         self.items.iter().filter_map(identity).collect()
     }
@@ -125,14 +154,12 @@ impl Register {
                 next.items.push(item);
             }
         }
-        for item in &mut next.items {
-            if let Unresolved::SkippedWindow { run_id, since, left, .. } = item
-                && *run_id != run.run_id
-            {
-                *left = committed_since(run, records, *since).iter().fold(std::mem::take(left), subtract);
+        for item in next.items.iter_mut().filter(|item| !of_run(item)) {
+            if let Some((left, since)) = item.left() {
+                *left = committed_since(run, records, since).iter().fold(std::mem::take(left), subtract);
             }
         }
-        next.items.retain(|item| !matches!(item, Unresolved::SkippedWindow { left, .. } if left.is_empty()));
+        next.items.retain_mut(|item| item.left().is_none_or(|(left, _)| !left.is_empty()));
         next
     }
 }
@@ -149,7 +176,8 @@ fn committed_since(run: &JobRun, records: &[WindowRecord], since: Timestamp) -> 
     records.iter().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
 }
 
-fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
+/// What is left of stretches of time without another.
+pub fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
     let around = |span: Span| {
         let before = Span { from: span.from, to: span.to.min(gone.from) };
         let behind = Span { from: span.from.max(gone.to), to: span.to };
@@ -201,7 +229,7 @@ mod tests {
 
     fn left(register: &Register) -> Vec<(i64, i64)> {
         let spans = register.items.iter().flat_map(|item| match item {
-            Unresolved::SkippedWindow { left, .. } => left.clone(),
+            Unresolved::SkippedWindow { left, .. } | Unresolved::WatermarkSet { left, .. } => left.clone(),
             Unresolved::QuarantinedByOperator { .. } => Vec::new(),
         });
         spans.map(|span| (span.from.as_second(), span.to.as_second())).collect()
@@ -229,6 +257,22 @@ mod tests {
         assert_eq!(left(&skipped().after(&earlier, &[window("r0", 100, 200, State::Completed, 999)])), [(100, 200)]);
         // Planned earlier, but this one window was committed since.
         assert_eq!(left(&skipped().after(&earlier, &[window("r0", 100, 180, State::Completed, 1001)])), [(180, 200)]);
+    }
+
+    #[test]
+    fn a_watermark_that_was_moved_by_hand_is_told_until_runs_have_covered_what_lies_between() {
+        let set = |before, to| Unresolved::watermark_set(at(before), at(to), "a typing error", at(1000));
+        assert_eq!(set(1100, 1050), None, "only the future lies between");
+        // Back from the future, and forth over what nobody has archived.
+        for (before, to, gap) in [(9000, 700, (700, 1000)), (100, 300, (100, 300))] {
+            let register = Register::default().with(set(before, to).expect("a gap")).expect("room");
+            assert_eq!(left(&register), [gap]);
+            let earlier = register.after(&run("r1", 0, 2000, 900), &[]);
+            assert_eq!(left(&earlier), [gap], "a run that was planned before covers nothing");
+            let half = earlier.after(&run("r2", 0, gap.0 + 50, 1100), &[]);
+            assert_eq!(left(&half), [(gap.0 + 50, gap.1)]);
+            assert_eq!(half.after(&run("r3", 0, 2000, 1200), &[]).items, []);
+        }
     }
 
     #[test]

@@ -1,0 +1,376 @@
+//! Holds what was seen against each other, and names everything that differs.
+
+use super::{
+    Finding, Outcome,
+    evidence::{Evidence, JSONL, PARQUET, QUARANTINE},
+    repair::Repair,
+    rules::{Verdict, covered, judge, writer_of},
+};
+use crate::{archive::Archive, commands::bar};
+use alerts::{
+    message::{
+        classification::Disposition,
+        document,
+        tracking::{Row, Status, restored},
+    },
+    run::unresolved::Span,
+    window::plan::{Interval, Window},
+};
+use anyhow::Result;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use columnar::ArchivedRow;
+use identity::{Identity, instant};
+use jiff::Timestamp;
+use serde::Deserialize;
+use sources::OpenSearch;
+use std::collections::HashMap;
+use storage::Objects;
+
+pub struct Check<'a> {
+    archive: &'a Archive,
+    evidence: &'a Evidence,
+    outcome: Outcome,
+    /// Where messages go whose row is to be made from an object.
+    placed: HashMap<Identity, String>,
+    /// The last object outside these days that was looked into, and what it holds.
+    beside: Option<(String, HashMap<Identity, String>)>,
+}
+
+#[derive(Deserialize)]
+struct QuarantineLine {
+    source_index: String,
+    id: String,
+    source_base64: String,
+}
+
+impl<'a> Check<'a> {
+    pub async fn run(archive: &'a Archive, evidence: &'a Evidence, deep: bool) -> Result<Outcome> {
+        let outcome = Outcome {
+            windows: evidence.windows_of_days().count() as u64,
+            objects: evidence.objects.len() as u64,
+            bytes: evidence.objects.values().map(|head| head.bytes).sum(),
+            rows: evidence.rows.len() as u64,
+            ..Outcome::default()
+        };
+        let mut check = Check { archive, evidence, outcome, placed: HashMap::new(), beside: None };
+        check.runs();
+        check.manifests();
+        let sound = check.objects().await?;
+        check.rows();
+        if deep {
+            check.contents(&sound).await?;
+        }
+        check.source(deep).await?;
+        Ok(check.outcome)
+    }
+
+    fn find(&mut self, kind: &'static str, what: &str, day: Option<Timestamp>, detail: impl Into<String>, repair: Option<Repair>) {
+        let (what, detail) = (what.to_owned(), detail.into());
+        self.outcome.findings.push(Finding { kind, what, detail, repaired: None, would: None, day, repair });
+    }
+
+    fn runs(&mut self) {
+        for error in &self.evidence.malformed {
+            self.find("run_unreadable", "job-runs", None, error.to_string(), None);
+        }
+    }
+
+    fn manifests(&mut self) {
+        for rebuilt in &self.evidence.rebuilt {
+            let repair = Repair::Manifest { key: rebuilt.key.clone(), manifest: Box::new(rebuilt.manifest.clone()) };
+            self.find("manifest_missing", &rebuilt.key, Some(rebuilt.window_from), rebuilt.why.clone(), Some(repair));
+        }
+    }
+
+    /// Judges every object that is there or should be; returns those that are sound.
+    async fn objects(&mut self) -> Result<Vec<String>> {
+        let evidence = self.evidence;
+        let mut keys: Vec<&String> = evidence.objects.keys().chain(evidence.named.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        let mut sound = Vec::new();
+        for key in keys {
+            let named = evidence.named.get(key).map(Vec::as_slice).unwrap_or_default();
+            let writer_unfinished = writer_of(key).is_some_and(|writer| evidence.unfinished.contains(&writer));
+            let taker_unfinished = evidence.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&evidence.unfinished));
+            match judge(evidence.objects.get(key), named, writer_unfinished, taker_unfinished) {
+                Verdict::Sound => sound.push(key.clone()),
+                Verdict::Unfinished => {}
+                Verdict::Unnamed if writer_of(key).is_some_and(|writer| evidence.is_new(&writer)) => {}
+                Verdict::Missing => self.missing(key),
+                Verdict::Unnamed => {
+                    let detail = "no committed window wrote it, and none is at work that could have";
+                    self.find("object_without_manifest", key, day_of(key), detail, None);
+                }
+                Verdict::Differs { detail } => self.differs("object_differs", key, detail).await?,
+            }
+        }
+        Ok(sound)
+    }
+
+    fn missing(&mut self, key: &str) {
+        self.find("object_missing", key, day_of(key), "it is not in S3", Some(Repair::Strike { key: key.to_owned() }));
+        let lost: Vec<Row> = self.rows_of(key).cloned().collect();
+        self.lose(key, "is not in S3", lost);
+    }
+
+    fn lose(&mut self, key: &str, why: &str, rows: Vec<Row>) {
+        for row in rows {
+            let (id, at) = (row.message_id.clone(), row.timestamp);
+            let repair = Repair::SetBack { row: Box::new(row), after: Some(key.to_owned()) };
+            self.find("message_lost", &id, Some(at), format!("its object {key} {why}"), Some(repair));
+        }
+    }
+
+    /// Completed rows that name the object.
+    fn rows_of(&self, key: &str) -> impl Iterator<Item = &'a Row> + use<'a> {
+        let (evidence, uri) = (self.evidence, self.archive.objects.uri(key));
+        let rows = evidence.rows.values().filter(move |row| row.status == Status::Completed && row.s3_path.as_ref() == Some(&uri));
+        rows.filter(|row| !evidence.may_change(row))
+    }
+
+    /// An object that is not as its manifests say. What it holds decides: when it can be read, only the manifests are
+    /// wrong, and each of its messages is looked at by itself.
+    async fn differs(&mut self, kind: &'static str, key: &str, detail: String) -> Result<()> {
+        let body = self.archive.objects.find(key).await?.unwrap_or_default();
+        match contents(&self.archive.objects, key, body.clone()) {
+            Ok(held) => {
+                self.find(kind, key, day_of(key), detail, Some(Repair::Name { key: key.to_owned() }));
+                self.compare(key, body, &held).await
+            }
+            Err(error) => {
+                let repair = Repair::SetAside { key: key.to_owned() };
+                self.find(kind, key, day_of(key), format!("{detail}; it cannot be read: {error}"), Some(repair));
+                let lost: Vec<Row> = self.rows_of(key).cloned().collect();
+                self.lose(key, "cannot be read", lost);
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows that name nothing that is there, and rows that no window is about to finish.
+    fn rows(&mut self) {
+        let evidence = self.evidence;
+        let mut rows: Vec<&Row> = evidence.rows.values().collect();
+        rows.sort_by(|left, right| (&left.message_id, &left.source_index).cmp(&(&right.message_id, &right.source_index)));
+        for row in rows {
+            let key = row.s3_path.as_deref().and_then(|path| self.archive.objects.key_of(path));
+            if row.status == Status::Completed {
+                if evidence.may_change(row) {
+                    continue;
+                }
+                // An object that is named is spoken of above; one of another day is not looked at now.
+                let is_known = key.is_some_and(|key| {
+                    !evidence.days.hold_key(key) || evidence.objects.contains_key(key) || evidence.named.contains_key(key)
+                });
+                if !is_known {
+                    let place = row.s3_path.as_deref().unwrap_or("no object");
+                    let repair = Repair::SetBack { row: Box::new(row.clone()), after: None };
+                    let detail = format!("its ledger row is Completed and names {place}, which is not there");
+                    self.find("message_lost", &row.message_id, Some(row.timestamp), detail, Some(repair));
+                }
+            } else if row.disposition != Disposition::Open && evidence.days.hold(row.timestamp) && !evidence.is_at_work(row) {
+                let detail = format!(
+                    "its ledger row is {:?} since run {}; a run over its day, or alert-archive run --mode process, finishes it",
+                    row.status, row.run_id
+                );
+                self.find("message_unfinished", &row.message_id, Some(row.timestamp), detail, None);
+            }
+        }
+    }
+
+    /// Reads every sound object and compares it, message by message, with the ledger.
+    async fn contents(&mut self, sound: &[String]) -> Result<()> {
+        let progress = bar(sound.len(), "objects read");
+        for key in sound.iter().filter(|key| !key.starts_with(JSONL)) {
+            progress.inc(1);
+            let Some(body) = self.archive.objects.find(key).await? else { continue };
+            let sha256 = storage::sha256_hex(&body);
+            let said = self.evidence.objects.get(key).and_then(|head| head.sha256.clone());
+            if said.as_ref() != Some(&sha256) {
+                self.differs("object_differs", key, format!("its bytes have sha256 {sha256}, S3 says {said:?}")).await?;
+                continue;
+            }
+            match contents(&self.archive.objects, key, body.clone()) {
+                Ok(held) => self.compare(key, body, &held).await?,
+                Err(error) => self.differs("object_damaged", key, error).await?,
+            }
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    /// Holds what an object holds against the ledger.
+    async fn compare(&mut self, key: &str, body: Bytes, held: &HashMap<Identity, String>) -> Result<()> {
+        self.outcome.messages_read += held.len() as u64;
+        if key.starts_with(PARQUET) {
+            for row in columnar::rows(body)? {
+                self.place(key, &row?).await?;
+            }
+        }
+        if key.starts_with(JSONL) {
+            return Ok(());
+        }
+        let absent = |row: &&Row| !held.contains_key(&identity(row));
+        let lost: Vec<Row> = self.rows_of(key).filter(absent).cloned().collect();
+        for row in lost {
+            let (id, at) = (row.message_id.clone(), row.timestamp);
+            let repair = Repair::SetBack { row: Box::new(row), after: None };
+            self.find("message_lost", &id, Some(at), format!("its ledger row names {key}, which does not hold it"), Some(repair));
+        }
+        if key.starts_with(QUARANTINE) {
+            let altered = |row: &&Row| held.get(&identity(row)).is_some_and(|version| *version != row.version);
+            let altered: Vec<String> = self.rows_of(key).filter(altered).map(|row| row.message_id.clone()).collect();
+            for id in altered {
+                self.find("message_damaged", &id, day_of(key), format!("its bytes in {key} are not those that were kept"), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the object is where the message belongs. Its ledger row decides, wherever that points.
+    async fn place(&mut self, key: &str, archived: &ArchivedRow) -> Result<()> {
+        let identity = Identity::new(&archived.source_index, &archived.message_id);
+        let (id, day) = (archived.message_id.as_str(), Some(archived.timestamp));
+        if document::version(&archived.record.message) != archived.version {
+            let row = self.evidence.rows.get(&identity).filter(|row| self.names(row, key)).cloned();
+            let detail = format!("its bytes in {key} are not those that were archived");
+            self.find("message_damaged", id, day, detail, Some(Repair::TakeOut { key: key.to_owned(), identity }));
+            self.lose(key, "does not hold it as it was archived", row.into_iter().collect());
+            return Ok(());
+        }
+        let row = match self.evidence.rows.get(&identity) {
+            Some(row) => Some(row.clone()),
+            None => self.archive.ledger.rows.get(&archived.message_id, Some(&archived.source_index)).await?,
+        };
+        if row.as_ref().is_some_and(|row| self.evidence.may_change(row)) {
+            return Ok(());
+        }
+        let fault = match &row {
+            None => format!("it stands in {key}, but the ledger has no row for it"),
+            Some(row) if row.status == Status::Completed && self.names(row, key) => {
+                if row.version == archived.version {
+                    return Ok(());
+                }
+                format!("its ledger row says sha256 {}, {key} holds {}", row.version, archived.version)
+            }
+            // A newer version is in quarantine, and the earlier one stays where it is.
+            Some(row) if row.archived_path == Some(self.archive.objects.uri(key)) => return Ok(()),
+            Some(row) => {
+                if let Some(other) = self.other_place(row, &identity).await? {
+                    let repair = Repair::TakeOut { key: key.to_owned(), identity };
+                    self.find("message_twice", id, day, format!("it stands in {key} and, as its ledger row says, in {other}"), Some(repair));
+                    return Ok(());
+                }
+                let place = row.s3_path.as_deref().unwrap_or("no object");
+                format!("it stands in {key}, but its ledger row is {:?} and names {place}", row.status)
+            }
+        };
+        if let Some(other) = self.placed.get(&identity) {
+            let detail = format!("it stands in {key} and in {other}, and its ledger row names neither");
+            self.find("message_twice", id, day, detail, Some(Repair::TakeOut { key: key.to_owned(), identity }));
+            return Ok(());
+        }
+        self.placed.insert(identity, key.to_owned());
+        let facts = (archived.timestamp, archived.version.clone(), archived.run_id.clone(), archived.no_alerts);
+        let names = (archived.message_id.clone(), archived.source_index.clone());
+        let next = restored(row.as_ref(), names, facts, self.archive.objects.uri(key), Timestamp::now());
+        self.find("row_differs", id, day, fault, Some(Repair::Row { row: Box::new(next) }));
+        Ok(())
+    }
+
+    fn names(&self, row: &Row, key: &str) -> bool {
+        row.s3_path == Some(self.archive.objects.uri(key))
+    }
+
+    /// The archive object that the row names, when it holds the message in the row's version.
+    async fn other_place(&mut self, row: &Row, identity: &Identity) -> Result<Option<String>> {
+        let places = [&row.s3_path, &row.archived_path];
+        let mut keys = places.into_iter().flatten().filter_map(|path| self.archive.objects.key_of(path));
+        let Some(key) = keys.find(|key| key.starts_with(PARQUET)).map(str::to_owned) else { return Ok(None) };
+        if self.beside.as_ref().is_none_or(|(known, _)| *known != key) {
+            let body = self.archive.objects.find(&key).await?.unwrap_or_default();
+            self.beside = Some((key.clone(), contents(&self.archive.objects, &key, body).unwrap_or_default()));
+        }
+        let is_held = self.beside.as_ref().is_some_and(|(_, held)| held.get(identity) == Some(&row.version));
+        Ok(is_held.then_some(key))
+    }
+
+    /// Counts the source by day against the ledger, wherever windows have committed or found nothing.
+    async fn source(&mut self, deep: bool) -> Result<()> {
+        let Some(source) = self.archive.source()? else { return Ok(()) };
+        let spans = covered(&self.evidence.runs, &self.evidence.windows);
+        let mut instants: Vec<Timestamp> = self.evidence.rows.values().map(|row| row.timestamp).collect();
+        instants.sort_unstable();
+        let rows_before = |at: Timestamp| instants.partition_point(|instant| *instant < at) as u64;
+        let mut suspicious = Vec::new();
+        for span in spans.iter().filter_map(|span| self.evidence.days.cut(span)) {
+            for day in source.histogram(span.from, span.to, Interval::Day).await? {
+                let known = rows_before(day.to) - rows_before(day.from);
+                if day.count <= known && !deep {
+                    continue;
+                }
+                let held = day.count - source.foreign(day.from, day.to).await?.min(day.count);
+                if held > known {
+                    let detail = format!("the source holds {held} messages of that day, the ledger {known}; run the day again");
+                    self.find("source_unaccounted", &instant::date(day.from), Some(day.from), detail, None);
+                }
+                // Counts may be equal although names differ: one message came, another went.
+                if held > known || deep {
+                    suspicious.push(Span { from: day.from, to: day.to });
+                }
+            }
+        }
+        self.unknown_messages(&source, &suspicious).await
+    }
+
+    /// Names the messages of these days that are in the source and in no row.
+    async fn unknown_messages(&mut self, source: &OpenSearch, days: &[Span]) -> Result<()> {
+        for day in days {
+            let day = Window::new(day.from, day.to, 0);
+            let mut unknown = Vec::new();
+            let look = |document: sources::Document| {
+                let identity = Identity::new(document.hit.index, document.hit.id);
+                if day.contains(document.at) && !self.evidence.rows.contains_key(&identity) {
+                    unknown.push(identity);
+                }
+            };
+            source.for_each_name(&day, look).await?;
+            for Identity { source_index, id } in unknown {
+                // Its row may say another day: the message has moved in time since.
+                if self.archive.ledger.rows.get(&id, Some(&source_index)).await?.is_none() {
+                    let detail = format!("it stands in {source_index} and in no row of the ledger; run its day again");
+                    self.find("message_unaccounted", &id, Some(day.from), detail, None);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn identity(row: &Row) -> Identity {
+    Identity::new(&row.source_index, &row.message_id)
+}
+
+fn day_of(key: &str) -> Option<Timestamp> {
+    crate::archive::date_of(key).and_then(instant::parse)
+}
+
+/// The messages of an object, each with the sha256 of its bytes, or why it cannot be read.
+fn contents(objects: &Objects, key: &str, body: Bytes) -> Result<HashMap<Identity, String>, String> {
+    let mut held = HashMap::new();
+    if key.starts_with(PARQUET) {
+        for row in columnar::rows(body).map_err(|error| error.to_string())? {
+            let row = row.map_err(|error| error.to_string())?;
+            held.insert(Identity::new(row.source_index, row.message_id), document::version(&row.record.message));
+        }
+    } else if key.starts_with(QUARANTINE) {
+        let lines: Vec<QuarantineLine> = objects.decode_lines(key, &body).map_err(|error| error.to_string())?;
+        for line in lines {
+            let version = BASE64_STANDARD.decode(&line.source_base64).map(|body| document::version(&body)).unwrap_or_default();
+            held.insert(Identity::new(line.source_index, line.id), version);
+        }
+    }
+    Ok(held)
+}

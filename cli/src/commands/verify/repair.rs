@@ -1,0 +1,336 @@
+//! What `--repair` does. Nothing is repaired that was not seen twice, the second time with the whole archive locked, and
+//! every write is on condition that what it changes is as it was seen. The last copy of a message is never deleted: what
+//! leaves the readers' way is kept under `archive/superseded`.
+
+use super::{evidence::AT_ONCE, rules::Named};
+use crate::archive::Archive;
+use alerts::{
+    commit::manifest::{Manifest, WrittenObject},
+    keys::superseded_key,
+    message::tracking::{Row, set_back},
+    run::lock::Held,
+};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use identity::{Identity, instant};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+use storage::{Objects, PutOnce, Table};
+
+const PARQUET: &str = "application/vnd.apache.parquet";
+/// How long the lock outlives a repair that was killed.
+const LEASE: SignedDuration = SignedDuration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repair {
+    /// Write a manifest that is missing.
+    Manifest { key: String, manifest: Box<Manifest> },
+    /// Let the manifests of an object say what it is.
+    Name { key: String },
+    /// Let no manifest name an object that is gone.
+    Strike { key: String },
+    /// Take an object that cannot be read out of the readers' way, and keep it.
+    SetAside { key: String },
+    /// Take a message out of an object, because it is damaged or belongs elsewhere, and keep it.
+    TakeOut { key: String, identity: Identity },
+    /// Make the row of a message from its object.
+    Row { row: Box<Row> },
+    /// Forget that the message is archived, once its object (`after`) is out of the way.
+    SetBack { row: Box<Row>, after: Option<String> },
+}
+
+impl Repair {
+    pub fn describe(&self) -> String {
+        match self {
+            Repair::Manifest { .. } => "write it again from the objects of its window".to_owned(),
+            Repair::Name { .. } => "let its manifests say what it is".to_owned(),
+            Repair::Strike { .. } => "let no manifest name it".to_owned(),
+            Repair::SetAside { .. } => "move it to archive/superseded/damaged".to_owned(),
+            Repair::TakeOut { key, .. } => format!("take it out of {key} and keep it under archive/superseded"),
+            Repair::Row { .. } => "make its row from the object".to_owned(),
+            Repair::SetBack { row, .. } => format!("set its row back, so that a run over {} archives it again", instant::date(row.timestamp)),
+        }
+    }
+
+    /// The object that the repair changes.
+    fn object(&self) -> Option<&str> {
+        match self {
+            Repair::Name { key } | Repair::Strike { key } | Repair::SetAside { key } | Repair::TakeOut { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of objects
+/// of other days than those of its run.
+pub async fn with_lock<T>(archive: &Archive, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let holder = format!("verify-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
+    let (from, to) = (instant::first(), instant::parse_edge("9999-12-31").unwrap_or(Timestamp::MAX));
+    let acquire = async || {
+        let until = Some(Timestamp::now() + LEASE);
+        let wanted = Held { holder: holder.clone(), execution_arn: String::new(), from, to, until };
+        let is_running = async |held: &Held| Ok::<_, anyhow::Error>(archive.workflow.is_running(&held.execution_arn).await?);
+        match archive.job_runs.acquire(&wanted, Timestamp::now(), is_running).await? {
+            Some(held) => bail!("run {} is at work: a repair waits until no run is; try again when it has ended", held.holder),
+            None => Ok(()),
+        }
+    };
+    acquire().await?;
+    let renew = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+            if let Err(error) = acquire().await {
+                return error;
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        done = work => done,
+        lost = renew => Err(lost.context("the lock of the archive was lost, nothing more is repaired")),
+    };
+    archive.job_runs.release(&holder).await?;
+    outcome
+}
+
+/// Carries out repairs; says of each whether it was done. What has changed since it was seen is left alone. `named`: the
+/// manifests that name each object.
+pub async fn apply(
+    objects: &Objects,
+    rows: &Table<Row>,
+    named: &BTreeMap<String, Vec<Named>>,
+    repairs: &[Repair],
+) -> Result<Vec<bool>> {
+    // All that is taken out of one object is taken at once.
+    let mut outs: HashMap<&str, HashSet<columnar::Identity>> = HashMap::new();
+    for repair in repairs {
+        if let Repair::TakeOut { key, identity } = repair {
+            outs.entry(key).or_default().insert((identity.id.clone(), identity.source_index.clone()));
+        }
+    }
+    let mut changed: HashMap<&str, bool> = HashMap::new();
+    for repair in repairs {
+        let Some(key) = repair.object().filter(|key| !changed.contains_key(key)) else { continue };
+        let object = Object { objects, named: named.get(key).map(Vec::as_slice).unwrap_or_default(), key };
+        let done = match (repair, outs.get(key)) {
+            (Repair::Strike { .. }, _) => object.strike().await?,
+            (Repair::SetAside { .. }, _) => object.set_aside().await?,
+            (_, Some(out)) => object.take_out(out).await?,
+            (_, None) => object.name_as_it_is().await?,
+        };
+        changed.insert(key, done);
+    }
+    let changed = &changed;
+    let done = repairs.iter().map(|repair| async move {
+        Ok::<_, anyhow::Error>(match repair {
+            Repair::Manifest { key, manifest } => put_manifest(objects, key, manifest).await?,
+            Repair::Row { row } => rows.put(row).await?,
+            Repair::SetBack { row, after } => {
+                let is_clear = after.as_deref().is_none_or(|key| changed.get(key).copied().unwrap_or_default());
+                is_clear && rows.put(&set_back(row)).await?
+            }
+            _ => repair.object().and_then(|key| changed.get(key)).copied().unwrap_or_default(),
+        })
+    });
+    stream::iter(done).buffered(AT_ONCE).try_collect().await
+}
+
+async fn put_manifest(objects: &Objects, key: &str, manifest: &Manifest) -> Result<bool> {
+    let body = Bytes::from(serde_json::to_vec(manifest)?);
+    match objects.find_versioned(key).await? {
+        None => Ok(matches!(objects.put_once(key, body, "application/json").await?, PutOnce::Created(_))),
+        // One that cannot be read; one that can has come back.
+        Some((damaged, tag)) if serde_json::from_slice::<Manifest>(&damaged).is_err() => {
+            Ok(objects.replace(key, body, "application/json", &tag).await?)
+        }
+        Some(_) => Ok(false),
+    }
+}
+
+/// An object that is to be changed.
+struct Object<'a> {
+    objects: &'a Objects,
+    named: &'a [Named],
+    key: &'a str,
+}
+
+impl Object<'_> {
+    async fn set_aside(&self) -> Result<bool> {
+        let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
+        self.keep(&format!("archive/superseded/damaged/{}", self.key), body).await?;
+        self.objects.delete(self.key).await?;
+        self.strike().await
+    }
+
+    async fn take_out(&self, out: &HashSet<columnar::Identity>) -> Result<bool> {
+        let Some((body, tag)) = self.objects.find_versioned(self.key).await? else { return Ok(false) };
+        let Some(split) = columnar::split(body.clone(), out)? else { return Ok(false) };
+        let kept_as = superseded_key(self.key, "verify", &storage::sha256_hex(&body)[..16]);
+        self.keep(&kept_as, split.taken).await?;
+        Ok(self.objects.replace(self.key, split.kept, PARQUET, &tag).await? && self.name_as_it_is().await?)
+    }
+
+    /// A copy, which S3 has verified, under a key that nothing else has.
+    async fn keep(&self, key: &str, body: Bytes) -> Result<()> {
+        let unlike_others = format!("{key}.{}", &storage::sha256_hex(&body)[..16]);
+        for key in [key, &unlike_others] {
+            let put = self.objects.put_once(key, body.clone(), "application/octet-stream").await?;
+            if matches!(put, PutOnce::Created(_)) {
+                return Ok(());
+            }
+        }
+        bail!("{key} and {unlike_others} hold something else: {} stays as it is", self.key)
+    }
+
+    /// Every manifest that names the object says what it is now.
+    async fn name_as_it_is(&self) -> Result<bool> {
+        let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
+        let rows = if self.key.ends_with(".parquet") { Some(columnar::row_count(body.clone())?) } else { None };
+        let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
+        let is = |object: WrittenObject| Some(WrittenObject { rows: rows.unwrap_or(object.rows), bytes, sha256: sha256.clone(), ..object });
+        self.edit_manifests(is).await
+    }
+
+    /// No manifest names the object any more: its messages will stand in another one.
+    async fn strike(&self) -> Result<bool> {
+        self.edit_manifests(|_| None).await
+    }
+
+    async fn edit_manifests(&self, edit: impl Fn(WrittenObject) -> Option<WrittenObject>) -> Result<bool> {
+        let (objects, mut all) = (self.objects, true);
+        for named in self.named {
+            let Some((body, tag)) = objects.find_versioned(&named.manifest).await? else { continue };
+            let mut manifest: Manifest = serde_json::from_slice(&body).with_context(|| named.manifest.clone())?;
+            let entries = std::mem::take(&mut manifest.objects).into_iter();
+            manifest.objects = entries.filter_map(|entry| if entry.key == self.key { edit(entry) } else { Some(entry) }).collect();
+            let body = Bytes::from(serde_json::to_vec(&manifest)?);
+            all &= objects.replace(&named.manifest, body, "application/json", &tag).await?;
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alerts::message::{
+        classification::{Disposition, Outcome},
+        document,
+        entry::Entry,
+        tracking::{Status, restored},
+    };
+    use alerts::{counts::Messages, keys::parquet_key, window::spool::Record};
+    use columnar::{ObjectWriter, Origin};
+    use network::Calm;
+    use storage::{MemoryObjects, MemoryTables};
+
+    const WINDOW: &str = "20240301T000000.000Z--20240302T000000.000Z";
+    const MANIFEST: &str = "archive/_commits/w/r1-1.json";
+
+    fn source(id: &str) -> Vec<u8> {
+        format!(r#"{{"message_id":"{id}"}}"#).into_bytes()
+    }
+
+    /// An archive object with the messages a and b, its manifest, and their rows.
+    struct Bench {
+        store: MemoryObjects,
+        objects: Objects,
+        rows: Table<Row>,
+        key: String,
+        named: BTreeMap<String, Vec<Named>>,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let store = MemoryObjects::new(Calm::shared()).bucket("bucket");
+            let tables = MemoryTables::new(Calm::shared()).table("messages", "message_id", Some("source_index"));
+            let (objects, rows) = (Objects::over(store.clone(), "bucket"), Table::over(tables, "messages"));
+            let key = parquet_key("2024-03-01", WINDOW, "r1", 0);
+            let origin = Origin { source: "opensearch".into(), run_id: "r1".into(), archived_at: Timestamp::UNIX_EPOCH };
+            let mut writer = ObjectWriter::new(origin).expect("a writer");
+            for id in ["a", "b"] {
+                let outcome = Outcome { disposition: Disposition::Closed, reason: None, no_alerts: false };
+                let (at, version) = (Timestamp::UNIX_EPOCH, document::version(&source(id)));
+                let entry = Entry { index: "messages".into(), id: id.into(), at, version, bytes: 1, outcome };
+                let record = Record { message: source(id), ..Record::default() };
+                writer.push(&entry, record).expect("encoded");
+            }
+            let body = writer.finish().expect("an object");
+            let object = WrittenObject { key: key.clone(), rows: 2, bytes: body.len() as u64, sha256: storage::sha256_hex(&body) };
+            objects.put(&key, body, PARQUET).await.expect("written");
+            let manifest = Manifest {
+                v: 1,
+                run_id: "r1".into(),
+                window_id: WINDOW.into(),
+                attempt: 1,
+                committed_at: Timestamp::UNIX_EPOCH,
+                source: 2,
+                counts: Messages::default(),
+                objects: vec![object.clone()],
+            };
+            objects.put_json(MANIFEST, &manifest).await.expect("written");
+            let named = BTreeMap::from([(key.clone(), vec![Named { manifest: MANIFEST.into(), object }])]);
+            Bench { store, objects, rows, key, named }
+        }
+
+        fn row(&self, id: &str) -> Row {
+            let facts = (Timestamp::UNIX_EPOCH, document::version(&source(id)), "r1".to_owned(), false);
+            restored(None, (id.into(), "messages".into()), facts, self.objects.uri(&self.key), Timestamp::UNIX_EPOCH)
+        }
+
+        async fn apply(&self, repairs: &[Repair]) -> Vec<bool> {
+            apply(&self.objects, &self.rows, &self.named, repairs).await.expect("applied")
+        }
+
+        async fn held(&self, key: &str) -> Vec<String> {
+            let body = self.objects.get(key).await.expect("an object");
+            columnar::rows(body).expect("Parquet").map(|row| row.expect("a row").message_id).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_changed_since_it_was_seen_is_left_alone_and_not_called_repaired() {
+        let bench = Bench::new().await;
+        let seen = bench.row("a");
+        assert!(bench.rows.put(&seen).await.expect("written"));
+        let changed = Row { revision: 2, run_id: "r2".into(), ..seen.clone() };
+        assert!(bench.rows.put(&changed).await.expect("written"));
+        let repair = Repair::SetBack { row: Box::new(seen.clone()), after: None };
+        assert_eq!(bench.apply(&[repair]).await, [false]);
+        assert_eq!(bench.rows.get("a", Some("messages")).await.expect("read"), Some(changed.clone()));
+        let repair = Repair::SetBack { row: Box::new(changed), after: None };
+        assert_eq!(bench.apply(&[repair]).await, [true]);
+        let row = bench.rows.get("a", Some("messages")).await.expect("read").expect("a row");
+        assert_eq!((row.status, row.s3_path), (Status::Pending, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_out_is_kept_and_the_manifest_says_what_the_object_is_since() {
+        let bench = Bench::new().await;
+        let identity = Identity::new("messages", "a");
+        let repairs = [Repair::Name { key: bench.key.clone() }, Repair::TakeOut { key: bench.key.clone(), identity }];
+        assert_eq!(bench.apply(&repairs).await, [true, true]);
+        assert_eq!(bench.held(&bench.key).await, ["b"]);
+        let kept: Vec<String> = bench.objects.list("archive/superseded/").await.expect("listed");
+        assert_eq!((kept.len(), bench.held(&kept[0]).await), (1, vec!["a".to_owned()]));
+        let manifest: Manifest = bench.objects.get_json(MANIFEST).await.expect("a manifest");
+        let head = bench.objects.head(&bench.key).await.expect("asked").expect("there");
+        assert_eq!((manifest.objects[0].rows, Some(&manifest.objects[0].sha256)), (1, head.sha256.as_ref()));
+        assert_eq!(bench.apply(&repairs[1..]).await, [false], "it is out already");
+    }
+
+    #[tokio::test]
+    async fn a_message_is_set_back_only_when_its_object_is_out_of_the_way() {
+        let bench = Bench::new().await;
+        let row = bench.row("a");
+        assert!(bench.rows.put(&row).await.expect("written"));
+        let set_back = |after: &str| Repair::SetBack { row: Box::new(row.clone()), after: Some(after.to_owned()) };
+        assert_eq!(bench.apply(&[set_back(&bench.key)]).await, [false], "its object was not moved");
+        assert_eq!(bench.apply(&[Repair::SetAside { key: bench.key.clone() }, set_back(&bench.key)]).await, [true, true]);
+        assert!(!bench.store.contents("bucket").contains_key(&bench.key));
+        assert_eq!(bench.held(&format!("archive/superseded/damaged/{}", bench.key)).await, ["a", "b"], "the last copy is kept");
+        let manifest: Manifest = bench.objects.get_json(MANIFEST).await.expect("a manifest");
+        assert_eq!(manifest.objects, []);
+    }
+}
