@@ -1,7 +1,9 @@
 # The workflow archive-alerts: from OpenSearch to S3, once a week.
 
 locals {
-  tables_environment = merge(local.job_runs_environment, {
+  # The steps of the workflow share the bucket; what only looks at runs does without.
+  run_environment = merge(local.bucket_environment, local.job_runs_environment)
+  tables_environment = merge(local.run_environment, {
     ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
     ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
   })
@@ -28,17 +30,16 @@ locals {
     query-messages = {
       size         = { memory = 1769, timeout = 900 }
       reads_source = true
-      environment = merge(local.job_runs_environment, local.windows_environment, local.source_environment, {
+      environment = merge(local.run_environment, local.windows_environment, local.source_environment, {
         ALERT_ARCHIVE_OPEN_STATUSES   = join(",", var.open_statuses)
         ALERT_ARCHIVE_CLOSED_STATUSES = join(",", var.closed_statuses)
       })
     }
     classify-alerts = {
       size = { memory = 1769, timeout = 900 }
-      environment = {
-        ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
+      environment = merge(local.bucket_environment, local.windows_environment, {
         ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
-      }
+      })
     }
     write-partitions = {
       size = { memory = 1769, timeout = 900 }
@@ -53,19 +54,21 @@ locals {
     }
     send-summary = {
       size        = { memory = 1024, timeout = 120 }
-      environment = merge(local.job_runs_environment, local.mail_environment)
+      environment = merge(local.run_environment, local.mail_environment)
     }
     aggregate-dashboard = {
       size = { memory = 1024, timeout = 300 }
-      environment = merge(local.job_runs_environment, {
+      environment = merge(local.run_environment, {
         ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
       })
     }
     gate-run = {
       size        = { memory = 1024, timeout = 60 }
-      environment = local.job_runs_environment
+      environment = local.run_environment
     }
   }
+
+  archive_steps = { for name, function in module.archive_function : name => function.function if !can(local.archive_functions[name].schedule) }
 }
 
 module "archive_function" {
@@ -76,7 +79,8 @@ module "archive_function" {
   packages    = local.packages
   name        = each.key
   size        = lookup(var.function_sizes, each.key, each.value.size)
-  environment = merge(local.bucket_environment, each.value.environment)
+  environment = each.value.environment
+  schedule    = lookup(each.value, "schedule", null)
   vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
   policies = merge(
     { work = "${path.root}/policies/${each.key}.json" },
@@ -97,7 +101,7 @@ module "archive_alerts" {
   deployment       = local.deployment
   name             = "archive-alerts"
   definition       = "${path.root}/../statemachine/archive-alerts.asl.json"
-  functions        = { for name, function in module.archive_function : name => function.function }
+  functions        = local.archive_steps
   max_concurrency  = var.max_concurrency
   policy           = "${path.root}/policies/archive-alerts.json"
   policy_variables = { bucket = module.storage.bucket_arn }
@@ -124,7 +128,7 @@ module "mark_dead_run" {
 }
 
 output "archive_environment" {
-  value = merge(local.bucket_environment, local.tables_environment, {
+  value = merge(local.tables_environment, {
     ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
   })
 }

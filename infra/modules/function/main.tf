@@ -48,6 +48,13 @@ resource "aws_s3_object" "package" {
   key         = "packages/${var.name}.zip"
   source      = local.zip
   source_hash = filebase64sha256(local.zip)
+
+  # Tags of objects are billed, and nothing asks for these.
+  override_provider {
+    default_tags {
+      tags = {}
+    }
+  }
 }
 
 resource "aws_lambda_function" "function" {
@@ -85,6 +92,19 @@ resource "aws_lambda_function" "function" {
   }
 
   depends_on = [aws_iam_role_policy.function, aws_iam_role_policy_attachment.vpc, aws_cloudwatch_log_group.function]
+}
+
+module "schedule" {
+  source = "../schedule"
+  count  = var.schedule == null ? 0 : 1
+
+  deployment = var.deployment
+  name       = local.name
+  target_arn = local.arn
+  action     = "lambda:InvokeFunction"
+  schedule   = var.schedule
+
+  depends_on = [aws_lambda_function.function]
 }
 
 locals {
