@@ -7,8 +7,12 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CLOUD := python3 local/cloud.py
 DEPLOY := python3 local/deploy.py
-FROM := 2024-07-01
-TO := 2024-09-29
+# opensearch, api or hybrid; empty for what the last `make up` chose.
+export SOURCE
+# A hybrid run crosses the border between OpenSearch and the API, which moves with the day.
+DAYS_AGO = $(shell python3 -c 'import datetime as d; print((d.datetime.now(d.UTC) - d.timedelta($(1))).date())')
+FROM := $(if $(filter hybrid,$(SOURCE)),$(call DAYS_AGO,90),2024-07-01)
+TO := $(if $(filter hybrid,$(SOURCE)),$(call DAYS_AGO,0),2024-09-29)
 MESSAGES := 5000
 # For the tf-* targets: infra/environments/<ENVIRONMENT>.tfvars, in a Terraform workspace of its own.
 ENVIRONMENT := production
@@ -26,8 +30,9 @@ run: ## From a fresh clone to a finished run, with about 5,000 messages over 90 
 	@$(MAKE) loaded
 	@eval "$$($(CLOUD) env)" && alert-archive run --from $(FROM) --to $(TO) --wait && python3 local/where.py
 
-up: ## Start the local cloud and deploy; no documents are loaded
+up: ## Start the local cloud and deploy; no documents are loaded. SOURCE=opensearch, api or hybrid
 	@$(MAKE) -j2 build servers
+	@$(CLOUD) api
 	@$(DEPLOY) all
 
 down: ## Stop the local cloud and wipe it
@@ -80,4 +85,4 @@ servers:
 	@$(CLOUD) tools && $(CLOUD) up && $(DEPLOY) storage
 
 loaded:
-	@eval "$$($(CLOUD) env)" && fixtures load --url "$$OPENSEARCH_URL" --seed 1 --count $(MESSAGES) --from $(FROM) --to $(TO) --if-empty
+	@eval "$$($(CLOUD) env)" && fixtures load $$($(CLOUD) load) --seed 1 --count $(MESSAGES) --from $(FROM) --to $(TO) --if-empty

@@ -8,13 +8,13 @@ locals {
     ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
   })
   windows_environment = { ALERT_ARCHIVE_WINDOWS_TABLE = module.storage.windows_table }
-  source_environment = {
+  source_environment = merge(local.api_environment, var.message_source == "api" ? {} : {
     OPENSEARCH_URL                = var.opensearch_url
     ALERT_ARCHIVE_OPENSEARCH_AUTH = var.opensearch_auth
     ALERT_ARCHIVE_MESSAGES_INDEX  = var.messages_index
     ALERT_ARCHIVE_HISTORY_INDEX   = var.history_index
     ALERT_ARCHIVE_AUDIT_INDEX     = var.audit_index
-  }
+  })
 
   # One entry a function: its memory (MB) is above what it needs because CPU comes with it; its timeout (seconds) stays
   # below TimeoutSeconds of its state. What it may do stands in policies/<function>.json.
@@ -85,6 +85,7 @@ module "archive_function" {
   policies = merge(
     { work = "${path.root}/policies/${each.key}.json" },
     var.opensearch_auth == "iam" && lookup(each.value, "reads_source", false) ? { source = "${path.root}/policies/source/${each.key}.json" } : {},
+    local.reads_api && lookup(each.value, "reads_source", false) ? { api = "${path.root}/policies/api/${each.key}.json" } : {},
   )
   policy_variables = merge(local.policy_variables, {
     executions = module.archive_alerts.executions_arn
@@ -92,6 +93,7 @@ module "archive_function" {
     messages   = var.messages_index
     history    = var.history_index
     audit      = var.audit_index
+    api_secret = local.api_secret_arn
   })
 }
 

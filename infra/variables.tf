@@ -46,9 +46,69 @@ variable "package_dir" {
 
 # The source
 
-variable "opensearch_url" {
-  description = "Where the messages are now."
+variable "message_source" {
+  description = "opensearch, api, or hybrid: messages of the last 45 days from the API, older ones from OpenSearch."
   type        = string
+  default     = "opensearch"
+
+  validation {
+    condition     = contains(["opensearch", "api", "hybrid"], var.message_source)
+    error_message = "Known are opensearch, api and hybrid."
+  }
+}
+
+variable "opensearch_url" {
+  description = "Where messages, history and audit are now; not needed with message_source = api."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.message_source == "api" || var.opensearch_url != null
+    error_message = "Without it only message_source = api can work."
+  }
+}
+
+variable "api_url" {
+  description = "The address to which /getMessages is appended; needed with message_source = api or hybrid."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.message_source == "opensearch" || can(regex("^https?://[^@?#]+$", var.api_url))
+    error_message = "With message_source = api or hybrid an http or https address is needed, without user, query and fragment."
+  }
+
+  validation {
+    condition     = var.local || var.api_url == null || !startswith(coalesce(var.api_url, "-"), "http://")
+    error_message = "A token may not go over a network in plain text: use https."
+  }
+}
+
+variable "api_page_size" {
+  type    = number
+  default = 500
+
+  validation {
+    condition     = var.api_page_size >= 1 && var.api_page_size <= 500 && floor(var.api_page_size) == var.api_page_size
+    error_message = "Between 1 and 500."
+  }
+}
+
+variable "api_requests_per_second" {
+  description = "What the API allows, for all functions together, retries included."
+  type        = number
+  default     = 20
+
+  validation {
+    condition     = var.api_requests_per_second >= 1 && floor(var.api_requests_per_second) == var.api_requests_per_second
+    error_message = "At least 1, and whole."
+  }
+}
+
+variable "api_secret_arn" {
+  description = "The secret with {\"token\"} or {\"token_url\",\"client_id\",\"client_secret\"}; null to create an empty one."
+  type        = string
+  default     = null
 }
 
 variable "opensearch_auth" {

@@ -28,12 +28,16 @@ TEST_CLOUD = {
     # Retries are many in these tests, and what they wait for is there at once.
     "ALERT_ARCHIVE_WAIT_SCALE": "0.02",
     "ALERT_ARCHIVE_DASHBOARD_PORT": "4577",
+    # Deployed for both sources; the tests choose for each run.
+    "SOURCE": "hybrid",
+    "ALERT_ARCHIVE_API_PORT": "9320",
+    "ALERT_ARCHIVE_API_SECRET": '{"token":"token-of-the-tests"}',
 }
 
 
 def forget_the_other_cloud() -> None:
     """A shell that called `eval "$(make -s env)"` points at the cloud of `make up`: the tests shall not run there."""
-    for name in ("AWS_ENDPOINT_URL", "OPENSEARCH_URL"):
+    for name in ("AWS_ENDPOINT_URL", "OPENSEARCH_URL", "ALERT_ARCHIVE_API_URL"):
         if urlsplit(os.environ.get(name, "")).hostname in ("127.0.0.1", "localhost"):
             del os.environ[name]
 
@@ -125,7 +129,7 @@ def deployed(checks: Checks) -> Iterator[bool]:
             built = checks.run("build", "cargo build --workspace --locked && cargo test --workspace --locked --no-run")
             started = servers.result()
         print(started.stdout + started.stderr, flush=True)
-        yield built and checks.run("deploy", "python3 local/deploy.py all", TEST_CLOUD)
+        yield built and checks.run("deploy", "python3 local/cloud.py api && python3 local/deploy.py all", TEST_CLOUD)
     finally:
         checks.run("stop", "python3 local/cloud.py down", TEST_CLOUD)
 

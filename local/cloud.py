@@ -1,11 +1,14 @@
-"""The local cloud: AWS (ministack), OpenSearch, a mail sink and the dashboard, as plain processes on loopback.
+"""The local cloud: AWS (ministack), OpenSearch, the API, a mail sink and the dashboard, as plain processes on loopback.
 
-Usage: python3 local/cloud.py up | down | status | env | tools
+Usage: python3 local/cloud.py up | api | down | status | env | load | tools
+  api   starts the fixture API, which is compiled first
+  load  where fixtures are loaded, as options of `fixtures load`
 """
 
 import argparse
 import fcntl
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -17,8 +20,8 @@ from pathlib import Path
 import servers
 import tools
 from settings import (
-    ADMINISTRATOR, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, CloudError,
-    Endpoint, credentials, endpoints, is_ours, own_state, remember,
+    ADMINISTRATOR, API, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, TARGET,
+    CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
 )
 
 
@@ -94,6 +97,30 @@ def dashboard(port: int, aws_url: str) -> servers.Server:
     return servers.Server(DASHBOARD, port, command, environment, servers.answers_http("/health"), 30)
 
 
+def api(port: int) -> servers.Server:
+    source = message_source()
+    command = [
+        str(TARGET / "debug/fixtures"), "api", "serve", "--port", str(port),
+        "--requests-per-second", str(source.requests_per_second),
+        # Where OpenSearch has the older messages, the API keeps no more than the recent ones.
+        *(["--keep-days", "60"] if source.mode == "hybrid" else []),
+    ]
+    environment = clean_environment(STATE) | {"ALERT_ARCHIVE_API_SECRET": api_secret()}
+    return servers.Server(API, port, command, environment, servers.answers_http("/fixtures/health"), 30)
+
+
+def api_secret() -> str | None:
+    """What stands in Secrets Manager: the value given, else, for an API of ours, one that is made once."""
+    given = os.environ.get("ALERT_ARCHIVE_API_SECRET")
+    kept = STATE / "api-secret.json"
+    if given or not endpoints()[API.name].ours:
+        return given
+    if not kept.exists():
+        kept.touch(mode=0o600)
+        kept.write_text(f'{{"token":"{secrets.token_hex(16)}"}}')
+    return kept.read_text()
+
+
 # --- Commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -103,9 +130,10 @@ def up() -> None:
         chosen = endpoints()
         makers = {
             AWS.name: lambda: ministack(chosen[AWS.name].port, chosen[SMTP.name].port),
-            OPENSEARCH.name: lambda: opensearch(chosen[OPENSEARCH.name].port),
             SMTP.name: lambda: mail_sink(chosen[SMTP.name].port),
         }
+        if OPENSEARCH.name in chosen:
+            makers[OPENSEARCH.name] = lambda: opensearch(chosen[OPENSEARCH.name].port)
         if chosen[AWS.name].ours:
             makers[DASHBOARD.name] = lambda: dashboard(chosen[DASHBOARD.name].port, chosen[AWS.name].url)
         with ThreadPoolExecutor() as pool:
@@ -131,7 +159,6 @@ def _bring_up(endpoint: Endpoint, make) -> None:
 
 def _link_commands() -> None:
     """.local/bin goes on PATH through `make env`: our command line, and `aws` where the machine has none."""
-    from settings import TARGET
     links = {name: TARGET / "debug" / name for name in ("alert-archive", "fixtures")}
     if not shutil.which("aws"):
         links["aws"] = tools.aws_command()
@@ -141,6 +168,22 @@ def _link_commands() -> None:
         link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to(target)
+
+
+def up_api() -> None:
+    with one_at_a_time():
+        chosen = endpoints().get(API.name)
+        if chosen:
+            _bring_up(chosen, lambda: api(chosen.port))
+            remember({API.name: chosen})
+
+
+def load() -> None:
+    chosen = endpoints()
+    options = [f"--url {chosen[OPENSEARCH.name].url}"] if OPENSEARCH.name in chosen else []
+    # Someone else's API has its own messages.
+    options += [f"--api {chosen[API.name].url}"] if API.name in chosen and chosen[API.name].ours else []
+    print(" ".join(options))
 
 
 def down() -> None:
@@ -198,7 +241,10 @@ def exports() -> list[str]:
     chosen = endpoints()
     values = credentials(chosen[AWS.name])
     values["AWS_ENDPOINT_URL"] = chosen[AWS.name].url
-    values["OPENSEARCH_URL"] = chosen[OPENSEARCH.name].url
+    if OPENSEARCH.name in chosen:
+        values["OPENSEARCH_URL"] = chosen[OPENSEARCH.name].url
+    if API.name in chosen:
+        values["ALERT_ARCHIVE_API_URL"] = chosen[API.name].url
     # So that a `make up` in the same shell, after a `make down`, takes the same ports again.
     values |= {e.part.port_variable: str(e.port) for e in chosen.values() if e.ours and e.port != e.part.default_port}
     values |= deploy.variables()
@@ -207,6 +253,8 @@ def exports() -> list[str]:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     # Left-overs of another account would win over the pair above.
     lines += [f"unset {name}" for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN") if chosen[AWS.name].ours and name in os.environ]
+    if OPENSEARCH.name not in chosen and "OPENSEARCH_URL" in os.environ:
+        lines.append("unset OPENSEARCH_URL")
     return lines
 
 
@@ -216,7 +264,10 @@ def check_tools() -> None:
         print(f"{name:<18} {found}")
 
 
-COMMANDS = {"up": up, "down": down, "restart": restart, "status": status, "env": env, "tools": check_tools}
+COMMANDS = {
+    "up": up, "api": up_api, "load": load, "down": down, "restart": restart, "status": status, "env": env,
+    "tools": check_tools,
+}
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import tools
 from settings import (
-    AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, own_state,
-    write_atomically,
+    API, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, message_source,
+    own_state, write_atomically,
 )
 
 TERRAFORM = STATE / "terraform"
@@ -166,9 +166,15 @@ def apply(*only: str) -> None:
         # The storage part is applied while the compiler runs; the whole then waits for it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         chosen = endpoints()
-        values = {
-            "endpoint": chosen[AWS.name].url, "opensearch_url": chosen[OPENSEARCH.name].url, "package_dir": str(PACKAGES),
-        }
+        source = message_source()
+        values = {"endpoint": chosen[AWS.name].url, "package_dir": str(PACKAGES), "message_source": source.mode}
+        if OPENSEARCH.name in chosen:
+            values["opensearch_url"] = chosen[OPENSEARCH.name].url
+        if API.name in chosen:
+            values |= {
+                "api_url": chosen[API.name].url, "api_page_size": source.page_size,
+                "api_requests_per_second": source.requests_per_second,
+            }
         if chosen[AWS.name].ours:
             values["dashboard_url"] = chosen[DASHBOARD.name].url
         terraform(
@@ -183,7 +189,25 @@ def everything() -> None:
     apply()
     write_atomically(OUTPUTS_FILE, terraform("output", "-json", f"-state={TERRAFORM / 'terraform.tfstate'}"))
     where = variables()
+    put_api_secret(where)
     print(f"deployed: s3://{where['ALERT_ARCHIVE_BUCKET']}, {where['ALERT_ARCHIVE_STATE_MACHINE_ARN'].rpartition(':')[2]}")
+
+
+def put_api_secret(where: dict[str, str]) -> None:
+    """The API's secret goes from here into Secrets Manager, and into no state of Terraform."""
+    import cloud
+    chosen = endpoints()
+    value = cloud.api_secret() if API.name in chosen else None
+    if not value:
+        return
+    # Through a pipe: a command line can be read by others.
+    command = [
+        str(tools.aws_command()), "--endpoint-url", chosen[AWS.name].url, "secretsmanager", "put-secret-value", "--secret-id",
+        where["ALERT_ARCHIVE_API_SECRET_ID"], "--secret-string", "file:///dev/stdin",
+    ]
+    ended = subprocess.run(command, env=os.environ | credentials(chosen[AWS.name]), input=value, capture_output=True, text=True)
+    if ended.returncode:
+        raise CloudError(f"the API's secret could not be stored: {ended.stderr.strip()}")
 
 
 def main() -> int:

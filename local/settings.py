@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,21 @@ OPENSEARCH = Part("opensearch", "ALERT_ARCHIVE_OPENSEARCH_PORT", 9201, "OPENSEAR
 SMTP = Part("smtp", "ALERT_ARCHIVE_SMTP_PORT", 2525, None, scheme="smtp")
 # Stands beside the AWS port unless it is chosen, so that a second cloud needs no fourth variable.
 DASHBOARD = Part("dashboard", "ALERT_ARCHIVE_DASHBOARD_PORT", AWS.default_port + 1, None)
-PARTS = (AWS, OPENSEARCH, SMTP, DASHBOARD)
+# The fixture API; its program is compiled first, so that it comes up after the others.
+API = Part("api", "ALERT_ARCHIVE_API_PORT", 9310, "ALERT_ARCHIVE_API_URL")
+PARTS = (AWS, OPENSEARCH, SMTP, DASHBOARD, API)
+
+
+@dataclass(frozen=True)
+class MessageSource:
+    """Where messages are read from, and what the API allows."""
+
+    mode: str
+    page_size: int
+    requests_per_second: int
+
+    def uses(self, part: Part) -> bool:
+        return not (part is API and self.mode == "opensearch" or part is OPENSEARCH and self.mode == "api")
 
 
 @dataclass(frozen=True)
@@ -72,11 +86,31 @@ class Endpoint:
     ours: bool
 
 
+def message_source() -> MessageSource:
+    """What the environment says, else the remembered choice of `up`, else OpenSearch."""
+    known = remembered_ports().get("source") or {}
+    mode = os.environ.get("SOURCE") or known.get("mode", "opensearch")
+    if mode not in ("opensearch", "api", "hybrid"):
+        raise CloudError(f"SOURCE={mode}: known are opensearch, api and hybrid")
+
+    def number(variable: str, name: str, default: int, largest: int) -> int:
+        text = os.environ.get(variable)
+        if not text:
+            return known.get(name, default)
+        if not text.isdecimal() or not 1 <= int(text) <= largest:
+            raise CloudError(f"{variable}={text}: a number from 1 to {largest} is needed")
+        return int(text)
+
+    return MessageSource(
+        mode, number("ALERT_ARCHIVE_API_PAGE_SIZE", "page_size", 500, 500),
+        number("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", "requests_per_second", 20, 100_000))
+
+
 def endpoints() -> dict[str, Endpoint]:
-    """The remembered choice of `up`, else what the environment says, else the defaults."""
-    remembered = remembered_ports()
+    """The remembered choice of `up`, else what the environment says, else the defaults: of the parts that are used."""
+    remembered, source = remembered_ports(), message_source()
     chosen: dict[str, Endpoint] = {}
-    for part in PARTS:
+    for part in filter(source.uses, PARTS):
         beside = chosen[AWS.name].port + 1 if part is DASHBOARD and chosen[AWS.name].ours else part.default_port
         chosen[part.name] = _endpoint(part, remembered.get(part.name), beside)
     return chosen
@@ -127,6 +161,7 @@ def remembered_ports() -> dict[str, dict]:
 def remember(chosen: dict[str, Endpoint]) -> None:
     """Keeps the choice, so that later commands need none of the variables; what is not chosen anew stays."""
     data = remembered_ports() | {name: {"url": e.url, "port": e.port, "ours": e.ours} for name, e in chosen.items()}
+    data["source"] = asdict(message_source())
     write_atomically(ENDPOINTS_FILE, json.dumps(data, indent=2) + "\n")
 
 

@@ -107,6 +107,7 @@ fn unreported(run: &JobRun) -> RunReport {
         sweep: Sweep::default(),
         collisions: 0,
         undated: run.undated,
+        absent: run.absent.clone(),
         backlog: 0,
         bytes: Bytes::default(),
         reconciled: false,

@@ -1,10 +1,6 @@
 //! Reports for people and for scripts, on standard output.
 
-use alerts::run::{
-    job_run::RunStatus,
-    report::RunReport,
-    unresolved::Unresolved,
-};
+use alerts::run::{job_run::RunStatus, report::RunReport, unresolved::Unresolved};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use identity::instant;
@@ -57,6 +53,9 @@ fn lines(report: &RunReport) -> Vec<String> {
         format!("{} to {}", instant::iso(report.from), instant::iso(report.to)),
         table.to_string(),
     ];
+    if !report.absent.is_empty() {
+        lines.push(format!("the source has no {}", report.absent.join(" and no ")));
+    }
     let failed = |window: &str, error: &str, message: &str| format!("failed: {window}  {error}: {message}");
     lines.extend(reports::failures(report).map(|failure| failed(&failure.window_id, &failure.error, &failure.message)));
     if report.windows.failed > 0 {

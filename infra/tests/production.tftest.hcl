@@ -47,6 +47,26 @@ run "signed_requests_from_a_vpc" {
   }
 }
 
+run "recent_messages_from_an_api" {
+  command = plan
+
+  variables {
+    message_source = "hybrid"
+    api_url        = "https://messages.example.com/v1"
+    api_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:messages-api-AbCdEf"
+  }
+
+  assert {
+    condition     = toset([for name, function in module.archive_function : name if contains(function.policies, "api")]) == toset(["plan-windows", "query-messages"])
+    error_message = "The two functions that read the source may read the API's secret, and no other."
+  }
+
+  assert {
+    condition     = length(aws_secretsmanager_secret.api) == 0
+    error_message = "No secret is created where one is given."
+  }
+}
+
 run "iam_without_a_domain_is_refused" {
   command = plan
 

@@ -19,6 +19,7 @@ const MARK: &str = "alert-archive-pipeline-tests";
 
 const HOW: &str = "The pipeline tests need a local cloud of their own. `make test` starts one and runs them; by hand:\n  \
     export ALERT_ARCHIVE_STATE_DIR=$PWD/.local-test ALERT_ARCHIVE_AWS_PORT=4576 ALERT_ARCHIVE_OPENSEARCH_PORT=9221 ALERT_ARCHIVE_SMTP_PORT=2535\n  \
+    export SOURCE=hybrid ALERT_ARCHIVE_API_PORT=9320 ALERT_ARCHIVE_API_SECRET='{\"token\":\"token-of-the-tests\"}'\n  \
     make up && eval \"$(make -s env)\" && cargo test -p pipeline-tests --test pipeline";
 
 pub struct Cloud {
@@ -124,10 +125,10 @@ impl Cloud {
 
     /// A year that no other test has.
     pub fn stretch(&self) -> Stretch {
-        // The golden set has 2024 and the end of 2023.
+        // The golden set has 2024 and the end of 2023; the tests of the API have the days around now.
         let year = match self.years.fetch_add(1, Ordering::Relaxed) {
             year @ ..2023 => year,
-            year => year + 2,
+            year => year + 10,
         };
         Stretch { year, prefix: format!("t{year}") }
     }

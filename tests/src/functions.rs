@@ -190,6 +190,8 @@ async fn zip(python: &Path, bootstrap: &str) -> Result<Vec<u8>> {
 /// The local cloud overwrites AWS_ENDPOINT_URL in a function's environment, but not what is set for one service.
 const ENDPOINTS: [&str; 4] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SFN", "AWS_ENDPOINT_URL_SES"];
 const SOURCE: &str = "OPENSEARCH_URL";
+/// The cloud of the tests is deployed for both sources, so that each may be tried; most tests read OpenSearch alone.
+const MODE: &str = "ALERT_ARCHIVE_MESSAGE_SOURCE";
 
 /// From now on each function reaches AWS and OpenSearch through a proxy of its own.
 pub async fn put_proxies_between(cloud: &Cloud) -> Result<()> {
@@ -199,6 +201,9 @@ pub async fn put_proxies_between(cloud: &Cloud) -> Result<()> {
         environment.extend(ENDPOINTS.map(|variable| (variable.to_owned(), aws.clone())));
         if let Some(url) = environment.get_mut(SOURCE) {
             *url = cloud.proxies.open(function, Service::OpenSearch).await?;
+        }
+        if let Some(mode) = environment.get_mut(MODE) {
+            *mode = "opensearch".to_owned();
         }
         cloud.set_environment(function, &environment).await?;
     }
@@ -212,6 +217,9 @@ pub async fn take_proxies_away(cloud: &Cloud) -> Result<()> {
         environment.retain(|variable, _| !ENDPOINTS.contains(&variable.as_str()));
         if let Some(url) = environment.get_mut(SOURCE) {
             *url = cloud.opensearch_url.clone();
+        }
+        if let Some(mode) = environment.get_mut(MODE) {
+            *mode = "hybrid".to_owned();
         }
         cloud.set_environment(function, &environment).await?;
     }

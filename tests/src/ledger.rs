@@ -40,6 +40,13 @@ impl Cloud {
         Ok(rows)
     }
 
+    /// The indices under which an id is known.
+    pub async fn ledger_rows(&self, message_id: &str) -> Result<Vec<String>> {
+        let query = self.dynamodb.query().table_name(&self.tracking).consistent_read(true).key_condition_expression("message_id = :m");
+        let answer = query.expression_attribute_values(":m", AttributeValue::S(message_id.to_owned())).send().await?;
+        answer.items.unwrap_or_default().into_iter().map(|item| Ok(identity(&json(item)?).1)).collect()
+    }
+
     /// Deletes the row of a message, as a person might by mistake.
     pub async fn forget(&self, message: &Message) -> Result<()> {
         let row = key(&[("message_id", &message.id), ("source_index", &message.index)]);

@@ -1,6 +1,8 @@
 //! Tests of the deployed workflow: every function as its own process, every table and object real.
 //! The names of the tests are what they prove; `faults.rs` holds one line for each fault.
 
+#[path = "pipeline/api.rs"]
+mod api;
 #[path = "pipeline/failures.rs"]
 mod failures;
 #[path = "pipeline/faults.rs"]
@@ -47,7 +49,7 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS];
+    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS, api::TESTS];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }

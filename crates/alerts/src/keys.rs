@@ -75,6 +75,11 @@ pub fn points_key(run_id: &str, window_id: &str) -> String {
     format!("spool/{run_id}/{window_id}/points.json")
 }
 
+/// How long the source asked to be left alone, where that was too long for a call.
+pub fn wait_key(run_id: &str, window_id: &str) -> String {
+    format!("spool/{run_id}/{window_id}/wait.json")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

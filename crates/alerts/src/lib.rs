@@ -11,4 +11,5 @@ pub mod keys;
 pub mod message;
 pub mod mode;
 pub mod run;
+pub mod source;
 pub mod window;

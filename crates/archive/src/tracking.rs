@@ -1,8 +1,9 @@
 use alerts::message::{
     classification::Disposition,
     entry::Entry,
-    tracking::{Claim, Decision, Row, STAGING_SHARDS, stage, staging_shard},
+    tracking::{Claim, Decision, NO_INDEX, Row, STAGING_SHARDS, rekeyed, stage, staging_shard},
 };
+use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
@@ -82,11 +83,22 @@ impl Tracking {
             }
             let keys: Vec<_> = undecided.iter().map(|position| row_key(entries[*position])).collect();
             let rows = self.rows.get_many(&keys).await?;
-            let mut changes = Vec::new();
+            let without_index = self.without_index(undecided.iter().map(|position| entries[*position]), &rows).await?;
+            let (mut changes, mut outgrown) = (Vec::new(), Vec::new());
             for (position, key) in undecided.iter().zip(&keys) {
-                let staged = stage(rows.get(key), entries[*position], claim, now);
+                let (entry, row) = (entries[*position], rows.get(key));
+                let earlier = without_index.get(&entry.id);
+                let known = earlier.filter(|_| row.is_none()).map(|earlier| rekeyed(earlier, &entry.index));
+                let staged = stage(known.as_ref().or(row), entry, claim, now);
+                let is_contested = matches!(staged.decision, Decision::Contested { .. });
                 decisions[*position] = Some(staged.decision);
-                changes.extend(staged.row);
+                if !is_contested {
+                    // As long as it says that the API was its source, its earlier row is looked for.
+                    let made = |row: Row| if known.is_some() { Row { source: Source::Api, ..row } } else { row };
+                    let known = || known.clone().map(|row| Row { revision: 1, ..row });
+                    changes.extend(staged.row.or_else(known).map(made));
+                    outgrown.extend(earlier.filter(|row| row.claim.is_none()).map(|earlier| (key.clone(), earlier)));
+                }
             }
             let lost = self.rows.put_many(changes).await?;
             let lost: HashMap<_, Row> = lost.into_iter().map(|row| ((row.message_id.clone(), Some(row.source_index.clone())), row)).collect();
@@ -95,9 +107,26 @@ impl Tracking {
                     decisions[*position] = None;
                 }
             }
+            // Last: until then the message is known by its earlier row. One that is left behind goes the next time.
+            for (_, earlier) in outgrown.into_iter().filter(|(key, _)| !lost.contains_key(key)) {
+                self.rows.delete(earlier).await?;
+            }
         }
         let rows = decisions.iter().filter(|decision| decision.is_none()).count();
         decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
+    }
+
+    /// By id, the rows of messages from the time when no index had them: of those that an index has now, and whose own row
+    /// is missing or was made of such a one.
+    async fn without_index<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a Entry>,
+        rows: &HashMap<(String, Option<String>), Row>,
+    ) -> Result<HashMap<String, Row>, LedgerError> {
+        let may_have = |entry: &&Entry| entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api);
+        let keys: Vec<_> = entries.filter(may_have).map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
+        let found = self.rows.get_many(&keys).await?;
+        Ok(found.into_values().map(|row| (row.message_id.clone(), row)).collect())
     }
 
     /// Reads the rows of `entries` and changes each as `decide` says, until nobody interferes or the time is over.

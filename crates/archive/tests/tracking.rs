@@ -46,7 +46,15 @@ fn unique(name: &str) -> String {
 
 fn entry(id: &str, version: &str) -> Entry {
     let outcome = Outcome { disposition: Disposition::Closed, reason: None, no_alerts: false };
-    Entry { index: "messages".into(), id: id.into(), at: instant::parse("1999-01-01").expect("instant"), version: version.into(), bytes: 1, outcome }
+    Entry {
+        index: "messages".into(),
+        id: id.into(),
+        at: instant::parse("1999-01-01").expect("instant"),
+        version: version.into(),
+        bytes: 1,
+        source: alerts::source::Source::Opensearch,
+        outcome,
+    }
 }
 
 fn claim(run: &str) -> Claim {

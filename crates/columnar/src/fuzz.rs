@@ -5,6 +5,7 @@ use alerts::message::{
     classification::{Rules, classify},
     document,
 };
+use alerts::source::Source;
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use std::collections::HashSet;
 
@@ -64,13 +65,14 @@ fn entry(number: usize, message: &[u8]) -> Entry {
         at,
         version: document::version(message),
         bytes: message.len() as u64,
+        source: Source::Opensearch,
         outcome,
     }
 }
 
 fn writer() -> ObjectWriter {
     let archived_at = Timestamp::from_millisecond(1_767_225_600_000).expect("instant");
-    ObjectWriter::new(Origin { source: "opensearch".into(), run_id: "r1".into(), archived_at }).expect("writer")
+    ObjectWriter::new(Origin { run_id: "r1".into(), archived_at }).expect("writer")
 }
 
 fn read(object: &Bytes) -> Vec<ArchivedRow> {

@@ -77,8 +77,6 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// Where the rows of an object come from; the same for each of its rows.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// `opensearch` or `api`.
-    pub source: String,
     pub run_id: String,
     pub archived_at: Timestamp,
 }
@@ -221,7 +219,7 @@ impl Columns {
         self.last_closed_at.append_option(alerts.iter().filter_map(|alert| alert.closed_at).max().map(|at| at.as_millisecond()));
         self.history_count.append_value(record.history.len() as u32);
         self.audit_count.append_value(record.audit.len() as u32);
-        self.source.append_value(&origin.source);
+        self.source.append_value(entry.source.as_str());
         self.version.append_value(&entry.version);
         self.archived_at.append_value(origin.archived_at.as_millisecond());
         self.run_id.append_value(&origin.run_id);
@@ -371,17 +369,26 @@ mod tests {
         classification::{Rules, classify},
         document,
     };
+    use alerts::source::Source;
     use identity::instant;
     use std::collections::HashSet;
 
     fn entry(id: &str, source: &str) -> Entry {
         let outcome = classify(&Rules::default(), id, source.as_bytes());
         let at = instant::parse("2024-07-01").expect("instant");
-        Entry { index: "messages".into(), id: id.into(), at, version: document::version(source.as_bytes()), bytes: source.len() as u64, outcome }
+        Entry {
+            index: "messages".into(),
+            id: id.into(),
+            at,
+            version: document::version(source.as_bytes()),
+            bytes: source.len() as u64,
+            source: Source::Opensearch,
+            outcome,
+        }
     }
 
     fn object(sources: &[(&str, &str)]) -> Bytes {
-        let origin = Origin { source: "opensearch".into(), run_id: "r1".into(), archived_at: instant::parse("2026-01-01").expect("instant") };
+        let origin = Origin { run_id: "r1".into(), archived_at: instant::parse("2026-01-01").expect("instant") };
         let mut writer = ObjectWriter::new(origin).expect("writer");
         for (id, source) in sources {
             let record = Record { message: source.as_bytes().to_vec(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] };

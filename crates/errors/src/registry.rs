@@ -95,8 +95,13 @@ names! {
     }
     SourceRejected {
         retried: No,
-        meaning: "the source refused the request: credentials or rights",
-        advice: "Check the function's role in the source's access policy, then run the window again.",
+        meaning: "the source refused the request: credentials, rights, or a redirect, which is not followed",
+        advice: "Check the role in the source's access policy, or the API's address and secret, then run the window again.",
+    }
+    SourceUnreadable {
+        retried: Yes,
+        meaning: "what the API answered is not a page: cut, empty, HTML, or without a list of messages or its totals",
+        advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run the window again.",
     }
     PageIncomplete {
         retried: No,

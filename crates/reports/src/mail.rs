@@ -255,6 +255,7 @@ fn notes(report: &RunReport) -> Vec<String> {
     );
     note(report.collisions, format!("{} in more than one index; every copy is kept.", count(report.collisions, "id")));
     note(report.undated, format!("{} without a usable timestamp: in no window, and left where they are.", count(report.undated, "document")));
+    note(report.absent.len() as u64, format!("The source has no {}: messages were archived without.", report.absent.join(" and no ")));
     note(bytes.archive, format!("{} of documents became {} in the archive.", words::bytes(bytes.source), words::bytes(bytes.archive)));
     notes
 }

@@ -29,6 +29,7 @@ fn report() -> RunReport {
         sweep: Sweep { late: 4, changed: 2, reopened: 1 },
         collisions: 0,
         undated: 3,
+        absent: vec![],
         backlog: 640,
         bytes: Bytes { source: 127_179_533, archive: 28_400_000 },
         reconciled: true,

@@ -56,6 +56,11 @@ impl Config {
         Some(value.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect())
     }
 
+    /// Notes a value that was read and cannot be used.
+    pub fn refuse(&mut self, fault: String) {
+        self.faults.push(fault);
+    }
+
     pub fn check(self) -> Result<(), ConfigMissing> {
         if self.faults.is_empty() { Ok(()) } else { Err(ConfigMissing(self.faults)) }
     }

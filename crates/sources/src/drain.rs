@@ -50,6 +50,16 @@ pub struct Document {
     pub hit: Hit,
     /// The earliest of the document's instants.
     pub at: Timestamp,
+    pub defect: Option<Defect>,
+}
+
+/// Why a document cannot be taken for what its fields say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It names no message: its id was made of its bytes.
+    NoUsableId,
+    /// It has no instant: that of its window stands in.
+    NoUsableTimestamp,
 }
 
 impl Cursor {
@@ -320,5 +330,5 @@ fn document(hit: Hit) -> Result<Document, SourceError> {
     let millis = millis.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
     // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before it.
     let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
-    Ok(Document { hit, at })
+    Ok(Document { hit, at, defect: None })
 }

@@ -18,6 +18,10 @@ pub enum SourceError {
     PageIncomplete { what: String },
     #[error("OpenSearch's answer to {doing} is not readable: {reason}")]
     Unreadable { doing: &'static str, reason: String },
+    #[error("window {window} was planned for {what}, from which this deployment does not read")]
+    NotConfigured { window: String, what: String },
+    #[error(transparent)]
+    Api(#[from] crate::api::ApiError),
     #[error("OPENSEARCH_URL `{url}` is no URL: {reason}")]
     Url { url: String, reason: String },
 }
@@ -29,9 +33,10 @@ impl Named for SourceError {
             SourceError::Rejected { .. } | SourceError::Unreadable { .. } => Name::SourceRejected,
             SourceError::IndexMissing { .. } => Name::SourceIndexMissing,
             SourceError::Mapping { .. } => Name::MappingUnsupported,
+            SourceError::Api(error) => error.name(),
             SourceError::PointInTimeExpired => Name::PointInTimeExpired,
             SourceError::PageIncomplete { .. } => Name::PageIncomplete,
-            SourceError::Url { .. } => Name::ConfigMissing,
+            SourceError::Url { .. } | SourceError::NotConfigured { .. } => Name::ConfigMissing,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Where messages come from. Bytes are handed on as they arrived; nothing in here judges a message.
 
+pub mod api;
+mod deployment;
 mod drain;
 mod error;
 #[cfg(test)]
@@ -9,7 +11,8 @@ mod page;
 mod related;
 mod restore;
 
-pub use drain::{Cursor, Document, Drain};
+pub use deployment::{Mode, Sources};
+pub use drain::{Cursor, Defect, Document, Drain};
 pub use error::SourceError;
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch};
 pub use page::Hit;

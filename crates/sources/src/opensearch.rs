@@ -234,6 +234,47 @@ impl OpenSearch {
         Ok(hits.filter_map(|hit| Some((text(hit, "_index")?, text(hit, "_routing")))).collect())
     }
 
+    /// The index that holds each message, by id; where several do, one whose instant is the one given. Messages that a
+    /// search does not find yet are absent.
+    pub(crate) async fn indices_of(&self, messages: &[(&str, Option<Timestamp>)]) -> Result<HashMap<String, String>, SourceError> {
+        let mut indices = HashMap::with_capacity(messages.len());
+        for batch in messages.chunks(IDS_AT_ONCE) {
+            let ids: Vec<&str> = batch.iter().map(|(id, _)| *id).collect();
+            let places = until_whole(|| self.places_of_all(&ids)).await?;
+            for (id, at) in batch {
+                let millis = at.map(Timestamp::as_millisecond);
+                let of_id = || places.iter().filter(|place| place.id == *id);
+                let place = of_id().find(|place| millis.is_some() && place.earliest() == millis).or_else(|| of_id().next_back());
+                indices.extend(place.map(|place| ((*id).to_owned(), place.index.clone())));
+            }
+        }
+        Ok(indices)
+    }
+
+    /// Where messages stand, in order of index.
+    async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<Place>, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            timed_out: bool,
+            #[serde(rename = "_shards")]
+            shards: page::Shards,
+            hits: Hits,
+        }
+        #[derive(Deserialize)]
+        struct Hits {
+            hits: Vec<Place>,
+        }
+        let body = json!({
+            "size": LARGEST_RESULT, "track_total_hits": false, "_source": false, "query": {"ids": {"values": ids}},
+            "docvalue_fields": [{"field": "timestamp", "format": "epoch_millis"}],
+            "sort": [{"_index": {"order": "asc", "unmapped_type": "keyword"}}],
+        });
+        let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
+        let reply: Reply = self.json("look for messages", Method::Post, &path, body, &self.indices.messages).await?;
+        reply.shards.check(reply.timed_out, None)?;
+        Ok(reply.hits.hits)
+    }
+
     /// The version before 3.3 knows no `_shard_doc` that is unique in a point in time.
     pub(crate) async fn has_shard_doc(&self) -> Result<bool, SourceError> {
         #[derive(Deserialize)]
@@ -337,6 +378,28 @@ impl OpenSearch {
 fn earliest(reply: &Value) -> Option<Timestamp> {
     let millis = reply["aggregations"]["earliest"]["value"].as_f64()? as i64;
     Timestamp::from_millisecond(millis.max(Timestamp::MIN.as_millisecond())).ok()
+}
+
+/// Ids that are looked up at once: with each in twenty indices they still fit into one result.
+const IDS_AT_ONCE: usize = 500;
+const LARGEST_RESULT: usize = 10_000;
+
+#[derive(Deserialize)]
+struct Place {
+    #[serde(rename = "_index")]
+    index: String,
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(default)]
+    fields: HashMap<String, Vec<Value>>,
+}
+
+impl Place {
+    /// Milliseconds since 1970 of the earliest instant that the index knows.
+    fn earliest(&self) -> Option<i64> {
+        let instants = self.fields.get("timestamp")?.iter();
+        instants.filter_map(|value| value.as_str().map_or_else(|| value.as_i64(), |text| text.parse().ok())).min()
+    }
 }
 
 /// What a field is mapped as, in the indices behind a name.

@@ -98,6 +98,12 @@ impl<T: Keyed> Table<T> {
         self.store.put(&self.name, item, condition).await
     }
 
+    /// Deletes a row as it was read. `false`: it has changed since.
+    pub async fn delete(&self, row: &T) -> Result<bool, LedgerError> {
+        let (partition, sort) = row.key();
+        self.store.delete(&self.name, key::<T>(&partition, sort.as_deref()), row.revision()).await
+    }
+
     /// Writes many rows; returns those that have changed since they were read.
     pub async fn put_many(&self, rows: Vec<T>) -> Result<Vec<T>, LedgerError> {
         let writes = stream::iter(rows.into_iter().map(|row| async move {

@@ -133,6 +133,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         sweep: Sweep::default(),
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
+        absent: run.absent.clone(),
         backlog,
         bytes,
         reconciled,

@@ -1,6 +1,8 @@
 //! Turns what the execution was started with into a range, takes the range's lock, and writes the list of windows.
 //! A repeated call of the same run finds its plan and leaves it.
 
+mod sized;
+
 use alerts::{
     counts::Messages,
     keys::{plan_key, run_prefix},
@@ -15,7 +17,7 @@ use alerts::{
         payloads::{Input, Plan, PlanRequest, VERSION},
     },
     window::{
-        plan::{Bucket, Interval, ListUnreadable, Window, counted, join, read_list, write_list},
+        plan::{Bucket, HYBRID_REACH, Interval, ListUnreadable, Window, join, read_list, write_list},
         record::{State, WindowRecord},
     },
 };
@@ -25,7 +27,7 @@ use errors::{Name, Named, describe};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use sources::{Auth, Indices, OpenSearch, SourceError};
+use sources::{OpenSearch, SourceError, Sources, api::SharedPace};
 use std::collections::{BTreeMap, HashSet};
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 use workflow::{Workflow, WorkflowError};
@@ -34,10 +36,7 @@ use workflow::{Workflow, WorkflowError};
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 pub struct Deps {
-    url: String,
-    auth: Auth,
-    indices: Indices,
-    aws: SdkConfig,
+    sources: Sources,
     objects: Objects,
     job_runs: JobRuns,
     windows: Windows,
@@ -52,13 +51,12 @@ pub struct Deps {
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
         let mut config = Config::default();
+        let job_runs = config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE");
+        let pace = |per_second| SharedPace::boxed(aws, job_runs.clone(), per_second);
         let deps = Deps {
-            url: config.required("OPENSEARCH_URL"),
-            auth: config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None),
-            indices: Indices::from_env(&mut config),
-            aws: aws.clone(),
+            sources: Sources::from_env(&mut config, aws, pace),
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
-            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
+            job_runs: JobRuns::new(aws, job_runs.clone()),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             workflow: Workflow::new(aws),
@@ -148,6 +146,7 @@ impl Task {
             attempt: 1,
             planned: 0,
             undated: 0,
+            absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: self.scheduled_for.clone(),
             mails: BTreeMap::new(),
@@ -186,7 +185,7 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
         note_refusal(deps, &task, &error, now).await;
         return Err(error);
     }
-    let planned = Box::pin(plan(deps, &task, now)).await;
+    let planned = Box::pin(plan(deps, &task, call)).await;
     if let Err(error) = &planned {
         give_up(deps, &task, error, now).await;
     }
@@ -208,7 +207,7 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
             let to = at - deps.settle;
             let from = match deps.job_runs.watermark().await? {
                 Some(watermark) => watermark,
-                None => connect(deps)?.earliest().await?.unwrap_or(to),
+                None => earliest(deps, to).await?,
             };
             // Nothing new since the last run: an empty range is no fault of a schedule.
             (Mode::Scheduled, from.min(to), to, Some(scheduled_for))
@@ -252,24 +251,30 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
 
 /// Storing the list of windows is the decisive moment: a repeated call goes on with the list that stands, whatever the
 /// source holds by then. So every row of a window belongs to the plan, and none is left over from another.
-async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
+async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
+    let now = call.now;
     begin(deps, task, now).await?;
-    let (key, source) = (plan_key(&task.run_id), connect(deps)?);
+    let (key, opensearch) = (plan_key(&task.run_id), deps.sources.opensearch()?);
     let windows = match find_list(deps, &key).await? {
         Some(windows) => windows,
         None => {
-            let planned = cut(deps, task, &source).await?;
+            let planned = cut(deps, task, opensearch.as_ref(), call).await?;
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => find_list(deps, &key).await?.ok_or_else(|| Error::NotPlanned { run_id: task.run_id.clone() })?,
             }
         }
     };
-    let undated = source.undated().await?;
+    let undated = match &opensearch {
+        Some(source) => source.undated().await?,
+        None => 0,
+    };
+    let absent = if opensearch.is_none() { vec!["history".to_owned(), "audit".to_owned()] } else { Vec::new() };
     add_records(deps, &task.run_id, task.mode, &windows, now).await?;
     let planned = windows.len() as u64;
     let noted = deps.job_runs.change(&task.run_id, |row| {
         row.undated = undated;
+        row.absent = absent.clone();
         row.planned = planned;
     });
     noted.await?;
@@ -277,18 +282,19 @@ async fn plan(deps: &Deps, task: &Task, now: Timestamp) -> Result<Plan, Error> {
 }
 
 /// The windows of a run, sized by what the source holds now.
-async fn cut(deps: &Deps, task: &Task, source: &OpenSearch) -> Result<Vec<Window>, Error> {
-    for index in [&deps.indices.messages, &deps.indices.history, &deps.indices.audit] {
-        source.check_mapping(index).await?;
+async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: Call) -> Result<Vec<Window>, Error> {
+    if let Some(source) = opensearch {
+        for index in [&source.indices.messages, &source.indices.history, &source.indices.audit] {
+            source.check_mapping(index).await?;
+        }
     }
     if task.mode == Mode::Process {
-        return pending_days(deps).await;
+        return pending_days(deps, call.now).await;
     }
     if task.from >= task.to {
         return Ok(Vec::new());
     }
-    let count = async |from, to, interval| source.histogram(from, to, interval).await;
-    Ok(join(&counted(count, task.from, task.to, deps.target).await?, deps.target))
+    sized::windows(deps, opensearch, task.from, task.to, call).await
 }
 
 /// One row a window; one that exists is from another call of this very plan, and may be at work.
@@ -308,7 +314,7 @@ fn list_of(windows: &[Window]) -> Result<Vec<u8>, Error> {
 }
 
 /// Days that have messages which an extraction staged and nobody wrote.
-async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
+async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error> {
     let mut days: BTreeMap<String, u64> = BTreeMap::new();
     let count = |row: Row| {
         if row.disposition != Disposition::Open && row.status != Status::Completed {
@@ -320,7 +326,13 @@ async fn pending_days(deps: &Deps) -> Result<Vec<Window>, Error> {
         let from = instant::parse(&day)?;
         Some(Bucket { from, to: from + Interval::Day.length(), count })
     });
-    Ok(join(&buckets.collect::<Vec<_>>(), deps.target))
+    let windows = join(&buckets.collect::<Vec<_>>(), deps.target).into_iter();
+    Ok(windows
+        .map(|window| {
+            let source = sized::source_at(deps, window.from, now);
+            window.read_from(source)
+        })
+        .collect())
 }
 
 /// The windows of a run that are not committed, in a new execution of the same run.
@@ -332,7 +344,8 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     let records = deps.windows.rows.partition(run_id).await?;
     let is_done = |record: &&WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
     let done: HashSet<&str> = records.iter().filter(is_done).map(|record| record.window_id.as_str()).collect();
-    let windows: Vec<Window> = planned.into_iter().filter(|window| !done.contains(window.window_id.as_str())).collect();
+    let left = planned.into_iter().filter(|window| !done.contains(window.window_id.as_str()));
+    let windows: Vec<Window> = left.map(|window| sized::still_kept(deps.sources.mode, window, now)).collect();
     // A plan that was killed may have a list, and no row yet.
     add_records(deps, run_id, run.mode, &windows, now).await?;
     // A repeated call of this very execution counts no second attempt.
@@ -399,8 +412,13 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-fn connect(deps: &Deps) -> Result<OpenSearch, SourceError> {
-    OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())
+/// Where the first scheduled run begins. Nobody can ask an API for its first message, and it may refuse what is old: it is
+/// asked for as much as a hybrid run would ask for.
+async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
+    match deps.sources.opensearch()? {
+        Some(source) => Ok(source.earliest().await?.unwrap_or(to)),
+        None => Ok(to - HYBRID_REACH),
+    }
 }
 
 fn answer(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {

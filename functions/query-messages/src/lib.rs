@@ -1,7 +1,9 @@
 //! Drains a window once into a compressed spool in S3: each message with what belongs to it, and an index
 //! that already says what becomes of it. No other step reads the source.
 
+mod reading;
 mod spool_writer;
+mod wait;
 
 use alerts::{
     keys::{checkpoint_key, points_key, spool_prefix},
@@ -11,6 +13,7 @@ use alerts::{
         entry::Entry,
     },
     run::payloads::{NoProgress, WindowTask},
+    source::Source,
     window::{record::Begin, spool::Summary},
 };
 use archive::{JobRuns, WindowError, Windows};
@@ -18,10 +21,12 @@ use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
 use jiff::Timestamp;
+use reading::{Position, Reading};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
-use sources::{Auth, Cursor, Document, Drain, Found, Indices, OpenSearch, Related, SourceError};
+use sources::{Defect, Document, Found, OpenSearch, Related, SourceError, Sources, api::SharedPace};
 use spool_writer::SpoolWriter;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use storage::{LedgerError, Objects, StoreError};
 
@@ -29,10 +34,7 @@ use storage::{LedgerError, Objects, StoreError};
 const RELATED_BATCH: usize = 200;
 
 pub struct Deps {
-    url: String,
-    auth: Auth,
-    indices: Indices,
-    aws: SdkConfig,
+    sources: Sources,
     objects: Objects,
     job_runs: JobRuns,
     windows: Windows,
@@ -44,13 +46,12 @@ impl Deps {
         let mut config = Config::default();
         let defaults = Rules::default();
         let (open, closed) = (config.list("ALERT_ARCHIVE_OPEN_STATUSES"), config.list("ALERT_ARCHIVE_CLOSED_STATUSES"));
+        let job_runs = config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE");
+        let pace = |per_second| SharedPace::boxed(aws, job_runs.clone(), per_second);
         let deps = Deps {
-            url: config.required("OPENSEARCH_URL"),
-            auth: config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None),
-            indices: Indices::from_env(&mut config),
-            aws: aws.clone(),
+            sources: Sources::from_env(&mut config, aws, pace),
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
-            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
+            job_runs: JobRuns::new(aws, job_runs.clone()),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             rules: defaults.with(open, closed),
         };
@@ -99,12 +100,14 @@ impl Named for Error {
 struct Checkpoint {
     #[serde(flatten)]
     summary: Summary,
-    cursor: Option<Cursor>,
+    cursor: Option<Position>,
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
     let mut result = Box::pin(query(deps, &mut task, call)).await;
-    if let Err(Error::Source(SourceError::PointInTimeExpired)) = result {
+    let mut again = 0;
+    while result.as_ref().is_err_and(|error| again < reading::worth_again(error)) {
+        again += 1;
         // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
         result = match still_ours(deps, &task).await {
             Ok(()) => {
@@ -116,6 +119,7 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
     }
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
+        wait::note(deps, &task, error, Timestamp::now()).await?;
     }
     result.map(|()| task)
 }
@@ -167,8 +171,11 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     let window_id = task.window.window_id.clone();
     let continued = task.more;
     let prefix = spool_prefix(&task.run_id, &window_id, attempt);
-    let source = OpenSearch::connect(&deps.url, deps.auth, &deps.aws, deps.indices.clone())?;
-    let (cursor, summary) = match continued {
+    if task.window.source == Source::Api {
+        wait::check(deps, task, call.now).await?;
+    }
+    let opensearch = deps.sources.opensearch()?;
+    let (position, summary) = match continued {
         true => {
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
             (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
@@ -176,45 +183,55 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
         false => (None, Summary::default()),
     };
     let points_key = points_key(&task.run_id, &window_id);
-    if continued || attempt > 1 {
-        close_what_was_left(deps, &source, &points_key, cursor.as_ref()).await?;
+    if let Some(opensearch) = opensearch.as_ref().filter(|_| continued || attempt > 1) {
+        close_what_was_left(deps, opensearch, &points_key, position.as_ref()).await?;
     }
-    let messages = async {
-        match cursor {
-            Some(cursor) => Ok(Drain::resume(&source, &task.window, cursor)),
-            None => Drain::open(&source, &task.window).await,
+    let related = async {
+        match &opensearch {
+            Some(source) => {
+                let (history, audit) = (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
+                tokio::try_join!(history, audit).map(|(history, audit)| Some(Trail { history, audit }))
+            }
+            None => Ok(None),
         }
     };
-    let (history, audit) = (Related::open(&source, &source.indices.history), Related::open(&source, &source.indices.audit));
-    let (mut drain, history, audit) = tokio::try_join!(messages, history, audit)?;
+    let reading = Reading::open(deps, opensearch.as_ref(), &task.window, position, call);
+    let (mut reading, trail) = tokio::try_join!(reading, related)?;
     // Before anything else: what is not noted here stays open when this call is killed.
-    deps.objects.put_json(&points_key, &[drain.cursor().point_in_time(), history.point_in_time(), audit.point_in_time()]).await?;
-    if !continued {
+    let position = reading.position();
+    let points = trail.iter().flat_map(|trail| [trail.history.point_in_time(), trail.audit.point_in_time()]);
+    deps.objects.put_json(&points_key, &points.chain(position.point_in_time()).collect::<Vec<_>>()).await?;
+    let mut excluded = HashSet::new();
+    if !continued || matches!(reading, Reading::Api(_)) {
+        excluded = deps.job_runs.unresolved().await?.ordered();
+    }
+    if let Reading::OpenSearch(drain) = &mut reading
+        && !continued
+    {
         drain.count().await?;
-        drain.leave_out(&deps.job_runs.unresolved().await?.ordered()).await?;
+        drain.leave_out(&excluded).await?;
     }
     let before = summary.documents + summary.foreign;
-    let mut run =
-        Run { deps, task, drain, history, audit, writer: SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary), waited: Duration::ZERO };
+    let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
+    let mut run = Run { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
     let finished = run.drain(call).await?;
-    let Run { drain, history, audit, writer, waited, .. } = run;
-    let cursor = drain.cursor().clone();
+    let Run { reading, trail, writer, waited, .. } = run;
+    let position = reading.position();
     let (mut summary, spooled) = writer.finish().await.map_err(|error| error.of(&window_id))?;
-    history.close().await;
-    audit.close().await;
+    if let Some(Trail { history, audit }) = trail {
+        history.close().await;
+        audit.close().await;
+    }
     if finished {
-        drain.close().await;
-        if cursor.seen != cursor.matched {
-            return Err(Error::CountMismatch { window_id, matched: cursor.matched, seen: cursor.seen });
-        }
+        reading.finish(&task.window).await?;
         summary.done = true;
         task.step_done();
     } else {
         task.call_again("query-messages", summary.documents + summary.foreign > before)?;
-        drain.leave().await?;
+        reading.leave().await?;
     }
     let (documents, bytes) = (summary.documents, summary.bytes);
-    let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(cursor) };
+    let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(position) };
     deps.objects.put_json(&checkpoint_key(&prefix), &checkpoint).await?;
     let figures = [("Documents", documents), ("SourceBytes", bytes), ("SpoolBytes", spooled), ("SourceWaitMillis", waited.as_millis() as u64)];
     step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
@@ -222,23 +239,32 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
 }
 
 /// Closes the points in time of an earlier call, except that from which this one goes on.
-async fn close_what_was_left(deps: &Deps, source: &OpenSearch, points_key: &str, cursor: Option<&Cursor>) -> Result<(), StoreError> {
+async fn close_what_was_left(deps: &Deps, source: &OpenSearch, points_key: &str, position: Option<&Position>) -> Result<(), StoreError> {
     let mut left: Vec<String> = match deps.objects.get_json(points_key).await {
         Ok(left) => left,
         Err(StoreError::Missing { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    left.retain(|id| cursor.is_none_or(|cursor| cursor.point_in_time() != id));
+    let kept = position.and_then(Position::point_in_time);
+    left.retain(|id| kept != Some(id.as_str()));
     source.close_points_in_time(&left).await;
     Ok(())
+}
+
+/// What belongs to messages. It is always read from OpenSearch.
+struct Trail {
+    history: Related,
+    audit: Related,
 }
 
 struct Run<'a> {
     deps: &'a Deps,
     task: &'a WindowTask,
-    drain: Drain,
-    history: Related,
-    audit: Related,
+    reading: Reading,
+    /// None where the API is the only source.
+    trail: Option<Trail>,
+    /// Documents excluded by an operator, by index and id, that a page may hold all the same.
+    excluded: HashSet<(String, String)>,
     writer: SpoolWriter,
     /// Time in which the function only waited for the source.
     waited: Duration,
@@ -247,18 +273,19 @@ struct Run<'a> {
 impl Run<'_> {
     /// `true` at the end of the window; `false` when the call ends first.
     async fn drain(&mut self, call: Call) -> Result<bool, Error> {
-        // What is wrong with these nobody knows: their bytes are kept, and nothing of them is read.
-        while let Some(document) = self.drain.next_left_out().await? {
+        while let Reading::OpenSearch(drain) = &mut self.reading {
+            // What is wrong with these nobody knows: their bytes are kept, and nothing of them is read.
+            let Some(document) = drain.next_left_out().await? else { break };
             if !self.task.window.contains(document.at) {
                 self.writer.skip(1);
                 continue;
             }
-            let entry = entry(&document, quarantined(Reason::ByOperator));
+            let entry = self.entry(&document, quarantined(Reason::ByOperator));
             self.push(entry, &document.hit.source, &[], &[]).await?;
         }
         loop {
             let asked = Instant::now();
-            let page = self.drain.next_page().await?;
+            let page = self.reading.next_page().await?;
             self.waited += asked.elapsed();
             if page.is_empty() {
                 return Ok(true);
@@ -273,13 +300,19 @@ impl Run<'_> {
     }
 
     async fn batch(&mut self, documents: &[Document]) -> Result<(), Error> {
-        let (own, foreign): (Vec<_>, Vec<_>) = documents.iter().partition(|document| self.task.window.contains(document.at));
+        // An index gives a document for each of its instants, and the earliest owns it. What the API lists in a window
+        // belongs to it: no other window need have it.
+        let is_own = |document: &&Document| matches!(self.reading, Reading::Api(_)) || self.task.window.contains(document.at);
+        let (own, foreign): (Vec<_>, Vec<_>) = documents.iter().partition(is_own);
         self.writer.skip(foreign.len() as u64);
-        let mut outcomes: Vec<_> = own.iter().map(|document| classify(&self.deps.rules, &document.hit.id, &document.hit.source)).collect();
+        let mut outcomes: Vec<_> = own.iter().map(|document| self.judge(document)).collect();
         let closed = own.iter().zip(&outcomes).filter(|(_, outcome)| outcome.disposition == Disposition::Closed);
         let ids: Vec<&str> = closed.map(|(document, _)| document.hit.id.as_str()).collect();
         let asked = Instant::now();
-        let (history, audit) = tokio::try_join!(self.history.of(&ids), self.audit.of(&ids))?;
+        let (history, audit) = match &self.trail {
+            Some(Trail { history, audit }) => tokio::try_join!(history.of(&ids), audit.of(&ids))?,
+            None => Default::default(),
+        };
         self.waited += asked.elapsed();
         let none = Vec::new();
         for (document, outcome) in own.into_iter().zip(&mut outcomes) {
@@ -290,24 +323,40 @@ impl Run<'_> {
             }
             let archived = outcome.disposition == Disposition::Closed;
             let bodies = |found: &'_ Found| if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() };
-            self.push(entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;
+            self.push(self.entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;
         }
         Ok(())
     }
 
+    fn judge(&self, document: &Document) -> Outcome {
+        let hit = &document.hit;
+        if self.excluded.contains(&(hit.index.clone(), hit.id.clone())) {
+            return quarantined(Reason::ByOperator);
+        }
+        let outcome = classify(&self.deps.rules, &hit.id, &hit.source);
+        match document.defect {
+            None => outcome,
+            // What its content says is the better reason, but it can neither be held over nor dated.
+            Some(_) if outcome.disposition == Disposition::Quarantined => outcome,
+            Some(Defect::NoUsableId) => quarantined(Reason::MessageIdUnusable),
+            Some(Defect::NoUsableTimestamp) => quarantined(Reason::TimestampUnusable),
+        }
+    }
+
+    fn entry(&self, document: &Document, outcome: Outcome) -> Entry {
+        let hit = &document.hit;
+        Entry {
+            index: hit.index.clone(),
+            id: hit.id.clone(),
+            at: document.at,
+            version: document::version(&hit.source),
+            bytes: hit.source.len() as u64,
+            source: self.task.window.source,
+            outcome,
+        }
+    }
+
     async fn push(&mut self, entry: Entry, source: &[u8], history: &[Bytes], audit: &[Bytes]) -> Result<(), Error> {
         self.writer.push(entry, source, history, audit).await.map_err(|error| error.of(&self.task.window.window_id))
-    }
-}
-
-fn entry(document: &Document, outcome: Outcome) -> Entry {
-    let hit = &document.hit;
-    Entry {
-        index: hit.index.clone(),
-        id: hit.id.clone(),
-        at: document.at,
-        version: document::version(&hit.source),
-        bytes: hit.source.len() as u64,
-        outcome,
     }
 }

@@ -12,7 +12,7 @@ use alerts::{
     message::{
         classification::{Disposition, Reason, quarantined},
         entry::Entry,
-        tracking::{Claim, Row, complete},
+        tracking::{Claim, NO_INDEX, Row, complete},
     },
     window::spool::Record,
 };
@@ -103,7 +103,9 @@ impl Run<'_> {
             let is_wanted = |at: u32| of_position.get(&at).is_some_and(|object| done[*object].is_none());
             for (at, entry) in (first..).zip(&entries) {
                 if let Some(object) = replaces.get(&at) {
-                    self.replaced.entry((*object).clone()).or_default().insert((entry.id.clone(), entry.index.clone()));
+                    // The earlier version may be from before any index had the message.
+                    let names = [entry.index.as_str(), NO_INDEX].map(|index| (entry.id.clone(), index.to_owned()));
+                    self.replaced.entry((*object).clone()).or_default().extend(names);
                 }
             }
             if !(first..position).any(is_wanted) {
@@ -178,7 +180,7 @@ impl Run<'_> {
         };
         let body = match planned.disposition {
             Disposition::Closed => {
-                let origin = Origin { source: "opensearch".into(), run_id: self.intent.run_id.clone(), archived_at: self.intent.archived_at };
+                let origin = Origin { run_id: self.intent.run_id.clone(), archived_at: self.intent.archived_at };
                 Body::Rows(Box::new(ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?))
             }
             _ => Body::Lines(compress(&planned.key)?),

@@ -60,8 +60,8 @@ pub fn call(state: &str, payload: Value) -> Result<Value, String> {
 /// Errors of its own that a function can end with and that pass by themselves.
 pub fn passing(state: &str) -> &'static [&'static str] {
     match state {
-        "PlanWindows" => &["SourceUnavailable", "StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
-        "QueryMessages" => &["SourceUnavailable", "StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
+        "PlanWindows" => &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
+        "QueryMessages" => &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
         "ClassifyAlerts" | "WritePartitions" => &["StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
         "CollectWindows" | "GateRun" => &["StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
         "SendSummary" => &["StoreUnavailable", "LedgerUnavailable", "MailUnavailable"],

@@ -11,7 +11,7 @@ use alerts::{
     message::{
         classification::Disposition,
         document,
-        tracking::{Row, Status, restored},
+        tracking::{NO_INDEX, Row, Status, restored},
     },
     run::unresolved::Span,
     window::plan::{Interval, Window},
@@ -212,7 +212,7 @@ impl<'a> Check<'a> {
         if key.starts_with(JSONL) {
             return Ok(());
         }
-        let absent = |row: &&Row| !held.contains_key(&identity(row));
+        let absent = |row: &&Row| version_in(held, row).is_none();
         let lost: Vec<Row> = self.rows_of(key).filter(absent).cloned().collect();
         for row in lost {
             let (id, at) = (row.message_id.clone(), row.timestamp);
@@ -220,7 +220,7 @@ impl<'a> Check<'a> {
             self.find("message_lost", &id, Some(at), format!("its ledger row names {key}, which does not hold it"), Some(repair));
         }
         if key.starts_with(QUARANTINE) {
-            let altered = |row: &&Row| held.get(&identity(row)).is_some_and(|version| *version != row.version);
+            let altered = |row: &&Row| version_in(held, row).is_some_and(|version| *version != row.version);
             let altered: Vec<String> = self.rows_of(key).filter(altered).map(|row| row.message_id.clone()).collect();
             for id in altered {
                 self.find("message_damaged", &id, day_of(key), format!("its bytes in {key} are not those that were kept"), None);
@@ -240,10 +240,15 @@ impl<'a> Check<'a> {
             self.lose(key, "does not hold it as it was archived", row.into_iter().collect());
             return Ok(());
         }
-        let row = match self.evidence.rows.get(&identity) {
+        let mut row = match self.evidence.rows.get(&identity) {
             Some(row) => Some(row.clone()),
             None => self.archive.ledger.rows.get(&archived.message_id, Some(&archived.source_index)).await?,
         };
+        if row.is_none() && archived.source_index == NO_INDEX {
+            // Archived before any index had it; since then its row has moved to its index.
+            let moved = self.archive.ledger.rows.partition(&archived.message_id).await?;
+            row = moved.into_iter().find(|row| self.names(row, key));
+        }
         if row.as_ref().is_some_and(|row| self.evidence.may_change(row)) {
             return Ok(());
         }
@@ -347,6 +352,11 @@ impl<'a> Check<'a> {
         }
         Ok(())
     }
+}
+
+/// The version in which an object holds a row's message, perhaps still under the name from before any index had it.
+fn version_in<'a>(held: &'a HashMap<Identity, String>, row: &Row) -> Option<&'a String> {
+    held.get(&identity(row)).or_else(|| held.get(&Identity::new(NO_INDEX, &row.message_id)))
 }
 
 fn identity(row: &Row) -> Identity {

@@ -220,7 +220,7 @@ mod tests {
         entry::Entry,
         tracking::{Status, restored},
     };
-    use alerts::{counts::Messages, keys::parquet_key, window::spool::Record};
+    use alerts::{counts::Messages, keys::parquet_key, source::Source, window::spool::Record};
     use columnar::{ObjectWriter, Origin};
     use network::Calm;
     use storage::{MemoryObjects, MemoryTables};
@@ -247,12 +247,12 @@ mod tests {
             let tables = MemoryTables::new(Calm::shared()).table("messages", "message_id", Some("source_index"));
             let (objects, rows) = (Objects::over(store.clone(), "bucket"), Table::over(tables, "messages"));
             let key = parquet_key("2024-03-01", WINDOW, "r1", 0);
-            let origin = Origin { source: "opensearch".into(), run_id: "r1".into(), archived_at: Timestamp::UNIX_EPOCH };
+            let origin = Origin { run_id: "r1".into(), archived_at: Timestamp::UNIX_EPOCH };
             let mut writer = ObjectWriter::new(origin).expect("a writer");
             for id in ["a", "b"] {
                 let outcome = Outcome { disposition: Disposition::Closed, reason: None, no_alerts: false };
                 let (at, version) = (Timestamp::UNIX_EPOCH, document::version(&source(id)));
-                let entry = Entry { index: "messages".into(), id: id.into(), at, version, bytes: 1, outcome };
+                let entry = Entry { index: "messages".into(), id: id.into(), at, version, bytes: 1, source: Source::Opensearch, outcome };
                 let record = Record { message: source(id), ..Record::default() };
                 writer.push(&entry, record).expect("encoded");
             }

@@ -274,6 +274,7 @@ mod tests {
             attempt: 1,
             planned: 0,
             undated: 0,
+            absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
             mails: BTreeMap::new(),

@@ -142,11 +142,20 @@ impl<'a> Layout<'a> {
 mod tests {
     use super::*;
     use crate::message::classification::Outcome;
+    use crate::source::Source;
     use identity::instant;
 
     fn entry(id: &str, at: &str, bytes: u64, disposition: Disposition) -> Entry {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
-        Entry { index: "messages".into(), id: id.into(), at: instant::parse(at).expect("instant"), version: String::new(), bytes, outcome }
+        Entry {
+            index: "messages".into(),
+            id: id.into(),
+            at: instant::parse(at).expect("instant"),
+            version: String::new(),
+            bytes,
+            source: Source::Opensearch,
+            outcome,
+        }
     }
 
     #[test]

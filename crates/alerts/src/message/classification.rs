@@ -88,6 +88,10 @@ pub enum Reason {
     MessageIdAbsent,
     MessageIdNotAString,
     MessageIdDiffers,
+    /// From the API: no index could hold a document of this id.
+    MessageIdUnusable,
+    /// From the API: no instant can be read, so that no partition is the message's own.
+    TimestampUnusable,
     /// An operator ordered it, because the document makes its window fail.
     ByOperator,
 }
@@ -102,6 +106,8 @@ impl Reason {
             Reason::MessageIdAbsent => "message_id_absent",
             Reason::MessageIdNotAString => "message_id_not_a_string",
             Reason::MessageIdDiffers => "message_id_differs",
+            Reason::MessageIdUnusable => "message_id_unusable",
+            Reason::TimestampUnusable => "timestamp_unusable",
             Reason::ByOperator => "by_operator",
         }
     }

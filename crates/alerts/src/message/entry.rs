@@ -1,6 +1,7 @@
 //! What the steps know of a document without its body: one line of a spool index.
 
 use crate::message::classification::Outcome;
+use crate::source::Source;
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ pub struct Entry {
     pub version: String,
     /// Length of the document in bytes.
     pub bytes: u64,
+    /// Where these bytes are from.
+    #[serde(default, skip_serializing_if = "Source::is_opensearch")]
+    pub source: Source,
     #[serde(flatten)]
     pub outcome: Outcome,
 }

@@ -3,6 +3,7 @@
 
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::Entry;
+use crate::source::Source;
 use identity::instant;
 use jiff::Timestamp;
 use ledger::Keyed;
@@ -35,6 +36,9 @@ pub struct Row {
     pub window_id: String,
     /// sha256 of the version that `s3_path` holds, or, before there is one, of the version staged.
     pub version: String,
+    /// Where this version is from.
+    #[serde(default, skip_serializing_if = "Source::is_opensearch")]
+    pub source: Source,
     /// The document's own instant.
     #[serde(with = "instant::serde_iso")]
     pub timestamp: Timestamp,
@@ -101,6 +105,19 @@ pub(crate) mod optional_iso {
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Timestamp>, D::Error> {
         instant::serde_iso::deserialize(input).map(Some)
     }
+}
+
+/// The `source_index` of a message that the API has and no index, or none yet.
+pub const NO_INDEX: &str = "api";
+
+/// The row of a message that no index had, under the index that has it now: it is written in place of `row`. What is
+/// archived stays where it is.
+pub fn rekeyed(row: &Row, source_index: &str) -> Row {
+    let mut next = Row { source_index: source_index.to_owned(), revision: 0, ..row.clone() };
+    if next.staging.take().is_some() {
+        into_staging(&mut next);
+    }
+    next
 }
 
 /// Shards of the sparse index: one partition would throttle.
@@ -176,8 +193,16 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: 
     let mut next = row.clone();
     if same_place && row.version == entry.version {
         describe(&mut next, &entry.outcome);
+        if entry.source == Source::Opensearch {
+            next.source = entry.source;
+        }
         out_of_staging(&mut next);
         return Staged { row: changed(row, next), decision: Decision::Already };
+    }
+    let is_spelled_by_index = row.source == Source::Opensearch && row.disposition == Disposition::Closed;
+    if same_place && !in_quarantine && is_spelled_by_index && entry.source == Source::Api {
+        // Where API and index spell one message differently, the index's bytes stay. What changed since, the index tells.
+        return Staged { row: None, decision: Decision::Already };
     }
     if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
         // This very version is archived and verified: an order against it has nothing to keep anybody from.
@@ -220,6 +245,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     let mut next = row.clone();
     next.status = Status::Completed;
     next.version = entry.version.clone();
+    next.source = entry.source;
     next.timestamp = entry.at;
     next.archived_path = match entry.outcome.disposition {
         // The earlier version stays in the archive, and goes when a newer one comes out of quarantine.
@@ -279,6 +305,7 @@ pub fn restored(
         run_id,
         window_id: before.map(|row| row.window_id.clone()).unwrap_or_default(),
         version,
+        source: before.map(|row| row.source).unwrap_or_default(),
         timestamp,
         inserted_at: before.map_or(now, |row| row.inserted_at),
         processed_at: before.and_then(|row| row.processed_at).or(Some(now)),
@@ -303,6 +330,7 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         run_id: claim.run_id.clone(),
         window_id: claim.window_id.clone(),
         version: entry.version.clone(),
+        source: entry.source,
         timestamp: entry.at,
         inserted_at: now,
         processed_at: None,
@@ -331,6 +359,7 @@ fn restaged(row: &Row, entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         next.first_seen_open.get_or_insert(now);
     }
     next.version = entry.version.clone();
+    next.source = entry.source;
     next.timestamp = entry.at;
     next.run_id = claim.run_id.clone();
     next.window_id = claim.window_id.clone();
@@ -376,13 +405,53 @@ mod tests {
 
     fn entry(disposition: Disposition, version: &str) -> Entry {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
-        Entry { index: "messages".into(), id: "m1".into(), at: at("2024-07-01"), version: version.into(), bytes: 1, outcome }
+        Entry {
+            index: "messages".into(),
+            id: "m1".into(),
+            at: at("2024-07-01"),
+            version: version.into(),
+            bytes: 1,
+            source: Source::Opensearch,
+            outcome,
+        }
     }
 
     fn archived(version: &str) -> Row {
         let staged = stage(None, &entry(Disposition::Closed, version), &claim("r1"), at("2026-01-01"));
         let row = claim_for_writing(&staged.row.expect("row"), &claim("r1")).expect("mine").expect("changed");
         complete(&row, &entry(Disposition::Closed, version), &claim("r1"), "s3://b/archive/parquet/p".into(), at("2026-01-02")).expect("completed")
+    }
+
+    #[test]
+    fn a_message_that_no_index_had_keeps_its_age_and_its_object_under_its_index() {
+        let of_the_api = Entry { index: NO_INDEX.into(), source: Source::Api, ..entry(Disposition::Open, "v1") };
+        let held = stage(None, &of_the_api, &claim("r1"), at("2026-01-01")).row.expect("a row");
+        let known = rekeyed(&held, "messages");
+        assert_eq!((known.first_seen_open, known.inserted_at, known.revision), (held.first_seen_open, held.inserted_at, 0));
+        assert_eq!(known.staging, stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("a row").staging);
+        let archived = Row { source_index: NO_INDEX.into(), source: Source::Api, ..archived("v1") };
+        let same = stage(Some(&rekeyed(&archived, "messages")), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(same.decision, Decision::Already);
+        let other = stage(Some(&rekeyed(&archived, "messages")), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
+        assert!(matches!(other.decision, Decision::Replace { .. }), "{other:?}");
+    }
+
+    #[test]
+    fn the_bytes_of_the_index_win_over_those_of_the_api_and_stay() {
+        let of = |source, version: &str| Entry { source, ..entry(Disposition::Closed, version) };
+        let staged = |row: &Row, entry: &Entry| stage(Some(row), entry, &claim("r2"), at("2026-02-01"));
+        let from_api = Row { source: Source::Api, ..archived("v1") };
+        let first = staged(&from_api, &of(Source::Opensearch, "v2"));
+        assert!(matches!(first.decision, Decision::Replace { .. }), "{first:?}");
+        let claimed = first.row.expect("a row");
+        let won = complete(&claimed, &of(Source::Opensearch, "v2"), &claim("r2"), "s3://b/k".into(), at("2026-02-01")).expect("a row");
+        assert_eq!((won.version.as_str(), won.source), ("v2", Source::Opensearch));
+        let again = staged(&won, &of(Source::Api, "v1"));
+        assert_eq!((again.row, again.decision), (None, Decision::Already));
+        // A message that was seen reopened is another matter, and so is one that the API alone has.
+        let reopened = Row { disposition: Disposition::Open, ..won };
+        assert!(matches!(staged(&reopened, &of(Source::Api, "v3")).decision, Decision::Replace { .. }));
+        assert!(matches!(staged(&from_api, &of(Source::Api, "v3")).decision, Decision::Replace { .. }));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct JobRun {
     pub attempt: u64,
     pub planned: u64,
     pub undated: u64,
+    /// What the run's source does not have, as in its report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
     #[serde(default)]
     pub counts: Messages,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,6 +139,7 @@ mod tests {
             attempt: 1,
             planned: 1,
             undated: 0,
+            absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
             mails: BTreeMap::new(),

@@ -1,9 +1,10 @@
-//! One run: the payloads between its steps, its row, the lock and the watermark, what is unresolved, and its report.
+//! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is unresolved, and its report.
 
 pub mod job_run;
 pub mod lock;
 pub mod payloads;
 pub mod report;
+pub mod turns;
 pub mod unresolved;
 
 // With the `run_id`s that are a row's of this type: no execution's name may hold a `#`.

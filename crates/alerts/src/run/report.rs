@@ -56,6 +56,9 @@ pub struct RunReport {
     pub collisions: u64,
     /// Documents without a usable timestamp: in no window.
     pub undated: u64,
+    /// What the run's source does not have: `history` and `audit` where it is the API alone.
+    #[serde(default)]
+    pub absent: Vec<String>,
     /// All open rows now, whichever run held them over.
     pub backlog: u64,
     pub bytes: Bytes,

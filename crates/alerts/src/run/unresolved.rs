@@ -208,6 +208,7 @@ mod tests {
             attempt: 1,
             planned: 1,
             undated: 0,
+            absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
             mails: Default::default(),

@@ -1,5 +1,6 @@
 //! Windows: half-open `[from, to)` stretches of time, planned after the data and not after the calendar.
 
+use crate::source::Source;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -7,11 +8,16 @@ use serde::{Deserialize, Serialize};
 /// No window is longer, however little it holds.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
 
-/// Where the documents of a window are read from; fixed in the plan, so that a retry reads the same place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    Opensearch,
+/// How far back the API is asked where OpenSearch has the older messages: a redrive 14 days later then still lies within
+/// the 60 days that an API may keep.
+pub const HYBRID_REACH: SignedDuration = SignedDuration::from_hours(45 * 24);
+
+/// From when on messages come from the API, in a plan that is made at `now`.
+pub fn border(now: Timestamp) -> Timestamp {
+    let millis = (now - HYBRID_REACH).as_microsecond().div_euclid(1000);
+    // Rounded up to the millisecond: nothing older is asked of the API.
+    let whole = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
+    if whole < now - HYBRID_REACH { whole + SignedDuration::from_millis(1) } else { whole }
 }
 
 /// One line of `runs/<run>/windows.jsonl`.
@@ -31,6 +37,11 @@ impl Window {
     pub fn new(from: Timestamp, to: Timestamp, expected: u64) -> Self {
         let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
         Window { window_id, from, to, expected, source: Source::Opensearch }
+    }
+
+    /// The same window, read from another source.
+    pub fn read_from(self, source: Source) -> Self {
+        Window { source, ..self }
     }
 
     pub fn contains(&self, at: Timestamp) -> bool {
@@ -140,6 +151,52 @@ pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
     windows
 }
 
+/// Counts of a bisection: a source that tells the same number of any stretch must not be asked for ever.
+const LARGEST_BISECTION: usize = 1000;
+
+/// The whole of `[from, to)` in stretches of at most [`LONGEST`], halved where `estimate` finds more than `target`: for a
+/// source that can only count. Empty stretches stay, because the count is an estimate.
+pub async fn bisected(estimate: impl AsyncFn(Timestamp, Timestamp) -> u64, from: Timestamp, to: Timestamp, target: u64) -> Vec<Window> {
+    let (mut windows, mut asked): (Vec<Window>, usize) = (Vec::new(), 0);
+    let mut todo: Vec<(Timestamp, Timestamp)> = Vec::new();
+    let mut start = from;
+    while start < to {
+        let end = start.checked_add(LONGEST).unwrap_or(to).min(to);
+        todo.push((start, end));
+        start = end;
+    }
+    let most = todo.len() + LARGEST_BISECTION;
+    todo.reverse();
+    while let Some((start, end)) = todo.pop() {
+        let held = estimate(start, end).await;
+        asked += 1;
+        if let Some(middle) = middle(start, end).filter(|_| held > target && asked + todo.len() < most) {
+            todo.extend([(middle, end), (start, middle)]);
+            continue;
+        }
+        match windows.last_mut() {
+            Some(last) if last.expected + held <= target && end.duration_since(last.from) <= LONGEST => {
+                *last = Window::new(last.from, end, last.expected + held);
+            }
+            _ => windows.push(Window::new(start, end, held)),
+        }
+    }
+    windows
+}
+
+/// About half way, on the roundest edge: of a day, an hour, a minute, a second, or a millisecond.
+fn middle(from: Timestamp, to: Timestamp) -> Option<Timestamp> {
+    let (from, to) = (from.as_millisecond(), to.as_millisecond());
+    let half = from + (to - from) / 2;
+    let edges = [Interval::Day, Interval::Hour, Interval::Minute, Interval::Second, Interval::Millisecond].map(|interval| {
+        let length = interval.length().as_millis() as i64;
+        half.div_euclid(length) * length
+    });
+    // Not so round that one of the halves is much larger than the other.
+    let is_fair = |edge: &i64| *edge > from && *edge < to && (half - edge) * 4 <= to - from;
+    edges.into_iter().find(is_fair).and_then(|edge| Timestamp::from_millisecond(edge).ok())
+}
+
 /// The stretch of `interval` that begins at `start`, a count of milliseconds, cut to a range; `None` when nothing is left.
 /// A day may reach over the edge of a range that begins at noon, and one of a document's instants, far outside, may be
 /// more than a [`Timestamp`] holds.
@@ -188,7 +245,63 @@ mod tests {
         assert_eq!(join(&buckets, 4000).len(), 26);
     }
 
+    #[test]
+    fn nothing_older_than_45_days_is_asked_of_the_api() {
+        for (now, expected) in [
+            ("2026-11-21T00:00:00Z", "2026-10-07T00:00:00.000Z"),
+            ("2026-11-21T13:14:15.678Z", "2026-10-07T13:14:15.678Z"),
+            ("2026-11-21T13:14:15.678000001Z", "2026-10-07T13:14:15.679Z"),
+            ("2024-03-01T00:00:00Z", "2024-01-16T00:00:00.000Z"),
+            ("2027-01-10T00:00:00.0005Z", "2026-11-26T00:00:00.001Z"),
+        ] {
+            let now: Timestamp = now.parse().expect("instant");
+            assert_eq!(instant::iso(border(now)), expected, "{now}");
+            assert!(now.duration_since(border(now)) <= HYBRID_REACH);
+            // Run again 14 days later it still lies within what an API may keep.
+            assert!(now.duration_since(border(now)) + SignedDuration::from_hours(14 * 24) < SignedDuration::from_hours(60 * 24));
+        }
+    }
+
+    fn now_or_never<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("not ready"),
+        }
+    }
+
+    #[test]
+    fn a_source_that_counts_the_same_everywhere_is_not_asked_for_ever() {
+        let asked = std::cell::Cell::new(0);
+        let count = async |_, _| {
+            asked.set(asked.get() + 1);
+            1_000_000
+        };
+        let windows = now_or_never(bisected(count, at(0), at(2557 * DAY), 10));
+        assert!(asked.get() <= 2000 && windows.len() <= 2000, "{} counts, {} windows", asked.get(), windows.len());
+        assert_eq!((windows[0].from, windows[windows.len() - 1].to), (at(0), at(2557 * DAY)));
+    }
+
     proptest! {
+        #[test]
+        fn a_bisection_covers_the_whole_range_whatever_is_counted(
+            documents in proptest::collection::vec(0..90 * DAY, 0..80),
+            (from, length) in (0..60 * DAY, 1..70 * DAY),
+            target in 1u64..12,
+        ) {
+            let (from, to) = (at(from), at(from + length));
+            let within = |from: Timestamp, to: Timestamp| documents.iter().filter(|document| (from..to).contains(&at(**document))).count() as u64;
+            let windows = now_or_never(bisected(async |from, to| within(from, to), from, to, target));
+            prop_assert_eq!((windows[0].from, windows[windows.len() - 1].to), (from, to));
+            for pair in windows.windows(2) {
+                prop_assert_eq!(pair[0].to, pair[1].from);
+            }
+            for window in &windows {
+                prop_assert!(window.from < window.to && window.to.duration_since(window.from) <= LONGEST);
+                prop_assert!(window.expected <= target || window.to.duration_since(window.from) == Interval::Millisecond.length());
+                prop_assert_eq!(within(window.from, window.to), window.expected);
+            }
+        }
+
         #[test]
         fn windows_hold_every_bucket_once_and_never_overlap(
             days in proptest::collection::btree_map(0i64..3000, 0u64..9000, 0..200),

@@ -53,6 +53,17 @@ impl TableStore for DynamoDb {
         }
     }
 
+    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError> {
+        let delete = self.client.delete_item().table_name(table).set_key(Some(key));
+        let delete = delete.condition_expression("revision = :before");
+        let delete = delete.expression_attribute_values(":before", AttributeValue::N(revision.to_string()));
+        match delete.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+            Err(error) => Err(fault("DeleteItem", table, error)),
+        }
+    }
+
     async fn query(&self, table: &str, query: &Query<'_>, after: Option<Item>) -> Result<Page, LedgerError> {
         let (attribute, value) = query.partition;
         let request = self.client.query().table_name(table).set_index_name(query.index.map(str::to_owned));

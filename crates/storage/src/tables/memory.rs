@@ -240,6 +240,20 @@ impl TableStore for MemoryTables {
         .await
     }
 
+    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError> {
+        self.request("DeleteItem", table, shown(&key), |rows, _| {
+            let place = rows.place(&key)?;
+            let found = rows.rows.get(&place).and_then(|row| row.get("revision"));
+            let holds = found == Some(&AttributeValue::N(revision.to_string()));
+            if holds {
+                let before = rows.rows.remove(&place);
+                rows.changes.push((place, before));
+            }
+            Ok(holds)
+        })
+        .await
+    }
+
     async fn query(&self, table: &str, query: &Query<'_>, after: Option<Item>) -> Result<Page, LedgerError> {
         let subject = format!("/{}", query.partition.1);
         self.request("Query", table, subject, |rows, request| {

@@ -18,6 +18,9 @@ pub trait TableStore: Send + Sync {
     /// Writes a row. `false`: the condition does not hold, and nothing is written.
     async fn put(&self, table: &str, item: Item, condition: RowCondition) -> Result<bool, LedgerError>;
 
+    /// Deletes the row of this key, if it has this revision. `false`: it has not, and stays.
+    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError>;
+
     /// A page of the rows of a partition, from the one behind `after` on.
     async fn query(&self, table: &str, query: &Query<'_>, after: Option<Item>) -> Result<Page, LedgerError>;
 

@@ -1,0 +1,22 @@
+//! The REST API before the messages: `GET /getMessages`, pages in parallel under one limit of requests a second. The
+//! bytes of a message are those of the page. Redirects are not followed, so that the token goes to no other host.
+
+mod answer;
+mod client;
+mod drain;
+mod error;
+mod listing;
+mod message;
+mod pace;
+mod secret;
+mod shared_pace;
+mod token;
+
+pub use client::{Api, Span};
+pub use drain::ApiDrain;
+pub use error::ApiError;
+pub use listing::{Cursor as ListingCursor, Listing};
+pub use message::{Element, element};
+pub use pace::{Granted, OwnPace, Pace, Turns, reserve};
+pub use secret::{ReadSecret, SecretError, SecretsManager};
+pub use shared_pace::SharedPace;

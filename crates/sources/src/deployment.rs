@@ -1,0 +1,66 @@
+use crate::{
+    Auth, Indices, OpenSearch, SourceError,
+    api::{Api, Pace, SecretsManager, Turns},
+};
+use aws_config::SdkConfig;
+use runtime::Config;
+use std::{str::FromStr, sync::Arc};
+
+/// Where a deployment reads its messages from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    OpenSearch,
+    /// History and audit are then absent.
+    Api,
+    /// Recent messages from the API, older ones from OpenSearch, history and audit always from there.
+    Hybrid,
+}
+
+impl FromStr for Mode {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "opensearch" => Ok(Mode::OpenSearch),
+            "api" => Ok(Mode::Api),
+            "hybrid" => Ok(Mode::Hybrid),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The sources of a deployment, from the environment of the functions that read them.
+pub struct Sources {
+    pub mode: Mode,
+    /// Unless the mode is OpenSearch.
+    pub api: Option<Api>,
+    url: String,
+    auth: Auth,
+    indices: Indices,
+    aws: SdkConfig,
+}
+
+impl Sources {
+    /// `pace` is given the API's limit of requests a second, and shares it among all functions.
+    pub fn from_env(config: &mut Config, aws: &SdkConfig, pace: impl FnOnce(u32) -> Box<dyn Pace>) -> Self {
+        let mode = config.parsed("ALERT_ARCHIVE_MESSAGE_SOURCE", Mode::OpenSearch);
+        let api = (mode != Mode::OpenSearch).then(|| {
+            let url = config.required("ALERT_ARCHIVE_API_URL");
+            let page_size = config.parsed("ALERT_ARCHIVE_API_PAGE_SIZE", 500);
+            let per_second = config.parsed("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", 20);
+            let secret = SecretsManager::new(aws, config.required("ALERT_ARCHIVE_API_SECRET_ID"));
+            let connected = Api::connect(&url, page_size, Arc::new(secret), Turns::new(pace(per_second)));
+            connected.map_err(|error| config.refuse(error.to_string())).ok()
+        });
+        let url = if mode == Mode::Api { String::new() } else { config.required("OPENSEARCH_URL") };
+        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
+        Sources { mode, api: api.flatten(), url, auth, indices: Indices::from_env(config), aws: aws.clone() }
+    }
+
+    /// None where the API is the only source.
+    pub fn opensearch(&self) -> Result<Option<OpenSearch>, SourceError> {
+        match self.mode {
+            Mode::Api => Ok(None),
+            _ => OpenSearch::connect(&self.url, self.auth, &self.aws, self.indices.clone()).map(Some),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A window's documents, from the source that its plan names.
+
+use crate::{Deps, Error};
+use alerts::{source::Source, window::plan::Window};
+use runtime::Call;
+use serde::{Deserialize, Serialize};
+use sources::{
+    Cursor, Document, Drain, OpenSearch, SourceError,
+    api::{ApiDrain, ApiError, ListingCursor},
+};
+use std::time::Duration;
+
+pub enum Reading {
+    OpenSearch(Box<Drain>),
+    Api(Box<ApiDrain>),
+}
+
+/// Where a reading stands.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Position {
+    OpenSearch(Cursor),
+    Api(ListingCursor),
+}
+
+impl Position {
+    /// The point in time from which the next call goes on.
+    pub fn point_in_time(&self) -> Option<&str> {
+        match self {
+            Position::OpenSearch(cursor) => Some(cursor.point_in_time()),
+            Position::Api(_) => None,
+        }
+    }
+}
+
+impl Reading {
+    /// Begins at the beginning, or behind `position`.
+    pub async fn open(
+        deps: &Deps,
+        opensearch: Option<&OpenSearch>,
+        window: &Window,
+        position: Option<Position>,
+        call: Call,
+    ) -> Result<Self, SourceError> {
+        let absent = |what: &str| SourceError::NotConfigured { window: window.window_id.clone(), what: what.to_owned() };
+        match (window.source, position) {
+            (Source::Opensearch, position) => {
+                let opensearch = opensearch.ok_or_else(|| absent("OpenSearch"))?;
+                let drain = match position {
+                    Some(Position::OpenSearch(cursor)) => Drain::resume(opensearch, window, cursor),
+                    _ => Drain::open(opensearch, window).await?,
+                };
+                Ok(Reading::OpenSearch(Box::new(drain)))
+            }
+            (Source::Api, position) => {
+                let api = deps.sources.api.as_ref().ok_or_else(|| absent("the API"))?;
+                let cursor = match position {
+                    Some(Position::Api(cursor)) => Some(cursor),
+                    _ => None,
+                };
+                // What came must still go into the spool.
+                let margin = (call.left() / 20).min(Duration::from_secs(15));
+                Ok(Reading::Api(Box::new(ApiDrain::open(api, opensearch.cloned(), window, cursor, call.deadline - margin))))
+            }
+        }
+    }
+
+    pub fn position(&self) -> Position {
+        match self {
+            Reading::OpenSearch(drain) => Position::OpenSearch(drain.cursor().clone()),
+            Reading::Api(drain) => Position::Api(drain.cursor().clone()),
+        }
+    }
+
+    /// The next documents; empty at the end.
+    pub async fn next_page(&mut self) -> Result<Vec<Document>, SourceError> {
+        match self {
+            Reading::OpenSearch(drain) => drain.next_page().await,
+            Reading::Api(drain) => drain.next_page().await,
+        }
+    }
+
+    /// At the end of the window: whether all of it came. A listing of the API says so itself.
+    pub async fn finish(self, window: &Window) -> Result<(), Error> {
+        let Reading::OpenSearch(drain) = self else { return Ok(()) };
+        let (matched, seen) = (drain.cursor().matched, drain.cursor().seen);
+        drain.close().await;
+        if matched != seen {
+            return Err(Error::CountMismatch { window_id: window.window_id.clone(), matched, seen });
+        }
+        Ok(())
+    }
+
+    /// Leaves the rest to the next call.
+    pub async fn leave(self) -> Result<(), SourceError> {
+        match self {
+            Reading::OpenSearch(drain) => drain.leave().await,
+            Reading::Api(_) => Ok(()),
+        }
+    }
+}
+
+/// How often a call reads a window again when what came of it is worth nothing.
+pub fn worth_again(error: &Error) -> u32 {
+    match error {
+        Error::Source(SourceError::PointInTimeExpired) => 1,
+        Error::Source(SourceError::Api(ApiError::NotWhole { .. })) => 3,
+        _ => 0,
+    }
+}

@@ -1,0 +1,47 @@
+# The REST API as a source. Nothing is asked of AWS.
+
+mock_provider "aws" {
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+}
+
+variables {
+  mail_from = "alert-archive@example.com"
+  mail_to   = ["operations@example.com"]
+}
+
+run "an_api_alone_needs_no_opensearch" {
+  command = plan
+
+  variables {
+    message_source = "api"
+    api_url        = "https://messages.example.com"
+  }
+
+  assert {
+    condition     = length(aws_secretsmanager_secret.api) == 1
+    error_message = "Where no secret is given, an empty one is created."
+  }
+}
+
+run "a_token_in_plain_text_is_refused" {
+  command = plan
+
+  variables {
+    message_source = "api"
+    api_url        = "http://messages.example.com"
+  }
+
+  expect_failures = [var.api_url]
+}
+
+run "opensearch_alone_needs_its_address" {
+  command = plan
+
+  expect_failures = [var.opensearch_url]
+}
