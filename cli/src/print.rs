@@ -3,7 +3,7 @@
 use alerts::run::{job_run::RunStatus, report::RunReport, unresolved::Unresolved};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use identity::instant;
+use identity::{Identity, instant};
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
     match json {
@@ -72,7 +72,7 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
                 say!("unresolved: window {window_id} of {run_id}, skipped {}: {reason}", instant::date(*since));
                 say!("  when its cause is gone: alert-archive skip {run_id} {window_id} --undo");
             }
-            Unresolved::QuarantinedByOperator { source_index, id, reason, since } => {
+            Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
                 say!("unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}", instant::date(*since));
                 say!("  when its cause is gone: alert-archive quarantine release {id} --index {source_index}");
             }

@@ -14,7 +14,7 @@ use alerts::{
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,12 +79,12 @@ struct Line {
 
 #[derive(Serialize)]
 struct Listed {
-    /// Absent, like the object, while an order waits for the next attempt of its window.
+    /// Absent, like the object, until the next attempt of its window carries the exclusion out.
     date: Option<String>,
     source_index: String,
     id: String,
     reason: String,
-    /// The words of the operator who ordered it.
+    /// The reason that the operator gave.
     note: Option<String>,
     bytes: Option<usize>,
     object: Option<String>,
@@ -102,7 +102,7 @@ impl Quarantine {
 
     async fn list(&self, archive: &Archive) -> Result<bool> {
         let mut listed = Vec::new();
-        let mut orders = orders(archive).await?;
+        let mut excluded = excluded(archive).await?;
         for key in archive.objects.list("quarantine/date=").await? {
             let lines: Vec<Line> = archive.objects.get_lines(&key).await?;
             let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
@@ -113,7 +113,7 @@ impl Quarantine {
                 if let Some(row) = rows.get(&row_key).filter(is_here) {
                     listed.push(Listed {
                         date: date_of(&key).map(str::to_owned),
-                        note: orders.remove(&(line.source_index.clone(), line.id.clone())),
+                        note: excluded.remove(&Identity::new(&line.source_index, &line.id)),
                         reason: row.reason.clone().unwrap_or(line.reason),
                         bytes: BASE64_STANDARD.decode(&line.source_base64).ok().map(|body| body.len()),
                         source_index: line.source_index,
@@ -124,7 +124,7 @@ impl Quarantine {
             }
         }
         let here = listed.len();
-        let waiting = orders.into_iter().map(|((source_index, id), note)| {
+        let waiting = excluded.into_iter().map(|(Identity { source_index, id }, note)| {
             let reason = Reason::ByOperator.as_str().to_owned();
             Listed { date: None, source_index, id, reason, note: Some(note), bytes: None, object: None }
         });
@@ -134,14 +134,14 @@ impl Quarantine {
             return Ok(true);
         }
         for line in &listed {
-            let date = line.date.as_deref().unwrap_or("ordered");
+            let date = line.date.as_deref().unwrap_or("excluded");
             let bytes = line.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
             let note = line.note.as_ref().map(|note| format!("  ({note})")).unwrap_or_default();
             say!("{date:<10}  {:<24} {bytes:>9} bytes  {}  {}{note}", line.reason, line.source_index, line.id);
         }
         say!("{here} messages are in quarantine");
         if listed.len() > here {
-            say!("{} more are ordered there: the next attempt of their windows carries it out", listed.len() - here);
+            say!("{} more are excluded: the next attempt of their windows puts them there", listed.len() - here);
         }
         Ok(true)
     }
@@ -156,7 +156,7 @@ impl Quarantine {
         let names = places.keys().cloned().collect::<Vec<_>>().join(", ");
         let index = match (index, places.len()) {
             (Some(index), _) if places.contains_key(index) => index,
-            // Nobody can be asked: without the source only a run can tell.
+            // Without the source only a run can tell.
             (Some(index), 0) if source.is_none() => index,
             (Some(index), 1..) => bail!("{message_id} does not stand in {index}, but in: {names}"),
             (None, 1) => &names,
@@ -169,47 +169,50 @@ impl Quarantine {
                 Some(source) => source.source_of(index, message_id, places.get(index).and_then(Option::as_deref), u64::MAX).await?,
                 None => None,
             };
-            // A newer version may well be guilty of something.
+            // A newer version may well make its window fail.
             if now.is_none_or(|body| document::version(&body) == row.version) {
                 let path = row.s3_path.as_deref().unwrap_or_default();
                 bail!("{message_id} makes no window fail: it is where it belongs, in {path}");
             }
         }
-        let order = Unresolved::ordered(index, message_id, reason, Timestamp::now());
+        let exclusion = Unresolved::excluded(Identity::new(index, message_id), reason, Timestamp::now());
         let mut room = true;
         let change = archive.job_runs.change_unresolved(|register| {
-            let next = register.with(order.clone());
+            let next = register.with(exclusion.clone());
             room = next.is_some();
             next
         });
         change.await?;
         ensure!(room, "{MOST} windows and documents are set aside already; alert-archive status names them");
-        match self.json {
-            true => say!("{}", serde_json::to_string_pretty(&order)?),
-            false => say!("{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait"),
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&exclusion)?);
+        } else {
+            say!("{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait");
         }
         Ok(true)
     }
 
     async fn release(&self, archive: &Archive, which: &Which) -> Result<bool> {
         let Which { message_id, index } = which;
-        let ordered: Vec<Unresolved> = archive.job_runs.unresolved().await?.items;
-        let is_meant = |source_index: &String, id: &String| id == message_id && index.as_ref().is_none_or(|index| index == source_index);
-        let mut ordered: Vec<Unresolved> = ordered
-            .into_iter()
-            .filter(|item| matches!(item, Unresolved::QuarantinedByOperator { source_index, id, .. } if is_meant(source_index, id)))
-            .collect();
-        ensure!(ordered.len() < 2, "{message_id} is ordered into quarantine in several indices: choose with --index");
-        let order = ordered.pop();
+        let is_meant = |item: &Unresolved| match item {
+            Unresolved::QuarantinedByOperator { document, .. } => {
+                document.id == *message_id && index.as_ref().is_none_or(|index| *index == document.source_index)
+            }
+            Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => false,
+        };
+        let mut excluded: Vec<Unresolved> = archive.job_runs.unresolved().await?.items;
+        excluded.retain(is_meant);
+        ensure!(excluded.len() < 2, "{message_id} is excluded in several indices: choose with --index");
+        let exclusion = excluded.pop();
         let row = match quarantined(archive, which).await {
             Ok(row) => row,
-            Err(error) => match &order {
-                Some(order) => return self.take_back(archive, which, order).await,
+            Err(error) => match &exclusion {
+                Some(exclusion) => return self.take_back(archive, which, exclusion).await,
                 None => return Err(error),
             },
         };
-        if let Some(order) = &order {
-            archive.job_runs.change_unresolved(|register| Some(register.without(order))).await?;
+        if let Some(exclusion) = &exclusion {
+            archive.job_runs.change_unresolved(|register| Some(register.without(exclusion))).await?;
         }
         let (from, to) = (instant::iso(row.timestamp), instant::iso(row.timestamp + SignedDuration::from_millis(1)));
         let name = format!("release-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
@@ -218,9 +221,9 @@ impl Quarantine {
             Ok(execution) => follow(archive, &name, &execution, self.json).await,
             Err(error) => Err(error.into()),
         };
-        if let Some(order) = order.filter(|_| !matches!(ran, Ok(true))) {
-            archive.job_runs.change_unresolved(|register| register.with(order.clone())).await?;
-            eprintln!("the run did not go well: {message_id} stays ordered into quarantine");
+        if let Some(exclusion) = exclusion.filter(|_| !matches!(ran, Ok(true))) {
+            archive.job_runs.change_unresolved(|register| register.with(exclusion.clone())).await?;
+            eprintln!("the run did not go well: {message_id} stays excluded");
         }
         let ran = ran?;
         let after = archive.ledger.rows.get(&row.message_id, Some(&row.source_index)).await?;
@@ -232,29 +235,30 @@ impl Quarantine {
         Ok(ran && released)
     }
 
-    /// Nothing has come of the order yet, so that nothing has to be judged again.
-    async fn take_back(&self, archive: &Archive, Which { message_id, .. }: &Which, order: &Unresolved) -> Result<bool> {
+    /// No window has carried the exclusion out yet, so that no run has to classify the document again.
+    async fn take_back(&self, archive: &Archive, Which { message_id, .. }: &Which, exclusion: &Unresolved) -> Result<bool> {
         let rows = archive.ledger.rows.partition(message_id).await?;
         if let Some(claim) = rows.iter().find_map(|row| row.claim.as_ref()) {
             // Its intent may say already that the document goes to quarantine.
             bail!("window {} of run {} is at work on {message_id}: run it again first, then release", claim.window_id, claim.run_id);
         }
-        archive.job_runs.change_unresolved(|register| Some(register.without(order))).await?;
-        match self.json {
-            true => say!("{}", serde_json::to_string_pretty(order)?),
-            false => say!("the order is taken back; no window had carried it out"),
+        archive.job_runs.change_unresolved(|register| Some(register.without(exclusion))).await?;
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(exclusion)?);
+        } else {
+            say!("{message_id} is no longer excluded; no window had carried it out");
         }
         Ok(true)
     }
 }
 
-/// What operators have ordered into quarantine, and in which words, by index and id.
-async fn orders(archive: &Archive) -> Result<BTreeMap<(String, String), String>> {
-    let order = |item| match item {
-        Unresolved::QuarantinedByOperator { source_index, id, reason, .. } => Some(((source_index, id), reason)),
+/// The documents that operators have excluded, each with the reason.
+async fn excluded(archive: &Archive) -> Result<BTreeMap<Identity, String>> {
+    let exclusion = |item| match item {
+        Unresolved::QuarantinedByOperator { document, reason, .. } => Some((document, reason)),
         Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => None,
     };
-    Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(order).collect())
+    Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(exclusion).collect())
 }
 
 async fn show(archive: &Archive, which: &Which) -> Result<bool> {

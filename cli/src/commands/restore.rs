@@ -65,18 +65,18 @@ impl Restore {
         for key in &keys {
             for row in columnar::rows(archive.objects.get(key).await?).with_context(|| format!("{key} is no Parquet object"))? {
                 let row = row.with_context(|| format!("{key} is damaged"))?;
-                let is_wanted = self.id.as_ref().is_none_or(|id| *id == row.message_id)
+                let is_wanted = self.id.as_ref().is_none_or(|id| *id == row.identity.id)
                     && range.is_none_or(|(from, to)| from <= row.timestamp && row.timestamp < to)
-                    && self.source_index.as_ref().is_none_or(|index| *index == row.source_index);
+                    && self.source_index.as_ref().is_none_or(|index| *index == row.identity.source_index);
                 if !is_wanted {
                     continue;
                 }
-                ensure!(document::version(&row.record.message) == row.version, "{key}: message {} is not what was archived", row.message_id);
-                if let Some(other) = seen.insert(row.message_id.clone(), row.source_index.clone()).filter(|_| self.into_index.is_some()) {
+                ensure!(document::version(&row.record.message) == row.version, "{key}: message {} is not what was archived", row.identity.id);
+                if let Some(other) = seen.insert(row.identity.id.clone(), row.identity.source_index.clone()).filter(|_| self.into_index.is_some()) {
                     bail!(
                         "message {} stands in {other} and in {}: one index cannot take both; choose with --source-index",
-                        row.message_id,
-                        row.source_index
+                        row.identity.id,
+                        row.identity.source_index
                     );
                 }
                 let handed_over = target.put(row).await?;
@@ -149,7 +149,7 @@ impl Target {
             }
             Target::Index { batch, bytes, most, .. } => {
                 *bytes += message.len();
-                batch.push((row.message_id, message));
+                batch.push((row.identity.id, message));
                 if *bytes >= BULK_BYTES || batch.len() >= *most { self.flush().await } else { Ok(0) }
             }
         }

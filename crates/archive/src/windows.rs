@@ -83,7 +83,7 @@ impl Windows {
     pub async fn note_failure(&self, task: &WindowTask, error: &impl Named, now: Timestamp) {
         let message: String = describe(error).chars().take(2000).collect();
         let noted = self.change(&task.run_id, &task.window.window_id, |record| {
-            record.fail(task.attempt.unwrap_or(record.attempt), error.name().as_str(), message.clone(), now)
+            record.fail(task.attempt.unwrap_or(record.fence.attempt), error.name().as_str(), message.clone(), now)
         });
         if let Err(failed) = noted.await {
             tracing::warn!(window = task.window.window_id, error = describe(&failed), "the failure could not be noted on the window");

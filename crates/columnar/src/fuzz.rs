@@ -87,8 +87,7 @@ fn written(records: &[Record]) -> (Bytes, Vec<ArchivedRow>) {
         let entry = entry(number, &record.message);
         writer.push(&entry, record.clone()).expect("a row");
         expected.push(ArchivedRow {
-            message_id: entry.id,
-            source_index: entry.index,
+            identity: entry.identity(),
             timestamp: entry.at,
             version: entry.version,
             run_id: "r1".into(),
@@ -104,7 +103,7 @@ fn check_round_trip(records: &[Record], taken: impl Fn(usize) -> bool) -> Result
     prop_assert!(read(&object) == expected, "the rows that were written");
     let (away, here): (Vec<_>, Vec<_>) = expected.into_iter().enumerate().partition(|(number, _)| taken(*number));
     let rows_of = |rows: &[(usize, ArchivedRow)]| rows.iter().map(|(_, row)| row.clone()).collect::<Vec<_>>();
-    let identities: HashSet<Identity> = away.iter().map(|(_, row)| (row.message_id.clone(), row.source_index.clone())).collect();
+    let identities: HashSet<Identity> = away.iter().map(|(_, row)| row.identity.clone()).collect();
     let Some(halves) = split(object, &identities).expect("a split") else {
         prop_assert!(away.is_empty());
         return Ok(());

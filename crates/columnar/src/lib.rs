@@ -1,7 +1,9 @@
 //! The Parquet objects of the archive: typed columns for queries and, beside them, the document byte for byte.
+//! [`writer`] knows no schema, so that other pipelines share it.
 
 #[cfg(test)]
 mod fuzz;
+pub mod writer;
 
 use alerts::message::document::{Alerts, Document};
 use alerts::{message::entry::Entry, window::spool::Record};
@@ -11,19 +13,16 @@ use arrow_array::{
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
+use identity::Identity;
 use jiff::Timestamp;
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, ZstdLevel},
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
-    file::properties::{EnabledStatistics, WriterProperties},
-    schema::types::ColumnPath,
 };
 use std::sync::{Arc, LazyLock};
 
-/// Raw bytes that are collected before they are encoded, and compressed bytes of a row group: both bound the memory.
+/// Raw bytes that are collected before they are encoded: they bound the memory.
 const BATCH_BYTES: usize = 2 << 20;
-const ROW_GROUP_BYTES: usize = 16 << 20;
 const ROWS_READ: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
@@ -111,19 +110,11 @@ impl ObjectWriter {
     }
 }
 
+/// Columns that hold whole documents.
+const DOCUMENTS: &[&[&str]] = &[&["message"], &["history", "list", "element"], &["audit", "list", "element"]];
+
 fn arrow_writer() -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_created_by("alert-archive".into());
-    for raw in [vec!["message"], vec!["history", "list", "element"], vec!["audit", "list", "element"]] {
-        let column = ColumnPath::new(raw.into_iter().map(str::to_owned).collect());
-        // Statistics and dictionaries of whole documents would hold them twice and help nobody.
-        properties = properties.set_column_dictionary_enabled(column.clone(), false).set_column_statistics_enabled(column, EnabledStatistics::None);
-    }
-    // The Parquet schema says it all; Arrow's own copy of it would be a third of a small object.
-    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-    Ok(ArrowWriter::try_new_with_options(Vec::new(), SCHEMA.clone(), options)?)
+    Ok(writer::in_memory(SCHEMA.clone(), DOCUMENTS)?)
 }
 
 type Lists = ListBuilder<StringBuilder>;
@@ -269,8 +260,7 @@ impl Columns {
 /// A row as it comes back out of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArchivedRow {
-    pub message_id: String,
-    pub source_index: String,
+    pub identity: Identity,
     pub timestamp: Timestamp,
     /// sha256 of the message's bytes as they were archived, in hex.
     pub version: String,
@@ -304,8 +294,7 @@ fn archived_row(batch: &RecordBatch, row: usize) -> Result<ArchivedRow, Columnar
     let flags: &BooleanArray =
         batch.column_by_name("no_alerts").and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column("no_alerts"))?;
     Ok(ArchivedRow {
-        message_id: text("message_id")?,
-        source_index: text("source_index")?,
+        identity: Identity::new(text("source_index")?, text("message_id")?),
         timestamp,
         version: text("version")?,
         run_id: text("run_id")?,
@@ -313,9 +302,6 @@ fn archived_row(batch: &RecordBatch, row: usize) -> Result<ArchivedRow, Columnar
         record: Record { message: text("message")?.into_bytes(), history: bodies("history")?, audit: bodies("audit")? },
     })
 }
-
-/// Identity of a row: (message_id, source_index).
-pub type Identity = (String, String);
 
 /// An object in two: the rows that stay and the rows that were asked for.
 pub struct Split {
@@ -331,7 +317,7 @@ pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) ->
     for batch in ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()? {
         let batch = batch?;
         let (ids, indices) = (strings(&batch, "message_id")?, strings(&batch, "source_index")?);
-        let is_taken = |row: &u32| identities.contains(&(ids.value(*row as usize).to_owned(), indices.value(*row as usize).to_owned()));
+        let is_taken = |row: &u32| identities.contains(&Identity::new(indices.value(*row as usize), ids.value(*row as usize)));
         let (away, here): (Vec<u32>, Vec<u32>) = (0..batch.num_rows() as u32).partition(is_taken);
         any |= !away.is_empty();
         kept_rows += here.len() as u64;
@@ -419,7 +405,7 @@ mod tests {
     fn a_row_comes_back_with_what_belongs_to_it() {
         let rows: Vec<_> = rows(object(&[("a", A)])).expect("object").collect::<Result<_, _>>().expect("rows");
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].message_id.as_str(), instant::date(rows[0].timestamp).as_str()), ("a", "2024-07-01"));
+        assert_eq!((rows[0].identity.id.as_str(), instant::date(rows[0].timestamp).as_str()), ("a", "2024-07-01"));
         assert_eq!(rows[0].record, Record { message: A.into(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] });
         assert_eq!(rows[0].version, document::version(A.as_bytes()));
     }
@@ -431,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_row_can_be_taken_out_and_an_emptied_object_still_opens() {
-        let identities = HashSet::from([("a".to_owned(), "messages".to_owned())]);
+        let identities = HashSet::from([Identity::new("messages", "a")]);
         let Split { kept, kept_rows, taken } = split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
         assert_eq!((messages(kept.clone()), kept_rows, messages(taken)), (vec![B.to_owned()], 1, vec![A.to_owned()]));
         assert!(split(kept, &identities).expect("split").is_none());

@@ -5,18 +5,18 @@ use alerts::run::{
     report::{Failure, RunReport},
     unresolved::{Span, Unresolved},
 };
-use identity::instant::iso;
+use identity::{Identity, instant::iso};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 /// The outcome of a run in a sentence, for somebody who reads nothing else; and one more when somebody has to come back.
 pub fn sentence(report: &RunReport) -> String {
     let outcome = outcome(report);
-    let (mut skipped, mut quarantined, mut moved) = (0, 0, 0);
+    let (mut skipped, mut excluded, mut moved) = (0, 0, 0);
     for item in &report.unresolved {
         match item {
             Unresolved::SkippedWindow { .. } => skipped += 1,
-            Unresolved::QuarantinedByOperator { .. } => quarantined += 1,
+            Unresolved::QuarantinedByOperator { .. } => excluded += 1,
             Unresolved::WatermarkSet { .. } => moved += 1,
         }
     }
@@ -24,8 +24,8 @@ pub fn sentence(report: &RunReport) -> String {
     if skipped > 0 {
         waiting.push(count(skipped, "skipped window"));
     }
-    if quarantined > 0 {
-        waiting.push(format!("{} quarantined by hand", count(quarantined, "message")));
+    if excluded > 0 {
+        waiting.push(format!("{} excluded by an operator", count(excluded, "message")));
     }
     if moved > 0 {
         waiting.push(format!("{} of the watermark by hand", count(moved, "correction")));
@@ -130,7 +130,7 @@ pub fn set_aside(item: &Unresolved, now: Timestamp) -> SetAside {
             let undo = format!("alert-archive skip {} {} --undo", quoted(run_id), quoted(window_id));
             ("Window", window_id.clone(), run_id.clone(), reason, *since, vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))])
         }
-        Unresolved::QuarantinedByOperator { source_index, id, reason, since } => {
+        Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
             let release = format!("alert-archive quarantine release {} --index {}", quoted(id), quoted(source_index));
             ("Message", id.clone(), source_index.clone(), reason, *since, vec![release])
         }

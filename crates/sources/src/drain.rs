@@ -3,8 +3,9 @@ use crate::{
     opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range, until_whole},
     page,
 };
-use alerts::window::plan::Window;
+use alerts::window::plan::{Selection, Window};
 use bytes::Bytes;
+use identity::Identity;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,8 +16,8 @@ use tokio::task::JoinHandle;
 const PAGE_BYTES: u64 = 4 << 20;
 const LARGEST_PAGE: u64 = 2000;
 const FIRST_PAGE: u64 = 100;
-/// A document that is left out and larger than this is kept without its bytes: it may be its size that it is guilty of.
-const LARGEST_LEFT_OUT: u64 = 64 << 20;
+/// An excluded document larger than this is kept without its bytes: its size may be what makes the window fail.
+const LARGEST_EXCLUDED: u64 = 64 << 20;
 
 /// Where a drain stands: enough to go on in another process while the point in time lives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,9 +30,9 @@ pub struct Cursor {
     pub seen: u64,
     after: Option<Vec<Value>>,
     page: u64,
-    /// Documents that are in none of the pages: index and id.
+    /// Documents that an operator excluded, and that are in none of the pages.
     #[serde(default)]
-    left_out: Vec<(String, String)>,
+    excluded: Vec<Identity>,
 }
 
 /// Reads a window to its end, in order of time, from one point in time.
@@ -40,8 +41,8 @@ pub struct Drain {
     window: Window,
     cursor: Cursor,
     ahead: Option<JoinHandle<Result<Vec<Document>, SourceError>>>,
-    /// Those that are still to be handed out, without their bytes.
-    left_out: VecDeque<Hit>,
+    /// Excluded documents that are still to be handed out, without their bytes.
+    excluded: VecDeque<Hit>,
 }
 
 /// A hit and the instant that the source sorts it by.
@@ -73,12 +74,12 @@ impl Drain {
     pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
-        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE, left_out: Vec::new() };
+        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE, excluded: Vec::new() };
         Ok(Drain::resume(source, window, cursor))
     }
 
     pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
-        Drain { source: source.clone(), window: window.clone(), cursor, ahead: None, left_out: VecDeque::new() }
+        Drain { source: source.clone(), window: window.clone(), cursor, ahead: None, excluded: VecDeque::new() }
     }
 
     /// Counts the window's documents, exactly, in the point in time.
@@ -87,15 +88,15 @@ impl Drain {
         Ok(())
     }
 
-    /// From now on those of these documents, by index and id, that the window holds come from [`Drain::next_left_out`] and in no page.
-    pub async fn leave_out(&mut self, ordered: &HashSet<(String, String)>) -> Result<(), SourceError> {
-        if ordered.is_empty() {
+    /// Excludes documents: those that the window holds come from [`Drain::next_excluded`] from now on, and in no page.
+    pub async fn exclude(&mut self, documents: &HashSet<Identity>) -> Result<(), SourceError> {
+        if documents.is_empty() {
             return Ok(());
         }
         let fetch = Fetch::of(self);
-        let hits = until_whole(|| fetch.names(ordered)).await?;
-        self.cursor.left_out = hits.iter().map(|hit| (hit.index.clone(), hit.id.clone())).collect();
-        self.left_out = hits.into();
+        let hits = until_whole(|| fetch.names(documents)).await?;
+        self.cursor.excluded = hits.iter().map(Hit::identity).collect();
+        self.excluded = hits.into();
         Ok(())
     }
 
@@ -123,15 +124,15 @@ impl Drain {
         Ok(page)
     }
 
-    /// The next of the documents that are in no page, before the first page is asked for: its bytes as they are stored,
-    /// unread; none when they cannot be had.
-    pub async fn next_left_out(&mut self) -> Result<Option<Document>, SourceError> {
-        let Some(mut hit) = self.left_out.pop_front() else { return Ok(None) };
-        hit.source = match self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), LARGEST_LEFT_OUT).await {
+    /// The next of the excluded documents, before the first page is asked for: its bytes as they are stored, unread;
+    /// none when the source does not give them.
+    pub async fn next_excluded(&mut self) -> Result<Option<Document>, SourceError> {
+        let Some(mut hit) = self.excluded.pop_front() else { return Ok(None) };
+        hit.source = match self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), LARGEST_EXCLUDED).await {
             Ok(source) => source.unwrap_or_default(),
-            // The node answers, but not with this document.
+            // The node is up, but does not return this document.
             Err(error @ (SourceError::Rejected { .. } | SourceError::Unavailable { status: 500, .. })) => {
-                tracing::warn!(index = hit.index, id = hit.id, error = errors::describe(&error), "its bytes cannot be had");
+                tracing::warn!(index = hit.index, id = hit.id, error = errors::describe(&error), "its bytes cannot be read");
                 Bytes::new()
             }
             Err(error) => return Err(error),
@@ -173,7 +174,7 @@ impl Drain {
             value: u64,
         }
         let body = json!({
-            "size": 0, "track_total_hits": true, "query": range(self.window.from, self.window.to),
+            "size": 0, "track_total_hits": true, "query": of(&self.window),
             "pit": {"id": self.cursor.point_in_time, "keep_alive": keep_alive},
         });
         let unreadable = |reason: String| SourceError::Unreadable { doing: "count the window", reason };
@@ -189,7 +190,7 @@ impl Drain {
 impl OpenSearch {
     /// Looks at every document of a window by its name only, in order of time; a page of them is in memory at once.
     pub async fn for_each_name(&self, window: &Window, mut look: impl FnMut(Document)) -> Result<(), SourceError> {
-        let unreadable = || SourceError::Unreadable { doing: "read names", reason: "it is no JSON".into() };
+        let unreadable = || SourceError::Unreadable { doing: "read names", reason: "it is not valid JSON".into() };
         let mut drain = Drain::open(self, window).await?;
         loop {
             let fetch = Fetch::of(&drain);
@@ -240,10 +241,10 @@ impl Fetch {
         }
     }
 
-    /// A document of this page is no JSON: the same page without bodies names all of them,
-    /// and halves of it are asked for until the guilty ones stand alone.
+    /// A document of this page is not valid JSON: the same page without bodies names all of them, and halves of it are
+    /// asked for until each poison document stands alone.
     async fn isolate(&self, size: u64) -> Result<Vec<Document>, SourceError> {
-        let unreadable = || SourceError::Unreadable { doing: "read a page without documents", reason: "it is no JSON".into() };
+        let unreadable = || SourceError::Unreadable { doing: "read a page without documents", reason: "it is not valid JSON".into() };
         let Answer::Body(body) = self.ask(size, &self.cursor.after, false).await? else { return Err(unreadable()) };
         let names = page::parse(&body)?.ok_or_else(unreadable)?;
         let mut documents = Vec::with_capacity(names.len());
@@ -276,18 +277,17 @@ impl Fetch {
 
     async fn unreadable(&self, mut hit: Hit) -> Result<Document, SourceError> {
         let source = self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), u64::MAX).await?;
-        // Deleted since the point in time: its bytes cannot be had any more, its name is kept.
+        // Deleted since the point in time: its bytes are gone, its name is kept.
         hit.source = source.unwrap_or_else(Bytes::new);
         document(hit)
     }
 
     /// Those of these documents that the window holds, without their bytes.
-    async fn names(&self, documents: &HashSet<(String, String)>) -> Result<Vec<Hit>, SourceError> {
-        let unreadable = || SourceError::Unreadable { doing: "look for documents", reason: "it is no JSON".into() };
-        let wanted: Vec<Value> = documents.iter().map(identity).collect();
+    async fn names(&self, documents: &HashSet<Identity>) -> Result<Vec<Hit>, SourceError> {
+        let unreadable = || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
         let body = json!({
             "size": documents.len(), "track_total_hits": false, "_source": false,
-            "query": {"bool": {"filter": [range(self.window.from, self.window.to), {"bool": {"should": wanted, "minimum_should_match": 1}}]}},
+            "query": {"bool": {"filter": [of(&self.window), any_of(documents)]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
         });
@@ -298,9 +298,9 @@ impl Fetch {
     async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
         let (point_in_time, window) = (&self.cursor.point_in_time, &self.window);
         let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
-        let mut query = range(window.from, window.to);
-        if !self.cursor.left_out.is_empty() {
-            query = json!({"bool": {"filter": [query], "must_not": self.cursor.left_out.iter().map(identity).collect::<Vec<_>>()}});
+        let mut query = of(window);
+        if !self.cursor.excluded.is_empty() {
+            query = json!({"bool": {"filter": [query], "must_not": self.cursor.excluded.iter().map(only).collect::<Vec<_>>()}});
         }
         let mut body = json!({
             "size": size, "track_total_hits": false, "_source": source, "query": query,
@@ -321,8 +321,26 @@ impl Fetch {
 }
 
 /// One document and no other: an id may stand in several indices.
-fn identity((index, id): &(String, String)) -> Value {
-    json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": index}}]}})
+fn only(Identity { source_index, id }: &Identity) -> Value {
+    json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": source_index}}]}})
+}
+
+/// The documents of a window, as a query.
+fn of(window: &Window) -> Value {
+    match &window.selection {
+        Selection::Range => range(window.from, window.to),
+        Selection::Identities(documents) => any_of(documents),
+        Selection::SequenceNumbers { source_index, above, up_to } => json!({"bool": {"filter": [
+            range(window.from, window.to),
+            {"term": {"_index": source_index}},
+            {"range": {"_seq_no": {"gt": above, "lte": up_to}}},
+        ]}}),
+    }
+}
+
+fn any_of<'a>(documents: impl IntoIterator<Item = &'a Identity>) -> Value {
+    let documents: Vec<Value> = documents.into_iter().map(only).collect();
+    json!({"bool": {"should": documents, "minimum_should_match": 1}})
 }
 
 fn document(hit: Hit) -> Result<Document, SourceError> {

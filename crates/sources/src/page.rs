@@ -1,5 +1,6 @@
 use crate::SourceError;
 use bytes::Bytes;
+use identity::Identity;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -13,6 +14,12 @@ pub struct Hit {
     pub sort: Vec<Value>,
     /// The document's bytes; empty when they were not asked for.
     pub source: Bytes,
+}
+
+impl Hit {
+    pub fn identity(&self) -> Identity {
+        Identity::new(&self.index, &self.id)
+    }
 }
 
 /// A search answer as it is spelled, borrowed from its bytes.

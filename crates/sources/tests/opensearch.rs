@@ -1,8 +1,8 @@
 //! The source against a real OpenSearch node (OPENSEARCH_URL; `make test` starts one).
 
-use alerts::window::plan::Window;
+use alerts::window::plan::{Selection, Window};
 use errors::Named;
-use identity::instant;
+use identity::{Identity, instant};
 use serde_json::{Value, json};
 use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
 use std::collections::HashSet;
@@ -150,37 +150,71 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
 }
 
 #[tokio::test]
-async fn documents_that_are_left_out_come_by_themselves_unread_and_in_no_page() {
+async fn excluded_documents_come_by_themselves_unread_and_in_no_page() {
     let bench = Bench::new("left-out", &["a", "b"]).await;
     let broken: &[u8] = br#"{"timestamp":"2024-07-01T00:00:03Z" /* a note */ }"#;
     let fine: &[u8] = br#"{ "timestamp":"2024-07-01T00:00:04Z","n":1.0}"#;
-    bench.load(&[("a", "guilty", broken), ("b", "guilty", fine), ("a", "other / one", fine), ("b", "last", fine)]).await;
-    let identity = |index: &str, id: &str| (format!("{}-{index}", bench.name), id.to_owned());
-    let ordered = HashSet::from([identity("a", "guilty"), identity("a", "other / one"), identity("b", "nowhere")]);
+    bench.load(&[("a", "poison", broken), ("b", "poison", fine), ("a", "other / one", fine), ("b", "last", fine)]).await;
+    let identity = |index: &str, id: &str| Identity::new(format!("{}-{index}", bench.name), id);
+    let excluded = HashSet::from([identity("a", "poison"), identity("a", "other / one"), identity("b", "nowhere")]);
     let source = bench.source();
     let mut drain = Drain::open(&source, &window("2024-07-01", "2024-07-02")).await.expect("opened");
     drain.count().await.expect("counted");
-    drain.leave_out(&ordered).await.expect("left out");
-    let mut left_out = Vec::new();
-    while let Some(document) = drain.next_left_out().await.expect("its bytes") {
-        left_out.push((document.hit.index, document.hit.id, document.hit.source.to_vec()));
+    drain.exclude(&excluded).await.expect("excluded");
+    let mut handed_out = Vec::new();
+    while let Some(document) = drain.next_excluded().await.expect("its bytes") {
+        handed_out.push((document.hit.identity(), document.hit.source.to_vec()));
     }
-    let of = |(index, id): (String, String), source: &[u8]| (index, id, source.to_vec());
-    assert_eq!(left_out, [of(identity("a", "guilty"), broken), of(identity("a", "other / one"), fine)]);
-    // The same in another process: what is left out does not come back.
+    assert_eq!(handed_out, [(identity("a", "poison"), broken.to_vec()), (identity("a", "other / one"), fine.to_vec())]);
+    // The same in another process: what is excluded does not come back.
     let cursor = serde_json::from_value(serde_json::to_value(drain.cursor()).expect("json")).expect("cursor");
     let mut drain = Drain::resume(&source, &window("2024-07-01", "2024-07-02"), cursor);
-    assert!(drain.next_left_out().await.expect("nothing").is_none());
-    let mut ids: Vec<_> = drain.next_page().await.expect("page").into_iter().map(|document| (document.hit.index, document.hit.id)).collect();
+    assert!(drain.next_excluded().await.expect("nothing").is_none());
+    let mut ids: Vec<_> = drain.next_page().await.expect("page").into_iter().map(|document| document.hit.identity()).collect();
     ids.sort();
-    assert_eq!(ids, [identity("b", "guilty"), identity("b", "last")]);
+    assert_eq!(ids, [identity("b", "poison"), identity("b", "last")]);
     assert!(drain.next_page().await.expect("end").is_empty());
     assert_eq!((drain.cursor().seen, drain.cursor().matched), (4, 4));
     drain.close().await;
-    let mut places: Vec<_> = source.places_of("guilty").await.expect("places").into_iter().map(|(index, _)| index).collect();
+    let mut places: Vec<_> = source.places_of("poison").await.expect("places").into_iter().map(|(index, _)| index).collect();
     places.sort();
-    assert_eq!(places, [identity("a", "").0, identity("b", "").0]);
+    assert_eq!(places, [identity("a", "").source_index, identity("b", "").source_index]);
     bench.wipe().await;
+}
+
+#[tokio::test]
+async fn a_window_may_name_documents_or_sequence_numbers() {
+    let bench = Bench::new("selection", &["a", "b"]).await;
+    let bodies: Vec<Vec<u8>> = (0..8).map(|second| format!(r#"{{"timestamp":"2024-07-01T00:00:0{second}Z"}}"#).into_bytes()).collect();
+    let ids = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
+    let documents = ids.iter().zip(&bodies).flat_map(|(id, body)| [("a", *id, body.as_slice()), ("b", *id, body.as_slice())]);
+    bench.load(&documents.collect::<Vec<_>>()).await;
+    let identity = |index: &str, id: &str| Identity::new(format!("{}-{index}", bench.name), id);
+    let source = bench.source();
+    let selected = async |selection: Selection| {
+        let mut drain = Drain::open(&source, &Window { selection, ..window("2024-07-01", "2024-07-02") }).await.expect("opened");
+        drain.count().await.expect("counted");
+        let mut found = Vec::new();
+        loop {
+            let page = drain.next_page().await.expect("page");
+            if page.is_empty() {
+                break;
+            }
+            found.extend(page.into_iter().map(|document| document.hit.identity()));
+        }
+        assert_eq!(drain.cursor().matched, found.len() as u64);
+        found
+    };
+    let named = vec![identity("a", "one"), identity("b", "nine"), identity("a", "three")];
+    assert_eq!(selected(Selection::Identities(named)).await, [identity("a", "one"), identity("a", "three")]);
+    let index = identity("a", "").source_index;
+    let listed = bench.call(reqwest::Method::POST, &format!("{index}/_search?size=20&seq_no_primary_term=true"), Vec::new()).await;
+    let hits = listed["hits"]["hits"].as_array().expect("hits");
+    let wanted = hits.iter().filter(|hit| (1..=2).contains(&hit["_seq_no"].as_u64().expect("a number")));
+    let wanted: HashSet<Identity> = wanted.map(|hit| identity("a", hit["_id"].as_str().expect("an id"))).collect();
+    let numbers = Selection::SequenceNumbers { source_index: index, above: 0, up_to: 2 };
+    assert!(!wanted.is_empty() && wanted.len() < ids.len(), "{listed}");
+    assert_eq!(selected(numbers).await.into_iter().collect::<HashSet<_>>(), wanted);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod dimension;
 pub mod fact;
 pub mod line;
+mod misfit;
 pub mod object;
 pub mod schema;
 pub mod surrogate;

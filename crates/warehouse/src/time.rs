@@ -1,6 +1,6 @@
 //! Dates and times as PostgreSQL writes them in JSON, over its whole range, to the microsecond.
 
-use crate::value::Misfit;
+use crate::misfit::Misfit;
 
 pub const INFINITY: i64 = i64::MAX;
 pub const MINUS_INFINITY: i64 = i64::MIN;

@@ -1,5 +1,6 @@
 //! Types of the schema file, and JSON values turned into them without loss, or refused.
 
+pub use crate::misfit::Misfit;
 use crate::time;
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, fmt, str::FromStr};
@@ -68,21 +69,6 @@ impl PartialEq for Value {
             _ => false,
         }
     }
-}
-
-/// Why a value stays out. The text says what is wrong, never the value: it may be confidential.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub enum Misfit {
-    #[error("is not a value of this type")]
-    Kind,
-    #[error("is out of range")]
-    Range,
-    #[error("has more digits than fit")]
-    Digits,
-    #[error("is NaN or infinite, which a decimal cannot hold")]
-    NotFinite,
-    #[error("has a part of a surrogate pair, which is no text")]
-    Surrogate,
 }
 
 impl Type {

@@ -2,16 +2,15 @@
 //! what the next step has to do about each. Bodies are not read.
 
 use alerts::{
-    counts::Messages,
+    counts::Tally,
     keys::{checkpoint_key, decisions_key, ids_key, index_key, spool_prefix},
     message::{
-        classification::Disposition,
         entry::Entry,
         tracking::{Claim, Decision},
     },
     run::payloads::{NoProgress, WindowTask},
     window::{
-        record::{Found, State},
+        record::State,
         spool::{Summary, id_hash},
     },
 };
@@ -20,7 +19,6 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use std::collections::BTreeMap;
 use storage::{Objects, StoreError};
 
 pub struct Deps {
@@ -67,7 +65,7 @@ impl Named for Error {
             Error::Stage(error) => error.name(),
             Error::Window(error) => error.name(),
             Error::Attempt { .. } => Name::InvalidInput,
-            Error::Unfinished { .. } => Name::PlanMissing,
+            Error::Unfinished { .. } => Name::SpoolUnfinished,
             Error::CountMismatch { .. } => Name::CountMismatch,
             Error::NoProgress(_) => Name::NoProgress,
         }
@@ -117,16 +115,16 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
                 decisions
             }
         };
-        tally.add(&entries, &decisions);
+        entries.iter().zip(&decisions).for_each(|(entry, decision)| tally.add(entry, decision));
         ids.extend(entries.iter().flat_map(|entry| id_hash(&entry.id).to_le_bytes()));
     }
-    let found = tally.found();
-    let messages = found.messages;
+    let tally = tally.before_the_write();
+    let messages = tally.messages;
     if messages.source != summary.documents {
         return Err(Error::CountMismatch { window_id, expected: summary.documents, found: messages.source });
     }
     deps.objects.put(&ids_key(&prefix), ids, "application/octet-stream").await?;
-    deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, found.clone(), now)).await?;
+    deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, tally.clone(), now)).await?;
     task.step_done();
     let figures = [
         ("Documents", messages.source),
@@ -137,32 +135,4 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     ];
     step_metrics("classify-alerts", &run_id, &window_id, call.took(), &figures);
     Ok(())
-}
-
-/// Counts of a window as classification sees them; `archived` stays zero until something is.
-#[derive(Default)]
-struct Tally {
-    messages: Messages,
-    reasons: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    fn add(&mut self, entries: &[Entry], decisions: &[Decision]) {
-        for (entry, decision) in entries.iter().zip(decisions) {
-            self.messages.source += 1;
-            self.messages.no_alerts += u64::from(entry.outcome.no_alerts);
-            match entry.outcome.disposition {
-                Disposition::Open => self.messages.open += 1,
-                Disposition::Quarantined => self.messages.quarantined += 1,
-                Disposition::Closed => self.messages.already_archived += u64::from(*decision == Decision::Already),
-            }
-            if let Some(reason) = entry.outcome.reason {
-                *self.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
-            }
-        }
-    }
-
-    fn found(self) -> Found {
-        Found { messages: self.messages, reasons: self.reasons }
-    }
 }

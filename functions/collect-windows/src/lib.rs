@@ -7,7 +7,7 @@ use alerts::{
     mode::Mode,
     run::{
         job_run::RunStatus,
-        payloads::{CollectRequest, Collected, VERSION},
+        payloads::{CollectRequest, Collected, Version},
         report::{Details, Failure, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts},
     },
     window::{
@@ -155,7 +155,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let figures = [("Windows", planned.len() as u64), ("FailedWindows", failed.len() as u64), ("Archived", messages.archived), ("Backlog", backlog)];
     step_metrics("collect-windows", run_id, "", call.took(), &figures);
     Ok(Collected {
-        v: VERSION,
+        v: Version,
         run_id: run_id.clone(),
         mode: request.mode,
         execution_arn: request.execution_arn.clone(),
@@ -181,7 +181,7 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     let window_id = window.window_id.clone();
     let (error, message) = match record {
         Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
-        Some(record) if record.attempt > 0 => {
+        Some(record) if record.fence.attempt > 0 => {
             let message =
                 format!("{} began at {} and did not come back: killed, timed out or out of memory; see its log", record.step, record.updated_at);
             ("StepCrashed".to_owned(), message)
@@ -198,7 +198,7 @@ async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result
     let passes = done.iter().map(|record| record.messages.source).sum::<u64>() / AT_ONCE + 1;
     let mut collisions = 0;
     for pass in 0..passes {
-        let keys = done.iter().map(|record| ids_key(&spool_prefix(run_id, &record.window_id, record.attempt)));
+        let keys = done.iter().map(|record| ids_key(&spool_prefix(run_id, &record.window_id, record.fence.attempt)));
         let mut bodies = stream::iter(keys.map(|key| async move { deps.objects.find(&key).await })).buffer_unordered(READS);
         let mut hashes: Vec<u64> = Vec::new();
         // A spool that has expired says nothing of its ids.

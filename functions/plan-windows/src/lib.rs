@@ -14,7 +14,7 @@ use alerts::{
     run::{
         job_run::{JobRun, RunStatus},
         lock::Held,
-        payloads::{Input, Plan, PlanRequest, VERSION},
+        payloads::{Input, Plan, PlanRequest, Version},
     },
     window::{
         plan::{Bucket, HYBRID_REACH, Interval, ListUnreadable, Window, join, read_list, write_list},
@@ -423,5 +423,5 @@ async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> 
 
 fn answer(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {
     let bucket = deps.objects.bucket().to_owned();
-    Plan { v: VERSION, run_id: run_id.to_owned(), mode, execution_arn: execution_arn.to_owned(), bucket, windows, windows_key }
+    Plan { v: Version, run_id: run_id.to_owned(), mode, execution_arn: execution_arn.to_owned(), bucket, windows, windows_key }
 }

@@ -20,6 +20,7 @@ use archive::{JobRuns, WindowError, Windows};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
+use identity::Identity;
 use jiff::Timestamp;
 use reading::{Position, Reading};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
@@ -89,7 +90,7 @@ impl Named for Error {
             Error::Window(error) => error.name(),
             Error::CountMismatch { .. } => Name::CountMismatch,
             Error::NoProgress(_) => Name::NoProgress,
-            Error::Compress { .. } => Name::StoreUnavailable,
+            Error::Compress { .. } => Name::CompressionFailed,
             Error::Attempt { .. } => Name::InvalidInput,
         }
     }
@@ -203,13 +204,13 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     deps.objects.put_json(&points_key, &points.chain(position.point_in_time()).collect::<Vec<_>>()).await?;
     let mut excluded = HashSet::new();
     if !continued || matches!(reading, Reading::Api(_)) {
-        excluded = deps.job_runs.unresolved().await?.ordered();
+        excluded = deps.job_runs.unresolved().await?.excluded();
     }
     if let Reading::OpenSearch(drain) = &mut reading
         && !continued
     {
         drain.count().await?;
-        drain.leave_out(&excluded).await?;
+        drain.exclude(&excluded).await?;
     }
     let before = summary.documents + summary.foreign;
     let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
@@ -263,8 +264,8 @@ struct Run<'a> {
     reading: Reading,
     /// None where the API is the only source.
     trail: Option<Trail>,
-    /// Documents excluded by an operator, by index and id, that a page may hold all the same.
-    excluded: HashSet<(String, String)>,
+    /// Documents excluded by an operator that a page of the API may hold all the same.
+    excluded: HashSet<Identity>,
     writer: SpoolWriter,
     /// Time in which the function only waited for the source.
     waited: Duration,
@@ -275,7 +276,7 @@ impl Run<'_> {
     async fn drain(&mut self, call: Call) -> Result<bool, Error> {
         while let Reading::OpenSearch(drain) = &mut self.reading {
             // What is wrong with these nobody knows: their bytes are kept, and nothing of them is read.
-            let Some(document) = drain.next_left_out().await? else { break };
+            let Some(document) = drain.next_excluded().await? else { break };
             if !self.task.window.contains(document.at) {
                 self.writer.skip(1);
                 continue;
@@ -330,7 +331,7 @@ impl Run<'_> {
 
     fn judge(&self, document: &Document) -> Outcome {
         let hit = &document.hit;
-        if self.excluded.contains(&(hit.index.clone(), hit.id.clone())) {
+        if self.excluded.contains(&hit.identity()) {
             return quarantined(Reason::ByOperator);
         }
         let outcome = classify(&self.deps.rules, &hit.id, &hit.source);

@@ -21,6 +21,7 @@ use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use columnar::{ObjectWriter, Origin};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use identity::Identity;
 use jiff::Timestamp;
 use runtime::Call;
 use serde_json::json;
@@ -68,7 +69,7 @@ struct Run<'a> {
     intent: &'a Intent,
     objects: Vec<WrittenObject>,
     /// Objects that hold earlier versions of the window's messages, and which.
-    replaced: BTreeMap<String, HashSet<columnar::Identity>>,
+    replaced: BTreeMap<String, HashSet<Identity>>,
     /// Per-message objects that wait for their upload: key and body.
     messages: Vec<(String, Vec<u8>)>,
     uploading: Duration,
@@ -104,7 +105,7 @@ impl Run<'_> {
             for (at, entry) in (first..).zip(&entries) {
                 if let Some(object) = replaces.get(&at) {
                     // The earlier version may be from before any index had the message.
-                    let names = [entry.index.as_str(), NO_INDEX].map(|index| (entry.id.clone(), index.to_owned()));
+                    let names = [entry.index.as_str(), NO_INDEX].map(|index| Identity::new(index, &entry.id));
                     self.replaced.entry((*object).clone()).or_default().extend(names);
                 }
             }
@@ -150,8 +151,8 @@ impl Run<'_> {
         }
     }
 
-    /// The entries of a pair, whose first stands at position `first`, as the intent sees them: what was ordered out of it
-    /// since the spool was written goes to quarantine.
+    /// The entries of a pair, whose first stands at position `first`, as the intent sees them: what an operator
+    /// excluded since the spool was written goes to quarantine.
     async fn entries(&self, pair: u32, first: u32, of_position: &HashMap<u32, usize>) -> Result<Vec<Entry>, Error> {
         let mut entries: Vec<Entry> = self.deps.objects.get_lines(&index_key(&self.intent.spool_prefix, pair)).await?;
         for (at, entry) in (first..).zip(&mut entries) {
@@ -227,7 +228,7 @@ impl Run<'_> {
         let head = match self.deps.objects.put_once(key, body, content_type).await? {
             PutOnce::Created(head) => head,
             // Other bytes: an executor of the intent as it was before it was amended was quicker. Next time the object is
-            // found there, and the documents that are ordered out are taken out of it.
+            // found there, and the excluded documents are taken out of it.
             PutOnce::Exists(head) if key.ends_with(".parquet") => {
                 let found = head.sha256.unwrap_or_default();
                 return Err(StoreError::Conflict { bucket: self.deps.objects.bucket().to_owned(), key: key.to_owned(), found, wanted: sha256 }.into());
@@ -258,7 +259,7 @@ impl Run<'_> {
     }
 
     /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are out already.
-    async fn take_out(&mut self, object: &str, identities: &HashSet<columnar::Identity>) -> Result<bool, Error> {
+    async fn take_out(&mut self, object: &str, identities: &HashSet<Identity>) -> Result<bool, Error> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
         for _ in 0..REWRITES {
             let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(false) };

@@ -13,6 +13,7 @@ use alerts::{
     run::payloads::WindowTask,
     window::{record::State, spool::Summary},
 };
+use identity::Identity;
 use jiff::Timestamp;
 use runtime::Call;
 use std::collections::{BTreeMap, HashSet};
@@ -26,42 +27,42 @@ pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
     lines.pop().ok_or_else(|| Error::Spool { prefix: key.to_owned(), what: "the intent is empty".into() })
 }
 
-/// The intent that stands, without the documents that operators have ordered out of it since. An object that is written
+/// The intent that is registered, without the documents that operators have excluded since. An object that is written
 /// keeps what it holds. The window's row says which intent counts, so that it does not matter who amends it, or when.
 pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String) -> Result<Intent, Error> {
-    let ordered = deps.job_runs.unresolved().await?.ordered();
+    let excluded = deps.job_runs.unresolved().await?.excluded();
     loop {
         let intent = load(deps, &key).await?;
-        let guilty = if ordered.is_empty() { BTreeMap::new() } else { unwritten(deps, &intent, &ordered).await? };
-        if guilty.is_empty() {
+        let amendable = if excluded.is_empty() { BTreeMap::new() } else { unwritten(deps, &intent, &excluded).await? };
+        if amendable.is_empty() {
             return Ok(intent);
         }
-        tracing::info!(window = window_id, documents = guilty.len(), "documents are ordered out of the intent");
-        let amended = intent.without(&guilty);
+        tracing::info!(window = window_id, documents = amendable.len(), "documents are excluded from the intent");
+        let amended = intent.without(&amendable);
         // Whoever was quicker wins, here and at the row.
         deps.objects.put_lines_once(&amended.key(), std::slice::from_ref(&amended)).await?;
-        let (number, now) = (guilty.len() as u64, Timestamp::now());
+        let (number, now) = (amendable.len() as u64, Timestamp::now());
         let record = deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
         key = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
     }
 }
 
-/// Documents of the intent that are ordered, and whose archive object is not there yet.
-async fn unwritten(deps: &Deps, intent: &Intent, ordered: &HashSet<(String, String)>) -> Result<BTreeMap<u32, Entry>, Error> {
-    let (mut guilty, mut position) = (BTreeMap::new(), 0u32);
+/// Excluded documents of the intent whose archive object is not written yet.
+async fn unwritten(deps: &Deps, intent: &Intent, excluded: &HashSet<Identity>) -> Result<BTreeMap<u32, Entry>, Error> {
+    let (mut wanted, mut position) = (BTreeMap::new(), 0u32);
     for pair in 0..intent.pairs {
         for entry in deps.objects.get_lines::<Entry>(&index_key(&intent.spool_prefix, pair)).await? {
-            if ordered.contains(&(entry.index.clone(), entry.id.clone())) {
-                guilty.insert(position, entry);
+            if excluded.contains(&entry.identity()) {
+                wanted.insert(position, entry);
             }
             position += 1;
         }
     }
     let mut found = BTreeMap::new();
     for object in intent.objects.iter().filter(|object| object.disposition == Disposition::Closed) {
-        let here: Vec<u32> = object.entries.iter().copied().filter(|position| guilty.contains_key(position)).collect();
+        let here: Vec<u32> = object.entries.iter().copied().filter(|position| wanted.contains_key(position)).collect();
         if !here.is_empty() && deps.objects.head(&object.key).await?.is_none() {
-            found.extend(here.into_iter().filter_map(|position| guilty.remove_entry(&position)));
+            found.extend(here.into_iter().filter_map(|position| wanted.remove_entry(&position)));
         }
     }
     Ok(found)

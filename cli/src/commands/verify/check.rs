@@ -11,7 +11,7 @@ use alerts::{
     message::{
         classification::Disposition,
         document,
-        tracking::{NO_INDEX, Row, Status, restored},
+        tracking::{Archived, NO_INDEX, Row, Status, restored},
     },
     run::unresolved::Span,
     window::plan::{Interval, Window},
@@ -231,8 +231,8 @@ impl<'a> Check<'a> {
 
     /// Whether the object is where the message belongs. Its ledger row decides, wherever that points.
     async fn place(&mut self, key: &str, archived: &ArchivedRow) -> Result<()> {
-        let identity = Identity::new(&archived.source_index, &archived.message_id);
-        let (id, day) = (archived.message_id.as_str(), Some(archived.timestamp));
+        let identity = archived.identity.clone();
+        let (id, day) = (archived.identity.id.as_str(), Some(archived.timestamp));
         if document::version(&archived.record.message) != archived.version {
             let row = self.evidence.rows.get(&identity).filter(|row| self.names(row, key)).cloned();
             let detail = format!("its bytes in {key} are not those that were archived");
@@ -242,11 +242,11 @@ impl<'a> Check<'a> {
         }
         let mut row = match self.evidence.rows.get(&identity) {
             Some(row) => Some(row.clone()),
-            None => self.archive.ledger.rows.get(&archived.message_id, Some(&archived.source_index)).await?,
+            None => self.archive.ledger.rows.get(&archived.identity.id, Some(&archived.identity.source_index)).await?,
         };
-        if row.is_none() && archived.source_index == NO_INDEX {
+        if row.is_none() && archived.identity.source_index == NO_INDEX {
             // Archived before any index had it; since then its row has moved to its index.
-            let moved = self.archive.ledger.rows.partition(&archived.message_id).await?;
+            let moved = self.archive.ledger.rows.partition(&archived.identity.id).await?;
             row = moved.into_iter().find(|row| self.names(row, key));
         }
         if row.as_ref().is_some_and(|row| self.evidence.may_change(row)) {
@@ -278,9 +278,14 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         self.placed.insert(identity, key.to_owned());
-        let facts = (archived.timestamp, archived.version.clone(), archived.run_id.clone(), archived.no_alerts);
-        let names = (archived.message_id.clone(), archived.source_index.clone());
-        let next = restored(row.as_ref(), names, facts, self.archive.objects.uri(key), Timestamp::now());
+        let facts = Archived {
+            document: archived.identity.clone(),
+            timestamp: archived.timestamp,
+            version: archived.version.clone(),
+            run_id: archived.run_id.clone(),
+            no_alerts: archived.no_alerts,
+        };
+        let next = restored(row.as_ref(), facts, self.archive.objects.uri(key), Timestamp::now());
         self.find("row_differs", id, day, fault, Some(Repair::Row { row: Box::new(next) }));
         Ok(())
     }
@@ -356,11 +361,7 @@ impl<'a> Check<'a> {
 
 /// The version in which an object holds a row's message, perhaps still under the name from before any index had it.
 fn version_in<'a>(held: &'a HashMap<Identity, String>, row: &Row) -> Option<&'a String> {
-    held.get(&identity(row)).or_else(|| held.get(&Identity::new(NO_INDEX, &row.message_id)))
-}
-
-fn identity(row: &Row) -> Identity {
-    Identity::new(&row.source_index, &row.message_id)
+    held.get(&row.identity()).or_else(|| held.get(&Identity::new(NO_INDEX, &row.message_id)))
 }
 
 fn day_of(key: &str) -> Option<Timestamp> {
@@ -373,7 +374,7 @@ fn contents(objects: &Objects, key: &str, body: Bytes) -> Result<HashMap<Identit
     if key.starts_with(PARQUET) {
         for row in columnar::rows(body).map_err(|error| error.to_string())? {
             let row = row.map_err(|error| error.to_string())?;
-            held.insert(Identity::new(row.source_index, row.message_id), document::version(&row.record.message));
+            held.insert(row.identity, document::version(&row.record.message));
         }
     } else if key.starts_with(QUARANTINE) {
         let lines: Vec<QuarantineLine> = objects.decode_lines(key, &body).map_err(|error| error.to_string())?;

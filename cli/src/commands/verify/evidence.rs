@@ -91,7 +91,7 @@ impl Evidence {
         };
         let keep = |row: Row| {
             if is_of_days(&row) {
-                rows.insert(Identity::new(&row.source_index, &row.message_id), row);
+                rows.insert(row.identity(), row);
             }
         };
         Ok(archive.ledger.rows.for_each(keep).await?)
@@ -209,7 +209,7 @@ async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest> {
         v: 1,
         run_id: record.run_id.clone(),
         window_id: record.window_id.clone(),
-        attempt: record.attempt,
+        attempt: record.fence.attempt,
         committed_at: record.updated_at,
         source: record.messages.source,
         counts: record.messages,

@@ -103,10 +103,10 @@ pub async fn apply(
     repairs: &[Repair],
 ) -> Result<Vec<bool>> {
     // All that is taken out of one object is taken at once.
-    let mut outs: HashMap<&str, HashSet<columnar::Identity>> = HashMap::new();
+    let mut outs: HashMap<&str, HashSet<Identity>> = HashMap::new();
     for repair in repairs {
         if let Repair::TakeOut { key, identity } = repair {
-            outs.entry(key).or_default().insert((identity.id.clone(), identity.source_index.clone()));
+            outs.entry(key).or_default().insert(identity.clone());
         }
     }
     let mut changed: HashMap<&str, bool> = HashMap::new();
@@ -163,7 +163,7 @@ impl Object<'_> {
         self.strike().await
     }
 
-    async fn take_out(&self, out: &HashSet<columnar::Identity>) -> Result<bool> {
+    async fn take_out(&self, out: &HashSet<Identity>) -> Result<bool> {
         let Some((body, tag)) = self.objects.find_versioned(self.key).await? else { return Ok(false) };
         let Some(split) = columnar::split(body.clone(), out)? else { return Ok(false) };
         let kept_as = superseded_key(self.key, "verify", &storage::sha256_hex(&body)[..16]);
@@ -218,7 +218,7 @@ mod tests {
         classification::{Disposition, Outcome},
         document,
         entry::Entry,
-        tracking::{Status, restored},
+        tracking::{Archived, Status, restored},
     };
     use alerts::{counts::Messages, keys::parquet_key, source::Source, window::spool::Record};
     use columnar::{ObjectWriter, Origin};
@@ -275,8 +275,14 @@ mod tests {
         }
 
         fn row(&self, id: &str) -> Row {
-            let facts = (Timestamp::UNIX_EPOCH, document::version(&source(id)), "r1".to_owned(), false);
-            restored(None, (id.into(), "messages".into()), facts, self.objects.uri(&self.key), Timestamp::UNIX_EPOCH)
+            let facts = Archived {
+                document: Identity::new("messages", id),
+                timestamp: Timestamp::UNIX_EPOCH,
+                version: document::version(&source(id)),
+                run_id: "r1".to_owned(),
+                no_alerts: false,
+            };
+            restored(None, facts, self.objects.uri(&self.key), Timestamp::UNIX_EPOCH)
         }
 
         async fn apply(&self, repairs: &[Repair]) -> Vec<bool> {
@@ -285,7 +291,7 @@ mod tests {
 
         async fn held(&self, key: &str) -> Vec<String> {
             let body = self.objects.get(key).await.expect("an object");
-            columnar::rows(body).expect("Parquet").map(|row| row.expect("a row").message_id).collect()
+            columnar::rows(body).expect("Parquet").map(|row| row.expect("a row").identity.id).collect()
         }
     }
 

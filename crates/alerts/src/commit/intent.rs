@@ -26,7 +26,7 @@ pub struct Intent {
     pub message_json: bool,
     pub objects: Vec<PlannedObject>,
     pub counts: crate::counts::Messages,
-    /// How often documents were ordered out of it.
+    /// How often an operator excluded documents from it.
     #[serde(default)]
     pub amended: u32,
 }
@@ -38,16 +38,16 @@ impl Intent {
 
     /// The same intent with these documents of its archive objects in quarantine; none of those objects is written yet.
     /// The others keep their keys: of an executor of this intent and one of the next only one can create the object.
-    pub fn without(&self, ordered: &BTreeMap<u32, Entry>) -> Self {
+    pub fn without(&self, excluded: &BTreeMap<u32, Entry>) -> Self {
         let mut next = Intent { amended: self.amended + 1, objects: Vec::with_capacity(self.objects.len() + 1), ..self.clone() };
         let mut by_date: BTreeMap<String, PlannedObject> = BTreeMap::new();
         for object in &self.objects {
             let (out, entries): (Vec<u32>, Vec<u32>) =
-                object.entries.iter().partition(|position| object.disposition == Disposition::Closed && ordered.contains_key(position));
+                object.entries.iter().partition(|position| object.disposition == Disposition::Closed && excluded.contains_key(position));
             for position in &out {
                 next.counts.archived -= 1;
                 next.counts.quarantined += 1;
-                next.counts.no_alerts -= u64::from(ordered.get(position).is_some_and(|entry| entry.outcome.no_alerts));
+                next.counts.no_alerts -= u64::from(excluded.get(position).is_some_and(|entry| entry.outcome.no_alerts));
                 // Not among the numbers that the layout gives.
                 let part = 9000 + next.amended as usize;
                 let quarantine = by_date.entry(object.date.clone()).or_insert_with(|| PlannedObject {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_ordered_out_of_an_intent_leaves_its_object_and_everything_else_stays() {
+    fn a_document_excluded_from_an_intent_leaves_its_object_and_everything_else_stays() {
         let entries = [
             entry("a", "2024-07-01", 1, Disposition::Closed),
             entry("b", "2024-07-01", 1, Disposition::Closed),

@@ -92,7 +92,7 @@ pub enum Reason {
     MessageIdUnusable,
     /// From the API: no instant can be read, so that no partition is the message's own.
     TimestampUnusable,
-    /// An operator ordered it, because the document makes its window fail.
+    /// An operator excluded it, because the document makes its window fail.
     ByOperator,
 }
 

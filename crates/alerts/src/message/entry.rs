@@ -2,7 +2,7 @@
 
 use crate::message::classification::Outcome;
 use crate::source::Source;
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,10 @@ pub struct Entry {
 }
 
 impl Entry {
+    pub fn identity(&self) -> Identity {
+        Identity::new(&self.index, &self.id)
+    }
+
     pub fn date(&self) -> String {
         instant::date(self.at)
     }

@@ -4,7 +4,7 @@
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::Entry;
 use crate::source::Source;
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::Timestamp;
 use ledger::Keyed;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,10 @@ impl Keyed for Row {
 }
 
 impl Row {
+    pub fn identity(&self) -> Identity {
+        Identity::new(&self.source_index, &self.message_id)
+    }
+
     /// What `s3_path` names is a quarantine object.
     fn in_quarantine(&self) -> bool {
         self.s3_path.as_ref().is_some_and(|path| path.contains("/quarantine/"))
@@ -205,7 +209,7 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: 
         return Staged { row: None, decision: Decision::Already };
     }
     if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
-        // This very version is archived and verified: an order against it has nothing to keep anybody from.
+        // This very version is archived and verified: excluding it has no effect any more.
         return Staged { row: None, decision: Decision::Already };
     }
     // Completed stays until the newer version is verified in S3.
@@ -288,18 +292,23 @@ pub fn set_back(row: &Row) -> Row {
     next
 }
 
-/// The row of a message that stands in an archive object, rebuilt from there: `facts` are the message's instant,
-/// its version, the run that wrote it and whether it has no alerts.
-pub fn restored(
-    before: Option<&Row>,
-    (message_id, source_index): (String, String),
-    (timestamp, version, run_id, no_alerts): (Timestamp, String, String, bool),
-    s3_path: String,
-    now: Timestamp,
-) -> Row {
+/// What an archive object says of a message.
+pub struct Archived {
+    pub document: Identity,
+    pub timestamp: Timestamp,
+    /// sha256 of the bytes, in hex.
+    pub version: String,
+    /// The run that wrote it.
+    pub run_id: String,
+    pub no_alerts: bool,
+}
+
+/// The row of a message that stands in an archive object, rebuilt from there.
+pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: Timestamp) -> Row {
+    let Archived { document, timestamp, version, run_id, no_alerts } = archived;
     Row {
-        message_id,
-        source_index,
+        message_id: document.id,
+        source_index: document.source_index,
         status: Status::Completed,
         disposition: Disposition::Closed,
         run_id,
@@ -520,13 +529,13 @@ mod tests {
     }
 
     #[test]
-    fn an_order_against_an_archived_version_changes_nothing_and_against_a_newer_one_it_holds() {
-        let ordered = |version: &str| {
+    fn excluding_an_archived_version_changes_nothing_and_a_newer_one_is_quarantined() {
+        let excluded = |version: &str| {
             let outcome = Outcome { reason: Some(Reason::ByOperator), ..entry(Disposition::Quarantined, version).outcome };
             stage(Some(&archived("v1")), &Entry { outcome, ..entry(Disposition::Quarantined, version) }, &claim("r2"), at("2026-02-01"))
         };
-        assert_eq!(ordered("v1"), Staged { row: None, decision: Decision::Already });
-        assert_eq!(ordered("v2").decision, Decision::Write);
+        assert_eq!(excluded("v1"), Staged { row: None, decision: Decision::Already });
+        assert_eq!(excluded("v2").decision, Decision::Write);
     }
 
     #[test]

@@ -2,10 +2,30 @@
 //! functions, so each payload carries its version.
 
 use crate::{mode::Mode, window::plan::Window};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// The version of every payload below.
-pub const VERSION: u8 = 1;
+/// The version of every payload below: serialized as 1, and any other is refused when a payload is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version;
+
+impl Version {
+    const NUMBER: u8 = 1;
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u8(Version::NUMBER)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        match u64::deserialize(input)? {
+            number if number == u64::from(Version::NUMBER) => Ok(Version),
+            other => Err(D::Error::custom(format!("version {other} of the payload is not known, only {}", Version::NUMBER))),
+        }
+    }
+}
 
 /// What a person, the scheduler or a script starts an execution with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +54,7 @@ impl Input {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PlanRequest {
-    pub v: u8,
+    pub v: Version,
     pub input: serde_json::Value,
     pub run_id: String,
     pub execution_arn: String,
@@ -43,7 +63,7 @@ pub struct PlanRequest {
 /// What the plan hands to the Map and to the end of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    pub v: u8,
+    pub v: Version,
     pub run_id: String,
     pub mode: Mode,
     pub execution_arn: String,
@@ -55,7 +75,7 @@ pub struct Plan {
 /// One window on its way through query, classify and write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WindowTask {
-    pub v: u8,
+    pub v: Version,
     pub run_id: String,
     pub mode: Mode,
     pub window: Window,
@@ -106,7 +126,7 @@ impl WindowTask {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CollectRequest {
-    pub v: u8,
+    pub v: Version,
     pub run_id: String,
     pub mode: Mode,
     pub execution_arn: String,
@@ -116,7 +136,7 @@ pub struct CollectRequest {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Collected {
-    pub v: u8,
+    pub v: Version,
     pub run_id: String,
     pub mode: Mode,
     pub execution_arn: String,
@@ -132,7 +152,7 @@ pub struct Collected {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReportRequest {
-    pub v: u8,
+    pub v: Version,
     pub run_id: String,
     pub report_key: String,
     pub reported_at: u64,
@@ -149,6 +169,7 @@ pub struct Gate {
 mod tests {
     use super::*;
     use jiff::Timestamp;
+    use serde_json::{Value, json};
 
     #[test]
     fn the_second_call_in_a_row_that_gets_no_further_is_no_progress() {
@@ -156,7 +177,7 @@ mod tests {
         let window = Window::new(at(0), at(60), 1);
         let window_id = window.window_id.clone();
         let mut task =
-            WindowTask { v: VERSION, run_id: "r1".into(), mode: Mode::Range, window, attempt: Some(1), continuation: 0, more: false, stalled: false };
+            WindowTask { v: Version, run_id: "r1".into(), mode: Mode::Range, window, attempt: Some(1), continuation: 0, more: false, stalled: false };
         for progress in [false, true, true, false, true, false] {
             task.call_again("query-messages", progress).expect("not twice in a row");
             assert!(task.more);
@@ -166,5 +187,16 @@ mod tests {
         task.step_done();
         assert_eq!((task.more, task.continuation), (false, 0));
         assert!(task.call_again("classify-alerts", false).is_ok(), "another step begins anew");
+    }
+
+    #[test]
+    fn a_payload_of_another_version_or_of_none_is_refused() {
+        let request = |v: Value| json!({"v": v, "run_id": "r1", "report_key": "k", "reported_at": 0});
+        assert!(serde_json::from_value::<ReportRequest>(request(json!(1))).is_ok());
+        let refused = |payload: Value| serde_json::from_value::<ReportRequest>(payload).expect_err("refused").to_string();
+        assert_eq!(refused(request(json!(2))), "version 2 of the payload is not known, only 1");
+        assert_eq!(refused(json!({"run_id": "r1", "report_key": "k", "reported_at": 0})), "missing field `v`");
+        assert!(refused(request(json!("1"))).contains("expected u64"));
+        assert_eq!(serde_json::to_value(Version).expect("JSON"), 1);
     }
 }

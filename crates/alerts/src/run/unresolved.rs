@@ -1,5 +1,5 @@
-//! What an operator has set aside and somebody must come back to: windows that were skipped, and documents that were
-//! ordered into quarantine. One row of `job-runs` holds them all, and every report names them until they are resolved.
+//! What an operator has set aside and must come back to: windows that were skipped, and documents that were excluded.
+//! One row of `job-runs` holds them all, and every report names them until they are resolved.
 
 use super::keyed_by_run;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     run::job_run::JobRun,
     window::record::{State, WindowRecord},
 };
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ pub const WORDS: usize = 300;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Unresolved {
-    /// Resolved when it is wanted again, or when later runs have committed all of it.
+    /// Resolved when it is wanted again (`skip --undo`), or when later runs have committed all of it.
     SkippedWindow {
         run_id: String,
         window_id: String,
@@ -44,10 +44,10 @@ pub enum Unresolved {
         /// What no later run has committed yet.
         left: Vec<Span>,
     },
-    /// Resolved when it is released.
+    /// An excluded document, resolved when it is released.
     QuarantinedByOperator {
-        source_index: String,
-        id: String,
+        #[serde(flatten)]
+        document: Identity,
         reason: String,
         #[serde(with = "instant::serde_iso")]
         since: Timestamp,
@@ -70,8 +70,8 @@ impl Unresolved {
         Unresolved::SkippedWindow { run_id, window_id, reason: words(reason), since, left }
     }
 
-    pub fn ordered(source_index: &str, id: &str, reason: &str, since: Timestamp) -> Self {
-        Unresolved::QuarantinedByOperator { source_index: source_index.to_owned(), id: id.to_owned(), reason: words(reason), since }
+    pub fn excluded(document: Identity, reason: &str, since: Timestamp) -> Self {
+        Unresolved::QuarantinedByOperator { document, reason: words(reason), since }
     }
 
     /// `None` when no time that is over lies between: then there is nothing to come back to.
@@ -94,10 +94,7 @@ impl Unresolved {
             (Unresolved::SkippedWindow { run_id, window_id, .. }, Unresolved::SkippedWindow { run_id: run, window_id: window, .. }) => {
                 run_id == run && window_id == window
             }
-            (
-                Unresolved::QuarantinedByOperator { source_index, id, .. },
-                Unresolved::QuarantinedByOperator { source_index: index, id: other, .. },
-            ) => source_index == index && id == other,
+            (Unresolved::QuarantinedByOperator { document, .. }, Unresolved::QuarantinedByOperator { document: other, .. }) => document == other,
             (Unresolved::WatermarkSet { before, at, .. }, Unresolved::WatermarkSet { before: other, at: to, .. }) => {
                 before == other && at == to
             }
@@ -133,10 +130,10 @@ impl Register {
         self
     }
 
-    /// Identities of the documents that are ordered into quarantine.
-    pub fn ordered(&self) -> HashSet<(String, String)> {
+    /// The documents that operators have excluded.
+    pub fn excluded(&self) -> HashSet<Identity> {
         let identity = |item: &Unresolved| match item {
-            Unresolved::QuarantinedByOperator { source_index, id, .. } => Some((source_index.clone(), id.clone())),
+            Unresolved::QuarantinedByOperator { document, .. } => Some(document.clone()),
             Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => None,
         };
         self.items.iter().filter_map(identity).collect()
@@ -283,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn an_order_stays_until_it_is_taken_back_and_is_about_one_index() {
-        let order = |index: &str, reason: &str| Unresolved::ordered(index, "m1", reason, at(1));
+    fn an_exclusion_stays_until_it_is_released_and_is_about_one_index() {
+        let order = |index: &str, reason: &str| Unresolved::excluded(Identity::new(index, "m1"), reason, at(1));
         let register = Register::default().with(order("a", "x")).and_then(|register| register.with(order("a", "y"))).expect("room");
         assert_eq!(register.items, [order("a", "y")]);
         let register = register.after(&run("r1", 0, 300, 900), &[]);
-        assert_eq!(register.ordered(), HashSet::from([("a".to_owned(), "m1".to_owned())]));
+        assert_eq!(register.excluded(), HashSet::from([Identity::new("a", "m1")]));
         assert_eq!(register.clone().without(&order("b", "")).items.len(), 1);
         assert_eq!(register.without(&order("a", "")).items, []);
     }
@@ -296,10 +293,11 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_words_are_not_endless() {
         let long = "x".repeat(5000);
-        let full =
-            (0..MOST).try_fold(Register::default(), |register, n| register.with(Unresolved::ordered("messages", &format!("{n}"), &long, at(1))));
+        let full = (0..MOST).try_fold(Register::default(), |register, n| {
+            register.with(Unresolved::excluded(Identity::new("messages", format!("{n}")), &long, at(1)))
+        });
         let full = full.expect("room");
         assert!(serde_json::to_string(&full).expect("JSON").len() < 350_000);
-        assert_eq!(full.with(Unresolved::ordered("messages", "one more", "", at(1))), None);
+        assert_eq!(full.with(Unresolved::excluded(Identity::new("messages", "one more"), "", at(1))), None);
     }
 }

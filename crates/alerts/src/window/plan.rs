@@ -1,7 +1,7 @@
 //! Windows: half-open `[from, to)` stretches of time, planned after the data and not after the calendar.
 
 use crate::source::Source;
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,22 @@ pub fn border(now: Timestamp) -> Timestamp {
     if whole < now - HYBRID_REACH { whole + SignedDuration::from_millis(1) } else { whole }
 }
 
+/// Identities in one window: with its window they must fit into a payload of 256 KiB.
+pub const MOST_IDENTITIES: usize = 100;
+
+/// Which documents between the window's edges belong to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// All whose earliest instant lies there.
+    #[default]
+    Range,
+    /// These and no others, wherever their instants lie by now; at most [`MOST_IDENTITIES`].
+    Identities(Vec<Identity>),
+    /// Those of an index that were written with a sequence number above one and up to another, on whichever shard.
+    SequenceNumbers { source_index: String, above: u64, up_to: u64 },
+}
+
 /// One line of `runs/<run>/windows.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -31,12 +47,21 @@ pub struct Window {
     /// Documents counted when the plan was made; the drain has its own exact count.
     pub expected: u64,
     pub source: Source,
+    #[serde(default, skip_serializing_if = "Selection::is_range")]
+    pub selection: Selection,
+}
+
+impl Selection {
+    fn is_range(&self) -> bool {
+        *self == Selection::Range
+    }
 }
 
 impl Window {
+    /// All documents of a stretch of time.
     pub fn new(from: Timestamp, to: Timestamp, expected: u64) -> Self {
         let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
-        Window { window_id, from, to, expected, source: Source::Opensearch }
+        Window { window_id, from, to, expected, source: Source::default(), selection: Selection::Range }
     }
 
     /// The same window, read from another source.
@@ -44,8 +69,10 @@ impl Window {
         Window { source, ..self }
     }
 
+    /// Whether a document that the source gave for this window belongs to it: `at` is the earliest of its instants, and
+    /// a document with several matches several ranges.
     pub fn contains(&self, at: Timestamp) -> bool {
-        self.from <= at && at < self.to
+        matches!(self.selection, Selection::Identities(_)) || (self.from <= at && at < self.to)
     }
 }
 
@@ -237,6 +264,28 @@ mod tests {
     fn the_window_id_is_readable_stable_and_has_no_colon() {
         let window = Window::new(at(1_719_792_000_000), at(1_719_792_000_000 + DAY), 1);
         assert_eq!(window.window_id, "20240701T000000.000Z--20240702T000000.000Z");
+    }
+
+    #[test]
+    fn a_window_of_the_first_payloads_is_read_and_written_as_it_was() {
+        let line = r#"{"window_id":"w","from":"2024-07-01T00:00:00.000Z","to":"2024-07-02T00:00:00.000Z","expected":3,"source":"opensearch"}"#;
+        let window: Window = serde_json::from_str(line).expect("a window");
+        assert_eq!(window.selection, Selection::Range);
+        assert_eq!(serde_json::to_string(&window).expect("JSON"), line);
+    }
+
+    #[test]
+    fn a_window_may_name_documents_or_sequence_numbers_and_fits_a_payload() {
+        let named = (0..MOST_IDENTITIES).map(|n| Identity::new("\"".repeat(255), format!("{n:\"<512}")));
+        let edges = Window::new(at(0), at(DAY), 1);
+        for selection in [Selection::Identities(named.collect()), Selection::SequenceNumbers { source_index: "messages".into(), above: 7, up_to: 9 }]
+        {
+            let window = Window { selection, ..edges.clone() };
+            let json = serde_json::to_string(&window).expect("JSON");
+            assert!(json.len() < 200 * 1024, "{} bytes", json.len());
+            assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), window);
+            assert_eq!(window.contains(at(2 * DAY)), matches!(window.selection, Selection::Identities(_)));
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
-//! How a window of a run may change. Registering the intent is the one decisive moment: before it another
-//! run may abandon the window and take its claims; after it the window can only be finished.
+//! How a window of a run may change. Registering the intent is the one decisive moment: before it another run may
+//! release the window's claims; after it the window can only be finished. Attempts and leases are those of `ledger`; a
+//! window has more states than [`ledger::Work`], because it is planned before it is claimed and an operator may skip it.
 
-use crate::counts::{Bytes, Messages};
+use crate::counts::{Bytes, Messages, Tally};
 use crate::message::classification::Reason;
 use crate::mode::Mode;
 use crate::window::plan::Window;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
-use ledger::Keyed;
+use ledger::{Fence, Keyed, Superseded};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How long after its last sign of life a window counts as alive. Nothing but courtesy depends on it: who is
-/// overtaken all the same finds its window abandoned and cannot register an intent.
+/// How long after its last sign of life a window counts as alive. The lease only avoids contention. Safety comes from
+/// fencing: a superseded attempt cannot register an intent.
 pub const LEASE: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +23,13 @@ pub enum State {
     Running,
     /// Classified, and left so on purpose (mode `extract`).
     Classified,
-    /// The intent is registered: whoever meets it finishes it.
+    /// The intent is registered: every executor that meets it carries it out.
     Prepared,
     Completed,
     Failed,
-    /// Given up by another run that met its claims.
+    /// Another run needed its messages after its lease was over, and released its claims.
     Abandoned,
-    /// Left out by an operator, with a reason, because it kept failing.
+    /// Set aside by an operator, with a reason, because it kept failing.
     Skipped,
 }
 
@@ -39,11 +40,9 @@ pub struct WindowRecord {
     pub window_id: String,
     pub status: State,
     pub mode: Mode,
-    /// The attempt that may act; an older one finds its number gone.
-    pub attempt: u64,
-    /// Until then the attempt may be alive, and no other run takes its claims.
-    #[serde(with = "instant::serde_iso")]
-    pub lease_until: Timestamp,
+    /// The attempt that may act, and until when no other run takes its claims.
+    #[serde(flatten)]
+    pub fence: Fence,
     #[serde(with = "instant::serde_iso")]
     pub updated_at: Timestamp,
     /// The step that began last.
@@ -68,13 +67,6 @@ pub struct WindowRecord {
     pub revision: u64,
 }
 
-/// What classification found in a window.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
-    pub messages: Messages,
-    pub reasons: BTreeMap<String, u64>,
-}
-
 /// Why a step must not go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -82,7 +74,7 @@ pub enum Refused {
     Superseded { window_id: String, attempt: u64, current: u64 },
     #[error("window {window_id} of run {run_id} may be at work until {until}")]
     Busy { run_id: String, window_id: String, until: String },
-    #[error("window {window_id} of run {run_id} was given up by another run that needed its messages")]
+    #[error("the claims of window {window_id} of run {run_id} were released by another run that needed its messages")]
     Abandoned { run_id: String, window_id: String },
     #[error("window {window_id} of run {run_id} is not in the plan")]
     Unknown { run_id: String, window_id: String },
@@ -123,8 +115,7 @@ impl WindowRecord {
             window_id: window.window_id.clone(),
             status: State::Planned,
             mode,
-            attempt: 0,
-            lease_until: now,
+            fence: Fence::new(now),
             updated_at: now,
             step: String::new(),
             window,
@@ -143,12 +134,12 @@ impl WindowRecord {
     pub fn begin(&self, step: &str, now: Timestamp) -> (Self, Begin) {
         let mut next = self.step(step, now);
         match self.status {
-            State::Completed | State::Skipped => (self.clone(), Begin::Nothing { attempt: self.attempt }),
-            State::Prepared => (next, Begin::Finish { attempt: self.attempt }),
+            State::Completed | State::Skipped => (self.clone(), Begin::Nothing { attempt: self.fence.attempt }),
+            State::Prepared => (next, Begin::Finish { attempt: self.fence.attempt }),
             _ => {
                 next.status = State::Running;
-                next.attempt += 1;
-                let attempt = next.attempt;
+                next.fence = self.fence.next(now, LEASE);
+                let attempt = next.fence.attempt;
                 (next, Begin::Query { attempt })
             }
         }
@@ -165,13 +156,13 @@ impl WindowRecord {
     }
 
     /// What classification found. In mode `extract` the window rests there.
-    pub fn classified(&self, attempt: u64, found: Found, now: Timestamp) -> Result<Self, Refused> {
+    pub fn classified(&self, attempt: u64, tally: Tally, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
-        let Found { messages, reasons } = found;
+        let Tally { messages, reasons } = tally;
         let mut next = WindowRecord { messages, reasons, updated_at: now, ..self.clone() };
         if self.mode == Mode::Extract {
             next.status = State::Classified;
-            next.lease_until = now;
+            next.fence = self.fence.end(now);
         }
         Ok(next)
     }
@@ -189,13 +180,13 @@ impl WindowRecord {
     }
 
     /// Puts an amended intent in the place of the one that stands, unless that has changed or is carried out.
-    /// `ordered`: documents that went into quarantine by it.
-    pub fn amend(&self, before: &str, after: String, ordered: u64, now: Timestamp) -> Self {
+    /// `excluded`: documents that go into quarantine by it.
+    pub fn amend(&self, before: &str, after: String, excluded: u64, now: Timestamp) -> Self {
         if self.status != State::Prepared || self.intent_key.as_deref() != Some(before) {
             return self.clone();
         }
         let mut next = WindowRecord { intent_key: Some(after), updated_at: now, ..self.clone() };
-        *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += ordered;
+        *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += excluded;
         next
     }
 
@@ -208,7 +199,7 @@ impl WindowRecord {
             messages,
             bytes,
             manifest_key,
-            lease_until: now,
+            fence: self.fence.end(now),
             updated_at: now,
             error: None,
             message: None,
@@ -223,17 +214,18 @@ impl WindowRecord {
             State::Prepared | State::Completed => self.status,
             _ => State::Failed,
         };
-        Ok(WindowRecord { status, error: Some(error.to_owned()), message: Some(message), lease_until: now, updated_at: now, ..self.clone() })
+        let (error, message) = (Some(error.to_owned()), Some(message));
+        Ok(WindowRecord { status, error, message, fence: self.fence.end(now), updated_at: now, ..self.clone() })
     }
 
-    /// An operator leaves the window out. One whose intent stands is as good as done and cannot be skipped.
+    /// An operator sets the window aside. One whose intent is registered can only be finished, and is not skipped.
     pub fn skip(&self, reason: &str, now: Timestamp) -> Option<Self> {
         let is_open = matches!(self.status, State::Failed | State::Planned | State::Running | State::Abandoned);
         is_open.then(|| WindowRecord {
             status: State::Skipped,
             error: Some("WindowSkipped".to_owned()),
             message: Some(reason.to_owned()),
-            lease_until: now,
+            fence: self.fence.end(now),
             updated_at: now,
             ..self.clone()
         })
@@ -244,10 +236,10 @@ impl WindowRecord {
         (self.status == State::Skipped).then(|| WindowRecord { status: State::Failed, updated_at: now, ..self.clone() })
     }
 
-    /// Another run gives this window up, unless it may be alive or its intent stands.
+    /// Another run releases this window's claims, unless an attempt may be alive.
     pub fn abandon(&self, now: Timestamp) -> Result<Self, Refused> {
-        if now < self.lease_until {
-            let until = instant::iso(self.lease_until);
+        if self.fence.is_alive(now) {
+            let until = instant::iso(self.fence.lease_until);
             return Err(Refused::Busy { run_id: self.run_id.clone(), window_id: self.window_id.clone(), until });
         }
         Ok(WindowRecord { status: State::Abandoned, updated_at: now, ..self.clone() })
@@ -256,22 +248,22 @@ impl WindowRecord {
     /// The attempt is alive.
     pub fn renew(&self, attempt: u64, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
-        let at_work = matches!(self.status, State::Running | State::Prepared);
-        Ok(WindowRecord { lease_until: if at_work { now + LEASE } else { self.lease_until }, ..self.clone() })
+        let is_at_work = matches!(self.status, State::Running | State::Prepared);
+        let fence = if is_at_work { self.fence.renew(now, LEASE) } else { self.fence };
+        Ok(WindowRecord { fence, ..self.clone() })
     }
 
     fn step(&self, step: &str, now: Timestamp) -> Self {
-        WindowRecord { step: step.to_owned(), lease_until: now + LEASE, updated_at: now, error: None, message: None, ..self.clone() }
+        let (step, fence) = (step.to_owned(), self.fence.renew(now, LEASE));
+        WindowRecord { step, fence, updated_at: now, error: None, message: None, ..self.clone() }
     }
 
     fn owned(&self, attempt: u64) -> Result<(), Refused> {
         if self.status == State::Abandoned {
             return Err(Refused::Abandoned { run_id: self.run_id.clone(), window_id: self.window_id.clone() });
         }
-        if self.attempt != attempt {
-            return Err(Refused::Superseded { window_id: self.window_id.clone(), attempt, current: self.attempt });
-        }
-        Ok(())
+        let superseded = |Superseded { attempt, current }| Refused::Superseded { window_id: self.window_id.clone(), attempt, current };
+        self.fence.check(attempt).map_err(superseded)
     }
 }
 
@@ -323,6 +315,13 @@ mod tests {
         let wanted = skipped.resume(at(8)).expect("wanted");
         assert_eq!(wanted.begin("query-messages", at(9)).1, Begin::Query { attempt: 2 });
         assert_eq!(running().prepare(1, "k".into(), at(5)).expect("prepared").skip("too late", at(6)), None);
+    }
+
+    #[test]
+    fn attempt_and_lease_stand_beside_the_other_fields_of_a_row() {
+        let row = serde_json::to_value(running()).expect("JSON");
+        assert_eq!((&row["attempt"], &row["lease_until"]), (&1.into(), &"1970-01-01T00:00:30.000Z".into()));
+        assert_eq!(serde_json::from_value::<WindowRecord>(row).expect("a row"), running());
     }
 
     #[test]

@@ -1,0 +1,31 @@
+//! How every Parquet object of the project is written: zstd, row groups that bound the memory, no copies of documents
+//! in statistics. The schema is the caller's; no pipeline's type may enter.
+
+use arrow_schema::SchemaRef;
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
+};
+
+/// Compressed bytes of a row group.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// A writer of one object that is collected in memory: at most a row group of raw rows, and the compressed bytes so far.
+/// `documents` are paths of columns that hold whole documents; queries read them, and never search by them.
+pub fn in_memory(schema: SchemaRef, documents: &[&[&str]]) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_created_by("alert-archive".into());
+    for path in documents {
+        let column = ColumnPath::new(path.iter().map(|part| (*part).to_owned()).collect());
+        // Statistics and dictionaries of whole documents would hold them twice, and no query uses them.
+        properties = properties.set_column_dictionary_enabled(column.clone(), false).set_column_statistics_enabled(column, EnabledStatistics::None);
+    }
+    // The Parquet schema says it all; Arrow's own copy of it would be a third of a small object.
+    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(Vec::new(), schema, options)
+}
