@@ -17,6 +17,15 @@ use sources::{Auth, Indices, OpenSearch};
 use storage::Objects;
 use workflow::Workflow;
 
+pub const BUCKET: &str = "ALERT_ARCHIVE_BUCKET";
+pub const JOB_RUNS: &str = "ALERT_ARCHIVE_JOB_RUNS_TABLE";
+pub const WINDOWS: &str = "ALERT_ARCHIVE_WINDOWS_TABLE";
+pub const TRACKING: &str = "ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE";
+pub const STATE_MACHINE: &str = "ALERT_ARCHIVE_STATE_MACHINE_ARN";
+/// What a command needs that starts or follows a run.
+pub const RUNS: &[&str] = &[BUCKET, JOB_RUNS, WINDOWS, STATE_MACHINE];
+pub const ALL: &[&str] = &[BUCKET, JOB_RUNS, WINDOWS, TRACKING, STATE_MACHINE];
+
 pub struct Archive {
     pub objects: Objects,
     pub job_runs: JobRuns,
@@ -28,13 +37,18 @@ pub struct Archive {
 }
 
 impl Archive {
-    pub async fn from_env() -> Result<Self> {
+    /// Asks the environment for the variables that a command needs, and for no others.
+    pub async fn from_env(needed: &[&str]) -> Result<Self> {
         let mut config = Config::default();
-        let bucket = config.required("ALERT_ARCHIVE_BUCKET");
-        let job_runs = config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE");
-        let windows = config.required("ALERT_ARCHIVE_WINDOWS_TABLE");
-        let tracking = config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE");
-        let state_machine_arn = config.required("ALERT_ARCHIVE_STATE_MACHINE_ARN");
+        let mut variable = |name: &str| {
+            if needed.contains(&name) {
+                return config.required(name);
+            }
+            // Should a command use it all the same, the error of the service names what is missing.
+            config.optional(name).unwrap_or_else(|| format!("({name} is not set)"))
+        };
+        let (bucket, job_runs, windows) = (variable(BUCKET), variable(JOB_RUNS), variable(WINDOWS));
+        let (tracking, state_machine_arn) = (variable(TRACKING), variable(STATE_MACHINE));
         config.check().context("the archive is not named; in a checkout, run: eval \"$(make -s env)\"")?;
         let aws = runtime::aws_config().await;
         Ok(Archive {

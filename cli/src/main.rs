@@ -50,7 +50,7 @@ enum Command {
     Rerun(commands::rerun::Rerun),
     /// Show where the next scheduled run begins, or correct it
     Watermark(commands::watermark::Watermark),
-    /// Leave out a window that keeps failing, with a reason, so that the run can end
+    /// Set a window aside that keeps failing, with a reason, so that the run can end
     Skip(commands::skip::Skip),
     /// Compare source, ledger, manifests and objects; name everything that differs
     Verify(commands::verify::Verify),
@@ -58,7 +58,7 @@ enum Command {
     Find(commands::find::Find),
     /// List messages that are held over because an alert is open
     Open(commands::open::Open),
-    /// List messages in quarantine, show one, order one there, or have one looked at again
+    /// List messages in quarantine, show one, exclude one from its window, or release one
     Quarantine(commands::quarantine::Quarantine),
     /// Bring messages back, into an index or a file, byte for byte
     Restore(commands::restore::Restore),
@@ -91,20 +91,19 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// `true` when all went well.
+/// `true` when all went well. Each command asks for the configuration that it needs.
 async fn dispatch(command: Command) -> anyhow::Result<bool> {
-    let archive = Archive::from_env().await?;
     match command {
-        Command::Run(command) => command.call(&archive).await,
-        Command::Watch(command) => command.call(&archive).await,
-        Command::Status(command) => command.call(&archive).await,
-        Command::Rerun(command) => command.call(&archive).await,
-        Command::Watermark(command) => command.call(&archive).await,
-        Command::Skip(command) => command.call(&archive).await,
-        Command::Verify(command) => command.call(&archive).await,
-        Command::Find(command) => command.call(&archive).await,
-        Command::Open(command) => command.call(&archive).await,
-        Command::Quarantine(command) => command.call(&archive).await,
-        Command::Restore(command) => command.call(&archive).await,
+        Command::Run(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
+        Command::Watch(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
+        Command::Status(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await,
+        Command::Rerun(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
+        Command::Watermark(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS]).await?).await,
+        Command::Skip(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS, archive::WINDOWS]).await?).await,
+        Command::Verify(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
+        Command::Find(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
+        Command::Open(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
+        Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
+        Command::Restore(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await,
     }
 }

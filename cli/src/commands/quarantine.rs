@@ -28,7 +28,7 @@ Examples:
   alert-archive quarantine release MSG-17      judge it again, after its rule or the message has changed
   alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
 
-A document that makes its window fail, whatever the fault, is left out by `add`: from the next attempt on it goes to
+A document that makes its window fail, whatever the fault, is excluded by `add`: from the next attempt on it goes to
 quarantine as it is, unread, and the window goes on without it. Every report names it until it is released.")]
 pub struct Quarantine {
     #[command(subcommand)]

@@ -138,7 +138,7 @@ impl Target {
         Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most })
     }
 
-    /// Takes a message; answers how many it has handed over by that.
+    /// Takes a message; returns how many it has handed over by that.
     async fn put(&mut self, row: ArchivedRow) -> Result<usize> {
         let message = row.record.message;
         match self {

@@ -15,7 +15,7 @@ Examples:
   alert-archive skip RUN 20240701T000000.000Z--20240702T000000.000Z --undo
 
 Every report of every run names the window, until it is wanted again or later runs have archived all of it.
-When one document is to blame, leave out that alone: alert-archive quarantine add --help")]
+When one document makes the window fail, exclude only that one: alert-archive quarantine add --help")]
 pub struct Skip {
     /// The run's id
     run: String,
@@ -50,7 +50,7 @@ impl Skip {
             };
             bail!("nothing to do for window {}: {hint}", self.window);
         }
-        // Noted before it is skipped and forgotten after it is wanted: what is left out is never unknown.
+        // Noted before it is skipped and forgotten after it is wanted: what is set aside is never unknown.
         let noted = Unresolved::skipped(&before, self.reason.as_deref().unwrap_or_default(), now);
         if self.reason.is_some() {
             let mut room = true;

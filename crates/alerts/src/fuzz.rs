@@ -44,7 +44,7 @@ fn check_document(bytes: &[u8]) -> Result<(), TestCaseError> {
     match Document::parse(bytes) {
         None => prop_assert_eq!(disposition, Disposition::Quarantined),
         Some(document) => {
-            prop_assert!(json.is_some_and(|json| json.get().starts_with('{')), "what is no JSON object is no document");
+            prop_assert!(json.is_some_and(|json| json.get().starts_with('{')), "what is not a JSON object is not a document");
             for text in [document.sender(), document.channel(), document.subject()].into_iter().flatten() {
                 prop_assert!(text.len() <= bytes.len());
             }
@@ -99,7 +99,7 @@ proptest! {
     }
 }
 
-/// Bytes that nobody may ask for in one large piece.
+/// Bytes that must not be allocated in one large piece.
 struct Modest<'a>(&'a [u8]);
 
 impl std::io::Read for Modest<'_> {

@@ -109,12 +109,12 @@ impl JobRuns {
         Ok(is_as_read)
     }
 
-    /// What operators have set aside and nobody has come back to.
+    /// What operators have set aside and is not resolved.
     pub async fn unresolved(&self) -> Result<Register, LedgerError> {
         Ok(self.registers.get(UNRESOLVED, None).await?.unwrap_or_default())
     }
 
-    /// Changes what is unresolved; `None` leaves it as it is. Answers what then stands.
+    /// Changes what is unresolved; `None` leaves it as it is. Returns what then stands.
     pub async fn change_unresolved(&self, mut change: impl FnMut(Register) -> Option<Register>) -> Result<Register, LedgerError> {
         let update = self.registers.update(UNRESOLVED, None, |row| {
             let before = row.cloned().unwrap_or_else(|| Register { run_id: UNRESOLVED.to_owned(), ..Register::default() });

@@ -129,7 +129,7 @@ impl Tracking {
         Ok(found.into_values().map(|row| (row.message_id.clone(), row)).collect())
     }
 
-    /// Reads the rows of `entries` and changes each as `decide` says, until nobody interferes or the time is over.
+    /// Reads the rows of `entries` and changes each as `decide` says, until no other executor interferes or the time is over.
     pub async fn change_all<E: From<LedgerError>>(
         &self,
         entries: &[&Entry],

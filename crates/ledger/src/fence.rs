@@ -45,7 +45,7 @@ impl Fence {
         Fence { lease_until: self.lease_until.max(after(now, lease)), ..self }
     }
 
-    /// The attempt has ended: nobody needs to wait for it.
+    /// The attempt has ended: the next one need not wait.
     pub fn end(self, now: Timestamp) -> Self {
         Fence { lease_until: now, ..self }
     }

@@ -9,7 +9,7 @@ use identity::{Identity, instant::iso};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
-/// The outcome of a run in a sentence, for somebody who reads nothing else; and one more when somebody has to come back.
+/// The outcome of a run in a sentence, for a reader of nothing else; and one more while something is set aside.
 pub fn sentence(report: &RunReport) -> String {
     let outcome = outcome(report);
     let (mut skipped, mut excluded, mut moved) = (0, 0, 0);
@@ -32,7 +32,7 @@ pub fn sentence(report: &RunReport) -> String {
     }
     let Some(last) = waiting.pop() else { return outcome };
     let waiting = if waiting.is_empty() { last } else { format!("{} and {last}", waiting.join(", ")) };
-    format!("{outcome} Waiting for somebody: {waiting}.")
+    format!("{outcome} Set aside, to be resolved: {waiting}.")
 }
 
 fn outcome(report: &RunReport) -> String {
@@ -58,7 +58,7 @@ fn outcome(report: &RunReport) -> String {
             format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message"))
         }
         RunStatus::Completed if windows.succeeded < windows.planned => {
-            format!("{} left out by an operator; the others: {done}.", count(windows.planned - windows.succeeded, "window"))
+            format!("{} skipped by an operator; the others: {done}.", count(windows.planned - windows.succeeded, "window"))
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
         RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
@@ -101,7 +101,7 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { format!("'{}'", one_line(text).replace('\'', r"'\''")) }
 }
 
-/// What failed by itself: what an operator left out is told among what is unresolved.
+/// What failed by itself: what an operator skipped is told among what is unresolved.
 pub fn failures(report: &RunReport) -> impl Iterator<Item = &Failure> {
     let is_set_aside = |failure: &Failure| {
         let same = |item: &Unresolved| matches!(item, Unresolved::SkippedWindow { run_id, window_id, .. } if *run_id == report.run_id && *window_id == failure.window_id);
@@ -198,7 +198,7 @@ pub fn bytes(number: u64) -> String {
     if unit == "B" || value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
-/// Somebody else's text on one line: what could start a new line, hide or turn the text around is made visible, and no text is endless.
+/// Foreign text on one line: what could start a new line, hide or turn the text around is made visible, and no text is endless.
 pub fn one_line(text: &str) -> String {
     const LONGEST: usize = 300;
     let tame = |c: char| match c {

@@ -148,11 +148,11 @@ fn set_aside(reason: &str) -> Vec<Unresolved> {
 }
 
 #[test]
-fn what_is_set_aside_is_told_until_somebody_comes_back() {
+fn what_is_set_aside_is_told_until_it_is_resolved() {
     let mail = plain(&RunReport { unresolved: set_aside("shard 3 is lost"), ..report() });
     for part in [&mail.text, &mail.html.replace("&#x27;", "'")] {
         for said in [
-            "All went well: 4,300 messages archived, 599 still open, 46 in quarantine. Waiting for somebody: 1 skipped window and 1 message quarantined by hand.",
+            "All went well: 4,300 messages archived, 599 still open, 46 in quarantine. Set aside, to be resolved: 1 skipped window and 1 message excluded by an operator.",
             "of weekly-2024-36, for 29 days (since 2024-09-01): shard 3 is lost",
             "alert-archive skip weekly-2024-36 20240703T000000.000Z--20240704T000000.000Z --undo",
             "alert-archive quarantine release 'MSG 17' --index messages-2024",

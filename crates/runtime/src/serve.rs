@@ -35,8 +35,8 @@ impl Call {
     }
 }
 
-/// Runs a function: builds its dependencies once, then answers one event after the other.
-/// Configuration that is missing is the answer to each event, so that the console shows it by name.
+/// Runs a function: builds its dependencies once, then handles one event after the other.
+/// When configuration is missing each event fails with that error, so that the console shows it by name.
 pub async fn serve<D, I, O, E>(
     name: &'static str,
     dependencies: Result<D, ConfigMissing>,

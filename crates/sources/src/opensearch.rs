@@ -110,7 +110,7 @@ impl OpenSearch {
         Ok(OpenSearch { client: Client::new(transport), url: shown, indices })
     }
 
-    /// Fails unless `index` has what the product needs; answers how documents are found by their message.
+    /// Fails unless `index` has what the product needs; returns how documents are found by their message.
     /// Behind an alias the indices may differ: one has a keyword, another a text with a keyword below it, a new one nothing yet.
     pub async fn check_mapping(&self, index: &str) -> Result<MessageField, SourceError> {
         let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false&include_unmapped=true");
@@ -499,7 +499,7 @@ impl Counts {
     }
 }
 
-/// Asks again while the node answers only a part: a shard that moves is back in a moment.
+/// Asks again while the node returns only a part: a shard that moves is back in a moment.
 pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(ask: impl FnMut() -> F) -> Result<T, SourceError> {
     let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
     ask.retry(backoff.with_jitter()).when(|error| matches!(error, SourceError::PageIncomplete { .. })).await

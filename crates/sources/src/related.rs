@@ -23,7 +23,7 @@ pub struct Related {
 #[derive(Default)]
 pub struct Found {
     pub bodies: HashMap<String, Vec<Bytes>>,
-    /// Messages of which a related document is no JSON.
+    /// Messages of which a related document is not valid JSON.
     pub unreadable: HashSet<String>,
 }
 
@@ -74,12 +74,12 @@ impl Related {
         Ok(found)
     }
 
-    /// `None`: one of the documents is no JSON.
+    /// `None`: one of the documents is not valid JSON.
     async fn batch(&self, ids: &[&str]) -> Result<Option<HashMap<String, Vec<Bytes>>>, SourceError> {
         let wanted: HashSet<&str> = ids.iter().copied().collect();
         let tiebreaker = if self.shard_doc { "_shard_doc" } else { "_id" };
         let (mut after, mut size): (Option<Vec<Value>>, u64) = (None, PAGE);
-        // In order of (timestamp, index, id): what the sort of the pages leaves open among equal instants is settled here.
+        // In order of (timestamp, index, id): the sort of the pages leaves the order among equal instants open.
         let mut collected: HashMap<String, Vec<Placed>> = HashMap::new();
         loop {
             let mut body = json!({

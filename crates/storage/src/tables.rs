@@ -14,7 +14,7 @@ use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
 const BATCH: usize = 100;
 /// Single writes under way at once.
 const WRITES: usize = 32;
-/// How often a change is decided again because somebody else was quicker.
+/// How often a change is decided again because another writer was quicker.
 const CONTESTS: usize = 12;
 
 /// Rows of one type. Each change is conditional on the revision that was read.

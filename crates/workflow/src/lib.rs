@@ -73,7 +73,7 @@ impl Workflow {
         }
     }
 
-    /// Starts an execution; answers its ARN.
+    /// Starts an execution; returns its ARN.
     pub async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
         let start = self.client.start_execution().state_machine_arn(state_machine_arn).name(name).input(input);
         Ok(start.send().await.map_err(|error| fault("start", name, error))?.execution_arn)

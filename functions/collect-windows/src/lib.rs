@@ -100,7 +100,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
                     *reasons.entry(reason.clone()).or_default() += count;
                 }
             }
-            // Left out on purpose: reported each time, but no reason to fail the run.
+            // Skipped by an operator: reported each time, but no reason to fail the run.
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
                 failures.push(failure(window, Some(record)));

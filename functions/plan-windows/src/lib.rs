@@ -187,7 +187,7 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
     }
     let planned = Box::pin(plan(deps, &task, call)).await;
     if let Err(error) = &planned {
-        give_up(deps, &task, error, now).await;
+        mark_failed(deps, &task, error, now).await;
     }
     let plan = planned?;
     step_metrics("plan-windows", &task.run_id, "", call.took(), &[("Windows", plan.windows)]);
@@ -241,7 +241,7 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
     let Scanned { rows: runs, malformed } = deps.job_runs.runs.scan().await?;
     for error in &malformed {
         // A run that cannot be read is not known to have done this time: at worst the work is looked at again.
-        tracing::error!(error = describe(error), "a run is left out of the search for this scheduled time");
+        tracing::error!(error = describe(error), "a run is skipped in the search for this scheduled time");
     }
     let same = |run: &&JobRun| run.run_id != task.run_id && run.is_scheduled_for(scheduled_for);
     let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
@@ -278,7 +278,7 @@ async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
         row.planned = planned;
     });
     noted.await?;
-    Ok(answer(deps, &task.run_id, task.mode, &task.execution_arn, planned, key))
+    Ok(plan_of(deps, &task.run_id, task.mode, &task.execution_arn, planned, key))
 }
 
 /// The windows of a run, sized by what the source holds now.
@@ -313,7 +313,7 @@ fn list_of(windows: &[Window]) -> Result<Vec<u8>, Error> {
     write_list(windows).map_err(|source| Error::Unlisted { source })
 }
 
-/// Days that have messages which an extraction staged and nobody wrote.
+/// Days that have messages which an extraction staged and no run has written.
 async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error> {
     let mut days: BTreeMap<String, u64> = BTreeMap::new();
     let count = |row: Row| {
@@ -358,7 +358,7 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
         row.execution_arn = execution_arn.to_owned();
     };
     deps.job_runs.change(run_id, resume).await?;
-    Ok(answer(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
+    Ok(plan_of(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
 }
 
 async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, (from, to): (Timestamp, Timestamp), now: Timestamp) -> Result<(), Error> {
@@ -370,8 +370,8 @@ async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, (from, to): (Times
     }
 }
 
-/// A run that dies in its plan is marked so, and its range is free again. Best effort: the error is the answer.
-async fn give_up(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
+/// A run that dies in its plan is marked so, and its range is free again. Best effort: the error itself is what the caller returns.
+async fn mark_failed(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let marked = deps.job_runs.change(&task.run_id, |row| {
         row.status = RunStatus::Failed;
         row.error = Some(error.name().to_string());
@@ -412,7 +412,7 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where the first scheduled run begins. Nobody can ask an API for its first message, and it may refuse what is old: it is
+/// Where the first scheduled run begins. An API cannot be asked for its first message, and may refuse what is old: it is
 /// asked for as much as a hybrid run would ask for.
 async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
     match deps.sources.opensearch()? {
@@ -421,7 +421,7 @@ async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> 
     }
 }
 
-fn answer(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {
+fn plan_of(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {
     let bucket = deps.objects.bucket().to_owned();
     Plan { v: Version, run_id: run_id.to_owned(), mode, execution_arn: execution_arn.to_owned(), bucket, windows, windows_key }
 }

@@ -275,7 +275,7 @@ impl Run<'_> {
     /// `true` at the end of the window; `false` when the call ends first.
     async fn drain(&mut self, call: Call) -> Result<bool, Error> {
         while let Reading::OpenSearch(drain) = &mut self.reading {
-            // What is wrong with these nobody knows: their bytes are kept, and nothing of them is read.
+            // An operator excluded these: their bytes are kept, and nothing of them is read.
             let Some(document) = drain.next_excluded().await? else { break };
             if !self.task.window.contains(document.at) {
                 self.writer.skip(1);

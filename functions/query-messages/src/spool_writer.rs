@@ -58,7 +58,7 @@ impl SpoolWriter {
         if self.raw >= PAIR_BYTES || self.entries.len() >= PAIR_DOCUMENTS { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes what is left; answers what the spool holds and the compressed bytes that this call wrote.
+    /// Writes what is left; returns what the spool holds and the compressed bytes that this call wrote.
     pub async fn finish(mut self) -> Result<(Summary, u64), SpoolError> {
         self.flush().await?;
         Ok((self.summary, self.spooled))

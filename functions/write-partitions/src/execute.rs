@@ -90,7 +90,7 @@ enum Body {
 }
 
 impl Run<'_> {
-    /// Streams the spool once and writes the objects that are not there; answers how many it wrote.
+    /// Streams the spool once and writes the objects that are not there; returns how many it wrote.
     async fn write_objects(&mut self, done: &[Option<Head>], call: Call) -> Result<usize, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
@@ -283,7 +283,7 @@ impl Run<'_> {
     }
 
     /// Earlier versions leave their objects, the manifest is written, the rows are completed, and last the window is.
-    /// The manifest comes before the rows: as long as one of them is claimed, whoever wants it carries this intent out.
+    /// The manifest comes before the rows: as long as one of them is claimed, the next run that needs it carries this intent out.
     async fn commit(mut self, call: Call, written: usize) -> Result<Progress, Error> {
         let intent = self.intent;
         // JSON lines are a copy for other readers and no part of what the archive costs.

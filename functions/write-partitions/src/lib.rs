@@ -1,5 +1,5 @@
 //! Writes what a window archives, exactly once. First the intent: rows are claimed, objects are planned, and the
-//! plan is registered. From then on anybody who meets the window carries out that same intent to its end.
+//! plan is registered. From then on every executor that meets the window carries out that same intent to its end.
 
 mod execute;
 mod prepare;
@@ -70,7 +70,7 @@ pub enum Error {
     ClaimStuck { id: String, run_id: String, window_id: String },
     #[error("window {window_id}: {counts:?} does not add up, nothing of it is committed")]
     CountMismatch { window_id: String, counts: Messages },
-    #[error("{key} was changed by somebody else each time its earlier rows were taken out")]
+    #[error("{key} was changed by another executor each time its earlier rows were taken out")]
     Contended { key: String },
     #[error(transparent)]
     NoProgress(#[from] NoProgress),

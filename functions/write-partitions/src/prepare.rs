@@ -19,7 +19,7 @@ use runtime::Call;
 use std::collections::{BTreeMap, HashSet};
 use storage::PutOnce;
 
-/// How often claims of unfinished windows are settled before the window gives up.
+/// How often claims of unfinished windows are resolved before the window fails with `WindowBusy`.
 const ROUNDS: usize = 3;
 
 pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
@@ -39,7 +39,7 @@ pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String)
         }
         tracing::info!(window = window_id, documents = amendable.len(), "documents are excluded from the intent");
         let amended = intent.without(&amendable);
-        // Whoever was quicker wins, here and at the row.
+        // Of two executors the quicker one wins, here and at the row.
         deps.objects.put_lines_once(&amended.key(), std::slice::from_ref(&amended)).await?;
         let (number, now) = (amendable.len() as u64, Timestamp::now());
         let record = deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
@@ -82,7 +82,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
     let prefix = spool_prefix(run_id, window_id, attempt);
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
     let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
-    if let Settled::Interrupted { advanced } = settle_contested(deps, &entries, &mut decisions, &claim, call).await? {
+    if let Resolved::Interrupted { advanced } = resolve_contested(deps, &entries, &mut decisions, &claim, call).await? {
         return Ok(Registered::Interrupted { advanced });
     }
 
@@ -154,7 +154,7 @@ async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<De
     Ok((entries, decisions, summary))
 }
 
-enum Settled {
+enum Resolved {
     All,
     /// The call ends first; so much was done about other windows and their rows that was not before.
     Interrupted {
@@ -162,9 +162,9 @@ enum Settled {
     },
 }
 
-/// Messages that another window was writing when it died: its intent is finished, or the window is given up;
+/// Messages that another window was writing when it died: its intent is carried out, or its claims are released;
 /// then the messages are staged anew, for this window.
-async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<Settled, Error> {
+async fn resolve_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<Resolved, Error> {
     let mut advanced = 0;
     for _ in 0..ROUNDS {
         let contested = |decision: &Decision| match decision {
@@ -173,15 +173,15 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
         };
         let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
         if holders.is_empty() {
-            return Ok(Settled::All);
+            return Ok(Resolved::All);
         }
         for holder in &holders {
             if call.is_ending() {
-                return Ok(Settled::Interrupted { advanced });
+                return Ok(Resolved::Interrupted { advanced });
             }
-            match settle(deps, holder, call).await? {
-                Settled::All => {}
-                Settled::Interrupted { advanced: more } => return Ok(Settled::Interrupted { advanced: advanced + more }),
+            match resolve_holder(deps, holder, call).await? {
+                Resolved::All => {}
+                Resolved::Interrupted { advanced: more } => return Ok(Resolved::Interrupted { advanced: advanced + more }),
             }
         }
         let positions: Vec<usize> = (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
@@ -193,10 +193,10 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
         let released = deps.ledger.change_all(&affected, release_row, || call.is_ending()).await?;
         advanced += released.rows;
         if !released.all {
-            return Ok(Settled::Interrupted { advanced });
+            return Ok(Resolved::Interrupted { advanced });
         }
         let Some(staged) = deps.ledger.stage_all(&affected, claim, Timestamp::now(), || call.is_ending()).await? else {
-            return Ok(Settled::Interrupted { advanced });
+            return Ok(Resolved::Interrupted { advanced });
         };
         for (position, decision) in positions.into_iter().zip(staged) {
             decisions[position] = decision;
@@ -207,12 +207,12 @@ async fn settle_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decis
         _ => None,
     }) {
         Some((id, run_id, window_id)) => Err(Error::ClaimStuck { id, run_id, window_id }),
-        None => Ok(Settled::All),
+        None => Ok(Resolved::All),
     }
 }
 
-/// Finishes a window whose intent stands, or gives it up when its lease is over.
-async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<Settled, Error> {
+/// Carries out the intent of a window that has one, or releases the window when its lease is over.
+async fn resolve_holder(deps: &Deps, holder: &Claim, call: Call) -> Result<Resolved, Error> {
     let now = Timestamp::now();
     let decide = |record: &alerts::window::record::WindowRecord| match record.status {
         State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
@@ -224,8 +224,8 @@ async fn settle(deps: &Deps, holder: &Claim, call: Call) -> Result<Settled, Erro
         let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone()).await?;
         if let execute::Progress::Interrupted { advanced } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
             // The next call finds its objects and goes on behind them.
-            return Ok(Settled::Interrupted { advanced });
+            return Ok(Resolved::Interrupted { advanced });
         }
     }
-    Ok(Settled::All)
+    Ok(Resolved::All)
 }

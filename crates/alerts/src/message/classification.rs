@@ -79,9 +79,9 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The stored bytes are no JSON object that can be read without guessing.
+    /// The stored bytes are not a JSON object that can be read without guessing.
     UnreadableDocument,
-    /// The message is fine, but a document of its history or audit is no JSON.
+    /// The message is fine, but a document of its history or audit is not valid JSON.
     UnreadableHistory,
     UnrecognisedStatus,
     AlertsNotAList,

@@ -1,5 +1,5 @@
-//! How the row of a message may change. Every change is decided here, on what was read, and carried out
-//! under the condition that nobody changed the row in between (its revision).
+//! How the row of a message may change. Every change is decided here, on what was read, and carried out on condition
+//! that the row has not changed in between (its revision).
 
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::Entry;
@@ -17,7 +17,7 @@ pub enum Status {
     Failed,
 }
 
-/// A window of a run that has a right to a row until it is completed.
+/// A window of a run that has claimed a row until it is completed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     pub run_id: String,
@@ -149,7 +149,7 @@ pub enum Decision {
     Already,
     /// Open, in staging.
     Hold,
-    /// Claimed by a window that did not finish; settled before the intent is made.
+    /// Claimed by a window that did not finish; decided again, without that claim, before the intent is made.
     Contested { run_id: String, window_id: String },
 }
 
@@ -241,7 +241,7 @@ pub fn claim_for_writing(row: &Row, claim: &Claim) -> Result<Option<Row>, Lost> 
 #[derive(Debug, PartialEq)]
 pub struct Lost;
 
-/// After the object was verified. `None` when the row is completed already, or somebody else's.
+/// After the object was verified. `None` when the row is completed already, or claimed by another window.
 pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: Timestamp) -> Option<Row> {
     if row.claim.as_ref() != Some(claim) {
         return None;
@@ -267,7 +267,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     changed(row, next)
 }
 
-/// A dead window's right to a row is taken back; `complete` of that window no longer finds its claim.
+/// Releases a dead window's claim on a row; `complete` of that window no longer finds it.
 pub fn release(row: &Row, claim: &Claim) -> Option<Row> {
     if row.claim.as_ref() != Some(claim) {
         return None;

@@ -64,7 +64,7 @@ pub struct RunReport {
     pub bytes: Bytes,
     pub reconciled: bool,
     pub failures: Vec<Failure>,
-    /// What operators have set aside in any run and nobody has come back to.
+    /// What operators have set aside in any run and is not resolved.
     #[serde(default)]
     pub unresolved: Vec<Unresolved>,
 }

@@ -142,7 +142,7 @@ impl Interval {
 }
 
 /// Days with too many documents are counted by the hour, such hours by the minute, down to the millisecond.
-/// `count` answers the buckets of a stretch in order, cut to the stretch.
+/// `count` returns the buckets of a stretch in order, cut to the stretch.
 pub async fn counted<E>(
     count: impl AsyncFn(Timestamp, Timestamp, Interval) -> Result<Vec<Bucket>, E>,
     from: Timestamp,
@@ -389,7 +389,7 @@ mod tests {
                 inside.for_each(|document| *counts.entry(document.div_euclid(length) * length).or_insert(0) += 1);
                 Ok::<_, ()>(counts.into_iter().filter_map(|(key, count)| clip(key, interval, count, from, to)).collect())
             };
-            // The source answers at once, so that the future is ready when it is first asked.
+            // The source returns at once, so that the future is ready when it is first asked.
             let Poll::Ready(Ok(buckets)) = pin!(counted(count, from, to, target)).poll(&mut Context::from_waker(Waker::noop())) else {
                 return Err(TestCaseError::fail("not ready"));
             };

@@ -40,7 +40,7 @@ impl ObjectStore for S3 {
         };
         let answer = match request.send().await {
             Ok(answer) => answer,
-            // The last one is what a version that is a delete marker answers.
+            // The last one is the response for a version that is a delete marker.
             Err(error) if is_one_of(&error, &["NoSuchKey", "NoSuchVersion", "MethodNotAllowed"]) => return Ok(None),
             Err(error) if is_one_of(&error, &["PreconditionFailed"]) => {
                 return Err(StoreError::Changed { bucket: get.bucket.to_owned(), key: get.key.to_owned() });
