@@ -246,7 +246,7 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
     let same = |run: &&JobRun| run.run_id != task.run_id && run.is_scheduled_for(scheduled_for);
     let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
     tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");
-    Ok(Some(answer(deps, &run.run_id, run.mode, &task.execution_arn, 0, plan_key(&run.run_id))))
+    Ok(Some(plan_of(deps, &run.run_id, run.mode, &task.execution_arn, 0, plan_key(&run.run_id))))
 }
 
 /// Storing the list of windows is the decisive moment: a repeated call goes on with the list that stands, whatever the

@@ -103,7 +103,7 @@ fn window_and_run(name: &str) -> Option<Claim> {
 /// Whether somebody is at work on the window: its run, or an attempt that has not noticed yet that its run died.
 pub fn is_alive(record: &WindowRecord, run: Option<&JobRun>, now: Timestamp) -> bool {
     let is_open = !matches!(record.status, State::Completed | State::Skipped);
-    is_open && (now < record.lease_until || run.is_some_and(|run| run.status == RunStatus::Running))
+    is_open && (record.fence.is_alive(now) || run.is_some_and(|run| run.status == RunStatus::Running))
 }
 
 /// Whether the window may still write what it planned: the next run that meets its intent carries it out.
