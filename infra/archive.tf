@@ -66,6 +66,13 @@ locals {
       size        = { memory = 1024, timeout = 60 }
       environment = local.run_environment
     }
+
+    # Called by a schedule and by no state.
+    watch-runs = {
+      size        = { memory = 512, timeout = 60 }
+      environment = local.job_runs_environment
+      schedule    = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+    }
   }
 
   archive_steps = { for name, function in module.archive_function : name => function.function if !can(local.archive_functions[name].schedule) }
@@ -127,6 +134,23 @@ module "mark_dead_run" {
   substitutions    = { JobRunsTable = module.storage.job_runs_table }
   policy           = "${path.root}/policies/mark-dead-run.json"
   policy_variables = { job_runs = module.storage.job_runs_arn }
+}
+
+# CloudWatch looks back seven days at most: so the days are counted by watch-runs, and a metric that stays away alarms too.
+resource "aws_cloudwatch_metric_alarm" "silent" {
+  count               = var.schedule_enabled ? 1 : 0
+  alarm_name          = "${var.prefix}-silent"
+  alarm_description   = "No run of archive-alerts has completed for more than ${var.silent_days} days, or none ever: look at the latest executions, and at the schedule ${var.prefix}-archive-alerts."
+  namespace           = "AlertArchive"
+  metric_name         = "DaysSinceCompletedRun"
+  dimensions          = { Deployment = var.prefix }
+  statistic           = "Maximum"
+  period              = 86400
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = var.silent_days
+  treat_missing_data  = "breaching"
+  alarm_actions       = [local.deployment.alarm_topic_arn]
 }
 
 output "archive_environment" {

@@ -26,11 +26,7 @@ const DELETES: &[Exception] = &[
         sid: "MoveToItsIndex",
         why: "the index is a part of a row's key: a message of the API that an index has by now gets a new row for its old one",
     },
-    Exception {
-        holder: "write-partitions",
-        sid: "MoveToItsIndex",
-        why: "it stages messages anew that another window held",
-    },
+    Exception { holder: "write-partitions", sid: "MoveToItsIndex", why: "it stages messages anew that another window held" },
 ];
 
 /// What a function must be given for its policy to speak of a service: a part of a variable's name.
