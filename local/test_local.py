@@ -72,7 +72,7 @@ class MailSink(unittest.TestCase):
 
 class Endpoints(unittest.TestCase):
     def choose(self, variables: dict, remembered: dict | None = None) -> dict:
-        cleared = {name: value for name, value in os.environ.items() if not name.startswith(("ALERT_ARCHIVE_", "OPENSEARCH_", "AWS_"))}
+        cleared = {name: value for name, value in os.environ.items() if not name.startswith(("ALERT_ARCHIVE_", "OPENSEARCH_", "AWS_", "SOURCE"))}
         with mock.patch.dict(os.environ, cleared | variables, clear=True), \
                 mock.patch.object(settings, "remembered_ports", lambda: remembered or {}):
             return settings.endpoints()
@@ -93,6 +93,19 @@ class Endpoints(unittest.TestCase):
     def test_later_commands_take_the_ports_of_up(self):
         remembered = {"aws": {"url": "http://127.0.0.1:4600", "port": 4600, "ours": True}}
         self.assertEqual(self.choose({}, remembered)["aws"].port, 4600)
+
+    def test_the_source_decides_which_parts_there_are(self):
+        parts = {mode: set(self.choose({"SOURCE": mode})) & {"opensearch", "api"} for mode in ("opensearch", "api", "hybrid")}
+        self.assertEqual(parts, {"opensearch": {"opensearch"}, "api": {"api"}, "hybrid": {"opensearch", "api"}})
+        self.assertIn("api", self.choose({}, {"source": {"mode": "api"}}), "a later command needs no SOURCE")
+        self.assertNotIn("api", self.choose({"SOURCE": "opensearch"}, {"source": {"mode": "api"}}))
+        given = self.choose({"SOURCE": "api", "ALERT_ARCHIVE_API_URL": "https://messages.example.com/v1/"})["api"]
+        self.assertEqual((given.url, given.ours), ("https://messages.example.com/v1", False))
+
+    def test_a_source_that_nobody_knows_and_limits_that_cannot_be_are_refused_by_name(self):
+        for name, value in (("SOURCE", "elastic"), ("ALERT_ARCHIVE_API_PAGE_SIZE", "501"), ("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", "fast")):
+            with self.subTest(name), self.assertRaisesRegex(settings.CloudError, f"{name}={value}"):
+                self.choose({name: value})
 
     def test_a_port_that_the_runner_cannot_take_is_refused_by_name(self):
         with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_OPENSEARCH_PORT=9400"):

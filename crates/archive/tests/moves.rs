@@ -1,0 +1,105 @@
+//! Messages of the API that an index has later: their rows move, and each message is known once.
+
+use alerts::{
+    message::{
+        classification::{Disposition, Outcome},
+        entry::Entry,
+        tracking::{Claim, Decision, NO_INDEX, Row, Status, complete, stage},
+    },
+    source::Source,
+};
+use archive::Tracking;
+use identity::instant;
+use jiff::Timestamp;
+use network::Calm;
+use storage::{MemoryTables, Table};
+
+const TABLE: &str = "messages";
+
+fn at(text: &str) -> Timestamp {
+    instant::parse(text).expect("an instant")
+}
+
+fn claim(run_id: &str) -> Claim {
+    Claim { run_id: run_id.into(), window_id: "w".into() }
+}
+
+fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
+    let outcome = Outcome { disposition, reason: None, no_alerts: false };
+    Entry { index: index.into(), id: "m".into(), at: at("2026-10-08"), version: "v1".into(), bytes: 1, source, outcome }
+}
+
+fn ledger() -> Tracking {
+    let tables = MemoryTables::new(Calm::shared()).table(TABLE, "message_id", Some("source_index"));
+    Tracking { rows: Table::over(tables, TABLE) }
+}
+
+/// The row of an archived message that no index had.
+fn archived() -> Row {
+    let entry = entry(NO_INDEX, Source::Api, Disposition::Closed);
+    let staged = stage(None, &entry, &claim("r1"), at("2026-11-01")).row.expect("a row");
+    let mut row = complete(&staged, &entry, &claim("r1"), "s3://b/archive/one.parquet".into(), at("2026-11-01")).expect("a row");
+    row.revision = 1;
+    row
+}
+
+async fn known(ledger: &Tracking) -> Vec<Row> {
+    ledger.rows.partition("m").await.expect("rows")
+}
+
+async fn find(ledger: &Tracking, run_id: &str, entry: &Entry) -> Decision {
+    let decisions = ledger.stage_all(&[entry], &claim(run_id), at("2026-11-08"), || false).await.expect("staged");
+    decisions.expect("in time").into_iter().next().expect("a decision")
+}
+
+#[tokio::test]
+async fn an_archived_message_is_known_under_its_index_and_not_archived_again() {
+    let ledger = ledger();
+    assert!(ledger.rows.put(&archived()).await.expect("written"));
+    let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
+    for run in ["r2", "r3"] {
+        assert_eq!(find(&ledger, run, &indexed).await, Decision::Already, "{run}");
+        let rows = known(&ledger).await;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!((rows[0].source_index.as_str(), rows[0].status), ("messages-1", Status::Completed));
+        assert_eq!((&rows[0].s3_path, rows[0].inserted_at), (&archived().s3_path, archived().inserted_at));
+    }
+    assert_eq!(known(&ledger).await[0].source, Source::Opensearch, "from now on the index's bytes count");
+}
+
+#[tokio::test]
+async fn a_function_that_dies_between_the_two_rows_leaves_one_in_the_end() {
+    let ledger = ledger();
+    let left = archived();
+    let moved = Row { source_index: "messages-1".into(), ..left.clone() };
+    for row in [&left, &moved] {
+        assert!(ledger.rows.put(row).await.expect("written"));
+    }
+    let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
+    assert_eq!(find(&ledger, "r2", &indexed).await, Decision::Already);
+    let indices: Vec<String> = known(&ledger).await.into_iter().map(|row| row.source_index).collect();
+    assert_eq!(indices, ["messages-1"]);
+}
+
+#[tokio::test]
+async fn an_open_message_keeps_its_age_when_an_index_has_it() {
+    let ledger = ledger();
+    let open = entry(NO_INDEX, Source::Api, Disposition::Open);
+    assert_eq!(find(&ledger, "r1", &open).await, Decision::Hold);
+    let since = known(&ledger).await[0].first_seen_open;
+    let decision = find(&ledger, "r2", &entry("messages-1", Source::Opensearch, Disposition::Open)).await;
+    let rows = known(&ledger).await;
+    assert_eq!((decision, rows.len(), rows[0].first_seen_open), (Decision::Hold, 1, since));
+    assert!(rows[0].staging.is_some() && rows[0].source_index == "messages-1");
+}
+
+#[tokio::test]
+async fn a_message_that_another_window_writes_now_stays_where_it_is() {
+    let ledger = ledger();
+    let staged = stage(None, &entry(NO_INDEX, Source::Api, Disposition::Closed), &claim("r1"), at("2026-11-01")).row.expect("a row");
+    let claimed = Row { status: Status::Processing, revision: 1, ..staged };
+    assert!(ledger.rows.put(&claimed).await.expect("written"));
+    let decision = find(&ledger, "r2", &entry("messages-1", Source::Opensearch, Disposition::Closed)).await;
+    assert!(matches!(decision, Decision::Contested { .. }), "{decision:?}");
+    assert_eq!(known(&ledger).await, [claimed]);
+}
