@@ -62,6 +62,8 @@ enum Command {
     Quarantine(commands::quarantine::Quarantine),
     /// Bring messages back, into an index or a file, byte for byte
     Restore(commands::restore::Restore),
+    /// Ingest a database, and build dimensions and facts from it
+    Warehouse(commands::warehouse::Warehouse),
 }
 
 #[tokio::main]
@@ -93,6 +95,10 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// `true` when all went well.
 async fn dispatch(command: Command) -> anyhow::Result<bool> {
+    let command = match command {
+        Command::Warehouse(command) => return command.call().await,
+        command => command,
+    };
     let archive = Archive::from_env().await?;
     match command {
         Command::Run(command) => command.call(&archive).await,
@@ -106,5 +112,6 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Open(command) => command.call(&archive).await,
         Command::Quarantine(command) => command.call(&archive).await,
         Command::Restore(command) => command.call(&archive).await,
+        Command::Warehouse(command) => command.call().await,
     }
 }
