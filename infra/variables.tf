@@ -293,3 +293,41 @@ variable "archive_transition_days" {
   type        = number
   default     = null
 }
+
+# The warehouse
+
+variable "database_secret_arn" {
+  description = "Secret with username, password, host and dbname of the PostgreSQL database, as RDS keeps it; its role needs what docs/warehouse.md names. Null: nothing is ingested."
+  type        = string
+  default     = null
+}
+
+variable "local_database_credentials" {
+  description = "Content of that secret in the local cloud."
+  type        = string
+  default     = "{}"
+  sensitive   = true
+}
+
+variable "ingest_schedule" {
+  description = "When ingest-tables reads the database."
+  type        = string
+  default     = "rate(15 minutes)"
+}
+
+variable "ingest_enabled" {
+  type    = bool
+  default = false
+}
+
+variable "ingest_rows_per_second" {
+  description = "The most that is read from the database, so that it has time for others."
+  type        = number
+  default     = 100000
+}
+
+variable "ingest_read_timeout_seconds" {
+  description = "After which the database ends the read of one table."
+  type        = number
+  default     = 600
+}

@@ -24,6 +24,7 @@ TEST_CLOUD = {
     "ALERT_ARCHIVE_STATE_DIR": str(ROOT / ".local-test"),
     "ALERT_ARCHIVE_AWS_PORT": "4576",
     "ALERT_ARCHIVE_OPENSEARCH_PORT": "9221",
+    "ALERT_ARCHIVE_POSTGRES_PORT": "5443",
     "ALERT_ARCHIVE_SMTP_PORT": "2535",
     # Retries are many in these tests, and what they wait for is there at once.
     "ALERT_ARCHIVE_WAIT_SCALE": "0.02",

@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import database
 import servers
 import tools
 from settings import (
-    ADMINISTRATOR, API, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, REGION, SMTP, STATE, TARGET,
+    ADMINISTRATOR, API, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION, SMTP, STATE,
+    TARGET,
     CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
 )
 
@@ -130,6 +132,7 @@ def up() -> None:
         chosen = endpoints()
         makers = {
             AWS.name: lambda: ministack(chosen[AWS.name].port, chosen[SMTP.name].port),
+            POSTGRES.name: lambda: database.server(chosen[POSTGRES.name].port),
             SMTP.name: lambda: mail_sink(chosen[SMTP.name].port),
         }
         if OPENSEARCH.name in chosen:
@@ -143,6 +146,7 @@ def up() -> None:
         remember({name: endpoint for name, endpoint in chosen.items() if name in makers and name not in problems})
         if problems:
             raise CloudError("\n".join(problems.values()))
+        database.provide(chosen[POSTGRES.name].port)
         _link_commands()
 
 
@@ -243,6 +247,7 @@ def exports() -> list[str]:
     values["AWS_ENDPOINT_URL"] = chosen[AWS.name].url
     if OPENSEARCH.name in chosen:
         values["OPENSEARCH_URL"] = chosen[OPENSEARCH.name].url
+    values["ALERT_ARCHIVE_DATABASE_URL"] = database.url(chosen[POSTGRES.name].port)
     if API.name in chosen:
         values["ALERT_ARCHIVE_API_URL"] = chosen[API.name].url
     # So that a `make up` in the same shell, after a `make down`, takes the same ports again.

@@ -19,17 +19,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import database
 import tools
 from settings import (
-    API, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, ROOT, STATE, TARGET, CloudError, credentials, endpoints, message_source,
-    own_state, write_atomically,
+    API, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, POSTGRES, ROOT, STATE, TARGET, CloudError, credentials, endpoints,
+    message_source, own_state, write_atomically,
 )
 
 TERRAFORM = STATE / "terraform"
 PACKAGES = STATE / "packages"
 # Buckets, tables and queues need no binaries, and waiting for them is what takes the time: they are applied while the
 # compiler runs.
-STORES = ("module.storage", "module.monitoring.aws_sqs_queue_policy.undelivered")
+STORES = (
+    "module.storage", "module.warehouse_table", "module.warehouse_bucket",
+    "module.monitoring.aws_sqs_queue_policy.undelivered")
 
 
 def variables() -> dict[str, str]:
@@ -175,6 +178,7 @@ def apply(*only: str) -> None:
                 "api_url": chosen[API.name].url, "api_page_size": source.page_size,
                 "api_requests_per_second": source.requests_per_second,
             }
+        values["local_database_credentials"] = json.dumps(database.secret(chosen[POSTGRES.name].port))
         if chosen[AWS.name].ours:
             values["dashboard_url"] = chosen[DASHBOARD.name].url
         terraform(

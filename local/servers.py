@@ -179,20 +179,20 @@ def stop(part: Part) -> bool:
     """Ends our server and what it started. False when it did not run."""
     ours = running(part)
     if ours:
-        _end([ours["pid"]])
+        _end([ours["pid"]], part.ends_by)
         # The workers of a server are in its session; one that outlived it is ended by the same rule.
-        _end(_session_members(ours["pid"]))
+        _end(_session_members(ours["pid"]), signal.SIGTERM)
     _record(part).unlink(missing_ok=True)
     return ours is not None
 
 
-def _end(pids: list[int]) -> None:
+def _end(pids: list[int], first: signal.Signals) -> None:
     birth = {pid: started_at(pid) for pid in pids}
 
     def alive() -> list[int]:
         return [pid for pid, begun in birth.items() if begun and started_at(pid) == begun]
 
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+    for number, patience in ((first, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
         for pid in alive():
             try:
                 os.kill(pid, number)

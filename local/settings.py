@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,16 +53,19 @@ class Part:
     default_port: int
     url_variable: str | None
     scheme: str = "http"
+    # What asks it to end. PostgreSQL waits for its clients when it gets SIGTERM.
+    ends_by: signal.Signals = signal.SIGTERM
 
 
 AWS = Part("aws", "ALERT_ARCHIVE_AWS_PORT", 4566, "AWS_ENDPOINT_URL")
 OPENSEARCH = Part("opensearch", "ALERT_ARCHIVE_OPENSEARCH_PORT", 9201, "OPENSEARCH_URL")
+POSTGRES = Part("postgres", "ALERT_ARCHIVE_POSTGRES_PORT", 5433, None, scheme="postgresql", ends_by=signal.SIGINT)
 SMTP = Part("smtp", "ALERT_ARCHIVE_SMTP_PORT", 2525, None, scheme="smtp")
 # Stands beside the AWS port unless it is chosen, so that a second cloud needs no fourth variable.
 DASHBOARD = Part("dashboard", "ALERT_ARCHIVE_DASHBOARD_PORT", AWS.default_port + 1, None)
 # The fixture API; its program is compiled first, so that it comes up after the others.
 API = Part("api", "ALERT_ARCHIVE_API_PORT", 9310, "ALERT_ARCHIVE_API_URL")
-PARTS = (AWS, OPENSEARCH, SMTP, DASHBOARD, API)
+PARTS = (AWS, OPENSEARCH, POSTGRES, SMTP, DASHBOARD, API)
 
 
 @dataclass(frozen=True)

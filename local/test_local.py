@@ -79,7 +79,7 @@ class Endpoints(unittest.TestCase):
 
     def test_without_a_word_all_parts_are_ours_on_their_usual_ports(self):
         chosen = self.choose({})
-        self.assertEqual([e.port for e in chosen.values()], [4566, 9201, 2525, 4567])
+        self.assertEqual([e.port for e in chosen.values()], [4566, 9201, 5433, 2525, 4567])
         self.assertTrue(all(e.ours for e in chosen.values()))
 
     def test_a_given_address_replaces_the_part(self):

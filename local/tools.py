@@ -50,6 +50,7 @@ _TERRAFORM = (
 
 CC = Tool("cc", _apt("gcc libc6-dev"), "links the Rust binaries")
 CURL = Tool("curl", _apt("curl ca-certificates"), "fetches the Rust installer")
+POSTGRES = Tool("psql", _apt("postgresql"), "holds the warehouse's source tables")
 MAVEN = Tool("mvn", _apt("maven"), "fetches the OpenSearch jars")
 TERRAFORM = Tool("terraform", _TERRAFORM, "deploys the infrastructure")
 
@@ -201,6 +202,23 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
+def postgres() -> Path:
+    """The newest folder with PostgreSQL's programs; Debian keeps the server's out of PATH."""
+    def folders() -> list[Path]:
+        found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+        if on_path := shutil.which("initdb"):
+            found.append(Path(on_path).resolve().parent)
+        return sorted(found, key=lambda folder: _numbers(folder.parent.name))
+
+    if not folders():
+        if not _installable():
+            raise CloudError(f"missing: PostgreSQL ({POSTGRES.why}). Install it with:\n    {POSTGRES.install}")
+        with _installing():
+            if not folders():
+                run(["sh", "-ec", POSTGRES.install], "install PostgreSQL")
+    return folders()[-1]
+
+
 def aws_command() -> Path:
     """The AWS command line, for the people who use `make env`; nothing of ours needs it."""
     found = shutil.which("aws")
@@ -212,6 +230,7 @@ NEEDED: dict[str, Callable[[], object]] = {
     "Terraform": lambda: provide(TERRAFORM),
     "Java": java,
     "OpenSearch jars": opensearch_jars,
+    "PostgreSQL": postgres,
     "ministack": lambda: python_packages("requirements.txt"),
     "AWS command line": aws_command,
 }

@@ -62,6 +62,8 @@ enum Command {
     Quarantine(commands::quarantine::Quarantine),
     /// Bring messages back, into an index or a file, byte for byte
     Restore(commands::restore::Restore),
+    /// Ingest a database, and build dimensions and facts from it
+    Warehouse(commands::warehouse::Warehouse),
 }
 
 #[tokio::main]
@@ -105,5 +107,6 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Open(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
         Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
         Command::Restore(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await,
+        Command::Warehouse(command) => command.call().await,
     }
 }

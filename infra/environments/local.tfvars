@@ -14,3 +14,8 @@ max_concurrency = 4
 
 # The local cloud runs functions as processes: a day's run must not leave weeks of logs.
 log_retention_days = 1
+
+# A build that failed comes again after its function's timeout: tests wait for that.
+function_sizes = {
+  build-warehouse = { memory = 3538, timeout = 60 }
+}

@@ -30,7 +30,7 @@ run "only_the_bucket_may_send_and_only_what_failed_comes_again" {
 
   assert {
     condition = (
-      jsondecode(aws_sqs_queue_policy.events.policy).Statement[0].Condition.ArnEquals["aws:SourceArn"] == "arn:aws:s3:::x-parcels" &&
+      jsondecode(aws_sqs_queue_policy.events.policy).Statement[0].Condition.ArnEquals["aws:SourceArn"] == ["arn:aws:s3:::x-parcels"] &&
       jsondecode(aws_sqs_queue_policy.events.policy).Statement[0].Principal.Service == "s3.amazonaws.com" &&
       length(jsondecode(aws_sqs_queue_policy.events.policy).Statement) == 1
     )

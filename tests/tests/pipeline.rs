@@ -21,6 +21,8 @@ mod together;
 mod unresolved;
 #[path = "pipeline/verify.rs"]
 mod verify;
+#[path = "pipeline/warehouse.rs"]
+mod warehouse;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pipeline_tests::{Cloud, functions};
@@ -49,7 +51,7 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS, api::TESTS];
+    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS, api::TESTS, warehouse::TESTS];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }

@@ -7,6 +7,7 @@ pub mod run;
 pub mod skip;
 pub mod status;
 pub mod verify;
+pub mod warehouse;
 pub mod watch;
 pub mod watermark;
 

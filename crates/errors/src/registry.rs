@@ -273,6 +273,93 @@ names! {
         meaning: "the key in a record of an S3 event is not URL-encoded UTF-8; the others of its event are used",
         advice: "The message names the key: copy the object to another one.",
     }
+
+    // Warehouse
+    SchemaMissing {
+        retried: No,
+        meaning: "there is no schema file in force",
+        advice: "Put one in force: alert-archive warehouse apply FILE.",
+    }
+    SchemaInvalid {
+        retried: No,
+        meaning: "the schema file in force is not valid",
+        advice: "See each mistake with alert-archive warehouse check FILE, correct the file and apply it again.",
+    }
+    UnknownTable {
+        retried: No,
+        meaning: "a table of the schema file is not in the database, or a table was asked for that is not in the file",
+        advice: "Correct the name in the schema file or in the call, or create the table.",
+    }
+    MissingTimestampColumn {
+        retried: No,
+        meaning: "a cursor column is not in the table, or is no timestamp",
+        advice: "Name a column of type timestamptz or timestamp as cursor in the schema file, or add it to the table.",
+    }
+    MissingKeyColumn {
+        retried: No,
+        meaning: "a key column is not in the table",
+        advice: "Correct key in the schema file: without it, rows cannot be told apart.",
+    }
+    ConnectionFailed {
+        retried: Yes,
+        meaning: "the database could not be reached, refused the credentials, or broke the connection off",
+        advice: "See whether the database runs and its secret is right; what was not read is read by the next ingest.",
+    }
+    PermissionDenied {
+        retried: No,
+        meaning: "the role of the functions may not read the table, all of its rows, or the start of other transactions",
+        advice: "Grant the role what docs/warehouse.md names, then ingest again.",
+    }
+    ReadFailed {
+        retried: Yes,
+        meaning: "the database ended the read of a table, for example at its time limit",
+        advice: "The message has the database's own words; raise the time limit of a read if it was too short.",
+    }
+    ObjectExists {
+        retried: No,
+        meaning: "an object that is not ours lies where the next one of a table belongs; nothing was overwritten",
+        advice: "Find out who wrote the object that is named and move it away; the next ingest then goes on.",
+    }
+    ParameterMissing {
+        retried: No,
+        meaning: "a parameter that an ingest wrote is not in Parameter Store",
+        advice: "Ingest the table again, which writes it from the table's row.",
+    }
+    ParameterDenied {
+        retried: No,
+        meaning: "Parameter Store refuses the call",
+        advice: "Compare the policy of the function's role with infra/policies.",
+    }
+    ParametersUnavailable {
+        retried: Yes,
+        meaning: "Parameter Store does not respond, or not in time",
+        advice: "It is tried again; if it persists, look at the state of the service.",
+    }
+    SecretUnavailable {
+        retried: Yes,
+        meaning: "the secret with the database's credentials cannot be read, or lacks a part",
+        advice: "See whether the secret exists, has username, password, host and dbname, and may be read by the function.",
+    }
+    WarehouseBusy {
+        retried: Slowly,
+        meaning: "another call is at work on the same table or build",
+        advice: "Nothing: it is tried again until the other one has ended.",
+    }
+    WarehouseSuperseded {
+        retried: Yes,
+        meaning: "another call took over while this one was held up; it has changed nothing since",
+        advice: "Nothing: the one that took over finishes the work.",
+    }
+    ScratchFailed {
+        retried: Yes,
+        meaning: "the function's own disk is full or failed",
+        advice: "Give the function more disk in function_sizes.",
+    }
+    TableNotWritten {
+        retried: Yes,
+        meaning: "rows could not be written as Parquet",
+        advice: "This is a fault of the program: report it with the message.",
+    }
 }
 
 impl Name {

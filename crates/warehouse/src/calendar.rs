@@ -87,7 +87,11 @@ mod tests {
     use super::*;
 
     fn calendar(zone: &str) -> Calendar {
-        Calendar::new(&DateDimension { from: jiff::civil::date(2020, 1, 1), to: jiff::civil::date(2030, 12, 31), time_zone: zone.into() })
+        Calendar::new(&DateDimension {
+            from: jiff::civil::date(2020, 1, 1),
+            to: jiff::civil::date(2030, 12, 31),
+            time_zone: zone.into(),
+        })
     }
 
     #[test]
@@ -109,7 +113,11 @@ mod tests {
         ] {
             assert_eq!(calendar.key(&value), -1, "{value:?}");
         }
-        let whole = DateDimension { from: "0001-01-01".parse().expect("date"), to: "9999-12-31".parse().expect("date"), time_zone: "UTC".into() };
+        let whole = DateDimension {
+            from: "0001-01-01".parse().expect("date"),
+            to: "9999-12-31".parse().expect("date"),
+            time_zone: "UTC".into(),
+        };
         assert_eq!(Calendar::new(&whole).key(&Value::Timestamp(time::INFINITY)), -1);
         assert_eq!(Calendar::new(&whole).key(&Value::Date(time::LAST_DATE)), 99_991_231);
     }

@@ -130,6 +130,32 @@ impl Members {
         self.members.push(Member { identity, valid_from, surrogate });
     }
 
+    /// 32 bytes a member.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.members.len() * 32);
+        for member in &self.members {
+            bytes.extend_from_slice(&member.identity.to_bytes());
+            bytes.extend_from_slice(&member.valid_from.to_be_bytes());
+            bytes.extend_from_slice(&member.surrogate.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// What [`Members::to_bytes`] made of sealed members.
+    pub fn from_bytes(bytes: &[u8]) -> Members {
+        let number = |bytes: &[u8]| bytes.iter().fold(0_i64, |number, byte| number << 8 | i64::from(*byte));
+        let member = |member: &[u8]| {
+            let mut identity = [0; 16];
+            identity.copy_from_slice(&member[..16]);
+            Member {
+                identity: Identity::from_bytes(identity),
+                valid_from: number(&member[16..24]),
+                surrogate: number(&member[24..]),
+            }
+        };
+        Members { members: bytes.chunks_exact(32).map(member).collect() }
+    }
+
     /// Makes members ready to be found.
     pub fn seal(&mut self) {
         self.members.sort_unstable();

@@ -6,7 +6,7 @@ use crate::{
     value::{Misfit, Type, Value, write_key},
 };
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -20,7 +20,7 @@ pub struct Line {
     pub change: Change,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub enum Change {
     Row {
         /// One value for each column of the table.
@@ -230,7 +230,9 @@ mod tests {
 
     #[test]
     fn a_row_has_its_greatest_cursor_and_its_soft_delete() {
-        let line = read(r#"{"id":1,"day":"2024-01-01","n":1.5,"gone":true,"created_at":"1970-01-01T00:00:02+00:00","updated_at":null}"#);
+        let line = read(
+            r#"{"id":1,"day":"2024-01-01","n":1.5,"gone":true,"created_at":"1970-01-01T00:00:02+00:00","updated_at":null}"#,
+        );
         let Ok(Line { change: Change::Row { values, at, is_deleted }, .. }) = line else { panic!("{line:?}") };
         assert_eq!((at, is_deleted, &values[2]), (Some(2_000_000), true, &Value::Decimal(15)));
         let line = read(r#"{"id":1,"day":"2024-01-01","created_at":"1970-01-01T00:00:02Z","updated_at":"infinity"}"#);

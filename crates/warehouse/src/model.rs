@@ -63,7 +63,9 @@ fn model(steps: &[(i32, Step)], id: i32, object_time: i64) -> Vec<(i64, i64, Sta
     for (_, step) in steps.iter().filter(|(other, _)| *other == id) {
         let before = states.last().map_or(State { one: None, two: None, deleted: false }, |(_, state)| *state);
         states.push(match step {
-            Step::Row { one, two, gone, at } => (at.unwrap_or(object_time), State { one: Some(*one), two: Some(*two), deleted: *gone }),
+            Step::Row { one, two, gone, at } => {
+                (at.unwrap_or(object_time), State { one: Some(*one), two: Some(*two), deleted: *gone })
+            }
             Step::Gone { at } => (*at, State { deleted: true, ..before }),
         });
     }

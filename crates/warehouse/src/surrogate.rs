@@ -15,6 +15,14 @@ impl Identity {
         Identity(u128::from_be_bytes(bytes))
     }
 
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    pub fn from_bytes(bytes: [u8; 16]) -> Identity {
+        Identity(u128::from_be_bytes(bytes))
+    }
+
     /// Spreads keys evenly over `count` parts.
     pub fn part(&self, count: usize) -> usize {
         (self.0 % count.max(1) as u128) as usize

@@ -70,8 +70,13 @@ pub fn dimension_row(schema: &Schema, dimension: &Dimension, version: Version, s
 pub fn special_members(schema: &Schema, dimension: &Dimension) -> [Vec<Value>; 2] {
     let columns = schema.tables[dimension.from].columns.len();
     [UNKNOWN, NOT_APPLICABLE].map(|surrogate| {
-        let version =
-            Version { valid_from: time::FIRST, valid_to: time::LAST, is_current: true, is_deleted: false, values: vec![Value::Null; columns] };
+        let version = Version {
+            valid_from: time::FIRST,
+            valid_to: time::LAST,
+            is_current: true,
+            is_deleted: false,
+            values: vec![Value::Null; columns],
+        };
         dimension_row(schema, dimension, version, surrogate)
     })
 }

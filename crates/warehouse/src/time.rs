@@ -36,6 +36,13 @@ pub fn shown_date(days: i32) -> i32 {
     }
 }
 
+/// As ISO 8601 with six decimals; before the year 1 and after 9999 the nearest time that can be written so.
+pub fn text(micros: i64) -> String {
+    // The clamp keeps it within jiff's range.
+    let at = jiff::Timestamp::from_microsecond(micros.clamp(FIRST, LAST)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
 /// Microseconds at midnight UTC of a date.
 pub fn midnight(days: i32) -> i64 {
     match days {
@@ -229,7 +236,8 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "now", "2024-2-1", "2024-02-01T", "2024-02-01T1:00", "2024-02-01T10:00:00+1", "20240201", "é"] {
+        for text in ["", "now", "2024-2-1", "2024-02-01T", "2024-02-01T1:00", "2024-02-01T10:00:00+1", "20240201", "é"]
+        {
             assert_eq!(timestamptz(text), Err(Misfit::Kind), "{text}");
         }
         for text in ["2023-02-29", "2024-13-01", "2024-01-01T25:00:00", "2024-01-01T00:60:00"] {

@@ -2,6 +2,7 @@
 
 pub use crate::misfit::Misfit;
 use crate::time;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{cmp::Ordering, fmt, str::FromStr};
 
@@ -26,7 +27,7 @@ pub enum Type {
 
 /// A value of a column. Infinite dates and times are the extremes of their number; they become the contract's
 /// 9999-12-31 and 0001-01-01 where rows are written, so that until then they are unlike every finite value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Value {
     Null,
     Boolean(bool),
@@ -270,7 +271,9 @@ fn decimal(text: &str) -> Result<Type, String> {
     };
     let (precision, scale) = inside.split_once(',').unwrap_or((inside, "0"));
     match (precision.trim().parse(), scale.trim().parse()) {
-        (Ok(precision), Ok(scale)) if (1..=DECIMAL_DIGITS).contains(&precision) && scale <= precision => Ok(Type::Decimal { precision, scale }),
+        (Ok(precision), Ok(scale)) if (1..=DECIMAL_DIGITS).contains(&precision) && scale <= precision => {
+            Ok(Type::Decimal { precision, scale })
+        }
         _ => Err(format!("{text}: a decimal has 1 to {DECIMAL_DIGITS} digits, of which 0 to all are decimal places")),
     }
 }
@@ -386,7 +389,10 @@ mod tests {
         assert_eq!(read("text", "1.50"), Ok(Value::Text("1.50".into())));
         assert_eq!(read("text", r#"{"a": 1}"#), Ok(Value::Text(r#"{"a": 1}"#.into())));
         assert_eq!(read("text", r#""\ud800""#), Err(Misfit::Surrogate));
-        assert_eq!(read("json", r#"{"b":1.0,"a":1,"b":"\u0041"}"#), Ok(Value::Text(r#"{"b":1.0,"a":1,"b":"\u0041"}"#.into())));
+        assert_eq!(
+            read("json", r#"{"b":1.0,"a":1,"b":"\u0041"}"#),
+            Ok(Value::Text(r#"{"b":1.0,"a":1,"b":"\u0041"}"#.into()))
+        );
     }
 
     #[test]
@@ -394,7 +400,10 @@ mod tests {
         let list = Value::List(vec![Value::Integer(1), Value::Null]);
         assert_eq!(read("integer[]", "[1,null]"), Ok(list));
         assert_eq!(read("integer[]", "[[1]]"), Err(Misfit::Kind));
-        assert_eq!(read("text[]", r#"["a",[1, 2]]"#), Ok(Value::List(vec![Value::Text("a".into()), Value::Text("[1, 2]".into())])));
+        assert_eq!(
+            read("text[]", r#"["a",[1, 2]]"#),
+            Ok(Value::List(vec![Value::Text("a".into()), Value::Text("[1, 2]".into())]))
+        );
         assert_eq!(read("bytes", r#""\\x00ff""#), Ok(Value::Bytes(vec![0, 255])));
     }
 

@@ -53,13 +53,13 @@ resource "aws_sqs_queue_policy" "events" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
-      Sid       = "EventsOfTheSourceBucket"
+      Sid       = "EventsOfBuckets"
       Effect    = "Allow"
       Principal = { Service = "s3.amazonaws.com" }
       Action    = "sqs:SendMessage"
       Resource  = local.queue_arn
       Condition = {
-        ArnEquals    = { "aws:SourceArn" = module.source.arn }
+        ArnEquals    = { "aws:SourceArn" = concat([module.source.arn], var.further_buckets) }
         StringEquals = { "aws:SourceAccount" = var.deployment.account }
       }
     }]

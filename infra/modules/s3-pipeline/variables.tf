@@ -65,6 +65,12 @@ variable "suffix_filter" {
 
 # The queue
 
+variable "further_buckets" {
+  description = "ARNs of other buckets that may put messages into the queue; their notifications are their owners' matter."
+  type        = list(string)
+  default     = []
+}
+
 variable "batch_size" {
   description = "Messages a call at most; above 10 the batch window must be at least a second."
   type        = number

@@ -128,8 +128,10 @@ impl Reader {
 
     fn table(&mut self, entry: &Entry) -> Option<Table> {
         let field = join("tables", &entry.key);
-        if entry.key.contains('/') || entry.key.len() > NAME_BYTES || entry.key.starts_with('_') && entry.key.len() == 1 {
-            let message = format!("a table's name has at most {NAME_BYTES} bytes and no slash: it is a prefix of objects");
+        if entry.key.contains('/') || entry.key.len() > NAME_BYTES || entry.key.starts_with('_') && entry.key.len() == 1
+        {
+            let message =
+                format!("a table's name has at most {NAME_BYTES} bytes and no slash: it is a prefix of objects");
             self.report(entry.line, &field, "InvalidName", message);
         }
         let known = ["source", "sequential", "key", "cursor", "lookback", "soft_delete", "hard_deletes", "columns"];
@@ -141,14 +143,20 @@ impl Reader {
         let key_field = table.field("key");
         let key = match table.get("key") {
             None => {
-                self.report(table.line, &key_field, "MissingProperty", "key names the columns that tell rows apart; it is missing");
+                self.report(
+                    table.line,
+                    &key_field,
+                    "MissingProperty",
+                    "key names the columns that tell rows apart; it is missing",
+                );
                 Vec::new()
             }
             Some(node) => self.column_list(node, &key_field, &entry.key, &found),
         };
         for column in &key {
             if !columns[*column].of.is_keyable() {
-                let message = format!("{} is {}, which cannot be part of a key", columns[*column].name, columns[*column].of);
+                let message =
+                    format!("{} is {}, which cannot be part of a key", columns[*column].name, columns[*column].of);
                 self.report(table.get("key").map_or(table.line, |node| node.line), &key_field, "WrongType", message);
             }
         }
@@ -165,7 +173,10 @@ impl Reader {
                 let cursor = self.column_list(node, &cursor_field, &entry.key, &found);
                 for column in &cursor {
                     if !columns[*column].of.is_instant() {
-                        let message = format!("{} is {}; a cursor is timestamptz or timestamp", columns[*column].name, columns[*column].of);
+                        let message = format!(
+                            "{} is {}; a cursor is timestamptz or timestamp",
+                            columns[*column].name, columns[*column].of
+                        );
                         self.report(node.line, &cursor_field, "WrongType", message);
                     }
                 }
@@ -173,8 +184,9 @@ impl Reader {
             }
         };
 
-        let soft_delete =
-            table.get("soft_delete").and_then(|node| self.column_list(node, &table.field("soft_delete"), &entry.key, &found).first().copied());
+        let soft_delete = table
+            .get("soft_delete")
+            .and_then(|node| self.column_list(node, &table.field("soft_delete"), &entry.key, &found).first().copied());
         let lookback = table.get("lookback").and_then(|node| self.duration(node, &table.field("lookback")));
         let hard_deletes = table.get("hard_deletes").and_then(|node| self.duration(node, &table.field("hard_deletes")));
         for name in ["lookback", "hard_deletes"] {
@@ -207,9 +219,16 @@ impl Reader {
         match text.split_once('/') {
             None if text == "database" => Some(Source::Database),
             None if text == "objects" => Some(Source::Objects),
-            Some(("feed", name)) if !name.is_empty() && !name.contains('/') => Some(Source::Feed { content_type: name.to_owned() }),
+            Some(("feed", name)) if !name.is_empty() && !name.contains('/') => {
+                Some(Source::Feed { content_type: name.to_owned() })
+            }
             _ => {
-                self.report(node.line, field, "InvalidValue", format!("{text} is no source; it is database, objects or feed/CONTENT_TYPE"));
+                self.report(
+                    node.line,
+                    field,
+                    "InvalidValue",
+                    format!("{text} is no source; it is database, objects or feed/CONTENT_TYPE"),
+                );
                 None
             }
         }
@@ -250,7 +269,8 @@ impl Reader {
         let table = &tables[from];
         let found = |name: &str| table.column(name);
         let mut lists = ["type1", "type2"].map(|name| {
-            let columns = dimension.get(name).map(|node| self.column_list(node, &dimension.field(name), &table.name, &found));
+            let columns =
+                dimension.get(name).map(|node| self.column_list(node, &dimension.field(name), &table.name, &found));
             columns.unwrap_or_default()
         });
         for column in &lists[1] {
@@ -323,7 +343,8 @@ impl Reader {
             let column = *self.column_list(node, &fact.field("as_of"), &table.name, &found).first()?;
             let of = &table.columns[column].of;
             if !of.is_instant() && *of != Type::Date {
-                let message = format!("{} is {of}; as_of is a timestamptz, a timestamp or a date", table.columns[column].name);
+                let message =
+                    format!("{} is {of}; as_of is a timestamptz, a timestamp or a date", table.columns[column].name);
                 self.report(node.line, fact.field("as_of"), "WrongType", message);
             }
             Some(column)
@@ -385,14 +406,16 @@ impl Reader {
             return None;
         }
         if columns.len() != target.key.len() {
-            let message = format!("the key of {} has {} columns, here are {}", target.name, target.key.len(), columns.len());
+            let message =
+                format!("the key of {} has {} columns, here are {}", target.name, target.key.len(), columns.len());
             self.report(columns_line, field, "KeyMismatch", message);
             return None;
         }
         for (column, key) in columns.iter().zip(&target.key) {
             let (column, key) = (&table.columns[*column], &target.columns[*key]);
             if !column.of.joins(&key.of) {
-                let message = format!("{} is {}, but {}.{} is {}", column.name, column.of, target.name, key.name, key.of);
+                let message =
+                    format!("{} is {}, but {}.{} is {}", column.name, column.of, target.name, key.name, key.of);
                 self.report(columns_line, &field, "KeyMismatch", message);
             }
         }
@@ -410,7 +433,10 @@ impl Reader {
             let Some(column) = columns.first().copied() else { continue };
             let of = &table.columns[column].of;
             if !of.is_instant() && *of != Type::Date {
-                let message = format!("{} is {of}; a date comes from a date, a timestamp or a timestamptz", table.columns[column].name);
+                let message = format!(
+                    "{} is {of}; a date comes from a date, a timestamp or a timestamptz",
+                    table.columns[column].name
+                );
                 self.report(entry.value.line, &field, "WrongType", message);
             }
             dates.push(DateRole { name: entry.key.clone(), column });
@@ -449,7 +475,14 @@ impl Reader {
     }
 
     /// Columns that are made beside columns that come along; readers of Parquet do not tell case apart.
-    fn clashes<'a>(&mut self, line: usize, field: &str, made: &[String], table: &Table, columns: impl Iterator<Item = &'a usize>) {
+    fn clashes<'a>(
+        &mut self,
+        line: usize,
+        field: &str,
+        made: &[String],
+        table: &Table,
+        columns: impl Iterator<Item = &'a usize>,
+    ) {
         let mut seen: HashSet<String> = HashSet::new();
         for name in made {
             if !seen.insert(name.to_lowercase()) {
@@ -459,7 +492,12 @@ impl Reader {
         for column in columns {
             let name = &table.columns[*column].name;
             if seen.contains(&name.to_lowercase()) {
-                self.report(line, field, "DuplicateName", format!("the column {name} of {} has the name of a column that is made here", table.name));
+                self.report(
+                    line,
+                    field,
+                    "DuplicateName",
+                    format!("the column {name} of {} has the name of a column that is made here", table.name),
+                );
             }
         }
     }
@@ -498,7 +536,12 @@ impl Reader {
             if seen.insert(entry.key.as_str()) {
                 first.push(entry);
             } else {
-                self.report(entry.line, join(field, &entry.key), "DuplicateName", format!("{} stands here twice", entry.key));
+                self.report(
+                    entry.line,
+                    join(field, &entry.key),
+                    "DuplicateName",
+                    format!("{} stands here twice", entry.key),
+                );
             }
         }
         first
@@ -508,14 +551,25 @@ impl Reader {
         match &node.kind {
             Kind::Scalar { text, .. } if !node.is_null() => Some(text),
             _ => {
-                self.report(node.line, field, "WrongType", format!("a single value is wanted, here is {}", node.describe()));
+                self.report(
+                    node.line,
+                    field,
+                    "WrongType",
+                    format!("a single value is wanted, here is {}", node.describe()),
+                );
                 None
             }
         }
     }
 
     /// One column or a list of different columns.
-    fn column_list(&mut self, node: &Node, field: &str, table: &str, found: &dyn Fn(&str) -> Option<usize>) -> Vec<usize> {
+    fn column_list(
+        &mut self,
+        node: &Node,
+        field: &str,
+        table: &str,
+        found: &dyn Fn(&str) -> Option<usize>,
+    ) -> Vec<usize> {
         let items = match &node.kind {
             Kind::List(items) => items.iter().collect(),
             _ => vec![node],
@@ -526,12 +580,19 @@ impl Reader {
             let name = match &item.kind {
                 Kind::Scalar { text, .. } if !text.is_empty() && text != "~" => text,
                 _ => {
-                    self.report(item.line, field, "WrongType", format!("the name of a column is wanted, here is {}", item.describe()));
+                    self.report(
+                        item.line,
+                        field,
+                        "WrongType",
+                        format!("the name of a column is wanted, here is {}", item.describe()),
+                    );
                     continue;
                 }
             };
             match found(name) {
-                None => self.report(item.line, field, "UnknownColumn", format!("{table} has no column {name} in this file")),
+                None => {
+                    self.report(item.line, field, "UnknownColumn", format!("{table} has no column {name} in this file"))
+                }
                 Some(column) if columns.contains(&column) => {
                     self.report(item.line, field, "DuplicateName", format!("{name} stands here twice"));
                 }
@@ -557,7 +618,12 @@ impl Reader {
         let text = self.scalar(node, field)?;
         let duration = parse_duration(text);
         if duration.is_none() {
-            self.report(node.line, field, "InvalidValue", format!("{text} is no duration; write it as 60s, 5m, 1h30m or 7d"));
+            self.report(
+                node.line,
+                field,
+                "InvalidValue",
+                format!("{text} is no duration; write it as 60s, 5m, 1h30m or 7d"),
+            );
         }
         duration
     }
@@ -691,7 +757,11 @@ facts:
             ("facts:", "facts: [", "27  SyntaxInvalid"),
             ("  price:\n    source", "  a/b:\n    source", "11 tables.a/b InvalidName"),
         ] {
-            assert!(problems(from, to).iter().any(|found| found == expected), "{to}: {:?} lacks {expected}", problems(from, to));
+            assert!(
+                problems(from, to).iter().any(|found| found == expected),
+                "{to}: {:?} lacks {expected}",
+                problems(from, to)
+            );
         }
         assert_eq!(
             problems("dimensions:\n  patient", "dimensions:\n  date"),
@@ -709,7 +779,10 @@ facts:
             problems("born: date, balance: \"decimal(38,10)\"", "born: day, balance: money"),
             ["9 tables.patient.columns.born UnknownType", "9 tables.patient.columns.balance UnknownType",]
         );
-        assert_eq!(problems("date_dimension: {from: 2020-01-01, to: 2030-12-31, time_zone: UTC}\n", ""), ["29 facts.visit.dates MissingProperty",]);
+        assert_eq!(
+            problems("date_dimension: {from: 2020-01-01, to: 2030-12-31, time_zone: UTC}\n", ""),
+            ["29 facts.visit.dates MissingProperty",]
+        );
     }
 
     #[test]

@@ -105,7 +105,9 @@ impl<'a> Reader<'a> {
             return Err(Problem::syntax(line, "the file is nested too deeply"));
         }
         let (kind, anchor) = match event {
-            Event::Scalar(text, style, anchor, _) => (Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor),
+            Event::Scalar(text, style, anchor, _) => {
+                (Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain }, anchor)
+            }
             Event::SequenceStart(anchor, _) => (Kind::List(self.list(depth)?), anchor),
             Event::MappingStart(anchor, _) => (Kind::Map(self.map(depth)?), anchor),
             Event::Alias(anchor) => {

@@ -1,0 +1,326 @@
+//! `alert-archive warehouse`: the schema file, ingests, builds, and what became of them.
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_lambda::primitives::Blob;
+use clap::{Args, Subcommand};
+use comfy_table::{Table as Grid, presets::NOTHING};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use runtime::Config;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use storage::{Objects, Table, sha256_hex};
+use warehouse::schema::{Problem, Schema};
+use warehouse_state::{BuildState, Known, SCHEMA_KEY, Status, Warehouse as Rows, request_key, status};
+
+/// How long `--wait` waits for builds.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  alert-archive warehouse check schema.yaml
+  alert-archive warehouse apply schema.yaml --wait
+  alert-archive warehouse ingest --wait --json
+  alert-archive warehouse ingest --table customer --full
+  alert-archive warehouse rebuild --table fact_sale --wait
+  alert-archive warehouse status --json | jq '.tables[] | {table, rows, location}'")]
+pub struct Warehouse {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Look for mistakes in a schema file; needs no cloud
+    Check {
+        file: PathBuf,
+        /// Print JSON: an array of mistakes, each with line, field, error and message
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a schema file in force; what it changes is built anew from the JSON lines
+    Apply {
+        file: PathBuf,
+        /// Return when all that landed is built by this file
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Read what is new in the database
+    Ingest {
+        /// Only this table; may be given several times
+        #[arg(long)]
+        table: Vec<String>,
+        /// Read all rows, also those older than the stored timestamp
+        #[arg(long)]
+        full: bool,
+        /// Return when all that landed is built
+        #[arg(long)]
+        wait: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build tables anew from the JSON lines
+    Rebuild {
+        /// Only this table, or all that comes from this source; may be given several times
+        #[arg(long)]
+        table: Vec<String>,
+        /// Return when they are built
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show sources, tables, gaps, failures and changes of the source's columns
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Warehouse {
+    pub async fn call(self) -> Result<bool> {
+        match self.command {
+            Command::Check { file, json } => check(&file, json),
+            Command::Apply { file, wait } => apply(&file, wait).await,
+            Command::Ingest { table, full, wait, json } => ingest(table, full, wait, json).await,
+            Command::Rebuild { table, wait } => rebuild(table, wait).await,
+            Command::Status { json } => {
+                let status = Deployed::from_env().await?.status().await?;
+                print_status(&status, json)?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// The deployed warehouse, as the environment names it.
+struct Deployed {
+    ingestion: Objects,
+    warehouse: Objects,
+    feeds: Option<Objects>,
+    rows: Rows,
+}
+
+impl Deployed {
+    async fn from_env() -> Result<Self> {
+        let mut config = Config::default();
+        let ingestion = config.required("ALERT_ARCHIVE_INGESTION_BUCKET");
+        let warehouse = config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET");
+        let feeds = config.optional("ALERT_ARCHIVE_FEEDS_BUCKET");
+        let table = config.required("ALERT_ARCHIVE_WAREHOUSE_TABLE");
+        config.check().context("the warehouse is not named; in a checkout, run: eval \"$(make -s env)\"")?;
+        let aws = runtime::aws_config().await;
+        Ok(Deployed {
+            ingestion: Objects::new(&aws, ingestion),
+            warehouse: Objects::new(&aws, warehouse),
+            feeds: feeds.map(|bucket| Objects::new(&aws, bucket)),
+            rows: Rows::new(Table::new(&aws, table.clone()), Table::new(&aws, table)),
+        })
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let text = self.warehouse.find(SCHEMA_KEY).await?;
+        let text = text.context("no schema file is in force: alert-archive warehouse apply FILE")?;
+        let schema = Schema::parse(&text).map_err(|problems| {
+            anyhow::anyhow!("the schema file in force has mistakes; the first: {}", problems[0].message)
+        })?;
+        let row = self.rows.build().await?;
+        let build = match row.as_ref().and_then(|row| row.state.as_ref()) {
+            Some(key) => self.warehouse.get_lines::<BuildState>(key).await?.pop().unwrap_or_default(),
+            None => BuildState::default(),
+        };
+        let mut ingests = HashMap::new();
+        for table in &schema.tables {
+            if let Some(ingest) = self.rows.ingest(&table.name).await? {
+                ingests.insert(table.name.clone(), ingest);
+            }
+        }
+        let known = Known {
+            schema: &schema,
+            schema_digest: &sha256_hex(&text),
+            build: &build,
+            build_failure: row.as_ref().and_then(|row| row.failure.as_ref()),
+            ingests: &ingests,
+        };
+        Ok(status(&known, &self.ingestion, self.feeds.as_ref(), &self.warehouse).await?)
+    }
+
+    /// Waits until all that landed is built; `true` when nothing failed.
+    async fn wait(&self) -> Result<bool> {
+        let style =
+            ProgressStyle::with_template("{spinner} {msg} ({elapsed})").unwrap_or(ProgressStyle::default_spinner());
+        let spinner = ProgressBar::new_spinner().with_style(style);
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let began = Instant::now();
+        loop {
+            let status = match self.status().await {
+                Ok(status) => status,
+                // The state was replaced between two reads.
+                Err(_) if began.elapsed() < Duration::from_secs(10) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if status.up_to_date {
+                spinner.finish_and_clear();
+                for failure in &status.failures {
+                    eprintln!("failed: {} {} {}: {}", failure.table, failure.object, failure.error, failure.message);
+                }
+                return Ok(status.failures.is_empty());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("{} objects are still waiting; see alert-archive warehouse status", status.pending);
+            }
+            let failure = status.failures.iter().find(|failure| failure.table.is_empty());
+            let trouble = failure.map(|failure| format!(", last build: {}", failure.error)).unwrap_or_default();
+            spinner.set_message(format!("building, {} objects wait{trouble}", status.pending));
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn read_schema(file: &Path) -> Result<(Vec<u8>, Result<Schema, Vec<Problem>>)> {
+    let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let schema = Schema::parse(&text);
+    Ok((text, schema))
+}
+
+fn print_problems(file: &Path, problems: &[Problem]) {
+    for Problem { line, field, error, message } in problems {
+        eprintln!("{}:{line}: {field}: {error}: {message}", file.display());
+    }
+}
+
+fn check(file: &Path, json: bool) -> Result<bool> {
+    let problems = read_schema(file)?.1.err().unwrap_or_default();
+    if json {
+        say!("{}", serde_json::to_string_pretty(&problems)?);
+    } else if problems.is_empty() {
+        say!("{} is in order", file.display());
+    } else {
+        print_problems(file, &problems);
+    }
+    Ok(problems.is_empty())
+}
+
+async fn apply(file: &Path, wait: bool) -> Result<bool> {
+    let (text, schema) = read_schema(file)?;
+    if let Err(problems) = schema {
+        print_problems(file, &problems);
+        eprintln!("nothing was applied");
+        return Ok(false);
+    }
+    let deployed = Deployed::from_env().await?;
+    deployed.warehouse.put(SCHEMA_KEY, text, "application/yaml").await?;
+    say!("{} is in force as {}", file.display(), deployed.warehouse.uri(SCHEMA_KEY));
+    if wait { deployed.wait().await } else { Ok(true) }
+}
+
+async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Result<bool> {
+    let mut config = Config::default();
+    let function = config.required("ALERT_ARCHIVE_INGEST_TABLES_FUNCTION");
+    config.check().context("the warehouse is not named; in a checkout, run: eval \"$(make -s env)\"")?;
+    let request = if tables.is_empty() { json!({"full": full}) } else { json!({"tables": tables, "full": full}) };
+    let lambda = aws_sdk_lambda::Client::new(&runtime::aws_config().await);
+    let invoked = lambda.invoke().function_name(&function).payload(Blob::new(request.to_string())).send().await;
+    let invoked = invoked.with_context(|| format!("{function} could not be called"))?;
+    let payload = invoked.payload.map(Blob::into_inner).unwrap_or_default();
+    let answer: Value = serde_json::from_slice(&payload).with_context(|| format!("{function} returned no JSON"))?;
+    if invoked.function_error.is_some() {
+        let part = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        bail!("{}: {}", part("errorType"), part("errorMessage"));
+    }
+    let went_well = answer["failures"].as_array().is_some_and(Vec::is_empty);
+    // Waits first, so that a script reads the answer when its tables are there.
+    let is_built = if wait { Deployed::from_env().await?.wait().await? } else { true };
+    if json {
+        say!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        print_ingested(&answer)?;
+    }
+    Ok(went_well && is_built)
+}
+
+async fn rebuild(tables: Vec<String>, wait: bool) -> Result<bool> {
+    let deployed = Deployed::from_env().await?;
+    let now = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ").to_string();
+    let request = serde_json::to_vec(&json!({"tables": tables}))?;
+    deployed.warehouse.put(&request_key(&now), request, "application/json").await?;
+    if wait {
+        return deployed.wait().await;
+    }
+    say!("asked for; follow it with: alert-archive warehouse status");
+    Ok(true)
+}
+
+fn plain() -> Grid {
+    let mut grid = Grid::new();
+    grid.load_preset(NOTHING);
+    grid
+}
+
+fn print_ingested(answer: &Value) -> Result<()> {
+    let mut grid = plain();
+    grid.set_header(["table", "rows", "deleted", "objects", "next read from", "last id"]);
+    for table in answer["tables"].as_array().into_iter().flatten() {
+        let objects = table["objects"].as_array().map_or(0, Vec::len);
+        grid.add_row([
+            text(&table["table"]),
+            text(&table["rows"]),
+            text(&table["deleted"]),
+            objects.to_string(),
+            text(&table["timestamp"]),
+            text(&table["sequential_id"]),
+        ]);
+    }
+    say!("{grid}");
+    for failure in answer["failures"].as_array().into_iter().flatten() {
+        eprintln!("failed: {} {}: {}", text(&failure["table"]), text(&failure["error"]), text(&failure["message"]));
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn print_status(status: &Status, json: bool) -> Result<()> {
+    if json {
+        say!("{}", serde_json::to_string_pretty(status)?);
+        return Ok(());
+    }
+    let mut sources = plain();
+    sources.set_header(["source", "lines built", "reaches to", "last id", "gaps", "quarantined", "changed columns"]);
+    for source in &status.sources {
+        let changes = source.schema_changes.iter().map(|change| format!("{} {}", change.column, change.change));
+        sources.add_row([
+            source.table.clone(),
+            source.rows.to_string(),
+            source.timestamp.clone().unwrap_or_else(|| "-".to_owned()),
+            source.sequential_id.to_string(),
+            source.gaps.iter().map(|(from, to)| format!("{from}-{to}")).collect::<Vec<_>>().join(" "),
+            source.quarantined.to_string(),
+            changes.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    let mut tables = plain();
+    tables.set_header(["table", "rows", "location"]);
+    for table in &status.tables {
+        tables.add_row([table.table.clone(), table.rows.to_string(), table.location.clone()]);
+    }
+    say!("{sources}\n\n{tables}\n\n{} objects wait to be built", status.pending);
+    for failure in &status.failures {
+        say!("failed: {} {} {}: {}", failure.table, failure.object, failure.error, failure.message);
+    }
+    Ok(())
+}

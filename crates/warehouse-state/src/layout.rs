@@ -1,0 +1,41 @@
+//! Where things lie. Names that begin with an underscore are no tables: a table's name in the warehouse begins with
+//! `dim_` or `fact_`.
+
+/// The schema file in force, in the warehouse bucket.
+pub const SCHEMA_KEY: &str = "_schema/warehouse.yaml";
+/// Requests to build tables anew, in the warehouse bucket.
+pub const REQUESTS: &str = "_requests/";
+/// Lines that no table took, in the warehouse bucket.
+pub const QUARANTINE: &str = "_quarantine/";
+
+pub fn request_key(id: &str) -> String {
+    format!("{REQUESTS}{id}.json")
+}
+
+/// What a build knew when it ended.
+pub fn build_state_key(attempt: u64) -> String {
+    format!("_state/build/{attempt:010}.json.zst")
+}
+
+/// The keys that a table's ingests have written, each with the digest of its newest line.
+pub fn known_key(table: &str, attempt: u64) -> String {
+    format!("_state/known/{table}/{attempt:010}.zst")
+}
+
+/// The members of a dimension in binary form, so that facts find them without reading its source again.
+pub fn members_key(table: &str, attempt: u64) -> String {
+    format!("_state/members/{table}/{attempt:010}.bin")
+}
+
+/// Parameter Store allows letters, digits, and `.-_/` in names; what else a table's name has becomes its hex digits.
+pub fn parameter_name(prefix: &str, table: &str) -> String {
+    let mut name = format!("{prefix}/");
+    for byte in table.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("-{byte:02x}"));
+        }
+    }
+    name
+}

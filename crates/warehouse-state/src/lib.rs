@@ -1,0 +1,17 @@
+//! What ingest and build keep between calls, and the status made of it. Rows of the table `warehouse` decide; documents
+//! too large for a row lie in the warehouse bucket; Parameter Store holds each table's figures for others to read.
+//! No reading of PostgreSQL and no making of tables enters here.
+
+mod layout;
+mod parameters;
+mod rows;
+mod state;
+mod status;
+
+pub use layout::{
+    QUARANTINE, REQUESTS, SCHEMA_KEY, build_state_key, known_key, members_key, parameter_name, request_key,
+};
+pub use parameters::{ParameterError, Parameters, Ssm};
+pub use rows::{BuildRow, ClaimError, FailureNote, IngestRow, Planned, SourceColumn, Warehouse};
+pub use state::{BuildState, BuiltObject, Place, SourceState, Superseded, TableState};
+pub use status::{Failure, Known, SchemaChange, SourceStatus, Status, TableStatus, schema_changes, status};

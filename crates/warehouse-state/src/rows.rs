@@ -1,0 +1,320 @@
+//! The rows of the table `warehouse`: one for the build, one for each source table's ingest. Each has a fence, so that
+//! of two executors one waits, and one that was thought dead can change nothing any more.
+
+use errors::{Name, Named};
+use identity::instant;
+use jiff::{SignedDuration, Timestamp};
+use ledger::{Fence, Keyed, Superseded};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use storage::{LedgerError, Table};
+
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
+/// How often a claim that another executor holds is asked for again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the last attempt ended early.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureNote {
+    pub error: String,
+    pub message: String,
+    #[serde(with = "instant::serde_iso")]
+    pub at: Timestamp,
+}
+
+/// The one build of all tables: they are published together, so that a fact never refers to an older dimension.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildRow {
+    pub name: String,
+    #[serde(flatten)]
+    pub fence: Fence,
+    /// Key of the [`BuildState`](crate::BuildState) in force.
+    #[serde(default)]
+    pub state: Option<String>,
+    #[serde(default)]
+    pub failure: Option<FailureNote>,
+    pub revision: u64,
+}
+
+/// What the ingests of one table have reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IngestRow {
+    pub name: String,
+    #[serde(flatten)]
+    pub fence: Fence,
+    /// The next read begins here; as PostgreSQL writes it, UTC. `None`: at the beginning.
+    #[serde(default)]
+    pub timestamp: Option<String>,
+    /// Of the last object that an ingest completed.
+    #[serde(default)]
+    pub sequential_id: u64,
+    #[serde(default)]
+    pub latest_object: Option<String>,
+    /// Key of the object with all keys that are in the ingestion bucket; `None`: there are none.
+    #[serde(default)]
+    pub known: Option<String>,
+    /// Objects of the attempt that is under way, in the order of their ids. A later attempt looks for each of them.
+    #[serde(default)]
+    pub planned: Vec<Planned>,
+    /// When all keys were last compared, in seconds since 1970.
+    #[serde(default)]
+    pub compared_at: Option<i64>,
+    /// The columns of the table at the last read.
+    #[serde(default)]
+    pub columns: Vec<SourceColumn>,
+    /// The columns when each was first seen.
+    #[serde(default)]
+    pub first_columns: Vec<SourceColumn>,
+    #[serde(default)]
+    pub failure: Option<FailureNote>,
+    pub revision: u64,
+}
+
+/// An object that an ingest is about to write. An id belongs to one key for ever.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    pub id: u64,
+    pub key: String,
+    /// Of its content, in hex.
+    pub sha256: String,
+    /// Another's object lay there, so that nothing was written.
+    #[serde(default)]
+    pub is_refused: bool,
+}
+
+/// A column as PostgreSQL's catalogue describes it, such as `numeric(10,2)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceColumn {
+    pub name: String,
+    pub of: String,
+}
+
+macro_rules! keyed {
+    ($($row:ty),*) => {$(
+        impl Keyed for $row {
+            const PARTITION: &'static str = "name";
+            const SORT: Option<&'static str> = None;
+            fn key(&self) -> (String, Option<String>) {
+                (self.name.clone(), None)
+            }
+            fn revision(&self) -> u64 {
+                self.revision
+            }
+            fn revised(mut self, revision: u64) -> Self {
+                self.revision = revision;
+                self
+            }
+        }
+    )*};
+}
+keyed!(BuildRow, IngestRow);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("{what} is at work until {until}; it is tried again")]
+    Busy { what: String, until: Timestamp },
+    #[error(transparent)]
+    Superseded(#[from] Superseded),
+}
+
+impl Named for ClaimError {
+    fn name(&self) -> Name {
+        match self {
+            ClaimError::Ledger(error) => error.name(),
+            ClaimError::Busy { .. } => Name::WarehouseBusy,
+            ClaimError::Superseded(_) => Name::WarehouseSuperseded,
+        }
+    }
+}
+
+/// A row that executors take turns at.
+trait Claimed: Keyed + Send + Sync + 'static {
+    fn first(name: &str, now: Timestamp) -> Self;
+    fn fence(&self) -> Fence;
+    fn with_fence(self, fence: Fence) -> Self;
+}
+
+impl Claimed for BuildRow {
+    fn first(name: &str, now: Timestamp) -> Self {
+        BuildRow { name: name.to_owned(), fence: Fence::new(now), state: None, failure: None, revision: 0 }
+    }
+    fn fence(&self) -> Fence {
+        self.fence
+    }
+    fn with_fence(self, fence: Fence) -> Self {
+        BuildRow { fence, ..self }
+    }
+}
+
+impl Claimed for IngestRow {
+    fn first(name: &str, now: Timestamp) -> Self {
+        IngestRow {
+            name: name.to_owned(),
+            fence: Fence::new(now),
+            timestamp: None,
+            sequential_id: 0,
+            latest_object: None,
+            known: None,
+            planned: Vec::new(),
+            compared_at: None,
+            columns: Vec::new(),
+            first_columns: Vec::new(),
+            failure: None,
+            revision: 0,
+        }
+    }
+    fn fence(&self) -> Fence {
+        self.fence
+    }
+    fn with_fence(self, fence: Fence) -> Self {
+        IngestRow { fence, ..self }
+    }
+}
+
+/// The rows of a deployment's warehouse.
+#[derive(Clone)]
+pub struct Warehouse {
+    builds: Table<BuildRow>,
+    ingests: Table<IngestRow>,
+}
+
+const BUILD: &str = "build";
+
+fn ingest_name(table: &str) -> String {
+    format!("ingest/{table}")
+}
+
+impl Warehouse {
+    pub fn new(builds: Table<BuildRow>, ingests: Table<IngestRow>) -> Self {
+        Warehouse { builds, ingests }
+    }
+
+    pub async fn build(&self) -> Result<Option<BuildRow>, LedgerError> {
+        self.builds.get(BUILD, None).await
+    }
+
+    pub async fn ingest(&self, table: &str) -> Result<Option<IngestRow>, LedgerError> {
+        self.ingests.get(&ingest_name(table), None).await
+    }
+
+    /// Waits for the turn of this build, at most `patience`.
+    pub async fn claim_build(&self, patience: Duration) -> Result<BuildRow, ClaimError> {
+        claim(&self.builds, BUILD, "another build", patience).await
+    }
+
+    pub async fn claim_ingest(&self, table: &str, patience: Duration) -> Result<IngestRow, ClaimError> {
+        claim(&self.ingests, &ingest_name(table), "another ingest of this table", patience).await
+    }
+
+    /// Changes the row as long as the attempt is its own.
+    pub async fn change_build(
+        &self,
+        attempt: u64,
+        mut decide: impl FnMut(BuildRow) -> BuildRow,
+    ) -> Result<BuildRow, ClaimError> {
+        change(&self.builds, BUILD, attempt, &mut decide).await
+    }
+
+    pub async fn change_ingest(
+        &self,
+        table: &str,
+        attempt: u64,
+        mut decide: impl FnMut(IngestRow) -> IngestRow,
+    ) -> Result<IngestRow, ClaimError> {
+        change(&self.ingests, &ingest_name(table), attempt, &mut decide).await
+    }
+
+    /// Does a build's work and meanwhile renews its lease.
+    pub async fn hold_build<T, E: From<ClaimError>>(
+        &self,
+        attempt: u64,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        hold(&self.builds, BUILD, attempt, work).await
+    }
+
+    pub async fn hold_ingest<T, E: From<ClaimError>>(
+        &self,
+        table: &str,
+        attempt: u64,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        hold(&self.ingests, &ingest_name(table), attempt, work).await
+    }
+}
+
+async fn claim<R: Claimed>(table: &Table<R>, name: &str, what: &str, patience: Duration) -> Result<R, ClaimError> {
+    let began = std::time::Instant::now();
+    loop {
+        let now = Timestamp::now();
+        let claimed = table.update(name, None, |row| {
+            let row = row.cloned().unwrap_or_else(|| R::first(name, now));
+            let fence = row.fence();
+            if fence.is_alive(now) {
+                return Err(ClaimError::Busy { what: what.to_owned(), until: fence.lease_until });
+            }
+            Ok(Some(row.with_fence(fence.next(now, LEASE))))
+        });
+        match claimed.await {
+            Ok(Some(row)) => return Ok(row),
+            Err(ClaimError::Busy { .. } | ClaimError::Ledger(LedgerError::Contended { .. }))
+                if began.elapsed() < patience =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(None) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn change<R: Claimed>(
+    table: &Table<R>,
+    name: &str,
+    attempt: u64,
+    decide: &mut impl FnMut(R) -> R,
+) -> Result<R, ClaimError> {
+    let changed = table.update(name, None, |row| {
+        let superseded = || Superseded { attempt, current: 0 };
+        let row = row.ok_or_else(superseded)?;
+        row.fence().check(attempt)?;
+        Ok::<_, ClaimError>(Some(decide(row.clone())))
+    });
+    changed.await?.ok_or_else(|| Superseded { attempt, current: 0 }.into())
+}
+
+async fn hold<R: Claimed, T, E: From<ClaimError>>(
+    table: &Table<R>,
+    name: &str,
+    attempt: u64,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    // On a thread of its own: the work may keep its thread busy for longer than the lease.
+    let (table, name) = (table.clone(), name.to_owned());
+    let mut renewing = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+            let now = Timestamp::now();
+            let renew = |row: R| {
+                let fence = row.fence().renew(now, LEASE);
+                row.with_fence(fence)
+            };
+            match change(&table, &name, attempt, &mut { renew }).await {
+                Err(error @ ClaimError::Superseded(_)) => return error,
+                // The work will meet the same trouble, and knows what to do about it.
+                Err(error) => {
+                    tracing::warn!(row = name, error = errors::describe(&error), "the lease could not be renewed")
+                }
+                Ok(_) => {}
+            }
+        }
+    });
+    let done = tokio::select! {
+        done = work => done,
+        Ok(lost) = &mut renewing => Err(lost.into()),
+    };
+    renewing.abort();
+    done
+}

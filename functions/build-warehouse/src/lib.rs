@@ -1,0 +1,109 @@
+//! Makes dimensions and facts from the lines that lie in the ingestion bucket, and puts all tables in force at once.
+//!
+//! Events only say that it is time: what there is to build is the difference between what the buckets hold and what
+//! the last build has seen. So an event that comes twice, late or never changes nothing about the outcome. A table is
+//! always made from all of its lines, in their order: an incremental build is a rebuild, and late lines need no rules.
+
+mod build;
+mod event;
+mod objects;
+mod parquet;
+mod spill;
+
+use aws_config::SdkConfig;
+use errors::{Name, Named};
+use runtime::{Call, Config, ConfigMissing};
+use std::sync::Arc;
+use storage::{LedgerError, Objects, StoreError, Table};
+use warehouse::schema::Problem;
+use warehouse_state::{ClaimError, Parameters, Ssm, Warehouse};
+
+pub use event::{Event, Response};
+
+pub struct Deps {
+    pub ingestion: Objects,
+    pub warehouse: Objects,
+    /// Absent where the partner feeds are not deployed.
+    pub feeds: Option<Objects>,
+    pub rows: Warehouse,
+    pub parameters: Arc<dyn Parameters>,
+    /// Begins the names of parameters.
+    pub parameter_prefix: String,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let table = config.required("ALERT_ARCHIVE_WAREHOUSE_TABLE");
+        let deps = Deps {
+            ingestion: Objects::new(aws, config.required("ALERT_ARCHIVE_INGESTION_BUCKET")),
+            warehouse: Objects::new(aws, config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET")),
+            feeds: config.optional("ALERT_ARCHIVE_FEEDS_BUCKET").map(|bucket| Objects::new(aws, bucket)),
+            rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
+            parameters: Arc::new(Ssm::new(aws)),
+            parameter_prefix: config.required("ALERT_ARCHIVE_WAREHOUSE_PARAMETERS"),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no schema file at {uri}")]
+    SchemaMissing { uri: String },
+    #[error("the schema file has {} mistakes; the first, in line {} at {}: {}", .problems.len(), .problems[0].line,
+        .problems[0].field, .problems[0].message)]
+    SchemaInvalid { problems: Vec<Problem> },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("the function's disk: {0}")]
+    Scratch(#[from] std::io::Error),
+    #[error("a spilled line cannot be read back: {0}")]
+    Spill(#[from] postcard::Error),
+    #[error("{table} cannot be written: {what}")]
+    NotWritten { table: String, what: String },
+}
+
+impl Named for Error {
+    fn name(&self) -> Name {
+        match self {
+            Error::SchemaMissing { .. } => Name::SchemaMissing,
+            Error::SchemaInvalid { .. } => Name::SchemaInvalid,
+            Error::Store(error) => error.name(),
+            Error::Ledger(error) => error.name(),
+            Error::Claim(error) => error.name(),
+            Error::Scratch(_) | Error::Spill(_) => Name::ScratchFailed,
+            Error::NotWritten { .. } => Name::TableNotWritten,
+        }
+    }
+}
+
+/// Builds what has landed. Any error fails all messages of the batch: they come again.
+pub async fn handle(deps: &Deps, event: Event, call: Call) -> Result<Response, Error> {
+    // Another build may have taken these objects along by the time that this one has its turn.
+    let patience = call.left().mul_f32(0.5);
+    let row = deps.rows.claim_build(patience).await?;
+    let attempt = row.fence.attempt;
+    let built = deps.rows.hold_build(attempt, build::all(deps, &row, &event, call)).await;
+    if let Err(error) = &built {
+        let note = warehouse_state::FailureNote {
+            error: error.name().entry().name.to_owned(),
+            message: errors::describe(error),
+            at: call.now,
+        };
+        let noted = deps.rows.change_build(attempt, |row| warehouse_state::BuildRow {
+            fence: row.fence.end(jiff::Timestamp::now()),
+            failure: Some(note.clone()),
+            ..row
+        });
+        if let Err(unnoted) = noted.await {
+            tracing::warn!(error = errors::describe(&unnoted), "the failure could not be noted");
+        }
+    }
+    built
+}

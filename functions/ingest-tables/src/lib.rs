@@ -1,0 +1,190 @@
+//! Reads what is new in the tables of a PostgreSQL database and writes it as JSON lines into the ingestion bucket,
+//! each version of a row once.
+//!
+//! How nothing is missed: the stored timestamp never passes the start of the oldest transaction that was running, so
+//! that rows which it commits later are still ahead of the next read. How nothing is doubled: what is read again is
+//! compared, key by key, with the digest of the last line that was written. How a call can die at any moment: an id is
+//! given to one key in the table's row before the object is written, and the next attempt looks for each such object.
+
+mod database;
+mod error;
+mod known;
+mod spool;
+mod table;
+mod writer;
+
+pub use error::Error;
+
+use aws_config::SdkConfig;
+use errors::Named;
+use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use storage::{Objects, Table};
+use warehouse::schema::{self, Schema, Source};
+use warehouse_state::{FailureNote, IngestRow, Parameters, SCHEMA_KEY, Ssm, Warehouse};
+
+/// A table whose connection broke is read again from its beginning so many times.
+const TRIES: u32 = 3;
+
+pub struct Deps {
+    pub ingestion: Objects,
+    pub warehouse: Objects,
+    pub rows: Warehouse,
+    pub parameters: Arc<dyn Parameters>,
+    pub database: database::Database,
+    /// Begins the names of parameters.
+    pub parameter_prefix: String,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let table = config.required("ALERT_ARCHIVE_WAREHOUSE_TABLE");
+        let deps = Deps {
+            ingestion: Objects::new(aws, config.required("ALERT_ARCHIVE_INGESTION_BUCKET")),
+            warehouse: Objects::new(aws, config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET")),
+            rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
+            parameters: Arc::new(Ssm::new(aws)),
+            database: database::Database::from_env(aws, &mut config),
+            parameter_prefix: config.required("ALERT_ARCHIVE_WAREHOUSE_PARAMETERS"),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+/// Which tables to read; all of the schema file where none is named.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Request {
+    #[serde(default)]
+    pub tables: Option<Vec<String>>,
+    /// Read all rows, also those older than the stored timestamp.
+    #[serde(default)]
+    pub full: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Response {
+    pub tables: Vec<Ingested>,
+    pub failures: Vec<Failure>,
+}
+
+/// What became of one table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ingested {
+    pub table: String,
+    /// Lines with rows.
+    pub rows: u64,
+    /// Lines with deleted keys.
+    pub deleted: u64,
+    pub objects: Vec<String>,
+    /// Where the next read begins.
+    pub timestamp: Option<String>,
+    pub sequential_id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Failure {
+    pub table: String,
+    pub error: String,
+    pub message: String,
+}
+
+/// Ingests one table after the other; one that fails stops none of the others.
+pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Response, Error> {
+    let uri = deps.warehouse.uri(SCHEMA_KEY);
+    let text = deps.warehouse.find(SCHEMA_KEY).await?.ok_or(Error::SchemaMissing { uri })?;
+    let schema = Schema::parse(&text).map_err(|problems| Error::SchemaInvalid { problems })?;
+    let from_database = schema.tables.iter().filter(|table| table.source == Source::Database);
+    let names = match request.tables {
+        Some(names) => names,
+        None => from_database.map(|table| table.name.clone()).collect(),
+    };
+    let mut response = Response::default();
+    for name in names {
+        let mut ingested = match schema.table(&name).filter(|table| table.source == Source::Database) {
+            Some(table) => ingest(deps, table, request.full, call).await,
+            None => failed(&name, &Error::NotInFile { table: name.clone() }),
+        };
+        if let Some(error) = &ingested.error {
+            let message = ingested.message.clone().unwrap_or_default();
+            response.failures.push(Failure { table: name.clone(), error: error.clone(), message });
+            // Where it stands all the same.
+            if let Ok(Some(row)) = deps.rows.ingest(&name).await {
+                ingested.timestamp = row.timestamp;
+                ingested.sequential_id = row.sequential_id;
+            }
+        }
+        report(&ingested, call);
+        response.tables.push(ingested);
+    }
+    Ok(response)
+}
+
+fn failed(table: &str, error: &Error) -> Ingested {
+    Ingested {
+        table: table.to_owned(),
+        error: Some(error.name().entry().name.to_owned()),
+        message: Some(errors::describe(error)),
+        ..Ingested::default()
+    }
+}
+
+async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> Ingested {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match attempt(deps, table, full, call).await {
+            Ok(ingested) => return ingested,
+            Err(error @ Error::Connection { .. }) if tries < TRIES && !call.is_ending() => {
+                tracing::warn!(table = table.name, error = errors::describe(&error), "the table is read again");
+                tokio::time::sleep(Duration::from_secs(1 << tries)).await;
+            }
+            Err(error) => return failed(&table.name, &error),
+        }
+    }
+}
+
+async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> Result<Ingested, Error> {
+    let row = deps.rows.claim_ingest(&table.name, call.left().mul_f32(0.5)).await?;
+    let attempt = row.fence.attempt;
+    let work = table::ingest(deps, table, &row, full, call);
+    let done = deps.rows.hold_ingest(&table.name, attempt, work).await;
+    if let Err(error) = &done {
+        let note =
+            FailureNote { error: error.name().entry().name.to_owned(), message: errors::describe(error), at: call.now };
+        let noted = deps.rows.change_ingest(&table.name, attempt, |row| IngestRow {
+            fence: row.fence.end(jiff::Timestamp::now()),
+            failure: Some(note.clone()),
+            ..row
+        });
+        if let Err(unnoted) = noted.await {
+            tracing::warn!(table = table.name, error = errors::describe(&unnoted), "the failure could not be noted");
+        }
+    }
+    done
+}
+
+fn report(ingested: &Ingested, call: Call) {
+    Metrics::new()
+        .dimension("Function", "ingest-tables")
+        .property("Table", &ingested.table)
+        .duration("Duration", call.took())
+        .figure("Rows", Unit::Count, ingested.rows)
+        .figure("Deleted", Unit::Count, ingested.deleted)
+        .figure("Objects", Unit::Count, ingested.objects.len() as u64)
+        .figure("IngestFailures", Unit::Count, u64::from(ingested.error.is_some()))
+        .write();
+    match &ingested.error {
+        Some(error) => {
+            let message = ingested.message.as_deref().unwrap_or_default();
+            tracing::error!(table = ingested.table, error, message, "the table was not ingested");
+        }
+        None => tracing::info!(table = ingested.table, rows = ingested.rows, deleted = ingested.deleted, "ingested"),
+    }
+}

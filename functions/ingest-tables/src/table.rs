@@ -1,0 +1,356 @@
+//! The ingest of one table, under the claim of its row.
+
+use crate::{
+    Deps, Error, Ingested,
+    database::{Session, cursor, text},
+    known::{KnownReader, KnownWriter},
+    spool::{PARTS, Record, Spool, digest},
+    writer::ObjectWriter,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use lines::{Lines, Step};
+use runtime::Call;
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    time::{Duration, Instant},
+};
+use storage::PutOnce;
+use warehouse::{schema::Table, time};
+use warehouse_state::{IngestRow, SourceColumn, known_key, parameter_name};
+
+/// Keys that are asked for at once.
+const KEYS_AT_ONCE: usize = 1000;
+const LINE_BYTES: usize = 1 << 30;
+
+pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, call: Call) -> Result<Ingested, Error> {
+    let mut spool = Spool::new()?;
+    let (last_id, adopted) = adopt(deps, table, row, &mut spool).await?;
+    let session = deps.database.connect().await?;
+    let horizon = session.begin().await?;
+    let columns = session.columns(&table.name).await?;
+    check(table, &columns)?;
+    let read_at = session.now().await?;
+    let stored = row.timestamp.as_deref().and_then(|text| time::timestamptz(text).ok());
+    let since = if full { None } else { stored };
+    let greatest = read_rows(deps, table, &session, since, &mut spool, call).await?;
+    let compares = table.hard_deletes.is_some_and(|every| {
+        let due = row.compared_at.map_or(i64::MIN, |at| at.saturating_add(every.as_secs() as i64));
+        due <= call.now.as_second()
+    });
+    if compares {
+        read_keys(table, &session, &mut spool).await?;
+    }
+    let mut merge = Merge {
+        table,
+        session: &session,
+        writer: ObjectWriter::new(deps, table, row.fence.attempt, read_at, last_id + 1),
+        read_at,
+        compares,
+        rows: 0,
+        deleted: 0,
+    };
+    let mut known = KnownReader::open(&deps.warehouse, row.known.as_deref()).await?;
+    let mut writer = KnownWriter::new()?;
+    for part in 0..PARTS {
+        let keys = merge.part(&mut spool, part, known.part(part)?).await?;
+        writer.part(&keys)?;
+    }
+    let sequential_id = merge.writer.finish().await?;
+    let (rows, deleted, objects) = (merge.rows, merge.deleted, std::mem::take(&mut merge.writer.objects));
+    drop(session);
+
+    // What is behind the bound cannot change any more, but for transactions that were prepared.
+    let reached = stored.max(greatest).map(|at| at.min(horizon.bound));
+    let reached = if horizon.has_prepared { stored } else { reached };
+    let is_unchanged = rows + deleted == 0 && !adopted;
+    let key = known_key(&table.name, row.fence.attempt);
+    if !is_unchanged {
+        writer.put(&deps.warehouse, &key).await?;
+    }
+    let committed = deps.rows.change_ingest(&table.name, row.fence.attempt, |row| {
+        let latest = row.planned.last().map(|planned| planned.key.clone());
+        IngestRow {
+            timestamp: reached.map(time::text).or(row.timestamp),
+            sequential_id,
+            latest_object: latest.or(row.latest_object),
+            known: if is_unchanged { row.known } else { Some(key.clone()) },
+            planned: Vec::new(),
+            compared_at: if compares { Some(call.now.as_second()) } else { row.compared_at },
+            first_columns: with_new(row.first_columns, &columns),
+            columns: columns.clone(),
+            failure: None,
+            ..row
+        }
+    });
+    let committed = committed.await?;
+    tell(deps, table, &committed).await?;
+    let ended = deps.rows.change_ingest(&table.name, row.fence.attempt, |row| {
+        let fence = row.fence.end(Timestamp::now());
+        IngestRow { fence, ..row }
+    });
+    ended.await?;
+    if let Some(old) = row.known.as_ref().filter(|old| Some(*old) != committed.known.as_ref()) {
+        deps.warehouse.delete(old).await?;
+    }
+    Ok(Ingested {
+        table: table.name.clone(),
+        rows,
+        deleted,
+        objects,
+        timestamp: committed.timestamp,
+        sequential_id,
+        ..Ingested::default()
+    })
+}
+
+/// Looks for each object that a dead attempt had planned. One that is there is taken over as it is; one that is not
+/// is created empty, so that the dead attempt cannot create it any more should it wake up.
+/// Returns the last id that is in use, and whether there was anything to take over.
+async fn adopt(deps: &Deps, table: &Table, row: &IngestRow, spool: &mut Spool) -> Result<(u64, bool), Error> {
+    let mut last_id = row.sequential_id;
+    for planned in &row.planned {
+        let found = deps.ingestion.head(&planned.key).await?;
+        let foreign = || Error::ObjectExists { bucket: deps.ingestion.bucket().to_owned(), key: planned.key.clone() };
+        match found {
+            Some(_) if planned.is_refused => return Err(foreign()),
+            // The object that stood in the way is gone, and ours was never written.
+            None if planned.is_refused => continue,
+            Some(head) if head.sha256.as_ref() == Some(&planned.sha256) => {
+                adopt_lines(deps, table, &planned.key, spool).await?;
+            }
+            Some(head) if head.bytes == 0 => {}
+            Some(_) => return Err(foreign()),
+            None => match deps.ingestion.put_once(&planned.key, Bytes::new(), "application/x-ndjson").await? {
+                PutOnce::Created(_) => {}
+                // It came just now.
+                PutOnce::Exists(head) if head.sha256.as_ref() == Some(&planned.sha256) => {
+                    adopt_lines(deps, table, &planned.key, spool).await?;
+                }
+                PutOnce::Exists(_) => return Err(foreign()),
+            },
+        }
+        last_id = planned.id;
+    }
+    Ok((last_id, last_id > row.sequential_id))
+}
+
+async fn adopt_lines(deps: &Deps, table: &Table, key: &str, spool: &mut Spool) -> Result<(), Error> {
+    let damaged = |what: String| Error::Store(deps.ingestion.corrupt(key, what));
+    let mut reader = deps.ingestion.open(key, None).await?;
+    let mut lines = Lines::new(LINE_BYTES);
+    loop {
+        match lines.next().map_err(|error| damaged(error.to_string()))? {
+            Step::Starved => match reader.chunk().await? {
+                Some(piece) => lines.feed(piece),
+                None => lines.end(),
+            },
+            Step::Line(line) => {
+                let (key, is_deletion) = key_in(table, line.bytes).ok_or_else(|| damaged("a line is no row".into()))?;
+                spool.push(&if is_deletion {
+                    Record::AdoptedDeletion { key }
+                } else {
+                    Record::Adopted { key, line: digest(line.bytes) }
+                })?;
+            }
+            Step::Damage(damage) => return Err(damaged(damage.what.to_owned())),
+            Step::End => return Ok(()),
+        }
+    }
+}
+
+/// The key of a line that an ingest wrote, spelled as [`Session::keys`] gives it, and whether the line deletes it.
+fn key_in(table: &Table, line: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let row: HashMap<String, &serde_json::value::RawValue> = serde_json::from_slice(line).ok()?;
+    let mut key = Vec::from(b"{");
+    for at in &table.key {
+        let name = &table.columns[*at].name;
+        if key.len() > 1 {
+            key.push(b',');
+        }
+        serde_json::to_writer(&mut key, name).ok()?;
+        key.push(b':');
+        key.extend_from_slice(row.get(name)?.get().as_bytes());
+    }
+    key.push(b'}');
+    Some((key, row.contains_key("_deleted_at") && row.get("_deleted").is_some_and(|value| value.get() == "true")))
+}
+
+fn check(table: &Table, columns: &[SourceColumn]) -> Result<(), Error> {
+    if columns.is_empty() {
+        return Err(Error::UnknownTable { table: table.name.clone() });
+    }
+    let find = |at: &usize| {
+        let name = &table.columns[*at].name;
+        (name.clone(), columns.iter().find(|column| column.name == *name))
+    };
+    for at in &table.key {
+        if let (column, None) = find(at) {
+            return Err(Error::KeyMissing { table: table.name.clone(), column });
+        }
+    }
+    for at in &table.cursor {
+        match find(at) {
+            (column, None) => return Err(Error::CursorMissing { table: table.name.clone(), column }),
+            (column, Some(found)) if !found.of.starts_with("timestamp") || found.of.ends_with("[]") => {
+                return Err(Error::CursorType { table: table.name.clone(), column, found: found.of.clone() });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads rows into the spool; returns the greatest finite cursor in microseconds since 1970.
+async fn read_rows(
+    deps: &Deps,
+    table: &Table,
+    session: &Session,
+    since: Option<i64>,
+    spool: &mut Spool,
+    call: Call,
+) -> Result<Option<i64>, Error> {
+    let mut rows = pin!(session.rows(table, since).await?);
+    let (mut greatest, mut count, began) = (None, 0_u64, Instant::now());
+    while let Some(row) = rows.try_next().await.map_err(|error| Error::of(&table.name, error))? {
+        let record = record(table, &row)?;
+        if let Record::Row { cursor, .. } = &record {
+            greatest = greatest.max(*cursor);
+        }
+        spool.push(&record)?;
+        count += 1;
+        if count.is_multiple_of(1000) {
+            if call.is_ending() {
+                let what =
+                    format!("the function's time is over after {count} rows; give it more, or read less at once");
+                return Err(Error::Read { table: table.name.clone(), what });
+            }
+            let due = Duration::from_secs_f64(count as f64 / deps.database.rows_per_second.max(1) as f64);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+        }
+    }
+    Ok(greatest)
+}
+
+fn record(table: &Table, row: &tokio_postgres::Row) -> Result<Record, Error> {
+    let missing = || Error::Read { table: table.name.clone(), what: "a row has no text".to_owned() };
+    // PostgreSQL keeps line breaks between the tokens of json columns; inside of strings there are none.
+    let one_line = |text: &str| text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect::<Vec<u8>>();
+    Ok(Record::Row {
+        line: one_line(text(&table.name, row, 0)?.ok_or_else(missing)?),
+        key: one_line(text(&table.name, row, 1)?.ok_or_else(missing)?),
+        cursor: cursor(&table.name, row, 2)?,
+    })
+}
+
+async fn read_keys(table: &Table, session: &Session, spool: &mut Spool) -> Result<(), Error> {
+    let mut rows = pin!(session.keys(table).await?);
+    while let Some(row) = rows.try_next().await.map_err(|error| Error::of(&table.name, error))? {
+        if let Some(key) = text(&table.name, &row, 0)? {
+            spool
+                .push(&Record::Present { key: key.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect() })?;
+        }
+    }
+    Ok(())
+}
+
+/// Compares what was read with what is known, and writes the difference.
+struct Merge<'a> {
+    table: &'a Table,
+    session: &'a Session,
+    writer: ObjectWriter<'a>,
+    /// Microseconds since 1970.
+    read_at: i64,
+    compares: bool,
+    rows: u64,
+    deleted: u64,
+}
+
+impl Merge<'_> {
+    /// Returns what is known of the part's keys afterwards.
+    async fn part(
+        &mut self,
+        spool: &mut Spool,
+        part: usize,
+        mut known: HashMap<Vec<u8>, [u8; 16]>,
+    ) -> Result<HashMap<Vec<u8>, [u8; 16]>, Error> {
+        let mut present = HashSet::new();
+        for record in spool.part(part)? {
+            match record? {
+                Record::Adopted { key, line } => {
+                    known.insert(key, line);
+                }
+                Record::AdoptedDeletion { key } => {
+                    known.remove(&key);
+                }
+                Record::Row { key, line, cursor } => self.row(&mut known, key, &line, cursor).await?,
+                Record::Present { key } => {
+                    present.insert(key);
+                }
+            }
+        }
+        if !self.compares {
+            return Ok(known);
+        }
+        let missing: Vec<&str> = {
+            let missing = present.iter().filter(|key| !known.contains_key(*key));
+            missing.filter_map(|key| std::str::from_utf8(key).ok()).collect()
+        };
+        for keys in missing.chunks(KEYS_AT_ONCE) {
+            let rows = self.session.rows_of(self.table, keys).await?;
+            let mut rows = pin!(rows.map(|row| row.map_err(|error| Error::of(&self.table.name, error))));
+            while let Some(row) = rows.next().await {
+                if let Record::Row { key, line, cursor } = record(self.table, &row?)? {
+                    self.row(&mut known, key, &line, cursor).await?;
+                }
+            }
+        }
+        let gone: Vec<Vec<u8>> = known.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        for key in gone {
+            let end = format!(",\"_deleted\":true,\"_deleted_at\":\"{}\"}}", time::text(self.read_at));
+            let line = [key.strip_suffix(b"}").unwrap_or(&key), end.as_bytes()].concat();
+            self.writer.push(&line, Some(self.read_at)).await?;
+            self.deleted += 1;
+            known.remove(&key);
+        }
+        Ok(known)
+    }
+
+    async fn row(
+        &mut self,
+        known: &mut HashMap<Vec<u8>, [u8; 16]>,
+        key: Vec<u8>,
+        line: &[u8],
+        cursor: Option<i64>,
+    ) -> Result<(), Error> {
+        let digest = digest(line);
+        if known.get(&key) == Some(&digest) {
+            return Ok(());
+        }
+        self.writer.push(line, cursor).await?;
+        self.rows += 1;
+        known.insert(key, digest);
+        Ok(())
+    }
+}
+
+fn with_new(mut first: Vec<SourceColumn>, columns: &[SourceColumn]) -> Vec<SourceColumn> {
+    for column in columns {
+        if !first.iter().any(|known| known.name == column.name) {
+            first.push(column.clone());
+        }
+    }
+    first
+}
+
+/// Writes the table's parameter.
+async fn tell(deps: &Deps, table: &Table, row: &IngestRow) -> Result<(), Error> {
+    let name = format!("{}/ingest", parameter_name(&deps.parameter_prefix, &table.name));
+    let value = serde_json::json!({
+        "timestamp": row.timestamp, "sequential_id": row.sequential_id, "latest_object": row.latest_object,
+    });
+    deps.parameters.put(&name, &value.to_string()).await?;
+    Ok(())
+}
