@@ -40,6 +40,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Archive(ArchiveCommand),
+    /// Errors found in the gz logs in S3, and the logs themselves
+    Logs(commands::logs::Logs),
+}
+
+/// What needs the deployed archive.
+#[derive(Subcommand)]
+enum ArchiveCommand {
     /// Start a run over a range of message timestamps
     Run(commands::run::Run),
     /// Follow a run until it ends
@@ -70,15 +79,14 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
     let outcome = tokio::select! {
         outcome = dispatch(cli.command) => outcome,
-        // A run goes on in the cloud; only the watching ends.
+        // A run goes on in the cloud; only the command ends.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("stopped watching; a run that was started goes on: alert-archive status");
+            eprintln!("stopped; a run that was started goes on: alert-archive status");
             return ExitCode::from(130);
         }
     };
     match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", errors::describe(error.as_ref()));
@@ -91,20 +99,27 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Logs(command) => command.call().await,
+        Command::Archive(command) => Ok(if of_the_archive(command).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+    }
+}
+
 /// `true` when all went well.
-async fn dispatch(command: Command) -> anyhow::Result<bool> {
+async fn of_the_archive(command: ArchiveCommand) -> anyhow::Result<bool> {
     let archive = Archive::from_env().await?;
     match command {
-        Command::Run(command) => command.call(&archive).await,
-        Command::Watch(command) => command.call(&archive).await,
-        Command::Status(command) => command.call(&archive).await,
-        Command::Rerun(command) => command.call(&archive).await,
-        Command::Watermark(command) => command.call(&archive).await,
-        Command::Skip(command) => command.call(&archive).await,
-        Command::Verify(command) => command.call(&archive).await,
-        Command::Find(command) => command.call(&archive).await,
-        Command::Open(command) => command.call(&archive).await,
-        Command::Quarantine(command) => command.call(&archive).await,
-        Command::Restore(command) => command.call(&archive).await,
+        ArchiveCommand::Run(command) => command.call(&archive).await,
+        ArchiveCommand::Watch(command) => command.call(&archive).await,
+        ArchiveCommand::Status(command) => command.call(&archive).await,
+        ArchiveCommand::Rerun(command) => command.call(&archive).await,
+        ArchiveCommand::Watermark(command) => command.call(&archive).await,
+        ArchiveCommand::Skip(command) => command.call(&archive).await,
+        ArchiveCommand::Verify(command) => command.call(&archive).await,
+        ArchiveCommand::Find(command) => command.call(&archive).await,
+        ArchiveCommand::Open(command) => command.call(&archive).await,
+        ArchiveCommand::Quarantine(command) => command.call(&archive).await,
+        ArchiveCommand::Restore(command) => command.call(&archive).await,
     }
 }

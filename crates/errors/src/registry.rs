@@ -273,6 +273,23 @@ names! {
         meaning: "the key in a record of an S3 event is not URL-encoded UTF-8; the others of its event are used",
         advice: "The message names the key: copy the object to another one.",
     }
+
+    // Log errors
+    LogPatternsInvalid {
+        retried: No,
+        meaning: "the pattern file for logs cannot be read; the message names line and column",
+        advice: "Correct the file and apply the Terraform again; the logs wait in their queue.",
+    }
+    LogTooLong {
+        retried: No,
+        meaning: "a log object cannot be extracted within one call of the function",
+        advice: "Give extract-log-errors more memory, which brings more CPU, and redrive its dead-letter queue.",
+    }
+    LogBusy {
+        retried: No,
+        meaning: "another call works on the same log object",
+        advice: "Nothing: the queue delivers the event again.",
+    }
 }
 
 impl Name {
