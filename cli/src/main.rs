@@ -64,6 +64,8 @@ enum Command {
     Restore(commands::restore::Restore),
     /// Ingest a database, and build dimensions and facts from it
     Warehouse(commands::warehouse::Warehouse),
+    /// Errors found in the gz logs in S3, and the logs themselves
+    Logs(commands::logs::Logs),
 }
 
 #[tokio::main]
@@ -72,15 +74,14 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
     let outcome = tokio::select! {
         outcome = dispatch(cli.command) => outcome,
-        // A run goes on in the cloud; only the watching ends.
+        // A run goes on in the cloud; only the command ends.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("stopped watching; a run that was started goes on: alert-archive status");
+            eprintln!("stopped; a run that was started goes on: alert-archive status");
             return ExitCode::from(130);
         }
     };
     match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", errors::describe(error.as_ref()));
@@ -93,9 +94,9 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// `true` when all went well. Each command asks for the configuration that it needs.
-async fn dispatch(command: Command) -> anyhow::Result<bool> {
-    match command {
+/// Each command asks for the configuration that it needs.
+async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let went_well = match command {
         Command::Run(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Watch(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Status(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await,
@@ -108,5 +109,7 @@ async fn dispatch(command: Command) -> anyhow::Result<bool> {
         Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
         Command::Restore(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await,
         Command::Warehouse(command) => command.call().await,
-    }
+        Command::Logs(command) => return command.call().await,
+    };
+    Ok(if went_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,4 +1,5 @@
 pub mod find;
+pub mod logs;
 pub mod open;
 pub mod quarantine;
 pub mod rerun;

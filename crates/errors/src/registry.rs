@@ -360,6 +360,23 @@ names! {
         meaning: "rows could not be written as Parquet",
         advice: "This is a fault of the program: report it with the message.",
     }
+
+    // Log errors
+    LogPatternsInvalid {
+        retried: No,
+        meaning: "the pattern file for logs cannot be read; the message names line and column",
+        advice: "Correct the file and apply the Terraform again; the logs wait in their queue.",
+    }
+    LogTooLong {
+        retried: No,
+        meaning: "a log object cannot be extracted within one call of the function",
+        advice: "Give extract-log-errors more memory, which brings more CPU, and redrive its dead-letter queue.",
+    }
+    LogBusy {
+        retried: No,
+        meaning: "another call works on the same log object",
+        advice: "Nothing: the queue delivers the event again.",
+    }
 }
 
 impl Name {

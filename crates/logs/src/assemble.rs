@@ -6,9 +6,8 @@ use crate::envelope::{self, Body};
 use crate::level::Level;
 use crate::lines::LONGEST;
 use crate::record::{Record, Written};
-use crate::settings::Format;
+use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
-use regex::{RegexSet, RegexSetBuilder};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -71,7 +70,7 @@ impl Source {
 /// Takes an object's lines in order and gives its error entries, each once it is complete.
 pub struct Assembler<'a> {
     context: &'a Context<'a>,
-    formats: Formats<'a>,
+    formats: &'a Formats,
     sources: HashMap<String, Source>,
     unparsed: u64,
     last_unparsed: u64,
@@ -80,7 +79,7 @@ pub struct Assembler<'a> {
 
 impl<'a> Assembler<'a> {
     pub fn new(context: &'a Context<'a>) -> Self {
-        let formats = Formats::new(context.formats());
+        let formats = context.formats();
         Assembler { context, formats, sources: HashMap::new(), unparsed: 0, last_unparsed: 0, done: Vec::new() }
     }
 
@@ -103,7 +102,7 @@ impl<'a> Assembler<'a> {
         }
         let Some(source) = self.sources.get_mut(&*piece.source) else { return };
         source.last_line = position.line;
-        let mut step = Step { context: self.context, formats: &self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        let mut step = Step { context: self.context, formats: self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
         if piece.is_partial || step.source.partial.is_some() {
             step.partial(position, piece);
         } else {
@@ -128,7 +127,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn end(&mut self, source: &mut Source) {
-        let mut step = Step { context: self.context, formats: &self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        let mut step = Step { context: self.context, formats: self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
         step.finish();
         self.unparsed += step.unparsed;
     }
@@ -141,33 +140,10 @@ impl<'a> Assembler<'a> {
     }
 }
 
-/// Formats to try, in this order, and all of them as one automaton.
-struct Formats<'a> {
-    list: Vec<&'a Format>,
-    set: Option<RegexSet>,
-}
-
-impl<'a> Formats<'a> {
-    fn new(list: Vec<&'a Format>) -> Self {
-        let set = RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
-        Formats { list, set }
-    }
-
-    /// The formats that fit a line, in order.
-    fn that_fit(&self, line: &str) -> Vec<usize> {
-        let head = &line[..line.floor_char_boundary(HEADER)];
-        match &self.set {
-            Some(set) => set.matches(head).into_iter().collect(),
-            // Configured patterns can be too large together.
-            None => (0..self.list.len()).collect(),
-        }
-    }
-}
-
 /// One line's way into one source.
 struct Step<'s, 'a> {
     context: &'s Context<'a>,
-    formats: &'s Formats<'a>,
+    formats: &'a Formats,
     done: &'s mut Vec<Entry>,
     unparsed: u64,
     /// Lines that were unparsed and belong to an entry after all.
@@ -291,14 +267,14 @@ impl<'a> Step<'_, 'a> {
 
     fn header<'l>(&mut self, line: &'l str) -> Option<(Record<'l>, &'a Format)> {
         let may_be_built_in = !line.starts_with([' ', '\t']) && !line.is_empty();
-        if let Some(&known) = self.source.format.and_then(|at| self.formats.list.get(at))
+        if let Some(known) = self.source.format.and_then(|at| self.formats.list.get(at))
             && (may_be_built_in || known.configured)
             && let Some(record) = read_header(known, line)
         {
             return Some((record, known));
         }
-        for at in self.formats.that_fit(line) {
-            let format = self.formats.list[at];
+        for at in self.formats.that_fit(&line[..line.floor_char_boundary(HEADER)]) {
+            let format = &self.formats.list[at];
             if (may_be_built_in || format.configured)
                 && let Some(record) = read_header(format, line)
             {
@@ -529,7 +505,8 @@ pub fn time_of_line(line: &str, key: &str, settings: &crate::Settings) -> Option
     let own = match &piece.body {
         Body::Record(record) if record.time.is_none() => crate::record::Fields::parse(line).and_then(|fields| context.instant(&fields.time(), None)),
         Body::Record(record) => context.instant(&record.time, None),
-        Body::Text(text) => context.formats().iter().find_map(|format| {
+        Body::Text(text) => context.formats().that_fit(&text[..text.floor_char_boundary(HEADER)]).into_iter().find_map(|at| {
+            let format = &context.formats().list[at];
             let record = read_header(format, text)?;
             context.instant(&record.time, format.time_format.as_deref())
         }),

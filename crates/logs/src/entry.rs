@@ -2,7 +2,7 @@ use crate::assemble::own;
 use crate::fingerprint::fingerprint;
 use crate::level::Level;
 use crate::record::{Record, Written};
-use crate::settings::{Format, Part, Settings};
+use crate::settings::{Formats, Part, Settings};
 use crate::time;
 use crate::trace::{self, Start};
 use jiff::Timestamp;
@@ -56,7 +56,7 @@ impl<'a> Context<'a> {
         Context { key, service: service_of(key), settings, time }
     }
 
-    pub fn formats(&self) -> Vec<&'a Format> {
+    pub fn formats(&self) -> &'a Formats {
         self.settings.formats(self.key)
     }
 

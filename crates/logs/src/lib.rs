@@ -25,4 +25,4 @@ pub use gunzip::{Damage, Gunzip, Limits};
 pub use level::Level;
 pub use lines::{Line, Lines};
 pub use mask::mask;
-pub use settings::{Category, Format, Mask, Settings, SettingsError};
+pub use settings::{Mask, Settings, SettingsError};

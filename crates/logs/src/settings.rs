@@ -1,9 +1,10 @@
 //! The pattern file: formats, zones by prefix, categories and masks. The built-in file has the same form.
 
 use jiff::tz::TimeZone;
-use regex::Regex;
+use regex::{Regex, RegexSet, RegexSetBuilder};
 use serde::Deserialize;
 use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 use toml::Spanned;
 
 const BUILT_IN: &str = include_str!("patterns.toml");
@@ -42,7 +43,30 @@ pub struct Format {
 struct Prefix {
     key: String,
     zone: Option<TimeZone>,
-    formats: Option<Vec<usize>>,
+    formats: Option<Formats>,
+}
+
+/// Formats to try, in this order, and all of them as one automaton.
+#[derive(Clone, Debug)]
+pub struct Formats {
+    pub list: Vec<Arc<Format>>,
+    set: Option<RegexSet>,
+}
+
+impl Formats {
+    fn new(list: Vec<Arc<Format>>) -> Self {
+        let set = RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
+        Formats { list, set }
+    }
+
+    /// The formats that fit the beginning of a line, in order.
+    pub fn that_fit(&self, head: &str) -> Vec<usize> {
+        match &self.set {
+            Some(set) => set.matches(head).into_iter().collect(),
+            // Configured patterns can be too large together.
+            None => (0..self.list.len()).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -71,7 +95,7 @@ pub struct Mask {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub formats: Vec<Format>,
+    formats: Formats,
     prefixes: Vec<Prefix>,
     pub categories: Vec<Category>,
     pub masks: Vec<Mask>,
@@ -143,7 +167,11 @@ enum Check {
 impl Settings {
     /// What is known without any configuration.
     pub fn built_in() -> Self {
-        Settings::read(BUILT_IN, false, Settings::empty()).unwrap_or_else(|error| unreachable!("the built-in patterns: {error}"))
+        // Compiling all patterns takes a tenth of a second.
+        static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+            Settings::read(BUILT_IN, false, Settings::empty()).unwrap_or_else(|error| unreachable!("the built-in patterns: {error}"))
+        });
+        SETTINGS.clone()
     }
 
     /// A configured file, in front of what is built in.
@@ -152,7 +180,7 @@ impl Settings {
     }
 
     fn empty() -> Self {
-        Settings { formats: Vec::new(), prefixes: Vec::new(), categories: Vec::new(), masks: Vec::new() }
+        Settings { formats: Formats { list: Vec::new(), set: None }, prefixes: Vec::new(), categories: Vec::new(), masks: Vec::new() }
     }
 
     fn read(text: &str, configured: bool, behind: Settings) -> Result<Self, SettingsError> {
@@ -168,7 +196,7 @@ impl Settings {
             }
             let pattern = compile(text, &format.pattern, true)?;
             let has_message = pattern.capture_names().flatten().any(|name| name == "message");
-            formats.push(Format {
+            formats.push(Arc::new(Format {
                 name: format.name.into_inner(),
                 pattern,
                 time_format: format.time_format,
@@ -177,19 +205,19 @@ impl Settings {
                 vague: format.vague,
                 configured,
                 has_message,
-            });
+            }));
         }
-        formats.extend(behind.formats.into_iter().filter(|format| !names.contains(&format.name)));
+        formats.extend(behind.formats.list.into_iter().filter(|format| !names.contains(&format.name)));
         let mut prefixes = Vec::new();
         for prefix in file.prefix {
             let zone = prefix.zone.map(|zone| {
                 TimeZone::get(zone.as_ref()).map_err(|_| error_at(text, zone.span().start, format!("there is no time zone `{}`", zone.as_ref())))
             });
             let by_name = |name: &Spanned<String>| {
-                let found = formats.iter().position(|format| format.name == *name.as_ref());
+                let found = formats.iter().find(|format| format.name == *name.as_ref()).cloned();
                 found.ok_or_else(|| error_at(text, name.span().start, format!("there is no format `{}`", name.as_ref())))
             };
-            let formats = prefix.formats.map(|names| names.iter().map(by_name).collect::<Result<Vec<_>, _>>());
+            let formats = prefix.formats.map(|names| names.iter().map(by_name).collect::<Result<_, _>>().map(Formats::new));
             prefixes.push(Prefix { key: prefix.key, zone: zone.transpose()?, formats: formats.transpose()? });
         }
         // The longest prefix that fits says it.
@@ -208,7 +236,7 @@ impl Settings {
             masks.push(Mask { pattern: compile(text, &mask.pattern, false)?, luhn: matches!(mask.check, Some(Check::Luhn)) });
         }
         masks.extend(behind.masks);
-        Ok(Settings { formats, prefixes, categories, masks })
+        Ok(Settings { formats: Formats::new(formats), prefixes, categories, masks })
     }
 
     fn prefix(&self, key: &str) -> Option<&Prefix> {
@@ -220,12 +248,9 @@ impl Settings {
         self.prefix(key)?.zone.clone()
     }
 
-    /// The formats to be tried on lines of the object `key`, in this order.
-    pub fn formats(&self, key: &str) -> Vec<&Format> {
-        match self.prefix(key).and_then(|prefix| prefix.formats.as_ref()) {
-            Some(chosen) => chosen.iter().map(|&at| &self.formats[at]).collect(),
-            None => self.formats.iter().collect(),
-        }
+    /// The formats to be tried on lines of the object `key`.
+    pub fn formats(&self, key: &str) -> &Formats {
+        self.prefix(key).and_then(|prefix| prefix.formats.as_ref()).unwrap_or(&self.formats)
     }
 }
 
@@ -322,8 +347,8 @@ mod tests {
         .expect("a file");
         assert_eq!(settings.zone("shop/2024/x.gz").and_then(|zone| zone.iana_name().map(str::to_owned)).as_deref(), Some("Europe/Berlin"));
         assert_eq!(settings.zone("pay/x.gz").map(|zone| zone == TimeZone::UTC), Some(true));
-        assert_eq!(settings.formats("shop/x.gz").iter().map(|format| format.name.as_str()).collect::<Vec<_>>(), ["own", "python"]);
-        assert_eq!(settings.formats("pay/x.gz")[0].name, "own");
+        assert_eq!(settings.formats("shop/x.gz").list.iter().map(|format| format.name.as_str()).collect::<Vec<_>>(), ["own", "python"]);
+        assert_eq!(settings.formats("pay/x.gz").list[0].name, "own");
         assert!(Settings::built_in().zone("pay/x.gz").is_none());
     }
 }

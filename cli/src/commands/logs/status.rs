@@ -1,0 +1,89 @@
+use super::Deployment;
+use anyhow::{Context, Result};
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use clap::Args;
+use serde::Serialize;
+use std::process::ExitCode;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  alert-archive logs status
+  alert-archive logs status --json | jq .damaged
+
+Exit code: 0 when every log was extracted, 1 when messages ended in the dead-letter queue.")]
+pub struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// Log objects that are extracted.
+    objects: u64,
+    entries: u64,
+    /// Lines in no known format that belong to no entry.
+    unparsed: u64,
+    damaged: Vec<Damaged>,
+    /// Messages in the queue, in flight too.
+    waiting: u64,
+    /// Messages in the dead-letter queue.
+    failed: u64,
+}
+
+#[derive(Serialize)]
+struct Damaged {
+    object: String,
+    error: String,
+    /// Lines that were readable before the damage.
+    lines: u64,
+}
+
+impl Status {
+    pub async fn call(self) -> Result<ExitCode> {
+        let deployment = Deployment::from_env().await?;
+        let sqs = Client::new(&deployment.aws);
+        let mut report = Report { objects: 0, entries: 0, unparsed: 0, damaged: Vec::new(), waiting: 0, failed: 0 };
+        let look = |row: log_entries::LogObject| {
+            let Some(version) = row.current else { return };
+            report.objects += 1;
+            report.entries += version.entries;
+            report.unparsed += version.unparsed;
+            if let Some(damaged) = version.damaged {
+                report.damaged.push(Damaged { object: row.object, error: damaged.error, lines: version.lines });
+            }
+        };
+        deployment.objects().for_each(look).await?;
+        report.damaged.sort_by(|a, b| a.object.cmp(&b.object));
+        report.waiting = messages(&sqs, &deployment.names.queue).await?;
+        report.failed = messages(&sqs, &deployment.names.dead).await?;
+        let code = if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&report)?);
+            return Ok(code);
+        }
+        let Report { objects, entries, unparsed, damaged, waiting, failed } = &report;
+        say!("{objects} log objects, {entries} error entries, {unparsed} lines in no known format");
+        for Damaged { object, error, lines } in damaged {
+            say!("damaged: {object}: {error} after {lines} lines");
+        }
+        say!("{waiting} messages wait, {failed} failed");
+        if *failed > 0 {
+            say!("the log of extract-log-errors names what failed; put it right, then redrive the dead-letter queue");
+        }
+        Ok(code)
+    }
+}
+
+async fn messages(sqs: &Client, queue: &str) -> Result<u64> {
+    let names = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+    ];
+    let answer = sqs.get_queue_attributes().queue_url(queue).set_attribute_names(Some(names.to_vec())).send().await;
+    let answer = answer.with_context(|| format!("the queue {queue} does not answer"))?;
+    let attributes = answer.attributes.unwrap_or_default();
+    Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
+}

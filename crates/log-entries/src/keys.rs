@@ -1,0 +1,73 @@
+//! Names of objects below `log-errors/`.
+
+use identity::safe_component;
+use jiff::civil::Date;
+
+/// One row an error entry.
+pub const ENTRIES: &str = "log-errors/parquet/";
+/// The pattern file of the deployment.
+pub const SETTINGS: &str = "log-errors/settings/patterns.toml";
+
+/// A short name for a log object that is safe in keys.
+pub fn object_id(object: &str) -> String {
+    // Readable, and distinct for keys that differ in anything.
+    safe_component(object)
+}
+
+/// A part of an object's entries: `date=2024-07-01/<object>~<sequencer>~<number>.parquet`, `~undated~` for entries that
+/// have no time, so that readers find them whatever their partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub date: Date,
+    pub object: String,
+    pub sequencer: String,
+    pub is_dated: bool,
+    pub number: usize,
+}
+
+impl Part {
+    pub fn key(&self) -> String {
+        let Part { date, object, sequencer, number, .. } = self;
+        let kind = if self.is_dated { "dated" } else { "undated" };
+        format!("{ENTRIES}date={date}/{object}~{sequencer}~{kind}~{number}.parquet")
+    }
+
+    /// `None` for a key of another kind.
+    pub fn parse(key: &str) -> Option<Self> {
+        let (date, name) = key.strip_prefix(ENTRIES)?.strip_prefix("date=")?.split_once('/')?;
+        let mut parts = name.strip_suffix(".parquet")?.rsplitn(4, '~');
+        let number = parts.next()?.parse().ok()?;
+        let is_dated = parts.next()? == "dated";
+        let sequencer = parts.next()?.to_owned();
+        Some(Part { date: date.parse().ok()?, object: parts.next()?.to_owned(), sequencer, is_dated, number })
+    }
+}
+
+/// Where a part waits until the intent that names it is registered.
+pub fn staged_key(object: &str, attempt: &str, number: usize) -> String {
+    format!("log-errors/staging/{}/{attempt}/{number}.parquet", object_id(object))
+}
+
+/// What a version of a log object adds to each fingerprint.
+pub fn contributions_key(object: &str, sequencer: &str) -> String {
+    format!("log-errors/objects/{}/{sequencer}.jsonl.zst", object_id(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+
+    #[test]
+    fn a_part_is_read_from_its_key() {
+        let part = Part {
+            date: date(2024, 7, 1),
+            object: object_id("shop/2024/07/01/a~b 1.gz"),
+            sequencer: "0055ae".into(),
+            is_dated: false,
+            number: 3,
+        };
+        assert_eq!(Part::parse(&part.key()), Some(part));
+        assert_eq!(Part::parse("log-errors/parquet/date=2024-07-01/x.parquet"), None);
+    }
+}

@@ -1,0 +1,12 @@
+//! Where extracted log errors live: Parquet partitions in S3, one row a log object and one a fingerprint in DynamoDB.
+//! What an entry is belongs to `logs`; who writes or reads when belongs to functions and command line.
+
+mod columns;
+mod keys;
+mod rows;
+mod search;
+
+pub use columns::{Row, ColumnsError, read, write};
+pub use keys::{ENTRIES, SETTINGS, Part, contributions_key, object_id, staged_key};
+pub use rows::{Contribution, Damaged, Intent, LogObject, Moved, Occurrence, Sample, Seen, Version};
+pub use search::{Filter, Group, SearchError, group, groups};

@@ -1,0 +1,175 @@
+//! Rows of the two tables: `log-objects`, one a log object, and `log-errors`, one a fingerprint and object.
+
+use jiff::Timestamp;
+use ledger::{Keyed, Work};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A log object: which version of it is extracted, and the claim on the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogObject {
+    /// Its key.
+    pub object: String,
+    /// The version whose entries readers see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Version>,
+    /// Sequencer of the version that `work` is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work<Intent>>,
+    pub revision: u64,
+}
+
+/// What was extracted of one version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Of two versions the one with the greater sequencer is the later one.
+    pub sequencer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    pub lines: u64,
+    /// Unpacked.
+    pub bytes: u64,
+    pub entries: u64,
+    pub unparsed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<Damaged>,
+    /// Keys of its Parquet parts.
+    pub parts: Vec<String>,
+    /// Key of its [`Contribution`]s, JSON lines.
+    pub contributions: String,
+}
+
+/// Why a version could not be read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// `GzipTruncated`, `GzipCorrupt`, `GzipBomb`, `GzipTooLarge`, `NotGzip`.
+    pub error: String,
+    pub message: String,
+}
+
+/// Everything that makes a version the current one. Fixed once it is registered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    pub version: Version,
+    pub moves: Vec<Moved>,
+    /// What it replaces.
+    pub before: Option<Version>,
+}
+
+/// A part that is written, on its way to where readers look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    pub from: String,
+    pub to: String,
+}
+
+impl Keyed for LogObject {
+    const PARTITION: &'static str = "object";
+    const SORT: Option<&'static str> = None;
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.object.clone(), None)
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        LogObject { revision, ..self }
+    }
+}
+
+/// One entry to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    pub object: String,
+    pub line: u64,
+    pub time: Option<String>,
+    /// Without secrets, and cut.
+    pub message: String,
+    pub stack: Option<String>,
+}
+
+/// What one version of a log object adds to one fingerprint. Rows stay small: an object covers few hours, and has one
+/// sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    pub fingerprint: String,
+    pub service: String,
+    pub category: String,
+    pub level: String,
+    pub exception: Option<String>,
+    pub count: u64,
+    pub first_seen: String,
+    pub last_seen: String,
+    /// By hour in UTC, `2024-07-01T10`.
+    pub hours: BTreeMap<String, u64>,
+    pub sample: Sample,
+}
+
+/// A row of `log-errors`: a fingerprint in one object. Adding up a fingerprint's rows gives what is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Occurrence {
+    /// `<service>#<fingerprint>`.
+    pub fingerprint: String,
+    /// Key of the log object.
+    pub object: String,
+    /// Of the object's version; an older one never replaces a newer.
+    pub sequencer: String,
+    /// `None`: this version of the object has the error no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contribution: Option<Contribution>,
+    pub revision: u64,
+}
+
+impl Keyed for Occurrence {
+    const PARTITION: &'static str = "fingerprint";
+    const SORT: Option<&'static str> = Some("object");
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.fingerprint.clone(), Some(self.object.clone()))
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        Occurrence { revision, ..self }
+    }
+}
+
+/// When a fingerprint was seen, over all objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub first: Timestamp,
+    pub last: Timestamp,
+    /// The last time before an instant of interest.
+    pub last_before: Option<Timestamp>,
+    pub hours: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// Adds up the rows of one fingerprint. `None` when no object has it any more.
+    pub fn of(rows: &[Occurrence], before: Timestamp) -> Option<Self> {
+        let mut seen: Option<Seen> = None;
+        for contribution in rows.iter().filter_map(|row| row.contribution.as_ref()) {
+            let (Ok(first), Ok(last)) = (contribution.first_seen.parse::<Timestamp>(), contribution.last_seen.parse::<Timestamp>()) else {
+                continue;
+            };
+            let seen = seen.get_or_insert(Seen { first, last, last_before: None, hours: BTreeMap::new() });
+            seen.first = seen.first.min(first);
+            seen.last = seen.last.max(last);
+            for (hour, count) in &contribution.hours {
+                *seen.hours.entry(hour.clone()).or_default() += count;
+                let end = format!("{hour}:59:59.999Z").parse::<Timestamp>().ok().map(|end| end.min(last));
+                let is_before = |end: &Timestamp| *end < before;
+                seen.last_before = seen.last_before.max(end.filter(is_before));
+            }
+        }
+        seen
+    }
+}

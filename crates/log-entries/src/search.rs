@@ -1,0 +1,173 @@
+//! Errors of a time range, grouped by fingerprint: what command line, mail and page tell.
+
+use crate::columns::{self, ColumnsError, Row};
+use crate::keys::{ENTRIES, Part};
+use crate::rows::Sample;
+use errors::{Name, Named};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use logs::{Mask, date_of, mask};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use storage::{Objects, StoreError};
+
+/// Parquet objects read at once.
+const READS: usize = 8;
+/// A group's trace is cut to this many bytes.
+const STACK: usize = 8 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{key} cannot be read as entries")]
+    Columns { key: String, source: ColumnsError },
+}
+
+impl Named for SearchError {
+    fn name(&self) -> Name {
+        match self {
+            SearchError::Store(error) => error.name(),
+            SearchError::Columns { .. } => Name::ObjectCorrupt,
+        }
+    }
+}
+
+/// Which entries count.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Inclusive.
+    pub from: Timestamp,
+    /// Exclusive.
+    pub to: Timestamp,
+    /// Empty: all.
+    pub services: Vec<String>,
+    /// Types, categories or fingerprints; empty: all.
+    pub error_types: Vec<String>,
+}
+
+impl Filter {
+    fn has(&self, row: &Row) -> bool {
+        let has_time = match row.time {
+            Some(time) => self.from <= time && time < self.to,
+            // Without a time an entry is as old as its object's name says.
+            None => date_of(&row.object).is_some_and(|date| {
+                let midnight = date.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).unwrap_or_default();
+                midnight < self.to && self.from < midnight + SignedDuration::from_hours(24)
+            }),
+        };
+        let is_type = |wanted: &String| {
+            let exception = row.exception.as_deref().unwrap_or_default();
+            exception == wanted || exception.rsplit(['.', ':']).next() == Some(wanted) || row.category == *wanted || row.fingerprint == *wanted
+        };
+        let has_service = self.services.is_empty() || self.services.contains(&row.service);
+        has_time && has_service && (self.error_types.is_empty() || self.error_types.iter().any(is_type))
+    }
+
+    /// Whether a part may hold rows that count.
+    fn may_hold(&self, part: &Part) -> bool {
+        let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+        // Undated entries lie in the partition of the day on which their object came.
+        !part.is_dated || (date(self.from) <= part.date && part.date <= date(self.to))
+    }
+}
+
+/// One error and how often it came.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    pub fingerprint: String,
+    pub category: String,
+    pub service: String,
+    pub level: String,
+    pub exception: Option<String>,
+    /// Of the sample, without secrets.
+    pub message: String,
+    pub count: u64,
+    pub first_seen: Option<String>,
+    pub last_seen: Option<String>,
+    pub sample: Sample,
+    /// By hour in UTC, `2024-07-01T10`.
+    #[serde(skip)]
+    pub hours: BTreeMap<String, u64>,
+    /// By log object.
+    #[serde(skip)]
+    pub objects: BTreeMap<String, u64>,
+}
+
+/// The groups of a filter, the most frequent first.
+pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Result<Vec<Group>, SearchError> {
+    let keys = objects.list(ENTRIES).await?;
+    let parts: Vec<(Part, String)> = keys.into_iter().filter_map(|key| Some((Part::parse(&key)?, key))).collect();
+    // While a new version of an object comes in, the parts of both are there.
+    let mut newest: HashMap<&str, &str> = HashMap::new();
+    for (part, _) in &parts {
+        let known = newest.entry(&part.object).or_insert(&part.sequencer);
+        *known = (*known).max(part.sequencer.as_str());
+    }
+    let wanted = parts.iter().filter(|(part, _)| newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part));
+    let wanted: Vec<String> = wanted.map(|(_, key)| key.clone()).collect();
+    let read = stream::iter(wanted).map(|key| async move {
+        // A part that was replaced meanwhile is gone; its rows stand in the newer ones.
+        let Some(body) = objects.find(&key).await? else { return Ok(Vec::new()) };
+        columns::read(body).map_err(|source| SearchError::Columns { key, source })
+    });
+    let mut found = HashMap::new();
+    let mut read = read.buffer_unordered(READS);
+    while let Some(rows) = read.try_next().await? {
+        group(&mut found, rows.into_iter().filter(|row| filter.has(row)), masks);
+    }
+    let mut groups: Vec<Group> = found.into_values().collect();
+    groups.sort_by(|a, b| (b.count, &a.service, &a.fingerprint).cmp(&(a.count, &b.service, &b.fingerprint)));
+    Ok(groups)
+}
+
+/// Adds rows to groups, by service and fingerprint.
+pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoIterator<Item = Row>, masks: &[Mask]) {
+    for row in rows {
+        let time = row.time.map(|time| format!("{time:.3}"));
+        let hour = time.as_deref().map(|time| time[..13].to_owned());
+        let key = (row.service.clone(), row.fingerprint.clone());
+        let place = |object: &str, line: u64, time: &Option<String>| (time.clone(), object.to_owned(), line);
+        let group = groups.entry(key).or_insert_with(|| Group {
+            fingerprint: row.fingerprint.clone(),
+            category: row.category.clone(),
+            service: row.service.clone(),
+            level: row.level.clone(),
+            exception: row.exception.clone(),
+            message: String::new(),
+            count: 0,
+            first_seen: time.clone(),
+            last_seen: time.clone(),
+            sample: Sample { object: String::new(), line: 0, time: None, message: String::new(), stack: None },
+            hours: BTreeMap::new(),
+            objects: BTreeMap::new(),
+        });
+        group.count += 1;
+        if let Some(time) = &time {
+            if group.first_seen.as_ref().is_none_or(|first| time < first) {
+                group.first_seen = Some(time.clone());
+            }
+            if group.last_seen.as_ref().is_none_or(|last| time > last) {
+                group.last_seen = Some(time.clone());
+            }
+        }
+        if let Some(hour) = hour {
+            *group.hours.entry(hour).or_default() += 1;
+        }
+        *group.objects.entry(row.object.clone()).or_default() += 1;
+        // The latest one is the sample, the same whatever the order of reading.
+        if group.count == 1 || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time) {
+            group.message = shown(&row.message, masks);
+            group.exception = row.exception;
+            group.level = row.level;
+            group.category = row.category;
+            group.sample = Sample { object: row.object, line: row.line, time, message: group.message.clone(), stack: row.stack.as_deref().map(|stack| shown(stack, masks)) };
+        }
+    }
+}
+
+/// A text as people may see it: without secrets, and cut.
+fn shown(text: &str, masks: &[Mask]) -> String {
+    mask(&text[..text.floor_char_boundary(STACK)], masks).into_owned()
+}
