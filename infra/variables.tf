@@ -297,7 +297,7 @@ variable "archive_transition_days" {
 # The warehouse
 
 variable "database_secret_arn" {
-  description = "Secret with username, password, host and dbname of the PostgreSQL database, as RDS keeps it; its role needs what docs/warehouse.md names. Null: nothing is ingested."
+  description = "Secret with username, password, host and dbname of the PostgreSQL database, as RDS keeps it; its role needs what docs/warehouse.md names. Null: an empty one is made."
   type        = string
   default     = null
 }

@@ -12,8 +12,10 @@ locals {
   }
   warehouse_parameters = "/${var.prefix}/warehouse"
 
-  # On AWS the secret is that of the database, with its rotation; the local cloud makes one of its own.
-  database_secret_arn = var.local ? one(aws_secretsmanager_secret.database[*].arn) : var.database_secret_arn
+  database_secret_arn = coalesce(var.database_secret_arn, one(aws_secretsmanager_secret.database[*].arn))
+
+  # Where the partner feeds put what tables with `source: feed/...` are made of.
+  feeds_bucket = "${var.prefix}-feeds-${local.account}"
 
   # Both know the tables by their rows and the bucket's documents; the policies say which of them each may change.
   warehouse_functions = {
@@ -21,7 +23,7 @@ locals {
       size = { memory = 1769, timeout = 900, disk = 4096 }
       vpc  = var.vpc
       environment = {
-        ALERT_ARCHIVE_DATABASE_SECRET      = coalesce(local.database_secret_arn, "none")
+        ALERT_ARCHIVE_DATABASE_SECRET      = local.database_secret_arn
         ALERT_ARCHIVE_READ_ROWS_PER_SECOND = tostring(var.ingest_rows_per_second)
         ALERT_ARCHIVE_READ_TIMEOUT_SECONDS = tostring(var.ingest_read_timeout_seconds)
       }
@@ -29,7 +31,7 @@ locals {
     build-warehouse = {
       size        = { memory = 3538, timeout = 900, disk = 10240 }
       vpc         = null
-      environment = {}
+      environment = { ALERT_ARCHIVE_FEEDS_BUCKET = local.feeds_bucket }
     }
   }
 }
@@ -80,7 +82,7 @@ module "warehouse_function" {
     ingestion  = "arn:${local.partition}:s3:::${local.ingestion_bucket}"
     warehouse  = "arn:${local.partition}:s3:::${local.warehouse_bucket}"
     rows       = module.warehouse_table.arn
-    secret     = coalesce(local.database_secret_arn, "arn:${local.partition}:secretsmanager:${local.here}:secret:none")
+    secret     = local.database_secret_arn
     parameters = "arn:${local.partition}:ssm:${local.here}:parameter${local.warehouse_parameters}"
     queue      = module.warehouse_pipeline.queue_arn
   }
@@ -132,14 +134,17 @@ resource "aws_s3_object" "warehouse_schema" {
   }
 }
 
+# The local cloud knows the password of its database; on AWS it is put in by hand or by rotation, never by Terraform.
 resource "aws_secretsmanager_secret" "database" {
-  count                   = var.local ? 1 : 0
-  name                    = "${var.prefix}/database"
-  recovery_window_in_days = 0
+  count       = var.database_secret_arn == null ? 1 : 0
+  name        = "${var.prefix}-database"
+  description = "What ingest-tables logs in with: username, password, host, port, dbname."
+
+  recovery_window_in_days = var.protected ? 30 : 0
 }
 
 resource "aws_secretsmanager_secret_version" "database" {
-  count         = var.local ? 1 : 0
+  count         = var.local && var.database_secret_arn == null ? 1 : 0
   secret_id     = aws_secretsmanager_secret.database[0].id
   secret_string = var.local_database_credentials
 }
