@@ -17,6 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// be seen among those that run: what it writes at that very moment must still be ahead.
 const OVERLAP_MICROS: i64 = 5_000_000;
 
+/// Names for a row and a key in a statement. A column of the same name would be taken for the row.
+const ROW: &str = "\"alert-archive row\"";
+const KEY: &str = "\"alert-archive key\"";
+
 pub struct Database {
     secrets: aws_sdk_secretsmanager::Client,
     secret: String,
@@ -167,10 +171,10 @@ impl Session {
     /// Streams (line, key, cursor) of the rows from `since` on, or of all. `since` is in microseconds since 1970.
     pub async fn rows(&self, table: &Table, since: Option<i64>) -> Result<RowStream, Error> {
         let (name, key, cursor) = (quoted(&table.name), key_of(table), cursor_of(table));
-        let select = format!("SELECT row_to_json(t)::text, {key}, ({cursor})::text FROM public.{name} t");
+        let select = format!("SELECT row_to_json({ROW})::text, {key}, ({cursor})::text FROM public.{name} {ROW}");
         let Some(since) = since else { return self.stream(table, &select, &[]).await };
         let columns: Vec<String> =
-            table.cursor.iter().map(|at| format!("t.{}", quoted(&table.columns[*at].name))).collect();
+            table.cursor.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
         // Written so that an index on each cursor column can be used. Null and infinite cursors come every time.
         let newer = columns.iter().map(|column| format!("{column} >= $1::text::timestamptz"));
         let never = columns.iter().map(|column| format!("({column} IS NULL OR {column} = '-infinity')"));
@@ -188,7 +192,7 @@ impl Session {
 
     /// Streams the keys of all rows.
     pub async fn keys(&self, table: &Table) -> Result<RowStream, Error> {
-        let sql = format!("SELECT {} FROM public.{} t", key_of(table), quoted(&table.name));
+        let sql = format!("SELECT {} FROM public.{} {ROW}", key_of(table), quoted(&table.name));
         self.stream(table, &sql, &[]).await
     }
 
@@ -196,10 +200,10 @@ impl Session {
     pub async fn rows_of(&self, table: &Table, keys: &[&str]) -> Result<RowStream, Error> {
         let (name, key, cursor) = (quoted(&table.name), key_of(table), cursor_of(table));
         let columns = table.key.iter().map(|at| quoted(&table.columns[*at].name));
-        let join = columns.map(|column| format!("t.{column} = k.{column}")).collect::<Vec<_>>().join(" AND ");
+        let join = columns.map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>().join(" AND ");
         let sql = format!(
-            "SELECT row_to_json(t)::text, {key}, ({cursor})::text FROM public.{name} t \
-             JOIN json_populate_recordset(NULL::public.{name}, $1::text::json) k ON {join}"
+            "SELECT row_to_json({ROW})::text, {key}, ({cursor})::text FROM public.{name} {ROW} \
+             JOIN json_populate_recordset(NULL::public.{name}, $1::text::json) {KEY} ON {join}"
         );
         self.stream(table, &sql, &[&format!("[{}]", keys.join(","))]).await
     }
@@ -212,13 +216,13 @@ fn quoted(name: &str) -> String {
 
 /// The key's columns as JSON, as `row_to_json` writes them.
 fn key_of(table: &Table) -> String {
-    let columns: Vec<_> = table.key.iter().map(|at| format!("t.{}", quoted(&table.columns[*at].name))).collect();
-    format!("(SELECT row_to_json(k) FROM (SELECT {}) k)::text", columns.join(", "))
+    let columns: Vec<_> = table.key.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
+    format!("(SELECT row_to_json({KEY}) FROM (SELECT {}) {KEY})::text", columns.join(", "))
 }
 
 /// The greatest cursor that is not null. The session's zone is UTC, which is that of a timestamp without one.
 fn cursor_of(table: &Table) -> String {
-    let columns = table.cursor.iter().map(|at| format!("t.{}::timestamptz", quoted(&table.columns[*at].name)));
+    let columns = table.cursor.iter().map(|at| format!("{ROW}.{}::timestamptz", quoted(&table.columns[*at].name)));
     format!("GREATEST({})", columns.collect::<Vec<_>>().join(", "))
 }
 
