@@ -121,7 +121,8 @@ pub async fn status(
     let tables = known.build.tables.iter().map(|(name, table)| TableStatus {
         table: name.clone(),
         rows: table.rows,
-        location: warehouse.uri(&table.prefix),
+        // Without its slash, so that a reader's `/**/*.parquet` behind it finds the objects.
+        location: warehouse.uri(table.prefix.trim_end_matches('/')),
         unknown: table.unknown.clone(),
     });
     let requests = warehouse.list(REQUESTS).await?;
