@@ -273,6 +273,21 @@ names! {
         meaning: "the key in a record of an S3 event is not URL-encoded UTF-8; the others of its event are used",
         advice: "The message names the key: copy the object to another one.",
     }
+    QueueMissing {
+        retried: No,
+        meaning: "the queue does not exist (met by the command line)",
+        advice: "Apply the Terraform again, and check the queue's URL in the environment.",
+    }
+    QueueDenied {
+        retried: No,
+        meaning: "you may not do that with the queue (met by the command line)",
+        advice: "Call it with the rights of an operator.",
+    }
+    QueueUnavailable {
+        retried: No,
+        meaning: "SQS does not answer, or throttles (met by the command line)",
+        advice: "See the AWS health page, then repeat the command.",
+    }
 
     // Warehouse
     SchemaMissing {
@@ -376,6 +391,37 @@ names! {
         retried: No,
         meaning: "another call works on the same log object",
         advice: "Nothing: the queue delivers the event again.",
+    }
+    // Partner feeds: the queue delivers such a message again, and after ten times it is in the dead-letter queue
+    UnknownContentType {
+        retried: No,
+        meaning: "a partner's file has a key without content type or partner, or a content type without a row in the partners' table",
+        advice: "Add the row to the partners' table, or correct the key. Then run `alert-archive feeds replay-dlq`.",
+    }
+    FeedFileMissing {
+        retried: No,
+        meaning: "the version of a partner's file that an event names does not exist",
+        advice: "Ask the partner for the file again. Then delete the message from the dead-letter queue.",
+    }
+    FeedFileBusy {
+        retried: No,
+        meaning: "another function holds a partner's file; the next delivery finds it done",
+        advice: "Nothing, unless it goes on for an hour: then look at the other function's log.",
+    }
+    LineTooLong {
+        retried: No,
+        meaning: "a line of a partner's file is longer than the function reads; the lines in front of it are consolidated",
+        advice: "The message names the line: ask the partner for a file with a record a line.",
+    }
+    ForeignBucket {
+        retried: No,
+        meaning: "an event in the feeds' queue is about another bucket",
+        advice: "Find out who sends it, and delete the message from the dead-letter queue.",
+    }
+    OutOfTime {
+        retried: No,
+        meaning: "a call ended before it came to a file; the next delivery goes on with it",
+        advice: "Nothing, unless messages grow old: then make batches smaller.",
     }
 }
 
