@@ -3,9 +3,10 @@
 //! that are checked. A key is a name and never a path; where a file or an object is to be named after it, that is
 //! the business of [`identity::safe_component`].
 
-use aws_lambda_events::s3::S3EventRecord;
 use errors::{Name, Named};
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,6 +18,8 @@ pub struct ObjectEvent {
     /// `ObjectCreated:Put` and the like.
     pub name: String,
     pub change: Change,
+    /// When it happened, by S3's clock.
+    pub time: Timestamp,
     /// Known when the object was created, in bytes.
     pub size: Option<u64>,
     pub etag: Option<String>,
@@ -66,9 +69,41 @@ pub fn read(body: &[u8]) -> Result<Vec<Result<ObjectEvent, NotificationError>>, 
     Ok(records.into_iter().map(|record| object_event(record.get())).collect())
 }
 
+/// What is read of a record; whoever replays events by hand needs to write no more.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    event_version: Option<String>,
+    event_source: Option<String>,
+    event_name: Option<String>,
+    event_time: Timestamp,
+    s3: S3,
+}
+
+#[derive(Deserialize)]
+struct S3 {
+    bucket: Bucket,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Object {
+    key: Option<String>,
+    size: Option<i64>,
+    e_tag: Option<String>,
+    version_id: Option<String>,
+    sequencer: Option<String>,
+}
+
 fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
     let unusable = |what: String| NotificationError::Record { what };
-    let record: S3EventRecord = serde_json::from_str(record).map_err(|error| unusable(error.to_string()))?;
+    let record: Record = serde_json::from_str(record).map_err(|error| unusable(error.to_string()))?;
     let (bucket, object) = (record.s3.bucket, record.s3.object);
     // The major version changes when a field goes or means something else.
     let version = record.event_version.unwrap_or_default();
@@ -88,10 +123,12 @@ fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
     let size = object.size.map(u64::try_from).transpose().map_err(|_| unusable(format!("the size of {key:?} is negative")))?;
     let sequencer = object.sequencer.map(|sequencer| ordered(&sequencer).ok_or_else(|| unusable(format!("sequencer {sequencer:?}"))));
     let sequencer = sequencer.transpose()?;
-    if change == Change::Created && (size.is_none() || sequencer.is_none()) {
-        return Err(unusable(format!("{key:?} was created without a size or a sequencer")));
+    let version_id = object.version_id.filter(|version| !version.is_empty());
+    if change == Change::Created && version_id.is_none() && sequencer.is_none() {
+        return Err(unusable(format!("{key:?} was created without a version or a sequencer")));
     }
-    Ok(ObjectEvent { bucket, key, name, change, size, etag: object.e_tag, version_id: object.version_id, sequencer })
+    let time = record.event_time;
+    Ok(ObjectEvent { bucket, key, name, change, time, size, etag: object.e_tag, version_id, sequencer })
 }
 
 /// S3 encodes a key as a form does: a space is `+`, other bytes are `%XX`. `None` when S3 cannot have written it.
@@ -172,7 +209,8 @@ mod tests {
             changed("/s3/object/key", json!("100%")),
             changed("/s3/object/key", json!("")),
             changed("/s3/object/size", json!(-1)),
-            changed("/s3/object/size", Value::Null),
+            changed("/eventTime", Value::Null),
+            changed("/eventTime", json!("yesterday")),
             changed("/s3/object/sequencer", json!("later")),
             changed("/s3/bucket/name", json!("../other")),
             changed("/eventSource", json!("aws:sqs")),
@@ -238,7 +276,7 @@ mod tests {
                 *at.get_mut(&mut body) = byte;
             }
             for event in read(&body).into_iter().flatten().flatten() {
-                prop_assert!(!event.bucket.contains('/') && !event.key.is_empty() && (event.size.is_some() || event.change != Change::Created));
+                prop_assert!(!event.bucket.contains('/') && !event.key.is_empty());
             }
         }
     }
