@@ -4,10 +4,13 @@
 //! - [`key`]: what a key says: content type, partner, date.
 //! - [`record`]: which lines are records; the others are quarantined.
 //! - [`pack`]: how records are put into output objects.
+//! - [`protocol`]: why each record comes out once, whoever is killed.
 
 pub mod key;
 pub mod pack;
+pub mod protocol;
 pub mod record;
 
 pub use key::{DateSource, FeedKey, KeyError};
-pub use pack::{OUTPUT_BYTES, Pack};
+pub use pack::{Format, OUTPUT_BYTES, Pack, Rank};
+pub use protocol::{Batch, Counts, FeedFile, FileState, Intent, Numbers, Part, Plan};

@@ -143,8 +143,9 @@ impl Pack {
 
     /// The outputs, numbered from `first`, priority partners' in front, and what each holds.
     pub fn seal(self, first: u64, format: Format) -> Vec<(Output, Bytes)> {
-        let fillings =
-            self.outputs.into_iter().flat_map(|(destination, fillings)| fillings.into_iter().map(move |filling| (destination.clone(), filling)));
+        let fillings = self.outputs.into_iter().flat_map(|(destination, fillings)| {
+            fillings.into_iter().map(move |filling| (destination.clone(), filling))
+        });
         let sealed = (first..).zip(fillings).map(|(number, (destination, filling))| {
             let is_plain = format == Format::Plain || destination.rank == Rank::Quarantine;
             let body = if is_plain { filling.bytes } else { gzip(&filling.bytes) };
@@ -194,7 +195,8 @@ mod tests {
         pack.add(&destination(Rank::Quarantine, "offers", 21), 0, b"{\"object\":1}");
         pack.add(&destination(Rank::Other, "offers", 3), 1, b"{}");
         pack.add(&priority, 2, b"{\"a\":1}");
-        let keys: Vec<_> = pack.seal(NUMBER, Format::Plain).into_iter().map(|(output, body)| (output.key, body)).collect();
+        let keys: Vec<_> =
+            pack.seal(NUMBER, Format::Plain).into_iter().map(|(output, body)| (output.key, body)).collect();
         let folder = "offers/year=2026/month=11";
         assert_eq!(
             keys,
@@ -202,7 +204,10 @@ mod tests {
                 (format!("{folder}/day=21/output_object-1763733600000000.jsonl"), Bytes::from("{\"a\":1}\n")),
                 (format!("{folder}/day=03/output_object-1763733600000001.jsonl"), Bytes::from("{}\n")),
                 (format!("{folder}/day=21/output_object-1763733600000002.jsonl"), Bytes::from("{}\n")),
-                (format!("quarantine/{folder}/day=21/quarantined-1763733600000003.jsonl"), Bytes::from("{\"object\":1}\n")),
+                (
+                    format!("quarantine/{folder}/day=21/quarantined-1763733600000003.jsonl"),
+                    Bytes::from("{\"object\":1}\n")
+                ),
             ]
         );
         assert_eq!(number_of(&keys[1].0), Some(NUMBER + 1));

@@ -99,12 +99,6 @@ impl Lines {
         }
     }
 
-    /// As [`Lines::resume`], for a plain text that is fed from the position on.
-    pub fn resume_plain(limit: usize, position: Position) -> Self {
-        let source = Source::Plain { input: Bytes::new(), is_whole: false };
-        Lines { source, skip: 0, ..Lines::resume(limit, position) }
-    }
-
     /// `None` while fewer than two bytes have come.
     pub fn is_gzip(&self) -> Option<bool> {
         match self.source {
