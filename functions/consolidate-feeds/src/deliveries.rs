@@ -1,0 +1,140 @@
+//! From messages to files: what each event names, whose it is, and which message waits for it.
+
+use crate::events::{Change, ObjectEvent, SqsBatch, SqsResponse};
+use crate::{Deps, Error, partners::Treatment};
+use errors::{Named, describe};
+use feeds::{Counts, DateSource, FeedFile, FeedKey, FileState, Rank, protocol::FileFacts};
+use jiff::{Timestamp, tz::TimeZone};
+use runtime::{Call, Metrics, Unit};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A file that is to come out.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub facts: FileFacts,
+    /// The version to ask S3 for; `None` in a bucket without versions, where `tag` must be that of the object.
+    pub version_id: Option<String>,
+    pub tag: Option<String>,
+    /// When it was put into the bucket.
+    pub time: Timestamp,
+    /// As the event says.
+    pub bytes: u64,
+    pub rank: Rank,
+    /// Positions of the messages that are done with once it is out.
+    pub messages: BTreeSet<usize>,
+}
+
+/// What became of the messages.
+#[derive(Default)]
+pub struct Report {
+    failed: BTreeSet<usize>,
+    /// Files that were left because their partner is blocked.
+    pub blocked: u64,
+    pub counts: Counts,
+    /// Records that are larger than an output may be.
+    pub large: u64,
+}
+
+impl Report {
+    pub fn fail(&mut self, messages: impl IntoIterator<Item = usize>, error: &Error) {
+        tracing::warn!(error = error.name().as_str(), message = describe(error), "a file did not come out");
+        self.failed.extend(messages);
+    }
+
+    /// For CloudWatch; the dashboard and the alarms know these names.
+    pub fn metrics(&self, call: &Call) -> Metrics {
+        let metrics = Metrics::new().dimension("Step", "consolidate-feeds").duration("Duration", call.took());
+        metrics
+            .figure("Records", Unit::Count, self.counts.records)
+            .figure("Quarantined", Unit::Count, self.counts.quarantined)
+            .figure("Objects", Unit::Count, self.counts.objects)
+            .figure("Blocked", Unit::Count, self.blocked)
+            .figure("Outputs", Unit::Count, self.counts.outputs)
+            .figure("OutputBytes", Unit::Bytes, self.counts.bytes)
+            .figure("LargeRecords", Unit::Count, self.large)
+            .figure("FailedMessages", Unit::Count, self.failed.len() as u64)
+    }
+
+    pub fn response(&self, batch: &SqsBatch) -> SqsResponse {
+        batch.response(&self.failed)
+    }
+}
+
+/// The files that the messages name, each version once, those of priority partners first.
+pub async fn read(deps: &Deps, batch: &SqsBatch, report: &mut Report) -> VecDeque<Delivery> {
+    let mut files: BTreeMap<(String, String), Delivery> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (position, message) in batch.messages().enumerate() {
+        let events = match crate::events::read(message.body.as_bytes()) {
+            Ok(events) => events,
+            Err(error) => {
+                report.fail([position], &error.into());
+                continue;
+            }
+        };
+        for event in events {
+            let delivery = match event {
+                Ok(event) if event.change != Change::Created => continue,
+                Ok(event) => delivery(deps, event).await,
+                Err(error) => Err(error.into()),
+            };
+            match delivery {
+                Ok(Some(delivery)) => {
+                    let key = (delivery.facts.object.clone(), delivery.facts.version.clone());
+                    let known = files.entry(key.clone()).or_insert_with(|| {
+                        order.push(key);
+                        delivery
+                    });
+                    known.messages.insert(position);
+                }
+                Ok(None) => report.blocked += 1,
+                Err(error) => report.fail([position], &error),
+            }
+        }
+    }
+    let mut deliveries: Vec<Delivery> = order.iter().filter_map(|key| files.remove(key)).collect();
+    deliveries.sort_by_key(|delivery| delivery.rank);
+    deliveries.into()
+}
+
+/// `None`: the file's partner is blocked.
+async fn delivery(deps: &Deps, event: ObjectEvent) -> Result<Option<Delivery>, Error> {
+    if event.bucket != deps.source.bucket() {
+        return Err(Error::ForeignBucket(event.bucket));
+    }
+    let key = FeedKey::parse(&event.key).map_err(|why| Error::unknown_content_type(&event.key, why))?;
+    let now = deps.now();
+    let rules = deps.partners.rules(key.content_type, now).await?.ok_or_else(|| Error::UnknownContentType {
+        key: event.key.clone(),
+        why: format!("the partners' table has no row {:?}", key.content_type),
+    })?;
+    let version_id = event.version_id.clone();
+    let version = match (&version_id, &event.sequencer) {
+        (Some(version), _) => version.clone(),
+        (None, sequencer) => format!("sequencer-{}", sequencer.as_deref().unwrap_or_default()),
+    };
+    let facts = FileFacts {
+        object: event.key.clone(),
+        version,
+        content_type: key.content_type.to_owned(),
+        partner: key.partner.to_owned(),
+        date: key.date.unwrap_or_else(|| event.time.to_zoned(TimeZone::UTC).date()),
+        date_from: if key.date.is_some() { DateSource::Path } else { DateSource::Event },
+    };
+    let rank = match rules.treatment(key.partner) {
+        Treatment::Consolidate(rank) => rank,
+        Treatment::Blocked if is_left(deps, &facts, now).await? => return Ok(None),
+        // It had begun to come out before its partner was blocked.
+        Treatment::Blocked => Rank::Other,
+    };
+    let messages = BTreeSet::new();
+    let bytes = event.size.unwrap_or_default();
+    Ok(Some(Delivery { facts, version_id, tag: event.etag, time: event.time, bytes, rank, messages }))
+}
+
+/// Notes that a blocked partner's file is left where it is, unless records of it are out or on their way.
+async fn is_left(deps: &Deps, facts: &FileFacts, now: Timestamp) -> Result<bool, Error> {
+    let update =
+        deps.files.update(&facts.object, Some(&facts.version), |row| Ok::<_, Error>(FeedFile::block(row, facts, now)));
+    Ok(update.await?.is_some_and(|row| row.state == FileState::Blocked))
+}

@@ -1,0 +1,180 @@
+//! What comes out of files of all kinds.
+
+mod world;
+
+use flate2::{Compression, write::GzEncoder};
+use network::Calm;
+use serde_json::json;
+use std::{io::Write, time::Duration};
+use storage::Objects;
+use world::{FEEDS, SOURCE, World, event, lines, number};
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).and_then(|()| encoder.finish()).expect("into memory")
+}
+
+#[tokio::test]
+async fn small_files_become_one_object_in_their_order_under_their_date() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let one = world.put("offers/acme/2026/11/20/a.jsonl", "{\"a\":1}\r\n\n{\"a\" : 2}").await;
+    let two = world.put("offers/b c/year=2026/month=11/day=20/ü+%.jsonl.gz", gzip(b"\xef\xbb\xbf{\"b\":1}\n")).await;
+    assert_eq!(world.deliver(&[&[one, two]]).await, [0; 0]);
+    let outputs = world.outputs();
+    let [(key, body)] = &outputs.iter().collect::<Vec<_>>()[..] else { panic!("{outputs:?}") };
+    assert!(key.starts_with("offers/year=2026/month=11/day=20/output_object-1") && key.ends_with(".jsonl"), "{key}");
+    assert_eq!(body, &"{\"a\":1}\n{\"a\" : 2}\n{\"b\":1}\n");
+}
+
+#[tokio::test]
+async fn a_path_without_a_date_takes_that_of_the_event() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let file = world.put("offers/acme/2026/13/20/a.jsonl", "{}").await;
+    world.deliver(&[&[file]]).await;
+    assert!(world.outputs().into_keys().all(|key| key.starts_with("offers/year=2026/month=11/day=21/")));
+    assert_eq!(world.outputs().len(), 1);
+}
+
+#[tokio::test]
+async fn priority_partners_come_first_and_alone_and_blocked_ones_not_at_all() {
+    let world = World::new();
+    world.partners("offers", &["first", "both"], &["blocked", "both"]).await;
+    let mut messages = Vec::new();
+    for partner in ["other", "blocked", "first", "both"] {
+        messages.push(world.put(&format!("offers/{partner}/2026/11/20/a"), format!("{{\"p\":\"{partner}\"}}")).await);
+    }
+    assert_eq!(world.deliver(&[&messages]).await, [0; 0]);
+    assert_eq!(world.records(), ["{\"p\":\"first\"}", "{\"p\":\"other\"}"]);
+    assert_eq!(world.outputs().len(), 2);
+    // Once the block is gone, the event delivered again brings the file out.
+    world.partners("offers", &[], &[]).await;
+    let rules = world.tables.contents("partners");
+    assert_eq!(rules.len(), 1);
+}
+
+#[tokio::test]
+async fn bad_lines_go_to_quarantine_and_the_rest_of_the_file_goes_on() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let file = world.put("offers/acme/2026/11/20/a", &b"{}\n[1]\nnope\n \n{\"a\":\"\xff\"}\n{\"z\":1}"[..]).await;
+    let mut cut = gzip(b"{\"g\":1}\n{\"g\":2}\n{\"g\":");
+    cut.truncate(cut.len() - 3);
+    let cut = world.put("offers/acme/2026/11/20/cut", cut).await;
+    assert_eq!(world.deliver(&[&[file], &[cut]]).await, [0; 0]);
+    assert_eq!(world.records(), ["{}", "{\"z\":1}", "{\"g\":1}", "{\"g\":2}"]);
+    let line =
+        |object: &str, line, reason: &str, bytes: &[u8]| (object.to_owned(), line, reason.to_owned(), bytes.to_vec());
+    let (a, b) = ("offers/acme/2026/11/20/a", "offers/acme/2026/11/20/cut");
+    assert_eq!(
+        world.quarantined(),
+        [
+            line(a, 2, "not_an_object", b"[1]"),
+            line(a, 3, "invalid_json", b"nope"),
+            line(a, 5, "invalid_utf8", b"{\"a\":\"\xff\"}"),
+            line(b, 3, "damaged_gzip: the file ends in the middle of a gzip member", b"{\"g\":"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn objects_hold_at_most_500_000_bytes_and_a_file_larger_than_a_round_keeps_its_order() {
+    let mut world = World::new();
+    world.limits.round_bytes = 1_200_000;
+    world.partners("offers", &[], &[]).await;
+    let mut text = lines("large", 60_000);
+    text.insert(30_000, format!("{{\"large\":\"{}\"}}", "x".repeat(600_000)));
+    let plain = world.put("offers/acme/2026/11/20/a", text.join("\n")).await;
+    let packed = world.put("offers/acme/2026/11/20/b", gzip(lines("packed", 50_000).join("\n").as_bytes())).await;
+    assert_eq!(world.deliver(&[&[plain], &[packed]]).await, [0; 0]);
+    assert!(world.records() == [text, lines("packed", 50_000)].concat(), "order or content");
+    let large: Vec<usize> = world.outputs().values().map(|body| body.len()).filter(|bytes| *bytes > 500_000).collect();
+    assert_eq!(large, [600_013]);
+}
+
+#[tokio::test]
+async fn a_version_is_a_file_of_its_own_even_when_it_is_overwritten_or_deleted_later() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let key = "offers/acme/2026/11/20/a";
+    let first = world.put(key, "{\"v\":1}").await;
+    let second = world.put(key, "{\"v\":2}").await;
+    Objects::over(world.objects.clone(), SOURCE).delete(key).await.expect("deleted");
+    assert_eq!(world.deliver(&[&[second.clone()], &[first.clone(), second]]).await, [0; 0]);
+    assert_eq!(world.deliver(&[&[first]]).await, [0; 0]);
+    let mut records = world.records();
+    records.sort();
+    assert_eq!(records, ["{\"v\":1}", "{\"v\":2}"]);
+}
+
+#[tokio::test]
+async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let good = world.put("offers/acme/2026/11/20/a", "{\"good\":1}").await;
+    let also_good = world.put("offers/acme/2026/11/20/b", "{\"good\":2}").await;
+    let unknown = world.put("unheard/acme/2026/11/20/a", "{}").await;
+    let no_partner = world.put("offers/a.jsonl", "{}").await;
+    let gone = event("offers/acme/gone", 3, Some("v99"), "tag");
+    let mut removed = good.clone();
+    removed["eventName"] = "ObjectRemoved:Delete".into();
+    removed["s3"]["object"]["versionId"] = "v98".into();
+    let mut foreign = good.clone();
+    foreign["s3"]["bucket"]["name"] = "other".into();
+    let bodies = [
+        json!({"Records": [unknown, also_good]}).to_string(),
+        json!({"Records": [no_partner]}).to_string(),
+        json!({"Records": [gone]}).to_string(),
+        json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": SOURCE}).to_string(),
+        json!({"Records": []}).to_string(),
+        json!({"Records": [removed]}).to_string(),
+        "not JSON".to_owned(),
+        json!({"Records": [foreign]}).to_string(),
+        json!({"Records": [good]}).to_string(),
+    ];
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_secs(90)).await, [0, 1, 2, 6, 7]);
+    assert_eq!(world.records(), ["{\"good\":2}", "{\"good\":1}"]);
+}
+
+#[tokio::test]
+async fn without_versions_an_overwritten_file_is_missing_and_not_another() {
+    let world = World::new();
+    let objects = world.objects.clone().bucket(SOURCE);
+    assert!(objects.contents(SOURCE).is_empty());
+    world.partners("offers", &[], &[]).await;
+    let first = world.put("offers/acme/a", "{\"v\":1}").await;
+    let mut second = world.put("offers/acme/a", "{\"v\":2}").await;
+    second["s3"]["object"]["sequencer"] = "0055AF".into();
+    assert!(first["s3"]["object"]["versionId"].is_null());
+    assert_eq!(world.deliver(&[&[first], &[second]]).await, [0]);
+}
+
+#[tokio::test]
+async fn a_call_that_has_no_time_leaves_its_messages_to_the_next() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let file = world.put("offers/acme/a", "{}").await;
+    let bodies = [json!({"Records": [file]}).to_string()];
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_micros(1)).await, [0]);
+    assert_eq!(world.outputs().len(), 0);
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_secs(90)).await, [0; 0]);
+    assert_eq!(world.records(), ["{}"]);
+}
+
+#[tokio::test]
+async fn nothing_but_outputs_and_quarantine_lies_in_the_bucket_and_no_staged_bytes_stay() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let file = world.put("offers/acme/a", "{}\nbad\n").await;
+    let empty = world.put("offers/acme/b", "").await;
+    let blank = world.put("offers/acme/c/", "\n \n").await;
+    assert_eq!(world.deliver(&[&[file], &[empty], &[blank]]).await, [0; 0]);
+    let keys: Vec<String> = world.objects.contents(FEEDS).into_keys().collect();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(number(&keys[0]) < number(&keys[1]));
+    let archive: Vec<String> = world.objects.contents(world::ARCHIVE).into_keys().collect();
+    assert!(archive.iter().all(|key| key.starts_with("feeds/intents/")), "{archive:?}");
+    let rows = world.tables.contents("files");
+    assert!(rows.len() == 3 && rows.iter().all(|row| row["state"].as_s().is_ok_and(|state| state == "Done")));
+}

@@ -1,0 +1,193 @@
+//! Each record comes out once and in order, wherever a function dies and however often a message comes.
+
+mod world;
+
+use async_trait::async_trait;
+use network::{Broken, Network, OneFault, Request, Strike};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use world::{FEEDS, World, a_minute_later, lines};
+
+/// Files of two dates and ranks, one of them larger than a round, one with a bad line.
+async fn catalogue() -> (World, Vec<Value>, BTreeMap<&'static str, Vec<String>>) {
+    let mut world = World::new();
+    world.limits.round_bytes = 3_000;
+    world.limits.round_files = 3;
+    world.partners("offers", &["first"], &[]).await;
+    let (mut events, mut expected) = (Vec::new(), BTreeMap::new());
+    for (name, key, count) in [
+        ("a", "offers/acme/2026/11/20/a", 3),
+        ("b", "offers/first/2026/11/20/b", 5),
+        ("c", "offers/acme/2026/11/21/c", 1),
+        ("d", "offers/acme/2026/11/20/d", 250),
+        ("e", "offers/first/2026/11/21/e", 0),
+        ("f", "offers/acme/2026/11/20/f", 4),
+    ] {
+        let records = lines(name, count);
+        let text =
+            records.iter().map(|line| format!("{line}\n")).collect::<String>() + if name == "f" { "bad\n" } else { "" };
+        events.push(world.put(key, text).await);
+        expected.insert(name, records);
+    }
+    (world, events, expected)
+}
+
+/// Every record of every file is there once, in order.
+fn check(world: &World, expected: &BTreeMap<&str, Vec<String>>, what: &str) {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for record in world.records() {
+        let value: Value = serde_json::from_str(&record).expect("JSON");
+        found.entry(value["file"].as_str().expect("a name").to_owned()).or_default().push(record);
+    }
+    for (name, records) in expected {
+        let found = found.remove(*name).unwrap_or_default();
+        assert!(found == *records, "{what}: file {name}: {} records of {}", found.len(), records.len());
+    }
+    assert_eq!(world.quarantined().len(), 1, "{what}");
+    for (key, body) in world.outputs() {
+        let is_first = |line: &str| line.contains("\"b\"") || line.contains("\"e\"");
+        let text = std::str::from_utf8(&body).expect("UTF-8");
+        let ranks: BTreeSet<bool> = text.lines().map(is_first).collect();
+        assert_eq!(ranks.len(), 1, "{what}: {key} mixes priority partners with others");
+    }
+}
+
+/// What a reader may never see, at no moment: a record twice, or out of its file's order.
+fn check_meanwhile(world: &World, what: &str) {
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for record in world.records() {
+        let value: Value = serde_json::from_str(&record).expect("JSON");
+        let (file, at) = (value["file"].as_str().expect("a name").to_owned(), value["at"].as_i64().expect("a number"));
+        let before = last.insert(file.clone(), at);
+        assert!(before.is_none_or(|before| before < at), "{what}: {file} has {at} after {before:?}");
+    }
+}
+
+async fn deliver_until_done(world: &World, events: &[Value], what: &str) {
+    for _ in 0..10 {
+        a_minute_later();
+        let messages: Vec<&[Value]> = events.chunks(2).collect();
+        let failed = world.deliver(&messages).await;
+        check_meanwhile(world, what);
+        if failed.is_empty() {
+            return;
+        }
+    }
+    panic!("{what}: messages fail again and again");
+}
+
+#[tokio::test]
+async fn a_function_that_fails_at_any_request_is_followed_by_one_that_makes_it_good() {
+    let (world, events, _) = catalogue().await;
+    let counting = OneFault::at(usize::MAX, Strike::Request);
+    let messages: Vec<&[Value]> = events.chunks(2).collect();
+    assert_eq!(world.deliver_through(counting.clone(), &messages).await, [0; 0]);
+    let requests = counting.seen();
+    assert!(requests > 60, "{requests} requests are few");
+    for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
+        for nth in 0..requests {
+            let what = format!("{strike:?} of request {nth}");
+            let (world, events, expected) = catalogue().await;
+            let messages: Vec<&[Value]> = events.chunks(2).collect();
+            world.deliver_through(OneFault::at(nth, strike), &messages).await;
+            check_meanwhile(&world, &what);
+            deliver_until_done(&world, &events, &what).await;
+            check(&world, &expected, &what);
+        }
+    }
+}
+
+/// Fails every request from the n-th on, as when the process is killed there.
+struct Killed {
+    left: AtomicUsize,
+    /// The last request that arrives is carried out, or is not.
+    is_carried_out: bool,
+}
+
+#[async_trait]
+impl Network for Killed {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match left {
+            Ok(1) if !self.is_carried_out => Err(Broken),
+            Ok(_) => Ok(()),
+            Err(_) => Err(Broken),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_is_killed_at_any_request_and_again_at_another_is_followed_by_one_that_makes_it_good() {
+    let (world, events, _) = catalogue().await;
+    let counting = OneFault::at(usize::MAX, Strike::Request);
+    let messages: Vec<&[Value]> = events.chunks(2).collect();
+    world.deliver_through(counting.clone(), &messages).await;
+    let requests = counting.seen();
+    for first in 1..requests {
+        let second = 1 + first * 7 % 60;
+        let what = format!("killed at request {first} and then at {second}");
+        let (world, events, expected) = catalogue().await;
+        let messages: Vec<&[Value]> = events.chunks(2).collect();
+        for left in [first, second] {
+            let killed = Killed { left: AtomicUsize::new(left), is_carried_out: first % 2 == 0 };
+            world.deliver_through(Arc::new(killed), &messages).await;
+            check_meanwhile(&world, &what);
+            a_minute_later();
+        }
+        deliver_until_done(&world, &events, &what).await;
+        check(&world, &expected, &what);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_delivered_again_in_another_order_and_other_company_changes_nothing() {
+    let (world, events, expected) = catalogue().await;
+    assert_eq!(world.deliver(&[&events]).await, [0; 0]);
+    let before = world.objects.contents(FEEDS);
+    let mut reversed = events.clone();
+    reversed.reverse();
+    for event in &reversed {
+        assert_eq!(world.deliver(&[&[event.clone()], &[event.clone()]]).await, [0; 0]);
+    }
+    assert_eq!(world.deliver(&[&reversed]).await, [0; 0]);
+    assert!(world.objects.contents(FEEDS) == before);
+    check(&world, &expected, "again");
+}
+
+/// Lets the other callers go on at each request.
+struct Yielding;
+
+#[async_trait]
+impl Network for Yielding {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn functions_at_once_with_the_same_files_bring_each_record_out_once() {
+    for round in 0..20 {
+        let (world, events, expected) = catalogue().await;
+        let mut calls = Vec::new();
+        for shift in 0..4 {
+            let (world, mut events) = (world.clone(), events.clone());
+            events.rotate_left((shift + round) % 6);
+            calls.push(async move {
+                let messages: Vec<&[Value]> = events.chunks(1).collect();
+                world.deliver_through(Arc::new(Yielding), &messages).await
+            });
+        }
+        futures::future::join_all(calls).await;
+        let what = format!("round {round}");
+        check_meanwhile(&world, &what);
+        deliver_until_done(&world, &events, &what).await;
+        check(&world, &expected, &what);
+    }
+}
