@@ -63,6 +63,8 @@ module "storage" {
   protected                 = var.protected
   spool_retention_days      = var.spool_retention_days
   noncurrent_retention_days = var.noncurrent_retention_days
+  kept_folders              = ["feeds/intents"]
+  expiring_folders          = { "feeds/staged" = 35 }
   archive_transition_days   = var.archive_transition_days
 }
 

@@ -331,3 +331,45 @@ variable "ingest_read_timeout_seconds" {
   type        = number
   default     = 600
 }
+
+# Partner feeds
+
+variable "feeds_batch_size" {
+  description = "Messages a call of consolidate-feeds at most. More in a batch make fewer and fuller outputs."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.feeds_batch_size >= 1 && var.feeds_batch_size <= 10000
+    error_message = "Between 1 and 10,000."
+  }
+}
+
+variable "feeds_compression" {
+  description = "none, or gzip for outputs that end with .jsonl.gz."
+  type        = string
+  default     = "none"
+
+  validation {
+    condition     = contains(["none", "gzip"], var.feeds_compression)
+    error_message = "Known are none and gzip."
+  }
+}
+
+variable "feeds_partners_capacity" {
+  description = "Read and write units of the partners' table."
+  type        = object({ read = number, write = number })
+  default     = { read = 5, write = 2 }
+}
+
+variable "feeds_replica_arn" {
+  description = "A versioned bucket, in another region perhaps, that gets a copy of each partner file; null for one in this account and region."
+  type        = string
+  default     = null
+}
+
+variable "feeds_kms_key_arn" {
+  description = "Key that encrypts the feeds' buckets; null for the key of S3 itself. With a key there is no replica."
+  type        = string
+  default     = null
+}

@@ -32,6 +32,7 @@ PACKAGES = STATE / "packages"
 # compiler runs.
 STORES = (
     "module.storage", "module.warehouse_table", "module.warehouse_bucket",
+    "module.feeds.module.source", "module.feeds_bucket", "module.feed_files", "module.feed_batches",
     "module.monitoring.aws_sqs_queue_policy.undelivered")
 
 

@@ -5,6 +5,8 @@
 mod alarms;
 #[path = "definition/contract.rs"]
 mod contract;
+#[path = "definition/feeds.rs"]
+mod feeds;
 #[path = "definition/flow.rs"]
 mod flow;
 #[path = "definition/lint.rs"]

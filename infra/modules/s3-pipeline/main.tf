@@ -36,7 +36,8 @@ resource "aws_sqs_queue" "events" {
   message_retention_seconds  = 14 * 86400
   sqs_managed_sse_enabled    = true
 
-  redrive_policy = jsonencode({ deadLetterTargetArn = aws_sqs_queue.dead.arn, maxReceiveCount = var.max_receives })
+  redrive_policy = jsonencode({ deadLetterTargetArn = local.dlq_arn, maxReceiveCount = var.max_receives })
+  depends_on     = [aws_sqs_queue.dead]
 
   lifecycle {
     # Lambda refuses the mapping otherwise: a message would come again while its call is still running.

@@ -11,6 +11,12 @@ module "bucket" {
   lifecycle_rules = merge({
     spool = { prefix = "spool/", expiration_days = var.spool_retention_days, noncurrent_expiration_days = 1 }
     }, {
+    for folder, days in var.expiring_folders : "intermediate-${folder}" => {
+      prefix                     = "${folder}/"
+      expiration_days            = days
+      noncurrent_expiration_days = 1
+    }
+    }, {
     for folder in concat(["archive", "dashboard", "packages", "quarantine", "runs"], var.kept_folders) : "replaced-${folder}" => {
       prefix                     = "${folder}/"
       noncurrent_expiration_days = var.noncurrent_retention_days

@@ -34,3 +34,9 @@ variable "kept_folders" {
   type        = list(string)
   default     = []
 }
+
+variable "expiring_folders" {
+  description = "Folders of other workflows in the same bucket that hold intermediate results, and after how many days these go."
+  type        = map(number)
+  default     = {}
+}

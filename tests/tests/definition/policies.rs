@@ -42,6 +42,11 @@ const DELETES: &[Exception] = &[
         why: "earlier locations go when no reader may have them open; they are made anew from the JSON lines",
     },
     Exception { holder: "build-warehouse", sid: "Requests", why: "a request that was met is taken away" },
+    Exception {
+        holder: "consolidate-feeds",
+        sid: "StagedBytesAreRemoved",
+        why: "copies that are of no use once the outputs that they became are there",
+    },
 ];
 
 /// What a function must be given for its policy to speak of a service: a part of a variable's name.
