@@ -66,6 +66,8 @@ enum Command {
     Warehouse(commands::warehouse::Warehouse),
     /// Errors found in the gz logs in S3, and the logs themselves
     Logs(commands::logs::Logs),
+    /// Partner feeds: count, trace a file, deliver failed messages again
+    Feeds(commands::feeds::Feeds),
 }
 
 #[tokio::main]
@@ -109,6 +111,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
         Command::Restore(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await,
         Command::Warehouse(command) => command.call().await,
+        Command::Feeds(command) => command.call().await,
         Command::Logs(command) => return command.call().await,
     };
     Ok(if went_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
