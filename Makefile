@@ -20,7 +20,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults bench package up down env check build servers loaded tf-init tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults bench package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
 tf-init: var-file ## Prepare Terraform for ENVIRONMENT (default: production)
 	@$(TERRAFORM) init -input=false $$(python3 local/deploy.py plugin-dir)
 	@$(TERRAFORM) workspace select -or-create $(ENVIRONMENT)
+
+tf-validate: ## Check the Terraform files; needs tf-init, and no account
+	@$(TERRAFORM) fmt -check -recursive && $(TERRAFORM) validate
 
 tf-plan: var-file ## Show what would change in ENVIRONMENT, and save it as a plan
 	@$(TERRAFORM) workspace select $(ENVIRONMENT) && mkdir -p $(dir $(PLAN))

@@ -52,6 +52,7 @@ CC = Tool("cc", _apt("gcc libc6-dev"), "links the Rust binaries")
 CURL = Tool("curl", _apt("curl ca-certificates"), "fetches the Rust installer")
 POSTGRES = Tool("psql", _apt("postgresql"), "holds the warehouse's source tables")
 MAVEN = Tool("mvn", _apt("maven"), "fetches the OpenSearch jars")
+GROOVY = Tool("groovy", _apt("groovy"), "checks the Jenkinsfile")
 TERRAFORM = Tool("terraform", _TERRAFORM, "deploys the infrastructure")
 
 
