@@ -65,7 +65,7 @@ QUESTIONS = {
         " JOIN dim_date d ON d.date_key = s.sold_date_key WHERE customer_key > 0 GROUP BY c.segment, d.year, d.month",
         "SELECT concat_ws('|', c.segment, extract(year FROM sold_at AT TIME ZONE 'UTC')::integer,"
         " extract(month FROM sold_at AT TIME ZONE 'UTC')::integer, sum(total)) FROM sale JOIN customer c USING (customer_id)"
-        " GROUP BY 1, c.segment, extract(year FROM sold_at AT TIME ZONE 'UTC'), extract(month FROM sold_at AT TIME ZONE 'UTC')"),
+        " GROUP BY c.segment, extract(year FROM sold_at AT TIME ZONE 'UTC'), extract(month FROM sold_at AT TIME ZONE 'UTC')"),
     "lines by product": (
         "SELECT concat_ws('|', l.sale_id, l.line_no, coalesce(p.sku, 'unknown'), l.quantity, l.amount) FROM fact_sale_line l"
         " JOIN dim_product p USING (product_key) WHERE NOT l.is_deleted AND (p.sku IS NULL OR NOT EXISTS"
