@@ -10,7 +10,8 @@ use std::{
 };
 
 /// Crates that only one pipeline has a use for.
-const PIPELINES: &[&str] = &["alerts", "archive", "feeds", "lines", "logs", "warehouse"];
+const PIPELINES: &[&str] =
+    &["alerts", "archive", "feeds", "lines", "log-entries", "logs", "warehouse", "warehouse-state"];
 /// Crates that all pipelines share, and the pure ones below them.
 const SHARED: &[&str] = &["errors", "events", "identity", "ledger", "mail", "network", "runtime", "storage", "workflow"];
 /// Crates without I/O: none of them needs a runtime, a network or an SDK.

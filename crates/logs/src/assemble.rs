@@ -5,7 +5,7 @@ use crate::entry::{Context, Entry, Position, Raw};
 use crate::envelope::{self, Body};
 use crate::level::Level;
 use crate::lines::LONGEST;
-use crate::record::{Record, Written};
+use crate::record::{Record, Written, own};
 use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
 use std::borrow::Cow;
@@ -472,15 +472,6 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
         exception: None,
         stack: None,
     })
-}
-
-pub(crate) fn own(written: &Written) -> Written<'static> {
-    match written {
-        Written::None => Written::None,
-        Written::Text(text) => Written::Text(Cow::Owned(text.to_string())),
-        Written::Number(number) => Written::Number(*number),
-        Written::Parts(seconds, nanoseconds) => Written::Parts(*seconds, *nanoseconds),
-    }
 }
 
 /// Terminals' escape sequences.

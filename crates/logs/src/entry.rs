@@ -1,7 +1,6 @@
-use crate::assemble::own;
 use crate::fingerprint::fingerprint;
 use crate::level::Level;
-use crate::record::{Record, Written};
+use crate::record::{Record, Written, own};
 use crate::settings::{Formats, Part, Settings};
 use crate::time;
 use crate::trace::{self, Start};

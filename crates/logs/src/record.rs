@@ -304,3 +304,13 @@ fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let value = serde_json::from_str::<String>(raw).map_or_else(|_| Cow::Borrowed(&quoted[..end]), |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) });
     Some((value, &text[end + 2..]))
 }
+
+/// The same, with text of its own.
+pub(crate) fn own(written: &Written) -> Written<'static> {
+    match written {
+        Written::None => Written::None,
+        Written::Text(text) => Written::Text(Cow::Owned(text.to_string())),
+        Written::Number(number) => Written::Number(*number),
+        Written::Parts(seconds, nanoseconds) => Written::Parts(*seconds, *nanoseconds),
+    }
+}

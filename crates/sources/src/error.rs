@@ -21,7 +21,7 @@ pub enum SourceError {
     #[error("window {window} was planned for {what}, from which this deployment does not read")]
     NotConfigured { window: String, what: String },
     #[error(transparent)]
-    Api(#[from] crate::api::ApiError),
+    Api(#[from] crate::api_error::ApiError),
     #[error("OPENSEARCH_URL `{url}` is no URL: {reason}")]
     Url { url: String, reason: String },
 }

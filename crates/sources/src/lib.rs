@@ -1,6 +1,7 @@
 //! Where messages come from. Bytes are handed on as they arrived; nothing in here judges a message.
 
 pub mod api;
+mod api_error;
 mod deployment;
 mod drain;
 mod error;

@@ -4,7 +4,6 @@
 mod answer;
 mod client;
 mod drain;
-mod error;
 mod listing;
 mod message;
 mod pace;
@@ -12,9 +11,9 @@ mod secret;
 mod shared_pace;
 mod token;
 
+pub use crate::api_error::ApiError;
 pub use client::{Api, Span};
 pub use drain::ApiDrain;
-pub use error::ApiError;
 pub use listing::{Cursor as ListingCursor, Listing};
 pub use message::{Element, element};
 pub use pace::{Granted, OwnPace, Pace, Turns, reserve};
