@@ -21,7 +21,7 @@ QUESTIONS = {
         f"SELECT {CUSTOMERS} FROM dim_customer WHERE is_current AND customer_key > 0",
         f"SELECT {CUSTOMERS} FROM customer"),
     "json, lists and infinite dates of customers": (
-        "SELECT concat_ws('|', customer_id, profile, array_to_string(list_transform(tags, t -> coalesce(t, 'null')), '~'), born)"
+        "SELECT concat_ws('|', customer_id, profile, array_to_string(list_transform(tags, lambda t: coalesce(t, 'null')), '~'), born)"
         " FROM dim_customer WHERE is_current AND customer_key > 0",
         "SELECT concat_ws('|', customer_id, replace(profile::text, E'\\n', ''), array_to_string(tags, '~', 'null'),"
         " CASE born WHEN 'infinity' THEN '9999-12-31' ELSE born END) FROM customer"),
