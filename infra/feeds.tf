@@ -86,6 +86,22 @@ resource "aws_dynamodb_table" "feeds_partners" {
   }
 }
 
+resource "aws_cloudwatch_metric_alarm" "feeds_partners" {
+  for_each            = toset(["ReadThrottleEvents", "WriteThrottleEvents"])
+  alarm_name          = "${var.prefix}-feeds-partners-${each.key}"
+  alarm_description   = "DynamoDB refuses calls to ${var.prefix}-feeds-partners, and has for 15 minutes: raise feeds_partners_capacity."
+  namespace           = "AWS/DynamoDB"
+  metric_name         = each.key
+  dimensions          = { TableName = aws_dynamodb_table.feeds_partners.name }
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 3
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [local.deployment.alarm_topic_arn]
+}
+
 locals {
   feeds_partners_arn = "arn:${local.partition}:dynamodb:${local.here}:table/${var.prefix}-feeds-partners"
   feeds_replica_arn  = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)

@@ -140,7 +140,7 @@ def placeholders() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in functions():
         (folder / f"{name}.zip").write_text("placeholder\n")
-    write_manifest(folder, "arm64")
+    write_manifest(folder, "x86_64")
     return folder
 
 

@@ -14,6 +14,9 @@ variables {
   opensearch_url = "https://search.example.com"
   mail_from      = "alert-archive@example.com"
   mail_to        = ["operations@example.com"]
+
+  # One that exists, because the ARN of a new secret is known only when it is made: its policy would be unknown here.
+  database_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:database-AbCdEf"
 }
 
 run "on_aws_everything_is_protected" {

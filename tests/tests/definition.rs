@@ -126,6 +126,20 @@ fn a_retry_without_jitter_or_bound_is_caught() {
 }
 
 #[test]
+fn a_type_that_is_asked_of_an_absent_field_is_caught() {
+    let choice = json!({"Variable": "$.input", "IsString": true, "Next": "CollectWindows"});
+    caught_at("/States/AnyWindows?/Choices/0", choice, "`$.input` before IsPresent");
+}
+
+#[test]
+fn functions_are_deployed_for_the_architecture_that_the_manifest_beside_the_zips_names() {
+    for function in plan::of_kind("aws_lambda_function") {
+        // What local/deploy.py writes for plans, which is not what a default would be.
+        assert_eq!(function.values["architectures"], json!(["x86_64"]), "{}", function.address);
+    }
+}
+
+#[test]
 fn a_catch_in_front_of_the_gate_is_caught() {
     let catch = json!([{"ErrorEquals": ["States.ALL"], "Next": "CollectWindows"}]);
     caught_at("/States/Windows/Catch", catch.clone(), "`Windows` catches");

@@ -34,6 +34,7 @@ fn unsound(definition: &Value) -> Vec<String> {
     let mut faults = transitions(&machines);
     faults.extend(bounded_retries(&machines));
     faults.extend(retried(&machines));
+    faults.extend(type_tests(&machines));
     let timeless = all(&machines, "Task").filter(|(_, task)| !task["TimeoutSeconds"].is_u64());
     faults.extend(timeless.map(|(state, _)| format!("`{state}` has no TimeoutSeconds")));
     faults.extend(definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned()));
@@ -52,6 +53,26 @@ const PLATFORM: &[&str] = &[
     "Runtime.ExitError",
     "States.Timeout",
 ];
+
+/// The service fails a Choice whose variable is absent, so what may be absent is asked for before its type.
+fn type_tests(machines: &[Machine]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (state, choice) in all(machines, "Choice") {
+        for rule in choice["Choices"].as_array().into_iter().flatten() {
+            let alone = std::slice::from_ref(rule);
+            let conditions = rule["And"].as_array().map_or(alone, Vec::as_slice);
+            for (at, condition) in conditions.iter().enumerate() {
+                let asks_type = ["IsString", "IsNumeric", "IsBoolean", "IsTimestamp", "IsNull"];
+                let present = |earlier: &Value| earlier["Variable"] == condition["Variable"] && earlier["IsPresent"] == true;
+                if asks_type.iter().any(|test| !condition[*test].is_null()) && !conditions[..at].iter().any(present) {
+                    let variable = condition["Variable"].as_str().unwrap_or_default();
+                    faults.push(format!("`{state}` asks for the type of `{variable}` before IsPresent"));
+                }
+            }
+        }
+    }
+    faults
+}
 
 type States<'a> = BTreeMap<&'a str, &'a Value>;
 

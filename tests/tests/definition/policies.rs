@@ -267,9 +267,10 @@ fn names() -> BTreeSet<&'static str> {
     });
     let mails = mails.flatten().flat_map(|mails| mails.split(',')).flat_map(|mail| [mail, mail.rsplit('@').next().unwrap_or(mail)]);
     // A secret of someone else's, which the functions are told of.
-    let secrets = of_kind("aws_lambda_function").filter_map(|function| {
-        let variables = &function.values["environment"][0]["variables"];
-        variables["ALERT_ARCHIVE_API_SECRET_ID"].as_str()?.rsplit(':').next()
+    let secrets = of_kind("aws_lambda_function").flat_map(|function| {
+        let variables = function.values["environment"][0]["variables"].as_object().into_iter().flatten();
+        let secrets = variables.filter(|(name, _)| name.contains("_SECRET")).filter_map(|(_, value)| value.as_str());
+        secrets.filter_map(|arn| arn.rsplit(':').next())
     });
     deployed.chain(logs).chain(mails).chain(secrets).chain(["messages"]).filter(|name| !name.is_empty()).collect()
 }

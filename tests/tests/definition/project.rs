@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 #[derive(Clone)]
@@ -41,7 +42,13 @@ pub struct Function {
 }
 
 impl Project {
+    /// Cargo and Terraform are asked once.
     pub fn read() -> Self {
+        static READ: OnceLock<Project> = OnceLock::new();
+        READ.get_or_init(Project::ask).clone()
+    }
+
+    fn ask() -> Self {
         let mut functions: BTreeMap<String, Function> = BTreeMap::new();
         for resource in of_kind("aws_lambda_function") {
             let name = resource.text("function_name");
