@@ -1,13 +1,15 @@
 //! Steps 6 to 8 of [`feeds::protocol`]: create the outputs of a registered intent, move the files on, end the batch.
 //! Each step can be repeated, by the function that registered the intent and by any other, also at once.
 
-use crate::{Deps, Error, round::ROWS};
+use crate::{Deps, Error};
 use bytes::{Bytes, BytesMut};
 use feeds::{Batch, FeedFile, Intent, Part, Plan, Rank, pack::Output, protocol::staged_key};
 use futures::{StreamExt, TryStreamExt, stream};
 use ledger::{Keyed, State};
 use storage::{LedgerError, ObjectReader, PutOnce, StoreError};
 
+/// Rows that are written at once.
+pub const ROWS: usize = 32;
 /// Outputs that are created at once.
 const PUTS: usize = 8;
 

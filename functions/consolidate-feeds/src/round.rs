@@ -1,7 +1,8 @@
 //! Steps 1 to 5 of [`feeds::protocol`]: claim files, read them, pack their records, register the intent.
 
 use crate::{
-    Deps, Error, carry_out,
+    Deps, Error,
+    carry_out::{self, ROWS},
     deliveries::{Delivery, Report},
 };
 use bytes::Bytes;
@@ -19,8 +20,6 @@ use lines::{Lines, Position, Step};
 use std::collections::HashSet;
 use storage::{LedgerError, ObjectReader, StoreError};
 
-/// Rows that are written at once.
-pub const ROWS: usize = 32;
 /// Files that are opened ahead of the one that is read.
 const OPEN: usize = 8;
 /// How often a claim is tried while the row changes.

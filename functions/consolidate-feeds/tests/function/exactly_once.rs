@@ -1,7 +1,6 @@
 //! Each record comes out once and in order, wherever a function dies and however often a message comes.
 
-mod world;
-
+use crate::world::{FEEDS, World, a_minute_later, lines};
 use async_trait::async_trait;
 use network::{Broken, Network, OneFault, Request, Strike};
 use serde_json::Value;
@@ -12,7 +11,6 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use world::{FEEDS, World, a_minute_later, lines};
 
 /// Files of two dates and ranks, one of them larger than a round, one with a bad line.
 async fn catalogue() -> (World, Vec<Value>, BTreeMap<&'static str, Vec<String>>) {

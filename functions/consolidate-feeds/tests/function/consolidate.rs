@@ -1,13 +1,11 @@
 //! What comes out of files of all kinds.
 
-mod world;
-
+use crate::world::{ARCHIVE, FEEDS, SOURCE, World, event, lines, number};
 use flate2::{Compression, write::GzEncoder};
 use network::Calm;
 use serde_json::json;
 use std::{io::Write, time::Duration};
 use storage::Objects;
-use world::{FEEDS, SOURCE, World, event, lines, number};
 
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -173,7 +171,7 @@ async fn nothing_but_outputs_and_quarantine_lies_in_the_bucket_and_no_staged_byt
     let keys: Vec<String> = world.objects.contents(FEEDS).into_keys().collect();
     assert_eq!(keys.len(), 2, "{keys:?}");
     assert!(number(&keys[0]) < number(&keys[1]));
-    let archive: Vec<String> = world.objects.contents(world::ARCHIVE).into_keys().collect();
+    let archive: Vec<String> = world.objects.contents(ARCHIVE).into_keys().collect();
     assert!(archive.iter().all(|key| key.starts_with("feeds/intents/")), "{archive:?}");
     let rows = world.tables.contents("files");
     assert!(rows.len() == 3 && rows.iter().all(|row| row["state"].as_s().is_ok_and(|state| state == "Done")));

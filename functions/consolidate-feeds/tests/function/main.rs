@@ -1,0 +1,5 @@
+//! The function with its stores in memory.
+
+mod consolidate;
+mod exactly_once;
+mod world;
