@@ -64,26 +64,14 @@ module "feed_batches" {
 }
 
 # Operators' table: which partners of a content type come first, and which are blocked. Read once in ten seconds.
-resource "aws_dynamodb_table" "feeds_partners" {
-  name                        = "${var.prefix}-feeds-partners"
-  billing_mode                = "PROVISIONED"
-  read_capacity               = var.feeds_partners_capacity.read
-  write_capacity              = var.feeds_partners_capacity.write
-  hash_key                    = "content_type"
-  deletion_protection_enabled = var.protected
+module "feeds_partners" {
+  source = "./modules/table"
 
-  attribute {
-    name = "content_type"
-    type = "S"
-  }
-
-  point_in_time_recovery {
-    enabled = true
-  }
-
-  server_side_encryption {
-    enabled = true
-  }
+  deployment = local.deployment
+  name       = "feeds-partners"
+  protected  = var.protected
+  hash_key   = "content_type"
+  capacity   = var.feeds_partners_capacity
 }
 
 resource "aws_cloudwatch_metric_alarm" "feeds_partners" {
@@ -103,15 +91,14 @@ resource "aws_cloudwatch_metric_alarm" "feeds_partners" {
 }
 
 locals {
-  feeds_partners_arn = "arn:${local.partition}:dynamodb:${local.here}:table/${var.prefix}-feeds-partners"
-  feeds_replica_arn  = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)
-  feeds_replication  = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
-  feeds_function     = "${var.prefix}-consolidate-feeds"
+  feeds_replica_arn = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)
+  feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
+  feeds_function    = "${var.prefix}-consolidate-feeds"
 
   feeds_environment = {
     ALERT_ARCHIVE_FEEDS_SOURCE_BUCKET  = module.feeds.bucket
     ALERT_ARCHIVE_FEEDS_BUCKET         = module.feeds_bucket.bucket
-    ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE = aws_dynamodb_table.feeds_partners.name
+    ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE = module.feeds_partners.name
     ALERT_ARCHIVE_FEED_FILES_TABLE     = module.feed_files.name
     ALERT_ARCHIVE_FEED_BATCHES_TABLE   = module.feed_batches.name
   }
@@ -140,7 +127,7 @@ module "consolidate_feeds" {
     feeds    = module.feeds_bucket.arn
     files    = module.feed_files.arn
     batches  = module.feed_batches.arn
-    partners = local.feeds_partners_arn
+    partners = module.feeds_partners.arn
     queue    = module.feeds.queue_arn
     key      = var.feeds_kms_key_arn
   })

@@ -41,6 +41,12 @@ variable "expires" {
   default     = null
 }
 
+variable "capacity" {
+  description = "Read and write units of a table whose load is known and small; null for on demand."
+  type        = object({ read = number, write = number })
+  default     = null
+}
+
 locals {
   name = "${var.deployment.prefix}-${var.name}"
   arn  = "arn:${var.deployment.partition}:dynamodb:${var.deployment.region}:${var.deployment.account}:table/${local.name}"
@@ -51,7 +57,9 @@ locals {
 
 resource "aws_dynamodb_table" "table" {
   name                        = local.name
-  billing_mode                = "PAY_PER_REQUEST"
+  billing_mode                = var.capacity == null ? "PAY_PER_REQUEST" : "PROVISIONED"
+  read_capacity               = var.capacity == null ? null : var.capacity.read
+  write_capacity              = var.capacity == null ? null : var.capacity.write
   hash_key                    = var.hash_key
   range_key                   = var.range_key
   deletion_protection_enabled = var.protected
