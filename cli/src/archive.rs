@@ -96,7 +96,8 @@ impl Archive {
     pub async fn report(&self, run: &JobRun) -> Result<RunReport> {
         let written = self.objects.find(&format!("{}/report.json", run_prefix(&run.run_id))).await?;
         let mut report = match written {
-            Some(body) => serde_json::from_slice(&body).with_context(|| format!("the report of run {} is not readable", run.run_id))?,
+            Some(body) => serde_json::from_slice(&body)
+                .with_context(|| format!("the report of run {} is not readable", run.run_id))?,
             None => unreported(run),
         };
         // A redrive makes the run live again, whatever the last report said.
@@ -107,7 +108,11 @@ impl Archive {
 }
 
 fn unreported(run: &JobRun) -> RunReport {
-    let failure = run.error.clone().map(|error| Failure { window_id: String::new(), error, message: run.message.clone().unwrap_or_default() });
+    let failure = run.error.clone().map(|error| Failure {
+        window_id: String::new(),
+        error,
+        message: run.message.clone().unwrap_or_default(),
+    });
     RunReport {
         run_id: run.run_id.clone(),
         mode: run.mode.as_str().to_owned(),

@@ -73,7 +73,10 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let outcome = tokio::select! {
         outcome = dispatch(cli.command) => outcome,
         // A run goes on in the cloud; only the command ends.
@@ -101,7 +104,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let went_well = match command {
         Command::Run(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Watch(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
-        Command::Status(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await,
+        Command::Status(command) => {
+            command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await
+        }
         Command::Rerun(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Watermark(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS]).await?).await,
         Command::Skip(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS, archive::WINDOWS]).await?).await,
@@ -109,7 +114,9 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Find(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
         Command::Open(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
         Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
-        Command::Restore(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await,
+        Command::Restore(command) => {
+            command.call(&Archive::from_env(&[archive::BUCKET, archive::TRACKING]).await?).await
+        }
         Command::Warehouse(command) => command.call().await,
         Command::Feeds(command) => command.call().await,
         Command::Logs(command) => return command.call().await,

@@ -59,7 +59,8 @@ fn lines(report: &RunReport) -> Vec<String> {
     let failed = |window: &str, error: &str, message: &str| format!("failed: {window}  {error}: {message}");
     lines.extend(reports::failures(report).map(|failure| failed(&failure.window_id, &failure.error, &failure.message)));
     if report.windows.failed > 0 {
-        lines.push(format!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id));
+        lines
+            .push(format!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id));
     }
     lines
 }
@@ -73,7 +74,10 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
                 say!("  when its cause is gone: alert-archive skip {run_id} {window_id} --undo");
             }
             Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
-                say!("unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}", instant::date(*since));
+                say!(
+                    "unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}",
+                    instant::date(*since)
+                );
                 say!("  when its cause is gone: alert-archive quarantine release {id} --index {source_index}");
             }
             Unresolved::WatermarkSet { before, at, reason, since, left } => {

@@ -84,7 +84,8 @@ pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Re
     let objects = check_manifests(cloud, stretch).await?;
     let holder: BTreeMap<Identity, &str> = archived.iter().map(|row| (row.identity(), row.key.as_str())).collect();
     for message in messages {
-        check_row(cloud, message, &rows, &objects, &holder).with_context(|| format!("{} in {}", message.id, message.index))?;
+        check_row(cloud, message, &rows, &objects, &holder)
+            .with_context(|| format!("{} in {}", message.id, message.index))?;
     }
     let open: Vec<Identity> = of(Disposition::Open).map(identity).collect::<BTreeSet<_>>().into_iter().collect();
     let staged = cloud.staged(stretch).await?;
@@ -105,10 +106,17 @@ fn identity(message: &Message) -> Identity {
 fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Archived]) -> Result<()> {
     let mut rows: BTreeMap<Identity, &Archived> = BTreeMap::new();
     for row in archived {
-        ensure!(rows.insert(row.identity(), row).is_none(), "{} is in the archive twice, for example in {}", row.message_id, row.key);
+        ensure!(
+            rows.insert(row.identity(), row).is_none(),
+            "{} is in the archive twice, for example in {}",
+            row.message_id,
+            row.key
+        );
     }
     for message in closed {
-        let row = rows.remove(&identity(message)).with_context(|| format!("{} of {} is not in the archive", message.id, message.index))?;
+        let row = rows
+            .remove(&identity(message))
+            .with_context(|| format!("{} of {} is not in the archive", message.id, message.index))?;
         let context = || format!("{} in {}", message.id, row.key);
         let sha256 = hex::encode(Sha256::digest(&message.source));
         ensure!(
@@ -118,7 +126,13 @@ fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Arch
             row.message,
             String::from_utf8_lossy(&message.source)
         );
-        ensure!(row.sha256 == sha256 && row.version == sha256, "{}: sha256 {} and version {}, expected {sha256}", context(), row.sha256, row.version);
+        ensure!(
+            row.sha256 == sha256 && row.version == sha256,
+            "{}: sha256 {} and version {}, expected {sha256}",
+            context(),
+            row.sha256,
+            row.version
+        );
         ensure!(
             row.date == message.date() && row.timestamp_ms == message.at.as_millisecond(),
             "{}: date {} and timestamp {}",
@@ -126,10 +140,21 @@ fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Arch
             row.date,
             row.timestamp_ms
         );
-        ensure!(row.no_alerts == message.no_alerts && (row.alert_count == 0) == message.no_alerts, "{}: no_alerts {}", context(), row.no_alerts);
-        for (found, count, expected) in [(&row.history, row.history_count, &message.history), (&row.audit, row.audit_count, &message.audit)] {
+        ensure!(
+            row.no_alerts == message.no_alerts && (row.alert_count == 0) == message.no_alerts,
+            "{}: no_alerts {}",
+            context(),
+            row.no_alerts
+        );
+        for (found, count, expected) in
+            [(&row.history, row.history_count, &message.history), (&row.audit, row.audit_count, &message.audit)]
+        {
             let expected: Vec<_> = expected.iter().map(|document| String::from_utf8_lossy(&document.source)).collect();
-            ensure!(*found == expected && count == expected.len() as u64, "{}: trail {found:?} ({count}), expected {expected:?}", context());
+            ensure!(
+                *found == expected && count == expected.len() as u64,
+                "{}: trail {found:?} ({count}), expected {expected:?}",
+                context()
+            );
         }
     }
     ensure!(rows.is_empty(), "the archive holds what is not closed: {:?}", rows.keys());
@@ -138,8 +163,19 @@ fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Arch
 
 /// `{"message":...,"history":[...],"audit":[...]}`, every document as it was.
 fn as_json(message: &Message) -> Vec<u8> {
-    let list = |documents: &[fixtures::Document]| documents.iter().map(|document| document.source.as_slice()).collect::<Vec<_>>().join(&b","[..]);
-    [b"{\"message\":", message.source.as_slice(), b",\"history\":[", &list(&message.history), b"],\"audit\":[", &list(&message.audit), b"]}"].concat()
+    let list = |documents: &[fixtures::Document]| {
+        documents.iter().map(|document| document.source.as_slice()).collect::<Vec<_>>().join(&b","[..])
+    };
+    [
+        b"{\"message\":",
+        message.source.as_slice(),
+        b",\"history\":[",
+        &list(&message.history),
+        b"],\"audit\":[",
+        &list(&message.audit),
+        b"]}",
+    ]
+    .concat()
 }
 
 /// A replaced version stays in the JSONL of its day, so the lines hold the present ones at least.
@@ -152,7 +188,10 @@ fn check_jsonl<'a>(closed: impl Iterator<Item = &'a Message>, lines: &[Vec<u8>])
     Ok(())
 }
 
-fn check_message_objects<'a>(closed: impl Iterator<Item = &'a Message>, objects: &BTreeMap<String, Bytes>) -> Result<()> {
+fn check_message_objects<'a>(
+    closed: impl Iterator<Item = &'a Message>,
+    objects: &BTreeMap<String, Bytes>,
+) -> Result<()> {
     for message in closed {
         let key = format!("archive/messages/date={}/{}/{}.json", message.date(), message.index, message.id);
         let object = objects.get(&key).with_context(|| format!("{key} does not exist"))?;
@@ -168,7 +207,11 @@ fn check_quarantine<'a>(quarantined: impl Iterator<Item = &'a Message>, found: &
         let position = found.iter().position(own).with_context(|| format!("{} is not in quarantine", message.id))?;
         let line = found.remove(position);
         ensure!(Some(line.reason.as_str()) == message.reason, "{}: quarantined for {}", message.id, line.reason);
-        ensure!(BASE64_STANDARD.decode(&line.source_base64)? == message.source, "{}: quarantine holds other bytes", message.id);
+        ensure!(
+            BASE64_STANDARD.decode(&line.source_base64)? == message.source,
+            "{}: quarantine holds other bytes",
+            message.id
+        );
     }
     ensure!(found.is_empty(), "in quarantine, but not expected there: {found:?}");
     Ok(())
@@ -177,7 +220,9 @@ fn check_quarantine<'a>(quarantined: impl Iterator<Item = &'a Message>, found: &
 /// Every object of the stretch is what the last manifest that names it says, and whatever a manifest names is there; answers their keys.
 async fn check_manifests(cloud: &Cloud, stretch: &Stretch) -> Result<BTreeSet<String>> {
     let mut manifests = Vec::new();
-    for body in cloud.get_many(cloud.keys(&format!("archive/_commits/{}", stretch.year)).await?.into_keys()).await?.values() {
+    for body in
+        cloud.get_many(cloud.keys(&format!("archive/_commits/{}", stretch.year)).await?.into_keys()).await?.values()
+    {
         let manifest: Value = serde_json::from_slice(body)?;
         let count = |name: &str| manifest["counts"][name].as_u64().unwrap_or_default();
         let sum = count("archived") + count("already_archived") + count("open") + count("quarantined");
@@ -230,7 +275,11 @@ fn check_row(
     ensure!(objects.contains(key), "s3_path {path} does not exist");
     match message.disposition {
         Disposition::Closed => {
-            ensure!(holder.get(&identity(message)) == Some(&key), "s3_path is {path}, but {:?} holds it", holder.get(&identity(message)))
+            ensure!(
+                holder.get(&identity(message)) == Some(&key),
+                "s3_path is {path}, but {:?} holds it",
+                holder.get(&identity(message))
+            )
         }
         _ => ensure!(row["reason"].as_str() == message.reason, "{row}"),
     }
@@ -252,7 +301,10 @@ fn summary(messages: &[Message], rows: &BTreeMap<Identity, Value>, archived: &[A
         (text("source_index"), text("disposition"), text("status"), place)
     };
     Summary {
-        rows: rows.iter().filter_map(|(identity, row)| Some(((*names.get(identity)?).to_owned(), describe(row)))).collect(),
+        rows: rows
+            .iter()
+            .filter_map(|(identity, row)| Some(((*names.get(identity)?).to_owned(), describe(row))))
+            .collect(),
         archived: archived.iter().filter_map(|row| names.get(&row.identity()).map(|name| (*name).to_owned())).collect(),
     }
 }

@@ -81,14 +81,21 @@ impl Cloud {
         };
         let (aws_url, opensearch_url) = (variable("AWS_ENDPOINT_URL"), variable("OPENSEARCH_URL"));
         let (bucket, job_runs) = (variable("ALERT_ARCHIVE_BUCKET"), variable("ALERT_ARCHIVE_JOB_RUNS_TABLE"));
-        let (windows, tracking) = (variable("ALERT_ARCHIVE_WINDOWS_TABLE"), variable("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE"));
+        let (windows, tracking) =
+            (variable("ALERT_ARCHIVE_WINDOWS_TABLE"), variable("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE"));
         let (state_machine_arn, region) = (variable("ALERT_ARCHIVE_STATE_MACHINE_ARN"), variable("AWS_REGION"));
         let state = variable("ALERT_ARCHIVE_STATE_DIR");
         ensure!(absent.is_empty(), "Not set: {}. {HOW}", absent.join(", "));
         for url in [&aws_url, &opensearch_url] {
-            ensure!(["http://127.0.0.1:", "http://localhost:"].iter().any(|own| url.starts_with(own)), "{url} is not on this machine. {HOW}");
+            ensure!(
+                ["http://127.0.0.1:", "http://localhost:"].iter().any(|own| url.starts_with(own)),
+                "{url} is not on this machine. {HOW}"
+            );
         }
-        let prefix = job_runs.strip_suffix("-job-runs").context("the job-runs table has another name than <prefix>-job-runs")?.to_owned();
+        let prefix = job_runs
+            .strip_suffix("-job-runs")
+            .context("the job-runs table has another name than <prefix>-job-runs")?
+            .to_owned();
         let aws = runtime::aws_config().await;
         let s3 = aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&aws).force_path_style(true).build());
         let state = PathBuf::from(state);
@@ -144,7 +151,10 @@ impl Cloud {
             Ok(self.http.send(Method::HEAD, &format!("{}/{index}", self.opensearch_url), "").await?.0.is_success())
         };
         if exists("messages").await? && !exists(MARK).await? {
-            bail!("{} holds messages that the tests did not load, so it is not theirs to empty. {HOW}", self.opensearch_url);
+            bail!(
+                "{} holds messages that the tests did not load, so it is not theirs to empty. {HOW}",
+                self.opensearch_url
+            );
         }
         self.http.send(Method::PUT, &format!("{}/{MARK}", self.opensearch_url), "").await?;
         for index in ["messages-*", "history-*", "audit-*"] {
@@ -153,7 +163,10 @@ impl Cloud {
         for prefix in ["archive/", "quarantine/", "spool/", "runs/", "dashboard/"] {
             let keys: Vec<String> = self.keys(prefix).await?.into_keys().collect();
             for batch in keys.chunks(1000) {
-                let objects = batch.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<Vec<_>, _>>()?;
+                let objects = batch
+                    .iter()
+                    .map(|key| ObjectIdentifier::builder().key(key).build())
+                    .collect::<Result<Vec<_>, _>>()?;
                 self.s3
                     .delete_objects()
                     .bucket(&self.bucket)
@@ -162,9 +175,11 @@ impl Cloud {
                     .await?;
             }
         }
-        for (table, keys) in
-            [(&self.job_runs, &["run_id"][..]), (&self.windows, &["run_id", "window_id"]), (&self.tracking, &["message_id", "source_index"])]
-        {
+        for (table, keys) in [
+            (&self.job_runs, &["run_id"][..]),
+            (&self.windows, &["run_id", "window_id"]),
+            (&self.tracking, &["message_id", "source_index"]),
+        ] {
             let mut pages = self.dynamodb.scan().table_name(table).into_paginator().send();
             while let Some(page) = pages.next().await {
                 let items = page?.items.unwrap_or_default();
@@ -196,18 +211,26 @@ impl Cloud {
         let mut keys = BTreeMap::new();
         while let Some(page) = pages.next().await {
             let page = page.with_context(|| format!("listing {prefix}"))?;
-            keys.extend(page.contents().iter().filter_map(|object| Some((object.key()?.to_owned(), object.e_tag()?.to_owned()))));
+            keys.extend(
+                page.contents()
+                    .iter()
+                    .filter_map(|object| Some((object.key()?.to_owned(), object.e_tag()?.to_owned()))),
+            );
         }
         Ok(keys)
     }
 
     /// Does something while nobody may write below a prefix of the bucket.
     pub async fn while_denied<T>(&self, prefix: &str, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
-        let before = self.s3.get_bucket_policy().bucket(&self.bucket).send().await.ok().and_then(|answer| answer.policy);
-        let mut policy: Value = before.as_deref().map_or(Ok(json!({"Version": "2012-10-17", "Statement": []})), serde_json::from_str)?;
+        let before =
+            self.s3.get_bucket_policy().bucket(&self.bucket).send().await.ok().and_then(|answer| answer.policy);
+        let mut policy: Value =
+            before.as_deref().map_or(Ok(json!({"Version": "2012-10-17", "Statement": []})), serde_json::from_str)?;
         let statements = policy["Statement"].as_array_mut().context("a policy has statements")?;
         let resource = format!("arn:aws:s3:::{}/{prefix}*", self.bucket);
-        statements.push(json!({"Sid": "Test", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource}));
+        statements.push(
+            json!({"Sid": "Test", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource}),
+        );
         self.s3.put_bucket_policy().bucket(&self.bucket).policy(policy.to_string()).send().await?;
         let outcome = work().await;
         match before {
@@ -226,12 +249,20 @@ impl Cloud {
     }
 
     pub async fn get(&self, key: &str) -> Result<Bytes> {
-        let answer = self.s3.get_object().bucket(&self.bucket).key(key).send().await.with_context(|| format!("s3://{}/{key}", self.bucket))?;
+        let answer = self
+            .s3
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .send()
+            .await
+            .with_context(|| format!("s3://{}/{key}", self.bucket))?;
         Ok(answer.body.collect().await?.into_bytes())
     }
 
     pub async fn get_many(&self, keys: impl IntoIterator<Item = String>) -> Result<BTreeMap<String, Bytes>> {
-        let reads = keys.into_iter().map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.get(&key).await?)) });
+        let reads =
+            keys.into_iter().map(|key| async move { Ok::<_, anyhow::Error>((key.clone(), self.get(&key).await?)) });
         stream::iter(reads).buffer_unordered(16).try_collect().await
     }
 }
@@ -249,7 +280,8 @@ fn program() -> Result<PathBuf> {
 fn python() -> Result<PathBuf> {
     let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("../local");
     let ask = "import tools; print(tools.python_packages('requirements.txt') / 'bin/python')";
-    let answer = std::process::Command::new("python3").args(["-c", ask]).current_dir(local).output().context("python3")?;
+    let answer =
+        std::process::Command::new("python3").args(["-c", ask]).current_dir(local).output().context("python3")?;
     ensure!(answer.status.success(), "local/tools.py: {}", String::from_utf8_lossy(&answer.stderr));
     let path = String::from_utf8(answer.stdout)?.lines().last().unwrap_or_default().to_owned();
     Ok(PathBuf::from(path))

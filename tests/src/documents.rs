@@ -38,13 +38,30 @@ impl Message {
     }
 
     pub fn open(stretch: &Stretch, name: &str, at: &str) -> Self {
-        Message::with_alerts(stretch, name, at, r#"[{"alert_id":"a1","status":"closed"},{"alert_id":"a2","status":"Open "}]"#, Disposition::Open)
+        Message::with_alerts(
+            stretch,
+            name,
+            at,
+            r#"[{"alert_id":"a1","status":"closed"},{"alert_id":"a2","status":"Open "}]"#,
+            Disposition::Open,
+        )
     }
 
     fn with_alerts(stretch: &Stretch, name: &str, at: &str, alerts: &str, disposition: Disposition) -> Self {
         let (id, at) = (format!("{}-{name}", stretch.prefix), instant(at));
-        let source = format!(r#"{{"message_id":"{id}","timestamp":"{}","text":"{name}","alerts":{alerts}}}"#, iso(at)).into_bytes();
-        Message { index: "messages-a".into(), id, at, source, disposition, reason: None, no_alerts: false, history: Vec::new(), audit: Vec::new() }
+        let source = format!(r#"{{"message_id":"{id}","timestamp":"{}","text":"{name}","alerts":{alerts}}}"#, iso(at))
+            .into_bytes();
+        Message {
+            index: "messages-a".into(),
+            id,
+            at,
+            source,
+            disposition,
+            reason: None,
+            no_alerts: false,
+            history: Vec::new(),
+            audit: Vec::new(),
+        }
     }
 
     /// The same document in another index.
@@ -55,7 +72,11 @@ impl Message {
 
     /// Another version of the same message.
     pub fn changed(&self, text: &str) -> Self {
-        let source = String::from_utf8_lossy(&self.source).replacen(r#"{"message_id""#, &format!(r#"{{"version":"{text}","message_id""#), 1);
+        let source = String::from_utf8_lossy(&self.source).replacen(
+            r#"{"message_id""#,
+            &format!(r#"{{"version":"{text}","message_id""#),
+            1,
+        );
         Message { source: source.into_bytes(), ..self.clone() }
     }
 
@@ -67,7 +88,8 @@ impl Message {
 
     /// The same message with its first alert reopened.
     pub fn reopened(&self) -> Self {
-        let source = String::from_utf8_lossy(&self.source).replacen(r#""status":"closed""#, r#""status":"reopened""#, 1);
+        let source =
+            String::from_utf8_lossy(&self.source).replacen(r#""status":"closed""#, r#""status":"reopened""#, 1);
         Message { source: source.into_bytes(), disposition: Disposition::Open, ..self.clone() }
     }
 
@@ -118,16 +140,23 @@ pub fn one_of_a_mixture(stretch: &Stretch, n: usize, count: usize) -> Message {
     let name = format!("m{n:03}");
     let with = |alerts: &str, disposition| Message::with_alerts(stretch, &name, &at, alerts, disposition);
     let spelled = |message: Message, more: &str| {
-        let source = String::from_utf8_lossy(&message.source).replacen(r#","text":"#, &format!(r#",{more},"text":"#), 1);
+        let source =
+            String::from_utf8_lossy(&message.source).replacen(r#","text":"#, &format!(r#",{more},"text":"#), 1);
         Message { source: source.into_bytes(), ..message }
     };
     let message = match n % 12 {
         2 => Message::open(stretch, &name, &at),
-        5 => Message { reason: Some("unrecognised_status"), ..with(r#"[{"status":"closed"},{"status":"resolved"}]"#, Disposition::Quarantined) },
+        5 => Message {
+            reason: Some("unrecognised_status"),
+            ..with(r#"[{"status":"closed"},{"status":"resolved"}]"#, Disposition::Quarantined)
+        },
         7 => Message { no_alerts: true, ..with("[]", Disposition::Closed) },
         // What a careless reader would change: big integers, floats, escapes, order and spacing of keys.
         8 => spelled(with(CLOSED, Disposition::Closed), r#""zz" : 123456789012345678901234567890, "aa":1.0,"e":1E2"#),
-        9 => spelled(with(CLOSED, Disposition::Closed), r#""esc":"\u00e9\/\ud83d\ude00 \ud800","nul":"\u0000","raw":"é😀""#),
+        9 => spelled(
+            with(CLOSED, Disposition::Closed),
+            r#""esc":"\u00e9\/\ud83d\ude00 \ud800","nul":"\u0000","raw":"é😀""#,
+        ),
         10 => spelled(with(CLOSED, Disposition::Closed), "\"lines\":\n[1,\n 2]"),
         _ => with(CLOSED, Disposition::Closed),
     };
@@ -137,8 +166,10 @@ pub fn one_of_a_mixture(stretch: &Stretch, n: usize, count: usize) -> Message {
 impl Cloud {
     /// Puts messages with all that belongs to them into the source.
     pub async fn load(&self, messages: &[Message]) -> Result<()> {
-        let documents: Vec<Document> =
-            messages.iter().flat_map(|message| [vec![message.document()], message.history.clone(), message.audit.clone()].concat()).collect();
+        let documents: Vec<Document> = messages
+            .iter()
+            .flat_map(|message| [vec![message.document()], message.history.clone(), message.audit.clone()].concat())
+            .collect();
         self.source.write(documents.into_iter(), |_| {}).await?;
         self.source.refresh(&["messages", "history", "audit"]).await
     }

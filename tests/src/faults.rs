@@ -74,8 +74,9 @@ pub const CONFLICT: Harm = Harm::Refuse("ConditionalCheckFailedException");
 pub const SHARDS_FAILED: Harm = Harm::Say(
     r#"{"timed_out":false,"_shards":{"total":3,"successful":2,"skipped":0,"failed":1},"hits":{"total":{"value":0},"hits":[]},"aggregations":{"stretches":{"buckets":[]}}}"#,
 );
-pub const TIMED_OUT: Harm =
-    Harm::Say(r#"{"timed_out":true,"_shards":{"total":3,"successful":3,"skipped":0,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#);
+pub const TIMED_OUT: Harm = Harm::Say(
+    r#"{"timed_out":true,"_shards":{"total":3,"successful":3,"skipped":0,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#,
+);
 pub const ENDED_EARLY: Harm = Harm::Say(
     r#"{"timed_out":false,"terminated_early":true,"_shards":{"total":3,"successful":3,"skipped":0,"failed":0},"hits":{"total":{"value":0},"hits":[]}}"#,
 );
@@ -157,7 +158,9 @@ impl Fault {
             Harm::Forget => "points in time gone at".to_owned(),
             Harm::Delay(time) => match self.task_seconds {
                 None => format!("kept waiting {} s at", time.as_secs()),
-                Some(seconds) => format!("Task timed out after {seconds} s while its Lambda waits {} s at", time.as_secs()),
+                Some(seconds) => {
+                    format!("Task timed out after {seconds} s while its Lambda waits {} s at", time.as_secs())
+                }
             },
             Harm::Watch => "watched at".to_owned(),
         };

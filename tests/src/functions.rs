@@ -16,8 +16,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-pub const FUNCTIONS: [&str; 8] =
-    ["plan-windows", "query-messages", "classify-alerts", "write-partitions", "collect-windows", "send-summary", "aggregate-dashboard", "gate-run"];
+pub const FUNCTIONS: [&str; 8] = [
+    "plan-windows",
+    "query-messages",
+    "classify-alerts",
+    "write-partitions",
+    "collect-windows",
+    "send-summary",
+    "aggregate-dashboard",
+    "gate-run",
+];
 
 pub type Environment = BTreeMap<String, String>;
 
@@ -26,24 +34,46 @@ impl Cloud {
         let uri = format!("{}/2015-03-31/functions/{path}", self.aws_url);
         let host = self.aws_url.trim_start_matches("http://");
         let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let identity = Credentials::new(variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?, None, None, "environment").into();
+        let identity = Credentials::new(
+            variable("AWS_ACCESS_KEY_ID")?,
+            variable("AWS_SECRET_ACCESS_KEY")?,
+            None,
+            None,
+            "environment",
+        )
+        .into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
             .name("lambda")
             .time(SystemTime::now())
             .settings(SigningSettings::default());
-        let signable = SignableRequest::new(method.as_str(), &uri, [("host", host)].into_iter(), SignableBody::Bytes(body.as_bytes()))?;
+        let signable = SignableRequest::new(
+            method.as_str(),
+            &uri,
+            [("host", host)].into_iter(),
+            SignableBody::Bytes(body.as_bytes()),
+        )?;
         let (instructions, _) = sign(signable, &parameters.build()?.into())?.into_parts();
-        let mut request = Request::builder().method(method).uri(&uri).header("host", host).body(Full::new(Bytes::from(body.clone())))?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(&uri)
+            .header("host", host)
+            .body(Full::new(Bytes::from(body.clone())))?;
         instructions.apply_to_request_http1x(&mut request);
         let answer = self.http.call(request).await?;
-        ensure!(answer.status().is_success(), "Lambda: {path}: {}: {}", answer.status(), String::from_utf8_lossy(answer.body()));
+        ensure!(
+            answer.status().is_success(),
+            "Lambda: {path}: {}: {}",
+            answer.status(),
+            String::from_utf8_lossy(answer.body())
+        );
         Ok(serde_json::from_slice(answer.body())?)
     }
 
     pub async fn environment(&self, function: &str) -> Result<Environment> {
-        let settings = self.lambda(Method::GET, &format!("{}-{function}/configuration", self.prefix), String::new()).await?;
+        let settings =
+            self.lambda(Method::GET, &format!("{}-{function}/configuration", self.prefix), String::new()).await?;
         Ok(serde_json::from_value(settings["Environment"]["Variables"].clone())?)
     }
 
@@ -78,7 +108,8 @@ impl Cloud {
     pub async fn with_timeouts<T>(&self, timeouts: &[(&str, u64)], work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         let mut before = Vec::new();
         for (function, seconds) in timeouts {
-            let settings = self.lambda(Method::GET, &format!("{}-{function}/configuration", self.prefix), String::new()).await?;
+            let settings =
+                self.lambda(Method::GET, &format!("{}-{function}/configuration", self.prefix), String::new()).await?;
             before.push((*function, settings["Timeout"].clone()));
             self.configure(function, json!({"Timeout": seconds})).await?;
         }
@@ -90,7 +121,12 @@ impl Cloud {
     }
 
     /// Does something while each process of these functions may have no more than `mebibytes` of memory.
-    pub async fn with_memory<T>(&self, functions: &[&str], mebibytes: u64, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    pub async fn with_memory<T>(
+        &self,
+        functions: &[&str],
+        mebibytes: u64,
+        work: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
         let limit = MemoryLimit::find();
         for function in functions {
             let script = limit.script(mebibytes, &self.program.with_file_name(function));
@@ -112,7 +148,13 @@ impl Cloud {
     }
 
     /// Does something while a function has another setting, and puts it back.
-    pub async fn with_setting<T>(&self, function: &str, variable: &str, value: &str, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    pub async fn with_setting<T>(
+        &self,
+        function: &str,
+        variable: &str,
+        value: &str,
+        work: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
         let before = self.environment(function).await?;
         ensure!(before.contains_key(variable), "{function} has no variable {variable}");
         let mut changed = before.clone();
@@ -140,7 +182,8 @@ impl MemoryLimit {
         let groups = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
         let usable = groups.into_iter().find(|(folder, file)| {
             let group = Path::new(folder).join(format!("{GROUP}probe"));
-            let made = std::fs::create_dir(&group).is_ok() && std::fs::OpenOptions::new().write(true).open(group.join(file)).is_ok();
+            let made = std::fs::create_dir(&group).is_ok()
+                && std::fs::OpenOptions::new().write(true).open(group.join(file)).is_ok();
             let _ = std::fs::remove_dir(&group);
             made
         });
@@ -157,7 +200,9 @@ impl MemoryLimit {
                      echo $$ > $group/cgroup.procs && exec {binary}\n"
                 )
             }
-            MemoryLimit::Data => format!("#!/bin/sh\nulimit -d {} && exec {binary}\n", (mebibytes + UNTOUCHED_MEBIBYTES) << 10),
+            MemoryLimit::Data => {
+                format!("#!/bin/sh\nulimit -d {} && exec {binary}\n", (mebibytes + UNTOUCHED_MEBIBYTES) << 10)
+            }
         }
     }
 
@@ -166,7 +211,9 @@ impl MemoryLimit {
         let MemoryLimit::Group { folder, .. } = self else { return Ok(()) };
         for _ in 0..100 {
             let entries = std::fs::read_dir(folder)?.flatten();
-            let left = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GROUP) && std::fs::remove_dir(entry.path()).is_err());
+            let left = entries.filter(|entry| {
+                entry.file_name().to_string_lossy().starts_with(GROUP) && std::fs::remove_dir(entry.path()).is_err()
+            });
             if left.count() == 0 {
                 return Ok(());
             }
@@ -188,7 +235,8 @@ async fn zip(python: &Path, bootstrap: &str) -> Result<Vec<u8>> {
 }
 
 /// The local cloud overwrites AWS_ENDPOINT_URL in a function's environment, but not what is set for one service.
-const ENDPOINTS: [&str; 4] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SFN", "AWS_ENDPOINT_URL_SES"];
+const ENDPOINTS: [&str; 4] =
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SFN", "AWS_ENDPOINT_URL_SES"];
 const SOURCE: &str = "OPENSEARCH_URL";
 /// The cloud of the tests is deployed for both sources, so that each may be tried; most tests read OpenSearch alone.
 const MODE: &str = "ALERT_ARCHIVE_MESSAGE_SOURCE";

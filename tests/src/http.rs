@@ -29,7 +29,11 @@ impl Http {
     }
 
     pub async fn send(&self, method: Method, url: &str, body: impl Into<Bytes>) -> Result<(StatusCode, Bytes)> {
-        let request = Request::builder().method(method).uri(url).header("content-type", "application/json").body(Full::new(body.into()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header("content-type", "application/json")
+            .body(Full::new(body.into()))?;
         let answer = self.call(request).await?;
         Ok((answer.status(), answer.into_body()))
     }

@@ -29,7 +29,10 @@ impl Cloud {
     pub async fn rows(&self, messages: &[Message]) -> Result<BTreeMap<Identity, Value>> {
         let mut rows = BTreeMap::new();
         for batch in messages.chunks(100) {
-            let keys = batch.iter().map(|message| key(&[("message_id", &message.id), ("source_index", &message.index)])).collect();
+            let keys = batch
+                .iter()
+                .map(|message| key(&[("message_id", &message.id), ("source_index", &message.index)]))
+                .collect();
             let request = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build()?;
             let answer = self.dynamodb.batch_get_item().request_items(&self.tracking, request).send().await?;
             for item in answer.responses.unwrap_or_default().into_values().flatten() {
@@ -42,7 +45,12 @@ impl Cloud {
 
     /// The indices under which an id is known.
     pub async fn ledger_rows(&self, message_id: &str) -> Result<Vec<String>> {
-        let query = self.dynamodb.query().table_name(&self.tracking).consistent_read(true).key_condition_expression("message_id = :m");
+        let query = self
+            .dynamodb
+            .query()
+            .table_name(&self.tracking)
+            .consistent_read(true)
+            .key_condition_expression("message_id = :m");
         let answer = query.expression_attribute_values(":m", AttributeValue::S(message_id.to_owned())).send().await?;
         answer.items.unwrap_or_default().into_iter().map(|item| Ok(identity(&json(item)?).1)).collect()
     }
@@ -58,8 +66,16 @@ impl Cloud {
     pub async fn staged(&self, stretch: &Stretch) -> Result<Vec<Identity>> {
         let mut staged = Vec::new();
         for shard in 0..16 {
-            let query = self.dynamodb.query().table_name(&self.tracking).index_name("staging").key_condition_expression("staging = :s");
-            let mut pages = query.expression_attribute_values(":s", AttributeValue::S(format!("open#{shard}"))).into_paginator().send();
+            let query = self
+                .dynamodb
+                .query()
+                .table_name(&self.tracking)
+                .index_name("staging")
+                .key_condition_expression("staging = :s");
+            let mut pages = query
+                .expression_attribute_values(":s", AttributeValue::S(format!("open#{shard}")))
+                .into_paginator()
+                .send();
             while let Some(page) = pages.next().await {
                 for item in page?.items.unwrap_or_default() {
                     staged.push(identity(&json(item)?));
@@ -72,8 +88,14 @@ impl Cloud {
     }
 
     pub async fn window_rows(&self, run_id: &str) -> Result<Vec<Value>> {
-        let query = self.dynamodb.query().table_name(&self.windows).consistent_read(true).key_condition_expression("run_id = :r");
-        let mut pages = query.expression_attribute_values(":r", AttributeValue::S(run_id.to_owned())).into_paginator().send();
+        let query = self
+            .dynamodb
+            .query()
+            .table_name(&self.windows)
+            .consistent_read(true)
+            .key_condition_expression("run_id = :r");
+        let mut pages =
+            query.expression_attribute_values(":r", AttributeValue::S(run_id.to_owned())).into_paginator().send();
         let mut rows = Vec::new();
         while let Some(page) = pages.next().await {
             for item in page?.items.unwrap_or_default() {
@@ -94,8 +116,14 @@ impl Cloud {
 
     /// Null when there is no such row.
     pub async fn job_run(&self, run_id: &str) -> Result<Value> {
-        let answer =
-            self.dynamodb.get_item().table_name(&self.job_runs).set_key(Some(key(&[("run_id", run_id)]))).consistent_read(true).send().await?;
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(&self.job_runs)
+            .set_key(Some(key(&[("run_id", run_id)])))
+            .consistent_read(true)
+            .send()
+            .await?;
         answer.item.map_or(Ok(Value::Null), json)
     }
 
@@ -114,7 +142,13 @@ impl Cloud {
             Some(at) => {
                 item.insert("at".into(), AttributeValue::S(at.to_owned()));
                 item.insert("revision".into(), AttributeValue::N("1".into()));
-                self.dynamodb.put_item().table_name(&self.job_runs).set_item(Some(item)).send().await.context("the watermark")?;
+                self.dynamodb
+                    .put_item()
+                    .table_name(&self.job_runs)
+                    .set_item(Some(item))
+                    .send()
+                    .await
+                    .context("the watermark")?;
             }
         }
         Ok(())

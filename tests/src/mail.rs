@@ -13,7 +13,8 @@ pub struct Mail {
 impl Cloud {
     /// The mails that name the run, in order of arrival.
     pub fn mails(&self, run_id: &str) -> Result<Vec<Mail>> {
-        let mut files: Vec<_> = std::fs::read_dir(&self.mail_folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(&self.mail_folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
         files.retain(|path| path.extension().is_some_and(|ending| ending == "eml"));
         files.sort();
         let mut mails = Vec::new();

@@ -117,7 +117,10 @@ impl Proxies {
 
     /// A request suffers the first of the faults that it matches, and is counted by all of them.
     pub fn arm_all(&self, faults: &[Fault]) {
-        *self.state.armed() = faults.iter().map(|fault| Armed { fault: *fault, matched: 0, fired: 0, victims: Vec::new(), failed: None }).collect();
+        *self.state.armed() = faults
+            .iter()
+            .map(|fault| Armed { fault: *fault, matched: 0, fired: 0, victims: Vec::new(), failed: None })
+            .collect();
     }
 
     /// How often each of the armed faults has struck so far.
@@ -186,7 +189,11 @@ impl State {
 }
 
 impl Door {
-    async fn pass(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<UnsyncBoxBody<Bytes, anyhow::Error>>> {
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, anyhow::Error>>> {
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, body.collect().await?.to_bytes());
         let (harm, victim) = self.state.harm(self, peer, &request);
@@ -199,9 +206,14 @@ impl Door {
             Some(Harm::Answer(status)) => return Ok(Response::builder().status(status).body(whole(Bytes::new()))?),
             Some(Harm::Refuse(error)) => {
                 let body = json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{error}"), "message": "refused by the test"}).to_string();
-                return Ok(Response::builder().status(400).header("content-type", "application/x-amz-json-1.0").body(whole(body.into()))?);
+                return Ok(Response::builder()
+                    .status(400)
+                    .header("content-type", "application/x-amz-json-1.0")
+                    .body(whole(body.into()))?);
             }
-            Some(Harm::Say(body)) => return Ok(Response::builder().header("content-type", "application/json").body(whole(body.into()))?),
+            Some(Harm::Say(body)) => {
+                return Ok(Response::builder().header("content-type", "application/json").body(whole(body.into()))?);
+            }
             Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
             Some(Harm::Forget) => {
                 let url = format!("{}/_search/point_in_time/_all", self.state.opensearch);
@@ -239,7 +251,9 @@ impl Door {
                 continue;
             }
             left_out += rest.len();
-            let is_left_out = |item: &Value| rest.iter().any(|key| key.as_object().into_iter().flatten().all(|(name, value)| item[name] == *value));
+            let is_left_out = |item: &Value| {
+                rest.iter().any(|key| key.as_object().into_iter().flatten().all(|(name, value)| item[name] == *value))
+            };
             if let Some(items) = body["Responses"][table].as_array_mut() {
                 items.retain(|item| !is_left_out(item));
             }
@@ -298,13 +312,17 @@ impl Victim {
         let port = |address: &str| address.rsplit(':').next().and_then(|text| u16::from_str_radix(text, 16).ok());
         let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
         // The functions' ends of all connections to this port: socket and port.
-        let ends: HashMap<String, u16> =
-            rows.filter(|row| port(row[2]) == Some(door.port)).filter_map(|row| Some((format!("socket:[{}]", row[9]), port(row[1])?))).collect();
+        let ends: HashMap<String, u16> = rows
+            .filter(|row| port(row[2]) == Some(door.port))
+            .filter_map(|row| Some((format!("socket:[{}]", row[9]), port(row[1])?)))
+            .collect();
         for process in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // Processes of others, and those that just ended, cannot be looked into.
             let Ok(handles) = std::fs::read_dir(process.path().join("fd")) else { continue };
-            let targets = handles.flatten().filter_map(|handle| std::fs::read_link(handle.path()).ok()?.into_os_string().into_string().ok());
+            let targets = handles
+                .flatten()
+                .filter_map(|handle| std::fs::read_link(handle.path()).ok()?.into_os_string().into_string().ok());
             let peers: HashSet<u16> = targets.filter_map(|target| ends.get(&target).copied()).collect();
             if peers.contains(&peer.port()) {
                 return Victim { pid, port: door.port, peers }.checked(door.function);
@@ -316,7 +334,8 @@ impl Victim {
     /// Never anything but a function's process, whatever the tables say.
     fn checked(self, function: &str) -> Result<Self> {
         let environment = std::fs::read(format!("/proc/{}/environ", self.pid))?;
-        let name = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"AWS_LAMBDA_FUNCTION_NAME="));
+        let name =
+            environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"AWS_LAMBDA_FUNCTION_NAME="));
         let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
         ensure!(name.ends_with(function), "process {} is not {function}, but `{name}`", self.pid);
         Ok(self)

@@ -43,7 +43,11 @@ impl Outcome {
     /// It must have gone well, and says so in full when it did not.
     pub fn completed(self) -> Result<Self> {
         let report = &self.report;
-        ensure!(self.well && report["status"] == "Completed" && report["reconciled"] == true, "the run did not go well: {report:#}\n{}", self.said);
+        ensure!(
+            self.well && report["status"] == "Completed" && report["reconciled"] == true,
+            "the run did not go well: {report:#}\n{}",
+            self.said
+        );
         Ok(self)
     }
 
@@ -67,10 +71,16 @@ impl Cloud {
     /// Calls the command line and waits for its end.
     pub async fn archive(&self, arguments: &[&str]) -> Result<Outcome> {
         let command = Command::new(&self.program).args(arguments).kill_on_drop(true).output();
-        let output =
-            tokio::time::timeout(LONGEST, command).await.with_context(|| format!("alert-archive {} does not end", arguments.join(" ")))??;
+        let output = tokio::time::timeout(LONGEST, command)
+            .await
+            .with_context(|| format!("alert-archive {} does not end", arguments.join(" ")))??;
         let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        Ok(Outcome { well: output.status.success(), report, printed: output.stdout, said: String::from_utf8_lossy(&output.stderr).into_owned() })
+        Ok(Outcome {
+            well: output.status.success(),
+            report,
+            printed: output.stdout,
+            said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 
     pub async fn run(&self, from: &str, to: &str) -> Result<Outcome> {
@@ -92,14 +102,16 @@ impl Cloud {
 
     /// The product's own check of the stretch must find nothing.
     pub async fn verify(&self, stretch: &Stretch) -> Result<()> {
-        let outcome = self.archive(&["verify", "--from", &stretch.from(), "--to", &stretch.to(), "--deep", "--json"]).await?;
+        let outcome =
+            self.archive(&["verify", "--from", &stretch.from(), "--to", &stretch.to(), "--deep", "--json"]).await?;
         ensure!(outcome.well, "verify: {:#}\n{}", outcome.report, outcome.said);
         Ok(())
     }
 
     /// Starts an execution as the console would.
     pub async fn start(&self, name: &str, input: &Value) -> Result<()> {
-        let start = self.sfn.start_execution().state_machine_arn(&self.state_machine_arn).name(name).input(input.to_string());
+        let start =
+            self.sfn.start_execution().state_machine_arn(&self.state_machine_arn).name(name).input(input.to_string());
         start.send().await.with_context(|| format!("starting {name}"))?;
         Ok(())
     }
@@ -136,11 +148,18 @@ impl Cloud {
     }
 
     /// Does something while the state machine is defined otherwise.
-    pub async fn with_definition<T>(&self, change: impl FnOnce(&mut Value) -> Result<()>, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
-        let before = self.sfn.describe_state_machine().state_machine_arn(&self.state_machine_arn).send().await?.definition;
+    pub async fn with_definition<T>(
+        &self,
+        change: impl FnOnce(&mut Value) -> Result<()>,
+        work: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let before =
+            self.sfn.describe_state_machine().state_machine_arn(&self.state_machine_arn).send().await?.definition;
         let mut changed: Value = serde_json::from_str(&before)?;
         change(&mut changed)?;
-        let define = |definition: String| self.sfn.update_state_machine().state_machine_arn(&self.state_machine_arn).definition(definition).send();
+        let define = |definition: String| {
+            self.sfn.update_state_machine().state_machine_arn(&self.state_machine_arn).definition(definition).send()
+        };
         define(changed.to_string()).await?;
         let outcome = work().await;
         define(before).await?;

@@ -32,7 +32,10 @@ fn caught(expected: &str, damage: impl FnOnce(&mut Project)) {
     let mut project = Project::read();
     damage(&mut project);
     let faults = lint::faults(&project);
-    assert!(faults.iter().any(|fault| fault.contains(expected)), "expected a fault with `{expected}`, found {faults:#?}");
+    assert!(
+        faults.iter().any(|fault| fault.contains(expected)),
+        "expected a fault with `{expected}`, found {faults:#?}"
+    );
 }
 
 /// The same for damage at one place of the definition.
@@ -69,8 +72,12 @@ fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
     caught("no folder functions/gate-run", |project| assert!(project.packages.remove("gate-run").is_some()));
     caught("functions/gate-run needs", |project| assert!(project.package("gate-run").binaries.remove("gate-run")));
     caught("functions/gate-run needs", |project| project.package("gate-run").name = "gate".into());
-    caught("no function is deployed for functions/gate-run", |project| assert!(project.functions.remove("gate-run").is_some()));
-    caught("no function `gate-run` for the state `GateRun`", |project| assert!(project.functions.remove("gate-run").is_some()));
+    caught("no function is deployed for functions/gate-run", |project| {
+        assert!(project.functions.remove("gate-run").is_some())
+    });
+    caught("no function `gate-run` for the state `GateRun`", |project| {
+        assert!(project.functions.remove("gate-run").is_some())
+    });
     caught_at("/States/GateRun/Parameters/FunctionName", json!("arn:of:another"), "`GateRun` calls `arn:of:another`");
 }
 
@@ -79,12 +86,17 @@ fn a_function_that_nothing_starts_is_caught() {
     let spare = |project: &mut Project| {
         let (package, function) = (project.package("gate-run").clone(), project.function("gate-run").clone());
         let arn = "arn:spare".to_owned();
-        project.packages.insert("spare".into(), Package { name: "spare".into(), binaries: ["spare".into()].into(), ..package });
+        project
+            .packages
+            .insert("spare".into(), Package { name: "spare".into(), binaries: ["spare".into()].into(), ..package });
         project.functions.insert("spare".into(), Function { arn: arn.clone(), ..function });
         arn
     };
     caught("nothing starts `spare`", |project| drop(spare(project)));
-    for start in [|project: &mut Project, arn| project.queued.insert(arn), |project: &mut Project, arn| project.scheduled.insert(arn)] {
+    for start in [
+        |project: &mut Project, arn| project.queued.insert(arn),
+        |project: &mut Project, arn| project.scheduled.insert(arn),
+    ] {
         let mut project = Project::read();
         let arn = spare(&mut project);
         start(&mut project, arn);
@@ -115,7 +127,9 @@ fn a_retry_that_is_not_for_passing_errors_is_caught() {
     caught_at(&retry("GateRun"), json!(["WindowsFailed"]), "retries `WindowsFailed`");
     caught_at(&retry("PlanWindows"), json!(["States.ALL"]), "retries `States.ALL`");
     caught_at(&retry("PlanWindows"), json!(["Lambda.ServiceException"]), "does not retry `LedgerUnavailable`");
-    caught("`SendSummary` has no Retry", |project| project.remove("/States/Report/Branches/0/States/SendSummary", "Retry"));
+    caught("`SendSummary` has no Retry", |project| {
+        project.remove("/States/Report/Branches/0/States/SendSummary", "Retry")
+    });
 }
 
 #[test]
@@ -152,20 +166,34 @@ fn a_path_that_no_state_before_produced_is_caught() {
     caught_at("/States/AnyWindows?/Choices/0/Variable", json!("$.planned"), "`$.planned`");
     caught_at("/States/Windows/ItemReader/Parameters/Key.$", json!("$.key"), "`$.key`");
     caught_at("/States/Windows/ResultWriter/Parameters/Prefix.$", json!("States.Format('{}', $.run)"), "`$.run`");
-    caught_at("/States/PlanWindows/Parameters/Payload/run_id.$", json!("$$.Execution.RedriveCount"), "`$$.Execution.RedriveCount`");
+    caught_at(
+        "/States/PlanWindows/Parameters/Payload/run_id.$",
+        json!("$$.Execution.RedriveCount"),
+        "`$$.Execution.RedriveCount`",
+    );
 }
 
 #[test]
 fn a_payload_that_its_function_does_not_understand_is_caught() {
-    caught("`PlanWindows` is not understood", |project| project.remove("/States/PlanWindows/Parameters/Payload", "run_id.$"));
+    caught("`PlanWindows` is not understood", |project| {
+        project.remove("/States/PlanWindows/Parameters/Payload", "run_id.$")
+    });
     caught("`QueryMessages` is not understood", |project| project.remove("/States/Windows/ItemSelector", "window.$"));
     caught("`v`", |project| project.remove("/States/Windows/ItemSelector", "v"));
-    caught_at("/States/GateRun/Parameters", json!({"FunctionName": "x", "Payload": {"v": 1}}), "`GateRun` is not understood");
+    caught_at(
+        "/States/GateRun/Parameters",
+        json!({"FunctionName": "x", "Payload": {"v": 1}}),
+        "`GateRun` is not understood",
+    );
 }
 
 #[test]
 fn an_operator_that_does_not_fit_its_value_is_caught() {
-    caught_at("/States/Retry?/Choices/0", json!({"Variable": "$.retry", "StringEquals": "true", "Next": "AnyWindows?"}), "`$.retry`");
+    caught_at(
+        "/States/Retry?/Choices/0",
+        json!({"Variable": "$.retry", "StringEquals": "true", "Next": "AnyWindows?"}),
+        "`$.retry`",
+    );
 }
 
 #[test]

@@ -51,12 +51,23 @@ fn main() {
     let runtime = Arc::new(Runtime::new().expect("a tokio runtime"));
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
-    let lists = [runs::TESTS, reruns::TESTS, failures::TESTS, operators::TESTS, together::TESTS, unresolved::TESTS, verify::TESTS, api::TESTS, warehouse::TESTS];
+    let lists = [
+        runs::TESTS,
+        reruns::TESTS,
+        failures::TESTS,
+        operators::TESTS,
+        together::TESTS,
+        unresolved::TESTS,
+        verify::TESTS,
+        api::TESTS,
+        warehouse::TESTS,
+    ];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {
-        let trial = trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault)));
+        let trial =
+            trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault)));
         trials.push(trial.with_kind(faults::KIND).with_ignored_flag(!fault.quick));
     }
     // Last: what these leave in the tables slows down whoever reads all of them.
@@ -73,11 +84,17 @@ fn main() {
     conclusion.exit();
 }
 
-fn trial(name: &str, runtime: &Arc<Runtime>, cloud: &Shared, work: impl for<'a> Fn(&'a Cloud) -> Work<'a> + Send + 'static) -> Trial {
+fn trial(
+    name: &str,
+    runtime: &Arc<Runtime>,
+    cloud: &Shared,
+    work: impl for<'a> Fn(&'a Cloud) -> Work<'a> + Send + 'static,
+) -> Trial {
     let (runtime, cloud) = (runtime.clone(), cloud.clone());
     Trial::test(name.replace(' ', "_"), move || {
         runtime.block_on(async {
-            let connected = cloud.get_or_init(async || Cloud::connect().await.map_err(|error| format!("{error:#}"))).await;
+            let connected =
+                cloud.get_or_init(async || Cloud::connect().await.map_err(|error| format!("{error:#}"))).await;
             let cloud = connected.as_ref().map_err(Failed::from)?;
             let began = std::time::Instant::now();
             let outcome = work(cloud).await;

@@ -13,7 +13,8 @@ use std::{
 const PIPELINES: &[&str] =
     &["alerts", "archive", "feeds", "lines", "log-entries", "logs", "warehouse", "warehouse-state"];
 /// Crates that all pipelines share, and the pure ones below them.
-const SHARED: &[&str] = &["errors", "events", "identity", "ledger", "mail", "network", "runtime", "storage", "workflow"];
+const SHARED: &[&str] =
+    &["errors", "events", "identity", "ledger", "mail", "network", "runtime", "storage", "workflow"];
 /// Crates without I/O: none of them needs a runtime, a network or an SDK.
 const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "lines"];
 
@@ -21,8 +22,13 @@ const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "line
 fn no_module_imports_itself_through_others() {
     let packages = packages();
     let product = packages.iter().filter(|package| package.name != env!("CARGO_PKG_NAME"));
-    let circles: Vec<String> = product.flat_map(|package| Modules::read(&package.folder).circles(&package.name)).collect();
-    assert!(circles.is_empty(), "modules that import in a circle; move what both need below both:\n{}", circles.join("\n"));
+    let circles: Vec<String> =
+        product.flat_map(|package| Modules::read(&package.folder).circles(&package.name)).collect();
+    assert!(
+        circles.is_empty(),
+        "modules that import in a circle; move what both need below both:\n{}",
+        circles.join("\n")
+    );
 }
 
 #[test]
@@ -32,7 +38,9 @@ fn no_shared_crate_knows_a_pipeline() {
     let faults: Vec<String> = shared
         .flat_map(|package| {
             let known = package.needs.iter().filter(|name| PIPELINES.contains(&name.as_str()));
-            known.map(|name| format!("{}/Cargo.toml: `{}` must not depend on `{name}`", package.folder.display(), package.name))
+            known.map(|name| {
+                format!("{}/Cargo.toml: `{}` must not depend on `{name}`", package.folder.display(), package.name)
+            })
         })
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -45,12 +53,16 @@ fn no_shared_crate_knows_a_pipeline() {
 
 #[test]
 fn the_pure_crates_need_no_runtime_and_no_network() {
-    let impure = |name: &&String| name.starts_with("aws-") || ["tokio", "reqwest", "opensearch", "hyper", "runtime"].contains(&name.as_str());
+    let impure = |name: &&String| {
+        name.starts_with("aws-") || ["tokio", "reqwest", "opensearch", "hyper", "runtime"].contains(&name.as_str())
+    };
     let packages = packages();
     let faults: Vec<String> = packages
         .iter()
         .filter(|package| PURE.contains(&package.name.as_str()))
-        .flat_map(|package| package.needs.iter().filter(impure).map(|name| format!("`{}` must not depend on `{name}`", package.name)))
+        .flat_map(|package| {
+            package.needs.iter().filter(impure).map(|name| format!("`{}` must not depend on `{name}`", package.name))
+        })
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -58,13 +70,16 @@ fn the_pure_crates_need_no_runtime_and_no_network() {
 #[test]
 fn functions_never_depend_on_functions() {
     let packages = packages();
-    let functions: BTreeSet<&str> = packages.iter().filter(|package| package.is_function()).map(|package| package.name.as_str()).collect();
+    let functions: BTreeSet<&str> =
+        packages.iter().filter(|package| package.is_function()).map(|package| package.name.as_str()).collect();
     let faults: Vec<String> = packages
         .iter()
         .filter(|package| package.is_function())
         .flat_map(|package| {
             let needed = package.needs.iter().filter(|name| functions.contains(name.as_str()));
-            needed.map(|name| format!("functions/{} depends on functions/{name}: move what both need into a crate", package.name))
+            needed.map(|name| {
+                format!("functions/{} depends on functions/{name}: move what both need into a crate", package.name)
+            })
         })
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -80,7 +95,9 @@ fn a_circle_is_found_and_told_by_its_modules() {
         ("run/lock", "// use crate::report::Report;\nuse super::job; use crate::run::Mode;"),
         ("run/job", "#[cfg(test)]\nmod tests {\n    use crate::run::lock::Lock;\n}\n"),
     ];
-    let files = files.map(|(path, text)| (path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(), text.to_owned()));
+    let files = files.map(|(path, text)| {
+        (path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(), text.to_owned())
+    });
     let circles = Modules(files.into_iter().collect()).circles("core");
     assert_eq!(circles, ["core: report -> window -> report", "core: run -> window -> run"]);
 }
@@ -111,7 +128,10 @@ fn packages() -> Vec<Package> {
         let needed = dependencies.filter(|dependency| dependency["kind"] != "dev");
         Package {
             name: package["name"].as_str().expect("a name").to_owned(),
-            folder: Path::new(package["manifest_path"].as_str().expect("a path")).parent().expect("a folder").to_owned(),
+            folder: Path::new(package["manifest_path"].as_str().expect("a path"))
+                .parent()
+                .expect("a folder")
+                .to_owned(),
             needs: needed.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect(),
         }
     };
@@ -181,7 +201,10 @@ impl Modules {
         }
         let Some((item, root)) = path.first().zip(self.0.get(&ModulePath::new())) else { return ModulePath::new() };
         let exported = declarations(&code(root)).into_iter().filter(|path| path.last() == Some(item));
-        exported.map(|path| path[..path.len() - 1].to_vec()).find(|module| self.0.contains_key(module)).unwrap_or_default()
+        exported
+            .map(|path| path[..path.len() - 1].to_vec())
+            .find(|module| self.0.contains_key(module))
+            .unwrap_or_default()
     }
 }
 
@@ -200,7 +223,9 @@ fn paths(text: &str, module: &[String]) -> BTreeSet<ModulePath> {
             let above = path.iter().take_while(|part| *part == "super").count();
             match path.first().map(String::as_str) {
                 Some("crate") => Some(path[1..].to_vec()),
-                Some("super") if above <= module.len() => Some(module[..module.len() - above].iter().chain(&path[above..]).cloned().collect()),
+                Some("super") if above <= module.len() => {
+                    Some(module[..module.len() - above].iter().chain(&path[above..]).cloned().collect())
+                }
                 _ => None,
             }
         })

@@ -24,7 +24,9 @@ fn instant_of(option: &str, text: Option<&str>) -> Result<Timestamp> {
     let Some(text) = text else { bail!("{option} is missing: it names a UTC date or instant, such as 2019-07-01") };
     match instant::parse_edge(text) {
         Some(at) => Ok(at),
-        None => bail!("{option} `{text}` is no date: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z"),
+        None => bail!(
+            "{option} `{text}` is no date: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z"
+        ),
     }
 }
 

@@ -21,7 +21,8 @@ impl Open {
         let now = Timestamp::now();
         let since = match &self.older_than {
             Some(age) => {
-                let span: Span = age.parse().with_context(|| format!("--older-than `{age}` is no age: write 30d, 12h or 2w"))?;
+                let span: Span =
+                    age.parse().with_context(|| format!("--older-than `{age}` is no age: write 30d, 12h or 2w"))?;
                 now - span.to_duration(SpanRelativeTo::days_are_24_hours())?
             }
             None => now,

@@ -109,7 +109,10 @@ impl Quarantine {
             let rows = archive.ledger.rows.get_many(&keys).await?;
             for (line, row_key) in lines.into_iter().zip(keys) {
                 // A message that was archived meanwhile has left; its line stays as it was written.
-                let is_here = |row: &&Row| row.disposition == Disposition::Quarantined && row.s3_path.as_deref() == Some(&archive.objects.uri(&key));
+                let is_here = |row: &&Row| {
+                    row.disposition == Disposition::Quarantined
+                        && row.s3_path.as_deref() == Some(&archive.objects.uri(&key))
+                };
                 if let Some(row) = rows.get(&row_key).filter(is_here) {
                     listed.push(Listed {
                         date: date_of(&key).map(str::to_owned),
@@ -149,7 +152,8 @@ impl Quarantine {
     async fn add(&self, archive: &Archive, Which { message_id, index }: &Which, reason: &str) -> Result<bool> {
         let rows = archive.ledger.rows.partition(message_id).await?;
         let source = archive.source()?;
-        let mut places: BTreeMap<String, Option<String>> = rows.iter().map(|row| (row.source_index.clone(), None)).collect();
+        let mut places: BTreeMap<String, Option<String>> =
+            rows.iter().map(|row| (row.source_index.clone(), None)).collect();
         if let Some(source) = &source {
             places.extend(source.places_of(message_id).await?);
         }
@@ -161,12 +165,18 @@ impl Quarantine {
             (Some(index), 1..) => bail!("{message_id} does not stand in {index}, but in: {names}"),
             (None, 1) => &names,
             (None, 2..) => bail!("{message_id} stands in several indices: choose with --index from: {names}"),
-            (_, 0) if source.is_none() => bail!("no run has seen {message_id}: name its index with --index, or set OPENSEARCH_URL"),
+            (_, 0) if source.is_none() => {
+                bail!("no run has seen {message_id}: name its index with --index, or set OPENSEARCH_URL")
+            }
             _ => bail!("the source holds no message {message_id}"),
         };
-        if let Some(row) = rows.iter().find(|row| row.source_index == *index && row.status == Status::Completed && row.claim.is_none()) {
+        if let Some(row) =
+            rows.iter().find(|row| row.source_index == *index && row.status == Status::Completed && row.claim.is_none())
+        {
             let now = match &source {
-                Some(source) => source.source_of(index, message_id, places.get(index).and_then(Option::as_deref), u64::MAX).await?,
+                Some(source) => {
+                    source.source_of(index, message_id, places.get(index).and_then(Option::as_deref), u64::MAX).await?
+                }
                 None => None,
             };
             // A newer version may well make its window fail.
@@ -187,7 +197,9 @@ impl Quarantine {
         if self.json {
             say!("{}", serde_json::to_string_pretty(&exclusion)?);
         } else {
-            say!("{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait");
+            say!(
+                "{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait"
+            );
         }
         Ok(true)
     }
@@ -230,17 +242,28 @@ impl Quarantine {
         let released = after.as_ref().is_some_and(|row| row.disposition != Disposition::Quarantined);
         if ran && !released {
             let reason = after.and_then(|row| row.reason).unwrap_or_default();
-            eprintln!("{message_id} is still in quarantine: the rules say {reason}; change the message or the rule, then release it again");
+            eprintln!(
+                "{message_id} is still in quarantine: the rules say {reason}; change the message or the rule, then release it again"
+            );
         }
         Ok(ran && released)
     }
 
     /// No window has carried the exclusion out yet, so that no run has to classify the document again.
-    async fn take_back(&self, archive: &Archive, Which { message_id, .. }: &Which, exclusion: &Unresolved) -> Result<bool> {
+    async fn take_back(
+        &self,
+        archive: &Archive,
+        Which { message_id, .. }: &Which,
+        exclusion: &Unresolved,
+    ) -> Result<bool> {
         let rows = archive.ledger.rows.partition(message_id).await?;
         if let Some(claim) = rows.iter().find_map(|row| row.claim.as_ref()) {
             // Its intent may say already that the document goes to quarantine.
-            bail!("window {} of run {} is at work on {message_id}: run it again first, then release", claim.window_id, claim.run_id);
+            bail!(
+                "window {} of run {} is at work on {message_id}: run it again first, then release",
+                claim.window_id,
+                claim.run_id
+            );
         }
         archive.job_runs.change_unresolved(|register| Some(register.without(exclusion))).await?;
         if self.json {
@@ -268,7 +291,8 @@ async fn show(archive: &Archive, which: &Which) -> Result<bool> {
     let key = archive.objects.key_of(&path).with_context(|| format!("{path} is not in this archive's bucket"))?;
     let lines: Vec<Line> = archive.objects.get_lines(key).await?;
     let line = lines.into_iter().find(|line| line.id == row.message_id && line.source_index == row.source_index);
-    let line = line.with_context(|| format!("{path} does not hold {message_id}; alert-archive verify --deep says more"))?;
+    let line =
+        line.with_context(|| format!("{path} does not hold {message_id}; alert-archive verify --deep says more"))?;
     std::io::stdout().write_all(&BASE64_STANDARD.decode(line.source_base64)?)?;
     Ok(true)
 }

@@ -63,7 +63,9 @@ impl Restore {
         let progress = bar(keys.len(), "objects");
         let (mut restored, mut seen) = (0u64, HashMap::new());
         for key in &keys {
-            for row in columnar::rows(archive.objects.get(key).await?).with_context(|| format!("{key} is no Parquet object"))? {
+            for row in columnar::rows(archive.objects.get(key).await?)
+                .with_context(|| format!("{key} is no Parquet object"))?
+            {
                 let row = row.with_context(|| format!("{key} is damaged"))?;
                 let is_wanted = self.id.as_ref().is_none_or(|id| *id == row.identity.id)
                     && range.is_none_or(|(from, to)| from <= row.timestamp && row.timestamp < to)
@@ -71,8 +73,15 @@ impl Restore {
                 if !is_wanted {
                     continue;
                 }
-                ensure!(document::version(&row.record.message) == row.version, "{key}: message {} is not what was archived", row.identity.id);
-                if let Some(other) = seen.insert(row.identity.id.clone(), row.identity.source_index.clone()).filter(|_| self.into_index.is_some()) {
+                ensure!(
+                    document::version(&row.record.message) == row.version,
+                    "{key}: message {} is not what was archived",
+                    row.identity.id
+                );
+                if let Some(other) = seen
+                    .insert(row.identity.id.clone(), row.identity.source_index.clone())
+                    .filter(|_| self.into_index.is_some())
+                {
                     bail!(
                         "message {} stands in {other} and in {}: one index cannot take both; choose with --source-index",
                         row.identity.id,
@@ -103,8 +112,10 @@ impl Restore {
 
     async fn keys_of(&self, archive: &Archive, id: &str) -> Result<Vec<String>> {
         let rows = archive.ledger.rows.partition(id).await?;
-        let paths = rows.iter().filter_map(|row| row.s3_path.as_deref()).filter_map(|path| archive.objects.key_of(path));
-        let mut keys: Vec<String> = paths.filter(|key| key.starts_with("archive/parquet/")).map(str::to_owned).collect();
+        let paths =
+            rows.iter().filter_map(|row| row.s3_path.as_deref()).filter_map(|path| archive.objects.key_of(path));
+        let mut keys: Vec<String> =
+            paths.filter(|key| key.starts_with("archive/parquet/")).map(str::to_owned).collect();
         keys.sort();
         keys.dedup();
         if keys.is_empty() {
@@ -132,7 +143,8 @@ impl Target {
             let file = File::create_new(path).with_context(|| format!("{} cannot be created", path.display()))?;
             return Ok(Target::File(BufWriter::new(file)));
         }
-        let source = archive.source()?.context("OPENSEARCH_URL is not set: it names the cluster that takes the messages")?;
+        let source =
+            archive.source()?.context("OPENSEARCH_URL is not set: it names the cluster that takes the messages")?;
         let index = restore.into_index.clone().unwrap_or_default();
         let most = restore.rate.map_or(usize::MAX, |rate| rate as usize);
         Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most })

@@ -48,7 +48,8 @@ enum Mode {
 impl Run {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let (input, name) = self.input()?;
-        let execution = archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
+        let execution =
+            archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
         if !self.wait {
             print::started(&name, self.json)?;
             return Ok(true);
@@ -76,7 +77,10 @@ impl Run {
             Mode::Process => (Input::Process, format!("process-{unique}")),
             Mode::Scheduled => {
                 let at = super::instant_of("--scheduled-for", self.scheduled_for.as_deref())?;
-                (Input::Scheduled { scheduled_for: instant::iso(at) }, format!("scheduled-{}-{unique}", at.strftime("%Y%m%d")))
+                (
+                    Input::Scheduled { scheduled_for: instant::iso(at) },
+                    format!("scheduled-{}-{unique}", at.strftime("%Y%m%d")),
+                )
             }
         })
     }

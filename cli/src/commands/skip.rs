@@ -36,7 +36,9 @@ impl Skip {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let now = Timestamp::now();
         let before = archive.windows.rows.get(&self.run, Some(&self.window)).await?;
-        let Some(before) = before else { bail!("run {} has no window {}; alert-archive status {} names them", self.run, self.window, self.run) };
+        let Some(before) = before else {
+            bail!("run {} has no window {}; alert-archive status {} names them", self.run, self.window, self.run)
+        };
         let decide = |record: &WindowRecord| match &self.reason {
             Some(reason) => record.skip(reason, now),
             None => record.resume(now),
@@ -44,7 +46,9 @@ impl Skip {
         if decide(&before).is_none() {
             let hint = match before.status {
                 State::Completed | State::Classified => "it is done",
-                State::Prepared => "its intent is registered: a rerun has to finish it, if need be without a document (alert-archive quarantine add)",
+                State::Prepared => {
+                    "its intent is registered: a rerun has to finish it, if need be without a document (alert-archive quarantine add)"
+                }
                 State::Skipped => "it is skipped already",
                 _ => "it is not skipped",
             };

@@ -98,7 +98,8 @@ impl Verify {
             }
         } else if self.repair && repairable {
             let found = std::mem::take(&mut outcome.findings);
-            outcome.findings = repair::with_lock(archive, self.repair_what_is_found_again(archive, days, found)).await?;
+            outcome.findings =
+                repair::with_lock(archive, self.repair_what_is_found_again(archive, days, found)).await?;
         }
         outcome.ok = outcome.findings.iter().all(|finding| finding.repaired.is_some());
         self.print(&outcome)?;
@@ -112,7 +113,12 @@ impl Verify {
     }
 
     /// Looks again at the days on which something was found. What is no longer so was a run's own doing.
-    async fn repair_what_is_found_again(&self, archive: &Archive, days: Days, found: Vec<Finding>) -> Result<Vec<Finding>> {
+    async fn repair_what_is_found_again(
+        &self,
+        archive: &Archive,
+        days: Days,
+        found: Vec<Finding>,
+    ) -> Result<Vec<Finding>> {
         let instants: Vec<Option<Timestamp>> = found.iter().map(|finding| finding.day).collect();
         let (evidence, Outcome { findings: mut again, .. }) = self.look(archive, days.of(&instants)).await?;
         let is_same = |first: &Finding, second: &Finding| {
@@ -120,7 +126,8 @@ impl Verify {
         };
         again.retain(|second| found.iter().any(|first| is_same(first, second)));
         let repairs: Vec<Repair> = again.iter().filter_map(|finding| finding.repair.clone()).collect();
-        let mut done = repair::apply(&archive.objects, &archive.ledger.rows, &evidence.named, &repairs).await?.into_iter();
+        let mut done =
+            repair::apply(&archive.objects, &archive.ledger.rows, &evidence.named, &repairs).await?.into_iter();
         for finding in again.iter_mut().filter(|finding| finding.repair.is_some()) {
             let is_done = done.next().unwrap_or_default();
             finding.repaired = finding.repair.as_ref().filter(|_| is_done).map(Repair::describe);
@@ -138,7 +145,8 @@ impl Verify {
             let would = would.as_ref().map(|repair| format!("; --repair would {repair}"));
             say!("{kind}  {what}: {detail}{}", repaired.or(would).unwrap_or_default());
         }
-        let read = if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
+        let read =
+            if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
         let Outcome { windows, objects, rows, findings, .. } = outcome;
         say!("{windows} windows, {objects} objects, {rows} rows{read}: {} differences", findings.len());
         Ok(())

@@ -47,7 +47,11 @@ impl Watermark {
 
 async fn set(archive: &Archive, at: Timestamp, reason: &str) -> Result<()> {
     let now = Timestamp::now();
-    ensure!(at <= now, "--set {} lies in the future: scheduled runs would pass over what comes until then", instant::iso(at));
+    ensure!(
+        at <= now,
+        "--set {} lies in the future: scheduled runs would pass over what comes until then",
+        instant::iso(at)
+    );
     let before = archive.job_runs.watermark().await?;
     // Noted before it is done: a gap is never unknown.
     if let Some(noted) = before.and_then(|before| Unresolved::watermark_set(before, at, reason, now)) {
@@ -60,6 +64,9 @@ async fn set(archive: &Archive, at: Timestamp, reason: &str) -> Result<()> {
         change.await?;
         ensure!(has_room, "{MOST} windows and documents are set aside already; alert-archive status names them");
     }
-    ensure!(archive.job_runs.set_watermark(before, at).await?, "a run has moved the watermark meanwhile; look at it, and set it again");
+    ensure!(
+        archive.job_runs.set_watermark(before, at).await?,
+        "a run has moved the watermark meanwhile; look at it, and set it again"
+    );
     Ok(())
 }

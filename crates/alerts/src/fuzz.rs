@@ -26,14 +26,16 @@ const SEEDS: [&str; 6] = [
 /// A seed with some of its bytes replaced, or cut off.
 fn awkward() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![any::<u8>(), proptest::sample::select(b"{}[]\":,\\ \t\n0-e.un".to_vec())];
-    (proptest::sample::select(SEEDS.to_vec()), vec((any::<Index>(), byte), 0..4), any::<Option<Index>>()).prop_map(|(seed, changes, end)| {
-        let mut bytes = seed.as_bytes().to_vec();
-        for (at, byte) in changes {
-            *at.get_mut(&mut bytes) = byte;
-        }
-        bytes.truncate(end.map_or(seed.len(), |end| end.index(seed.len())));
-        bytes
-    })
+    (proptest::sample::select(SEEDS.to_vec()), vec((any::<Index>(), byte), 0..4), any::<Option<Index>>()).prop_map(
+        |(seed, changes, end)| {
+            let mut bytes = seed.as_bytes().to_vec();
+            for (at, byte) in changes {
+                *at.get_mut(&mut bytes) = byte;
+            }
+            bytes.truncate(end.map_or(seed.len(), |end| end.index(seed.len())));
+            bytes
+        },
+    )
 }
 
 fn check_document(bytes: &[u8]) -> Result<(), TestCaseError> {
@@ -44,7 +46,10 @@ fn check_document(bytes: &[u8]) -> Result<(), TestCaseError> {
     match Document::parse(bytes) {
         None => prop_assert_eq!(disposition, Disposition::Quarantined),
         Some(document) => {
-            prop_assert!(json.is_some_and(|json| json.get().starts_with('{')), "what is not a JSON object is not a document");
+            prop_assert!(
+                json.is_some_and(|json| json.get().starts_with('{')),
+                "what is not a JSON object is not a document"
+            );
             for text in [document.sender(), document.channel(), document.subject()].into_iter().flatten() {
                 prop_assert!(text.len() <= bytes.len());
             }
@@ -126,9 +131,15 @@ fn ten_thousand_levels_are_read_or_refused_and_overflow_no_stack() {
     let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
     for (body, expected) in [
         (format!(r#"{{"message_id":"m1","alerts":[],"x":{}}}"#, deep("[", "]")), Disposition::Closed),
-        (format!(r#"{{"message_id":"m1","alerts":[{{"status":"open","x":{}}}]}}"#, deep(r#"{"x":"#, "}")), Disposition::Open),
+        (
+            format!(r#"{{"message_id":"m1","alerts":[{{"status":"open","x":{}}}]}}"#, deep(r#"{"x":"#, "}")),
+            Disposition::Open,
+        ),
         (format!(r#"{{"message_id":"m1","alerts":{}}}"#, deep("[", "]")), Disposition::Quarantined),
-        (format!(r#"{{"message_id":"m1","alerts":[{{"status":{}}}]}}"#, deep(r#"{"status":"#, "}")), Disposition::Quarantined),
+        (
+            format!(r#"{{"message_id":"m1","alerts":[{{"status":{}}}]}}"#, deep(r#"{"status":"#, "}")),
+            Disposition::Quarantined,
+        ),
         (format!(r#"{{"message_id":{},"alerts":[]}}"#, deep("[", "]")), Disposition::Quarantined),
         (deep(r#"{"alerts":"#, "}"), Disposition::Quarantined),
         ("{\"x\":".repeat(10_000), Disposition::Quarantined),

@@ -31,7 +31,11 @@ impl JobRuns {
     }
 
     /// Changes a run's row; `None` when there is no such run.
-    pub async fn change(&self, run_id: &str, mut change: impl FnMut(&mut JobRun)) -> Result<Option<JobRun>, LedgerError> {
+    pub async fn change(
+        &self,
+        run_id: &str,
+        mut change: impl FnMut(&mut JobRun),
+    ) -> Result<Option<JobRun>, LedgerError> {
         let update = self.runs.update(run_id, None, |row| {
             let Some(before) = row else { return Ok::<_, LedgerError>(None) };
             let mut after = before.clone();
@@ -115,9 +119,13 @@ impl JobRuns {
     }
 
     /// Changes what is unresolved; `None` leaves it as it is. Returns what then stands.
-    pub async fn change_unresolved(&self, mut change: impl FnMut(Register) -> Option<Register>) -> Result<Register, LedgerError> {
+    pub async fn change_unresolved(
+        &self,
+        mut change: impl FnMut(Register) -> Option<Register>,
+    ) -> Result<Register, LedgerError> {
         let update = self.registers.update(UNRESOLVED, None, |row| {
-            let before = row.cloned().unwrap_or_else(|| Register { run_id: UNRESOLVED.to_owned(), ..Register::default() });
+            let before =
+                row.cloned().unwrap_or_else(|| Register { run_id: UNRESOLVED.to_owned(), ..Register::default() });
             Ok::<_, LedgerError>(change(before.clone()).filter(|after| *after != before))
         });
         Ok(update.await?.unwrap_or_default())

@@ -101,7 +101,8 @@ impl Tracking {
                 }
             }
             let lost = self.rows.put_many(changes).await?;
-            let lost: HashMap<_, Row> = lost.into_iter().map(|row| ((row.message_id.clone(), Some(row.source_index.clone())), row)).collect();
+            let lost: HashMap<_, Row> =
+                lost.into_iter().map(|row| ((row.message_id.clone(), Some(row.source_index.clone())), row)).collect();
             for (position, key) in undecided.iter().zip(&keys) {
                 if lost.contains_key(key) {
                     decisions[*position] = None;
@@ -113,7 +114,10 @@ impl Tracking {
             }
         }
         let rows = decisions.iter().filter(|decision| decision.is_none()).count();
-        decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
+        decisions
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
     }
 
     /// By id, the rows of messages from the time when no index had them: of those that an index has now, and whose own row
@@ -123,8 +127,11 @@ impl Tracking {
         entries: impl Iterator<Item = &'a Entry>,
         rows: &HashMap<(String, Option<String>), Row>,
     ) -> Result<HashMap<String, Row>, LedgerError> {
-        let may_have = |entry: &&Entry| entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api);
-        let keys: Vec<_> = entries.filter(may_have).map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
+        let may_have = |entry: &&Entry| {
+            entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api)
+        };
+        let keys: Vec<_> =
+            entries.filter(may_have).map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
         let found = self.rows.get_many(&keys).await?;
         Ok(found.into_values().map(|row| (row.message_id.clone(), row)).collect())
     }
@@ -169,7 +176,12 @@ impl Tracking {
             let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, row.source_index)).collect();
             left.retain(|entry| lost.contains(&(entry.id.clone(), entry.index.clone())));
         }
-        Err(LedgerError::Contended { table: self.rows.name().to_owned(), key: format!("{} rows", left.len()), tries: ROUNDS }.into())
+        Err(LedgerError::Contended {
+            table: self.rows.name().to_owned(),
+            key: format!("{} rows", left.len()),
+            tries: ROUNDS,
+        }
+        .into())
     }
 
     /// Hands over every row that is open or unfinished, a shard of the sparse index in memory at a time. The index is

@@ -68,7 +68,9 @@ impl Windows {
                 match self.change(run_id, window_id, |record| record.renew(attempt, Timestamp::now())).await {
                     Err(WindowError::Refused(refused)) => return refused,
                     // The work will meet the same trouble, and knows what to do about it.
-                    Err(error) => tracing::warn!(window = window_id, error = describe(&error), "the lease could not be renewed"),
+                    Err(error) => {
+                        tracing::warn!(window = window_id, error = describe(&error), "the lease could not be renewed")
+                    }
                     Ok(_) => {}
                 }
             }
@@ -86,7 +88,11 @@ impl Windows {
             record.fail(task.attempt.unwrap_or(record.fence.attempt), error.name().as_str(), message.clone(), now)
         });
         if let Err(failed) = noted.await {
-            tracing::warn!(window = task.window.window_id, error = describe(&failed), "the failure could not be noted on the window");
+            tracing::warn!(
+                window = task.window.window_id,
+                error = describe(&failed),
+                "the failure could not be noted on the window"
+            );
         }
     }
 }

@@ -38,7 +38,8 @@ fn ledger() -> Tracking {
 fn archived() -> Row {
     let entry = entry(NO_INDEX, Source::Api, Disposition::Closed);
     let staged = stage(None, &entry, &claim("r1"), at("2026-11-01")).row.expect("a row");
-    let mut row = complete(&staged, &entry, &claim("r1"), "s3://b/archive/one.parquet".into(), at("2026-11-01")).expect("a row");
+    let mut row =
+        complete(&staged, &entry, &claim("r1"), "s3://b/archive/one.parquet".into(), at("2026-11-01")).expect("a row");
     row.revision = 1;
     row
 }
@@ -96,7 +97,9 @@ async fn an_open_message_keeps_its_age_when_an_index_has_it() {
 #[tokio::test]
 async fn a_message_that_another_window_writes_now_stays_where_it_is() {
     let ledger = ledger();
-    let staged = stage(None, &entry(NO_INDEX, Source::Api, Disposition::Closed), &claim("r1"), at("2026-11-01")).row.expect("a row");
+    let staged = stage(None, &entry(NO_INDEX, Source::Api, Disposition::Closed), &claim("r1"), at("2026-11-01"))
+        .row
+        .expect("a row");
     let claimed = Row { status: Status::Processing, revision: 1, ..staged };
     assert!(ledger.rows.put(&claimed).await.expect("written"));
     let decision = find(&ledger, "r2", &entry("messages-1", Source::Opensearch, Disposition::Closed)).await;

@@ -24,12 +24,20 @@ impl Bench {
     async fn new(name: &str) -> Self {
         let config = runtime::aws_config().await;
         let (client, name) = (Client::new(&config), unique(name));
-        let attribute =
-            |name: &str| AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().expect("attribute");
-        let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("key");
+        let attribute = |name: &str| {
+            AttributeDefinition::builder()
+                .attribute_name(name)
+                .attribute_type(ScalarAttributeType::S)
+                .build()
+                .expect("attribute")
+        };
+        let key =
+            |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("key");
         let create = client.create_table().table_name(&name).billing_mode(BillingMode::PayPerRequest);
-        let create = create.attribute_definitions(attribute("message_id")).attribute_definitions(attribute("source_index"));
-        let create = create.key_schema(key("message_id", KeyType::Hash)).key_schema(key("source_index", KeyType::Range));
+        let create =
+            create.attribute_definitions(attribute("message_id")).attribute_definitions(attribute("source_index"));
+        let create =
+            create.key_schema(key("message_id", KeyType::Hash)).key_schema(key("source_index", KeyType::Range));
         create.send().await.expect("AWS_ENDPOINT_URL names the local cloud: use `make test`");
         let ledger = Tracking::new(&config, name.clone());
         Bench { client, name, ledger }
@@ -126,7 +134,9 @@ async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() 
     let staged = ledger.stage_all(&entries, &claim("r1"), now, || false).await.expect("staged").expect("in time");
     assert_eq!(staged.len(), 600);
     let claim = claim("r1");
-    let take = |_: &Entry, row: Option<&Row>| Ok::<_, storage::LedgerError>(claim_for_writing(row.expect("staged"), &claim).expect("its own"));
+    let take = |_: &Entry, row: Option<&Row>| {
+        Ok::<_, storage::LedgerError>(claim_for_writing(row.expect("staged"), &claim).expect("its own"))
+    };
     let first = ledger.change_all(&entries, take, second_look()).await.expect("changed");
     assert_eq!(first, Changed { rows: begun, all: false });
     let rest = ledger.change_all(&entries, take, || false).await.expect("changed");

@@ -31,13 +31,17 @@ fn value() -> impl Strategy<Value = String> {
     ];
     let long = (select(vec!["x", "\\ud800", "\\n", "é", "\u{0}"]), 1usize..40_000);
     let text = long.prop_map(|(part, times)| format!("\"{}\"", part.replace('\0', " ").repeat(times)));
-    let leaf = prop_oneof![40 => select(plain.to_vec()).prop_map(str::to_owned), 4 => r#""[ !#-\[\]-~]{0,20}""#, 1 => text];
+    let leaf =
+        prop_oneof![40 => select(plain.to_vec()).prop_map(str::to_owned), 4 => r#""[ !#-\[\]-~]{0,20}""#, 1 => text];
     let blank = || select(vec!["", "", " ", "\r\n\t "]);
     leaf.prop_recursive(4, 24, 4, move |inner| {
-        let member = ("[a-z]{1,3}", blank(), inner.clone()).prop_map(|(name, blank, value)| format!("\"{name}\"{blank}:{value}"));
+        let member = ("[a-z]{1,3}", blank(), inner.clone())
+            .prop_map(|(name, blank, value)| format!("\"{name}\"{blank}:{value}"));
         prop_oneof![
-            (vec(inner, 0..4), blank()).prop_map(|(items, blank)| format!("[{blank}{}]", items.join(&format!("{blank},")))),
-            (vec(member, 0..4), blank()).prop_map(|(members, blank)| format!("{{{blank}{}}}", members.join(&format!(",{blank}")))),
+            (vec(inner, 0..4), blank())
+                .prop_map(|(items, blank)| format!("[{blank}{}]", items.join(&format!("{blank},")))),
+            (vec(member, 0..4), blank())
+                .prop_map(|(members, blank)| format!("{{{blank}{}}}", members.join(&format!(",{blank}")))),
         ]
     })
 }
@@ -45,8 +49,9 @@ fn value() -> impl Strategy<Value = String> {
 /// A message: its known fields hold anything, in any order, among others.
 fn message() -> impl Strategy<Value = String> {
     let names = select(vec!["sender", "channel", "subject", "\\u0073ender", "timestamp", "10", "2", "\\ud800"]);
-    let alert = (value(), value(), value())
-        .prop_map(|(id, opened, closed)| format!(r#"{{"alert_id":{id},"status":"closed","opened_at":{opened},"closed_at" : {closed}}}"#));
+    let alert = (value(), value(), value()).prop_map(|(id, opened, closed)| {
+        format!(r#"{{"alert_id":{id},"status":"closed","opened_at":{opened},"closed_at" : {closed}}}"#)
+    });
     let alerts = prop_oneof![vec(alert, 0..3).prop_map(|alerts| format!("[{}]", alerts.join(",\n"))), value()];
     let blank = || select(vec!["", " ", "\n"]);
     (blank(), vec((names, value()), 0..4), alerts, blank()).prop_map(|(before, members, alerts, after)| {
@@ -117,8 +122,13 @@ fn check_round_trip(records: &[Record], taken: impl Fn(usize) -> bool) -> Result
 
 fn record() -> impl Strategy<Value = Record> {
     let bodies = || vec(value().prop_map(String::into_bytes), 0..3);
-    let readable = message().prop_filter("names no field twice", |message| Document::parse(message.as_bytes()).is_some());
-    (readable, bodies(), bodies()).prop_map(|(message, history, audit)| Record { message: message.into(), history, audit })
+    let readable =
+        message().prop_filter("names no field twice", |message| Document::parse(message.as_bytes()).is_some());
+    (readable, bodies(), bodies()).prop_map(|(message, history, audit)| Record {
+        message: message.into(),
+        history,
+        audit,
+    })
 }
 
 proptest! {
@@ -146,9 +156,14 @@ proptest! {
 
 #[test]
 fn many_rows_and_large_ones_cross_the_edges_of_batches() {
-    let large =
-        |number: usize| format!("{{\"alerts\":[],\"n\":{number},\"x\":\"{}\"}}", "\\u00e9".repeat(if number % 100 == 7 { 150_000 } else { number }));
-    let record = |number| Record { message: large(number).into(), history: vec![b"{}".to_vec(); number % 3], audit: vec![] };
+    let large = |number: usize| {
+        format!(
+            "{{\"alerts\":[],\"n\":{number},\"x\":\"{}\"}}",
+            "\\u00e9".repeat(if number % 100 == 7 { 150_000 } else { number })
+        )
+    };
+    let record =
+        |number| Record { message: large(number).into(), history: vec![b"{}".to_vec(); number % 3], audit: vec![] };
     let records: Vec<Record> = (0..2 * ROWS_READ + 100).map(record).collect();
     check_round_trip(&records, |number| number % 100 == 7 || number > 2 * ROWS_READ).expect("round trip");
 }

@@ -206,8 +206,10 @@ impl Columns {
         self.alert_ids.append_value(alerts.iter().map(|alert| alert.alert_id.as_deref()));
         self.alert_severities.append_value(alerts.iter().map(|alert| alert.severity.as_deref()));
         self.alert_categories.append_value(alerts.iter().map(|alert| alert.category.as_deref()));
-        self.first_opened_at.append_option(alerts.iter().filter_map(|alert| alert.opened_at).min().map(|at| at.as_millisecond()));
-        self.last_closed_at.append_option(alerts.iter().filter_map(|alert| alert.closed_at).max().map(|at| at.as_millisecond()));
+        self.first_opened_at
+            .append_option(alerts.iter().filter_map(|alert| alert.opened_at).min().map(|at| at.as_millisecond()));
+        self.last_closed_at
+            .append_option(alerts.iter().filter_map(|alert| alert.closed_at).max().map(|at| at.as_millisecond()));
         self.history_count.append_value(record.history.len() as u32);
         self.audit_count.append_value(record.audit.len() as u32);
         self.source.append_value(entry.source.as_str());
@@ -273,7 +275,9 @@ pub struct ArchivedRow {
 pub fn rows(object: Bytes) -> Result<impl Iterator<Item = Result<ArchivedRow, ColumnarError>>, ColumnarError> {
     let batches = ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()?;
     Ok(batches.flat_map(|batch| {
-        let rows = batch.map_err(ColumnarError::from).and_then(|batch| (0..batch.num_rows()).map(|row| archived_row(&batch, row)).collect());
+        let rows = batch
+            .map_err(ColumnarError::from)
+            .and_then(|batch| (0..batch.num_rows()).map(|row| archived_row(&batch, row)).collect());
         match rows {
             Ok(rows) => Vec::into_iter(rows).map(Ok).collect::<Vec<_>>(),
             Err(error) => vec![Err(error)],
@@ -284,15 +288,23 @@ pub fn rows(object: Bytes) -> Result<impl Iterator<Item = Result<ArchivedRow, Co
 fn archived_row(batch: &RecordBatch, row: usize) -> Result<ArchivedRow, ColumnarError> {
     let text = |name| Ok::<_, ColumnarError>(strings(batch, name)?.value(row).to_owned());
     let bodies = |name: &'static str| {
-        let column: &ListArray = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column(name))?;
+        let column: &ListArray = batch
+            .column_by_name(name)
+            .and_then(|column| column.as_any().downcast_ref())
+            .ok_or(ColumnarError::Column(name))?;
         let values = column.value(row);
         let values: &StringArray = values.as_any().downcast_ref().ok_or(ColumnarError::Column(name))?;
         Ok::<_, ColumnarError>(values.iter().flatten().map(|body| body.as_bytes().to_vec()).collect())
     };
-    let instants: Option<&TimestampMillisecondArray> = batch.column_by_name("timestamp").and_then(|column| column.as_any().downcast_ref());
-    let timestamp = instants.and_then(|column| Timestamp::from_millisecond(column.value(row)).ok()).ok_or(ColumnarError::Column("timestamp"))?;
-    let flags: &BooleanArray =
-        batch.column_by_name("no_alerts").and_then(|column| column.as_any().downcast_ref()).ok_or(ColumnarError::Column("no_alerts"))?;
+    let instants: Option<&TimestampMillisecondArray> =
+        batch.column_by_name("timestamp").and_then(|column| column.as_any().downcast_ref());
+    let timestamp = instants
+        .and_then(|column| Timestamp::from_millisecond(column.value(row)).ok())
+        .ok_or(ColumnarError::Column("timestamp"))?;
+    let flags: &BooleanArray = batch
+        .column_by_name("no_alerts")
+        .and_then(|column| column.as_any().downcast_ref())
+        .ok_or(ColumnarError::Column("no_alerts"))?;
     Ok(ArchivedRow {
         identity: Identity::new(text("source_index")?, text("message_id")?),
         timestamp,
@@ -317,7 +329,8 @@ pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) ->
     for batch in ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()? {
         let batch = batch?;
         let (ids, indices) = (strings(&batch, "message_id")?, strings(&batch, "source_index")?);
-        let is_taken = |row: &u32| identities.contains(&Identity::new(indices.value(*row as usize), ids.value(*row as usize)));
+        let is_taken =
+            |row: &u32| identities.contains(&Identity::new(indices.value(*row as usize), ids.value(*row as usize)));
         let (away, here): (Vec<u32>, Vec<u32>) = (0..batch.num_rows() as u32).partition(is_taken);
         any |= !away.is_empty();
         kept_rows += here.len() as u64;
@@ -339,7 +352,11 @@ pub fn row_count(object: Bytes) -> Result<u64, ColumnarError> {
 
 fn pick(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, ColumnarError> {
     let rows = UInt32Array::from(rows);
-    let columns = batch.columns().iter().map(|column| arrow_select::take::take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| arrow_select::take::take(column, &rows, None))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
 }
 
@@ -377,7 +394,8 @@ mod tests {
         let origin = Origin { run_id: "r1".into(), archived_at: instant::parse("2026-01-01").expect("instant") };
         let mut writer = ObjectWriter::new(origin).expect("writer");
         for (id, source) in sources {
-            let record = Record { message: source.as_bytes().to_vec(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] };
+            let record =
+                Record { message: source.as_bytes().to_vec(), history: vec![b"{\"n\":1.0}".to_vec()], audit: vec![] };
             writer.push(&entry(id, source), record).expect("row");
         }
         writer.finish().expect("object")
@@ -388,12 +406,17 @@ mod tests {
         let batches: Vec<_> = reader.map(|batch| batch.expect("batch")).collect();
         batches
             .iter()
-            .flat_map(|batch| strings(batch, "message").expect("column").iter().map(|text| text.expect("value").to_owned()).collect::<Vec<_>>())
+            .flat_map(|batch| {
+                strings(batch, "message")
+                    .expect("column")
+                    .iter()
+                    .map(|text| text.expect("value").to_owned())
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
-    const A: &str =
-        "{\"message_id\":\"a\", \"big\":9007199254740993,\n\"alerts\":[{\"status\":\"closed\",\"severity\":3,\"opened_at\":1719792000000}]}";
+    const A: &str = "{\"message_id\":\"a\", \"big\":9007199254740993,\n\"alerts\":[{\"status\":\"closed\",\"severity\":3,\"opened_at\":1719792000000}]}";
     const B: &str = r#"{"alerts":[],"message_id":"b","float":1.0,"lone":"\ud800"}"#;
 
     #[test]
@@ -418,7 +441,8 @@ mod tests {
     #[test]
     fn a_row_can_be_taken_out_and_an_emptied_object_still_opens() {
         let identities = HashSet::from([Identity::new("messages", "a")]);
-        let Split { kept, kept_rows, taken } = split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
+        let Split { kept, kept_rows, taken } =
+            split(object(&[("a", A), ("b", B)]), &identities).expect("split").expect("some");
         assert_eq!((messages(kept.clone()), kept_rows, messages(taken)), (vec![B.to_owned()], 1, vec![A.to_owned()]));
         assert!(split(kept, &identities).expect("split").is_none());
         let Split { kept: empty, .. } = split(object(&[("a", A)]), &identities).expect("split").expect("some");

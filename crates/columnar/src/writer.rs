@@ -23,7 +23,9 @@ pub fn in_memory(schema: SchemaRef, documents: &[&[&str]]) -> Result<ArrowWriter
     for path in documents {
         let column = ColumnPath::new(path.iter().map(|part| (*part).to_owned()).collect());
         // Statistics and dictionaries of whole documents would hold them twice, and no query uses them.
-        properties = properties.set_column_dictionary_enabled(column.clone(), false).set_column_statistics_enabled(column, EnabledStatistics::None);
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_statistics_enabled(column, EnabledStatistics::None);
     }
     // The Parquet schema says it all; Arrow's own copy of it would be a third of a small object.
     let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);

@@ -460,7 +460,11 @@ pub const PLATFORM: &[Entry] = &[
     platform("Lambda.ServiceException", "Lambda had a fault", "See the AWS health page, then redrive."),
     platform("Lambda.AWSLambdaException", "Lambda had a fault", "See the AWS health page, then redrive."),
     platform("Lambda.SdkClientException", "Lambda was out of reach", "See the AWS health page, then redrive."),
-    platform("Lambda.ClientExecutionTimeoutException", "the connection to Lambda broke while it ran", "Run the window again."),
+    platform(
+        "Lambda.ClientExecutionTimeoutException",
+        "the connection to Lambda broke while it ran",
+        "Run the window again.",
+    ),
     platform(
         "Lambda.TooManyRequestsException",
         "the account's concurrency is used up",
@@ -476,14 +480,26 @@ pub const PLATFORM: &[Entry] = &[
         "the Lambda ran into its timeout instead of stopping in time",
         "Raise the timeout or lower `window_messages`, then run the window again.",
     ),
-    platform("Runtime.ExitError", "the process of the function died", "The last lines of its log say why. Then run the window again."),
-    platform("States.Timeout", "the Task ran into `TimeoutSeconds`", "Raise the timeout or lower `window_messages`, then run the window again."),
+    platform(
+        "Runtime.ExitError",
+        "the process of the function died",
+        "The last lines of its log say why. Then run the window again.",
+    ),
+    platform(
+        "States.Timeout",
+        "the Task ran into `TimeoutSeconds`",
+        "Raise the timeout or lower `window_messages`, then run the window again.",
+    ),
     platform(
         "States.ItemReaderFailed",
         "the Map could not read the list of windows",
         "Does `runs/<run>/windows*.jsonl` exist, and may the state machine's role read it? Then redrive.",
     ),
-    platform("States.ResultWriterFailed", "the Map could not write to `runs/<run>/map/`", "May the state machine's role write there? Then redrive."),
+    platform(
+        "States.ResultWriterFailed",
+        "the Map could not write to `runs/<run>/map/`",
+        "May the state machine's role write there? Then redrive.",
+    ),
 ];
 
 const fn platform(name: &'static str, meaning: &'static str, advice: &'static str) -> Entry {
@@ -515,7 +531,8 @@ fn between(text: &str, name: &str, table: &str) -> Option<String> {
 }
 
 fn platform_table() -> String {
-    let rows = PLATFORM.iter().map(|Entry { name, meaning, advice, .. }| format!("| `{name}` | {meaning} | {advice} |\n"));
+    let rows =
+        PLATFORM.iter().map(|Entry { name, meaning, advice, .. }| format!("| `{name}` | {meaning} | {advice} |\n"));
     "| error | meaning | what the operator does |\n|---|---|---|\n".to_owned() + &rows.collect::<String>()
 }
 
@@ -554,7 +571,10 @@ mod tests {
     #[test]
     fn advice_is_a_sentence_and_a_meaning_is_a_cell_of_a_table() {
         for Entry { name, meaning, advice, .. } in all() {
-            assert!(advice.ends_with('.') && advice.starts_with(|first: char| first.is_uppercase()), "{name}: {advice}");
+            assert!(
+                advice.ends_with('.') && advice.starts_with(|first: char| first.is_uppercase()),
+                "{name}: {advice}"
+            );
             assert!(!meaning.ends_with('.') && !meaning.is_empty(), "{name}: {meaning}");
             assert!(!advice.contains(['|', '\n']) && !meaning.contains(['|', '\n']), "{name}");
         }

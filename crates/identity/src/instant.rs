@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_date_a_civil_time_and_an_instant_mean_utc() {
-        for text in ["2024-07-01", "2024-07-01T00:00:00", "2024-07-01T00:00:00Z", "2024-07-01T02:00:00+02:00", "2024-07"] {
+        for text in
+            ["2024-07-01", "2024-07-01T00:00:00", "2024-07-01T00:00:00Z", "2024-07-01T02:00:00+02:00", "2024-07"]
+        {
             assert_eq!(iso(parse(text).expect(text)), "2024-07-01T00:00:00.000Z", "{text}");
         }
         assert_eq!(parse("yesterday"), None);
@@ -92,7 +94,10 @@ mod tests {
             assert!(parse(text).is_none() && edge > parse("9999-12-30T21:59:59Z").expect("instant"));
         }
         assert_eq!((parse_edge("0000-01-01"), parse_edge("-000001-12-31")), (Some(first()), None));
-        assert_eq!((parse_edge("2024-07-01"), parse_edge("yesterday"), parse_edge("2024-13-01")), (parse("2024-07-01"), None, None));
+        assert_eq!(
+            (parse_edge("2024-07-01"), parse_edge("yesterday"), parse_edge("2024-13-01")),
+            (parse("2024-07-01"), None, None)
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ pub fn safe_component(id: &str) -> String {
     if !id.is_empty() && id.len() <= 120 && id.chars().all(plain) {
         return id.to_owned();
     }
-    let readable: String = id.chars().take(80).map(|c| c.to_ascii_lowercase()).map(|c| if plain(c) { c } else { '_' }).collect();
+    let readable: String =
+        id.chars().take(80).map(|c| c.to_ascii_lowercase()).map(|c| if plain(c) { c } else { '_' }).collect();
     let hash = hex::encode(&Sha256::digest(id.as_bytes())[..16]);
     format!("{readable}~{hash}")
 }

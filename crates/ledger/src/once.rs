@@ -80,7 +80,9 @@ mod tests {
     #[test]
     fn a_sender_that_died_is_followed_by_one_that_says_so() {
         assert_eq!(Once::claim(Some(&first()), at(59), LEASE), Sending::Busy { until: at(60) });
-        let Sending::Now { once, again } = Once::claim(Some(&first()), at(60), LEASE) else { panic!("the lease is over") };
+        let Sending::Now { once, again } = Once::claim(Some(&first()), at(60), LEASE) else {
+            panic!("the lease is over")
+        };
         assert!(again);
         assert_eq!(once.sent(1, at(61)), Err(Superseded { attempt: 1, current: 2 }));
         assert!(once.sent(2, at(61)).expect("its own").is_sent());

@@ -65,7 +65,9 @@ impl<I: Clone + PartialEq> Work<I> {
         match (work.state, &work.intent) {
             (State::Done, Some(intent)) => Claim::Done(intent.clone()),
             _ if work.fence.is_alive(now) => Claim::Busy { until: work.fence.lease_until },
-            (State::Prepared, Some(intent)) => Claim::Resume { work: work.taken_over(now, lease), intent: intent.clone() },
+            (State::Prepared, Some(intent)) => {
+                Claim::Resume { work: work.taken_over(now, lease), intent: intent.clone() }
+            }
             // Without an intent nothing was written, whatever the state says.
             _ => Claim::Begin(Work { state: State::Claimed, intent: None, ..work.taken_over(now, lease) }),
         }

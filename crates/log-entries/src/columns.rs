@@ -68,7 +68,8 @@ pub fn write(service: &str, object: &str, entries: &[Entry]) -> Result<Bytes, Co
     let number = |number: fn(&Entry) -> u64| -> ArrayRef {
         Arc::new(entries.iter().map(|entry| i64::try_from(number(entry)).ok()).collect::<Int64Array>())
     };
-    let times = entries.iter().map(|entry| entry.time.map(|time| time.as_millisecond())).collect::<TimestampMillisecondArray>();
+    let times =
+        entries.iter().map(|entry| entry.time.map(|time| time.as_millisecond())).collect::<TimestampMillisecondArray>();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.with_timezone("UTC")),
         same(service),
@@ -102,7 +103,8 @@ pub fn read(body: Bytes) -> Result<Vec<Row>, ColumnsError> {
             let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
             column.ok_or(ColumnsError::Column(name))
         };
-        let times = batch.column_by_name("time").and_then(|column| column.as_primitive_opt::<TimestampMillisecondType>());
+        let times =
+            batch.column_by_name("time").and_then(|column| column.as_primitive_opt::<TimestampMillisecondType>());
         let times = times.ok_or(ColumnsError::Column("time"))?;
         let lines = batch.column_by_name("line").and_then(|column| column.as_primitive_opt::<Int64Type>());
         let lines = lines.ok_or(ColumnsError::Column("line"))?;

@@ -157,7 +157,9 @@ impl Seen {
     pub fn of(rows: &[Occurrence], before: Timestamp) -> Option<Self> {
         let mut seen: Option<Seen> = None;
         for contribution in rows.iter().filter_map(|row| row.contribution.as_ref()) {
-            let (Ok(first), Ok(last)) = (contribution.first_seen.parse::<Timestamp>(), contribution.last_seen.parse::<Timestamp>()) else {
+            let (Ok(first), Ok(last)) =
+                (contribution.first_seen.parse::<Timestamp>(), contribution.last_seen.parse::<Timestamp>())
+            else {
                 continue;
             };
             let seen = seen.get_or_insert(Seen { first, last, last_before: None, hours: BTreeMap::new() });

@@ -59,7 +59,10 @@ impl Filter {
         };
         let is_type = |wanted: &String| {
             let exception = row.exception.as_deref().unwrap_or_default();
-            exception == wanted || exception.rsplit(['.', ':']).next() == Some(wanted) || row.category == *wanted || row.fingerprint == *wanted
+            exception == wanted
+                || exception.rsplit(['.', ':']).next() == Some(wanted)
+                || row.category == *wanted
+                || row.fingerprint == *wanted
         };
         let has_service = self.services.is_empty() || self.services.contains(&row.service);
         has_time && has_service && (self.error_types.is_empty() || self.error_types.iter().any(is_type))
@@ -105,7 +108,9 @@ pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Resul
         let known = newest.entry(&part.object).or_insert(&part.sequencer);
         *known = (*known).max(part.sequencer.as_str());
     }
-    let wanted = parts.iter().filter(|(part, _)| newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part));
+    let wanted = parts.iter().filter(|(part, _)| {
+        newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part)
+    });
     let wanted: Vec<String> = wanted.map(|(_, key)| key.clone()).collect();
     let read = stream::iter(wanted).map(|key| async move {
         // A part that was replaced meanwhile is gone; its rows stand in the newer ones.
@@ -157,12 +162,20 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
         }
         *group.objects.entry(row.object.clone()).or_default() += 1;
         // The latest one is the sample, the same whatever the order of reading.
-        if group.count == 1 || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time) {
+        if group.count == 1
+            || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time)
+        {
             group.message = shown(&row.message, masks);
             group.exception = row.exception;
             group.level = row.level;
             group.category = row.category;
-            group.sample = Sample { object: row.object, line: row.line, time, message: group.message.clone(), stack: row.stack.as_deref().map(|stack| shown(stack, masks)) };
+            group.sample = Sample {
+                object: row.object,
+                line: row.line,
+                time,
+                message: group.message.clone(),
+                stack: row.stack.as_deref().map(|stack| shown(stack, masks)),
+            };
         }
     }
 }

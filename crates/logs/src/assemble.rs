@@ -25,7 +25,9 @@ enum Current {
     /// Nowhere: the entry before was a whole record.
     Nothing,
     /// To an entry that is no error. Only a warning's trace, or a debugger's, is its own.
-    Quiet { has_own_traces: bool },
+    Quiet {
+        has_own_traces: bool,
+    },
     /// To the open entry of this thread.
     Thread(String),
     /// Only frames: the open entry of this thread was a whole record.
@@ -63,7 +65,14 @@ struct Partial {
 
 impl Source {
     fn new() -> Self {
-        Source { format: None, current: Current::Nothing, threads: HashMap::new(), partial: None, orphan: None, last_line: 0 }
+        Source {
+            format: None,
+            current: Current::Nothing,
+            threads: HashMap::new(),
+            partial: None,
+            orphan: None,
+            last_line: 0,
+        }
     }
 }
 
@@ -102,7 +111,14 @@ impl<'a> Assembler<'a> {
         }
         let Some(source) = self.sources.get_mut(&*piece.source) else { return };
         source.last_line = position.line;
-        let mut step = Step { context: self.context, formats: self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        let mut step = Step {
+            context: self.context,
+            formats: self.formats,
+            done: &mut self.done,
+            unparsed: 0,
+            taken_back: 0,
+            source,
+        };
         if piece.is_partial || step.source.partial.is_some() {
             step.partial(position, piece);
         } else {
@@ -127,7 +143,14 @@ impl<'a> Assembler<'a> {
     }
 
     fn end(&mut self, source: &mut Source) {
-        let mut step = Step { context: self.context, formats: self.formats, done: &mut self.done, unparsed: 0, taken_back: 0, source };
+        let mut step = Step {
+            context: self.context,
+            formats: self.formats,
+            done: &mut self.done,
+            unparsed: 0,
+            taken_back: 0,
+            source,
+        };
         step.finish();
         self.unparsed += step.unparsed;
     }
@@ -153,7 +176,11 @@ struct Step<'s, 'a> {
 
 impl<'a> Step<'_, 'a> {
     fn partial(&mut self, position: Position, piece: envelope::Piece) {
-        let mut partial = self.source.partial.take().unwrap_or_else(|| Partial { position, text: String::new(), collected: own(&piece.collected) });
+        let mut partial = self.source.partial.take().unwrap_or_else(|| Partial {
+            position,
+            text: String::new(),
+            collected: own(&piece.collected),
+        });
         match piece.body {
             Body::Text(text) if partial.text.len() + text.len() <= LONGEST => partial.text.push_str(&text),
             Body::Text(_) => {}
@@ -182,20 +209,30 @@ impl<'a> Step<'_, 'a> {
         match body {
             Body::Record(record) => self.record(position, collected, record, None, true),
             Body::Broken => self.unparsed += 1,
-            Body::Text(text) if text.contains('\n') => text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r'))),
+            Body::Text(text) if text.contains('\n') => {
+                text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r')))
+            }
             Body::Text(text) => self.text(position, collected, level, &text),
         }
     }
 
     /// An entry's first line, or a whole entry.
-    fn record(&mut self, position: Position, collected: &Written, record: Record, time_format: Option<&str>, is_whole: bool) {
+    fn record(
+        &mut self,
+        position: Position,
+        collected: &Written,
+        record: Record,
+        time_format: Option<&str>,
+        is_whole: bool,
+    ) {
         let thread = record.thread.as_deref().unwrap_or_default();
         // Some loggers write each line of a trace as an entry of its own.
         if let Some(open) = self.source.threads.get_mut(thread)
             && open.continues(&record.message)
         {
             open.push_message(&record.message);
-            self.source.current = if is_whole { Current::Record(thread.to_owned()) } else { Current::Thread(thread.to_owned()) };
+            self.source.current =
+                if is_whole { Current::Record(thread.to_owned()) } else { Current::Thread(thread.to_owned()) };
             return;
         }
         self.close_bare();
@@ -216,7 +253,8 @@ impl<'a> Step<'_, 'a> {
         let thread = thread.to_owned();
         let raw = Raw::new(position, collected, record, time_format);
         if self.source.threads.len() >= THREADS {
-            let oldest = self.source.threads.iter().min_by_key(|(_, raw)| raw.position.line).map(|(name, _)| name.clone());
+            let oldest =
+                self.source.threads.iter().min_by_key(|(_, raw)| raw.position.line).map(|(name, _)| name.clone());
             if let Some(oldest) = oldest.and_then(|name| self.source.threads.remove(&name)) {
                 self.close(oldest);
             }
@@ -313,13 +351,16 @@ impl<'a> Step<'_, 'a> {
                     open.push_stack(line);
                 }
             }
-            Current::Quiet { has_own_traces: false } if trace::start(line) != Start::No => self.begin_bare(position, collected, line, false),
+            Current::Quiet { has_own_traces: false } if trace::start(line) != Start::No => {
+                self.begin_bare(position, collected, line, false)
+            }
             Current::Quiet { .. } => {}
             _ if is_blank => {}
             _ => match trace::start(line) {
                 Start::Sure => self.begin_bare(position, collected, line, true),
                 Start::Likely => {
-                    let is_sure = trace::head(line).is_some_and(|head| head.kind.ends_with("Exception") || head.kind.ends_with("Error"));
+                    let is_sure = trace::head(line)
+                        .is_some_and(|head| head.kind.ends_with("Exception") || head.kind.ends_with("Error"));
                     self.begin_bare(position, collected, line, is_sure);
                 }
                 Start::No => self.unknown(position, collected, line),
@@ -358,7 +399,13 @@ impl<'a> Step<'_, 'a> {
         };
         let mut raw = Raw::bare(position, collected);
         raw.push_stack(line);
-        self.source.current = Current::Bare(Box::new(Bare { raw, follow: Follow::begin(line), is_sure, pending: Vec::new(), behind_quiet }));
+        self.source.current = Current::Bare(Box::new(Bare {
+            raw,
+            follow: Follow::begin(line),
+            is_sure,
+            pending: Vec::new(),
+            behind_quiet,
+        }));
     }
 
     /// The trace has ended; lines that only perhaps belonged to it did not.
@@ -413,12 +460,20 @@ impl Raw {
 
     /// A line of the trace that was a message: its header took the space in front of it.
     fn push_message(&mut self, message: &str) {
-        if trace::is_inner(message) { self.push_stack(message) } else { self.push_stack(&format!("\t{message}").replace("\tCaused", "Caused")) }
+        if trace::is_inner(message) {
+            self.push_stack(message)
+        } else {
+            self.push_stack(&format!("\t{message}").replace("\tCaused", "Caused"))
+        }
     }
 
     /// A line behind the header: of the message, until a trace begins.
     fn push_line(&mut self, line: &str) {
-        let begins = self.stack.is_empty() && (trace::is_inner(line) || trace::start(line) != Start::No || trace::head(line).is_some() || trace::is_traceback(line));
+        let begins = self.stack.is_empty()
+            && (trace::is_inner(line)
+                || trace::start(line) != Start::No
+                || trace::head(line).is_some()
+                || trace::is_traceback(line));
         if begins || !self.stack.is_empty() {
             self.push_stack(line);
         } else if self.message.is_empty() {
@@ -459,10 +514,14 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
     let text = |name: &str| found.name(name).map(|part| part.as_str().trim()).filter(|text| !text.is_empty());
     let level = match text("level") {
         Some(letter) if format.letters => Level::from_letter(letter),
-        Some(word) => Some(Level::from_word(word).or_else(|| Level::from_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))?),
+        Some(word) => Some(
+            Level::from_word(word).or_else(|| Level::from_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))?,
+        ),
         None => None,
     };
-    let message = text("message").unwrap_or_else(|| if format.has_message { "" } else { line[found.get(0).map_or(0, |all| all.end())..].trim() });
+    let message = text("message").unwrap_or_else(|| {
+        if format.has_message { "" } else { line[found.get(0).map_or(0, |all| all.end())..].trim() }
+    });
     Some(Record {
         time: text("time").map_or(Written::None, |time| Written::Text(Cow::Borrowed(time))),
         level,
@@ -481,7 +540,9 @@ fn without_colours(line: &str) -> String {
     while let Some(at) = rest.find('\u{1b}') {
         out.push_str(&rest[..at]);
         let sequence = rest[at + 1..].strip_prefix('[');
-        rest = match sequence.and_then(|sequence| sequence.find(|c: char| c.is_ascii_alphabetic()).map(|end| &sequence[end + 1..])) {
+        rest = match sequence
+            .and_then(|sequence| sequence.find(|c: char| c.is_ascii_alphabetic()).map(|end| &sequence[end + 1..]))
+        {
             Some(behind) => behind,
             None => &rest[at + 1..],
         };
@@ -494,13 +555,17 @@ pub fn time_of_line(line: &str, key: &str, settings: &crate::Settings) -> Option
     let context = Context::new(key, settings);
     let piece = envelope::open(line);
     let own = match &piece.body {
-        Body::Record(record) if record.time.is_none() => crate::record::Fields::parse(line).and_then(|fields| context.instant(&fields.time(), None)),
+        Body::Record(record) if record.time.is_none() => {
+            crate::record::Fields::parse(line).and_then(|fields| context.instant(&fields.time(), None))
+        }
         Body::Record(record) => context.instant(&record.time, None),
-        Body::Text(text) => context.formats().that_fit(&text[..text.floor_char_boundary(HEADER)]).into_iter().find_map(|at| {
-            let format = &context.formats().list[at];
-            let record = read_header(format, text)?;
-            context.instant(&record.time, format.time_format.as_deref())
-        }),
+        Body::Text(text) => {
+            context.formats().that_fit(&text[..text.floor_char_boundary(HEADER)]).into_iter().find_map(|at| {
+                let format = &context.formats().list[at];
+                let record = read_header(format, text)?;
+                context.instant(&record.time, format.time_format.as_deref())
+            })
+        }
         Body::Broken => None,
     };
     own.or_else(|| context.instant(&piece.collected, None))

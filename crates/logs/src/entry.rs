@@ -144,8 +144,9 @@ impl Raw {
         if stack.is_empty() {
             (message, stack) = split_go(message);
         }
-        let has_trace = stack.lines().any(|line| trace::is_inner(line) || trace::is_traceback(line) || trace::is_crash(line))
-            || !trace::analyse("", &stack).place.unwrap_or_default().is_empty();
+        let has_trace =
+            stack.lines().any(|line| trace::is_inner(line) || trace::is_traceback(line) || trace::is_crash(line))
+                || !trace::analyse("", &stack).place.unwrap_or_default().is_empty();
         if !has_trace && !self.is_bare && self.exception.is_none() && !stack.is_empty() {
             // It only looked like a trace's beginning.
             if !message.is_empty() {
@@ -159,7 +160,9 @@ impl Raw {
         }
         let stack = stack.trim_end().to_owned();
         let analysis = trace::analyse(&message, &stack);
-        let named = self.exception.or_else(|| trace::head(message.lines().next().unwrap_or_default()).map(|head| head.kind.to_owned()));
+        let named = self
+            .exception
+            .or_else(|| trace::head(message.lines().next().unwrap_or_default()).map(|head| head.kind.to_owned()));
         let exception = match (&analysis.exception, named) {
             // A trace names the type in full.
             (Some(read), Some(named)) if !read.ends_with(&named) => Some(named),
@@ -176,7 +179,10 @@ impl Raw {
         };
         if message.trim().is_empty() {
             let text = analysis.text.clone().filter(|text| !text.is_empty());
-            message = text.or_else(|| exception.clone()).or_else(|| stack.lines().next().map(str::to_owned)).unwrap_or_default();
+            message = text
+                .or_else(|| exception.clone())
+                .or_else(|| stack.lines().next().map(str::to_owned))
+                .unwrap_or_default();
         }
         let message = message.trim_end().to_owned();
         let own = context.instant(&self.time, self.time_format.as_deref());
@@ -191,7 +197,9 @@ impl Raw {
             Part::Stack => stack.as_deref(),
         };
         let categories = &context.settings.categories;
-        let category = categories.iter().find(|category| category.parts.iter().filter_map(part).any(|text| category.pattern.is_match(text)));
+        let category = categories
+            .iter()
+            .find(|category| category.parts.iter().filter_map(part).any(|text| category.pattern.is_match(text)));
         Some(Entry {
             time: own.or_else(|| context.instant(&self.collected, None)),
             level,
@@ -210,7 +218,8 @@ impl Raw {
 /// Go's loggers write frames below a message, and nothing that announces them: `main.charge`, `\t/app/pay.go:12`.
 fn split_go(message: String) -> (String, String) {
     let lines: Vec<&str> = message.lines().collect();
-    let Some(first) = lines.windows(2).position(|pair| trace::is_go_place(pair[0], pair[1])).filter(|&at| at > 0) else {
+    let Some(first) = lines.windows(2).position(|pair| trace::is_go_place(pair[0], pair[1])).filter(|&at| at > 0)
+    else {
         return (message, String::new());
     };
     (lines[..first].join("\n"), lines[first..].join("\n"))

@@ -34,7 +34,13 @@ pub enum Body<'a> {
 
 impl<'a> Piece<'a> {
     fn text(text: Cow<'a, str>) -> Self {
-        Piece { source: Cow::Borrowed(""), collected: Written::None, level: None, is_partial: false, body: Body::Text(text) }
+        Piece {
+            source: Cow::Borrowed(""),
+            collected: Written::None,
+            level: None,
+            is_partial: false,
+            body: Body::Text(text),
+        }
     }
 
     fn record(record: Record<'a>) -> Self {
@@ -52,11 +58,15 @@ fn open_at(line: &str, depth: usize) -> Piece<'_> {
     let found = match first {
         _ if depth >= DEPTH => None,
         Some(b'{') => json(line, depth),
-        Some(b'0'..=b'9') => fluentd(line, depth).or_else(|| cri(line, depth)).or_else(|| fluentd_stdout(line, depth)).or_else(|| syslog(line, depth)),
+        Some(b'0'..=b'9') => fluentd(line, depth)
+            .or_else(|| cri(line, depth))
+            .or_else(|| fluentd_stdout(line, depth))
+            .or_else(|| syslog(line, depth)),
         Some(b'[') => fluent_bit(line, depth),
         Some(b'<') => syslog(line, depth),
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'_') => {
-            let is_pair = line.bytes().take(24).find(|byte| !(byte.is_ascii_alphanumeric() || b"_.-@".contains(byte))) == Some(b'=');
+            let is_pair = line.bytes().take(24).find(|byte| !(byte.is_ascii_alphanumeric() || b"_.-@".contains(byte)))
+                == Some(b'=');
             let pairs = if is_pair { record::logfmt(line).map(Piece::record) } else { None };
             pairs.or_else(|| fluent_bit(line, depth)).or_else(|| compose(line, depth)).or_else(|| syslog(line, depth))
         }
@@ -77,7 +87,13 @@ fn inside<'a>(text: Cow<'a, str>, depth: usize, outer: Piece<'a>) -> Piece<'a> {
         _ => Cow::Owned(format!("{}\n{}", outer.source, inner.source)),
     };
     let collected = if inner.collected.is_none() { outer.collected } else { inner.collected };
-    Piece { source, collected, level: inner.level.or(outer.level), is_partial: outer.is_partial || inner.is_partial, body: inner.body }
+    Piece {
+        source,
+        collected,
+        level: inner.level.or(outer.level),
+        is_partial: outer.is_partial || inner.is_partial,
+        body: inner.body,
+    }
 }
 
 fn owned<'a>(piece: Piece<'_>) -> Piece<'a> {
@@ -105,7 +121,13 @@ fn owned<'a>(piece: Piece<'_>) -> Piece<'a> {
             stack: record.stack.map(own),
         }),
     };
-    Piece { source: own(piece.source), collected: own_time(piece.collected), level: piece.level, is_partial: piece.is_partial, body }
+    Piece {
+        source: own(piece.source),
+        collected: own_time(piece.collected),
+        level: piece.level,
+        is_partial: piece.is_partial,
+        body,
+    }
 }
 
 /// A JSON object: an entry, or an envelope around a text.
@@ -167,7 +189,12 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
             Cow::Borrowed(log) => Cow::Borrowed(log.trim_end_matches(['\n', '\r'])),
             Cow::Owned(log) => Cow::Owned(log.trim_end_matches(['\n', '\r']).to_owned()),
         };
-        let piece = Piece { source: fields.text("stream").unwrap_or_default(), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
+        let piece = Piece {
+            source: fields.text("stream").unwrap_or_default(),
+            collected: fields.time(),
+            is_partial,
+            ..Piece::text(Cow::Borrowed(""))
+        };
         if is_partial {
             return Some(Piece { body: Body::Text(log), ..piece });
         }
@@ -181,8 +208,10 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
         // An object that says nothing of an entry may be a part of a text.
         return (!record.time.is_none()).then(|| Piece::record(record));
     };
-    let is_partial = fields.text("partial_message").is_some_and(|partial| partial == "true") && fields.text("partial_last").is_none_or(|last| last != "true");
-    let piece = Piece { source: source(&fields), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
+    let is_partial = fields.text("partial_message").is_some_and(|partial| partial == "true")
+        && fields.text("partial_last").is_none_or(|last| last != "true");
+    let piece =
+        Piece { source: source(&fields), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
     if is_partial {
         return Some(Piece { body: Body::Text(message), ..piece });
     }
@@ -192,13 +221,25 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
 
 /// Where a record has both, the collector's own field beside the entry's.
 fn collected<'a>(fields: &Fields<'a>) -> Written<'a> {
-    ["@timestamp", "date", "fluentd_time", "time"].iter().find_map(|path| fields.text(path)).map_or(Written::None, Written::Text)
+    ["@timestamp", "date", "fluentd_time", "time"]
+        .iter()
+        .find_map(|path| fields.text(path))
+        .map_or(Written::None, Written::Text)
 }
 
 fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
     const PATHS: [&str; 11] = [
-        "container_id", "docker.container_id", "kubernetes.docker_id", "kubernetes.pod_name", "kubernetes.container_name", "container_name", "stream",
-        "hostname", "host", "filename", "pid",
+        "container_id",
+        "docker.container_id",
+        "kubernetes.docker_id",
+        "kubernetes.pod_name",
+        "kubernetes.container_name",
+        "container_name",
+        "stream",
+        "hostname",
+        "host",
+        "filename",
+        "pid",
     ];
     let mut parts = PATHS.iter().filter_map(|path| fields.text(path));
     let Some(first) = parts.next() else { return Cow::Borrowed("") };
@@ -222,7 +263,8 @@ fn fluentd(line: &str, depth: usize) -> Option<Piece<'_>> {
 }
 
 fn tagged<'a>(time: &'a str, tag: &'a str, inner: Piece<'a>) -> Piece<'a> {
-    let source = if inner.source.is_empty() { Cow::Borrowed(tag) } else { Cow::Owned(format!("{tag}\n{}", inner.source)) };
+    let source =
+        if inner.source.is_empty() { Cow::Borrowed(tag) } else { Cow::Owned(format!("{tag}\n{}", inner.source)) };
     let collected = if inner.collected.is_none() { Written::Text(Cow::Borrowed(time)) } else { inner.collected };
     Piece { source, collected, ..inner }
 }
@@ -286,7 +328,12 @@ fn cri(line: &str, depth: usize) -> Option<Piece<'_>> {
         "F" => false,
         _ => return None,
     };
-    let piece = Piece { source: Cow::Borrowed(stream), collected: Written::Text(Cow::Borrowed(time)), is_partial, ..Piece::text(Cow::Borrowed(text)) };
+    let piece = Piece {
+        source: Cow::Borrowed(stream),
+        collected: Written::Text(Cow::Borrowed(time)),
+        is_partial,
+        ..Piece::text(Cow::Borrowed(text))
+    };
     Some(if is_partial { piece } else { inside(Cow::Borrowed(text), depth, piece) })
 }
 
@@ -295,9 +342,13 @@ fn compose(line: &str, depth: usize) -> Option<Piece<'_>> {
     let at = line.find('|').filter(|&at| at < 80)?;
     let name = line[..at].strip_suffix(' ')?.trim_end();
     let (service, number) = name.rsplit_once(['-', '_'])?;
-    let is_name = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let is_name = !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     let text = line[at + 1..].strip_prefix(' ').unwrap_or(&line[at + 1..]);
-    is_name.then(|| inside(Cow::Borrowed(text), depth, Piece { source: Cow::Borrowed(name), ..Piece::text(Cow::Borrowed("")) }))
+    is_name.then(|| {
+        inside(Cow::Borrowed(text), depth, Piece { source: Cow::Borrowed(name), ..Piece::text(Cow::Borrowed("")) })
+    })
 }
 
 /// RFC 5424, and RFC 3164 as it is written to files.

@@ -16,7 +16,13 @@ use std::sync::LazyLock;
 const LONGEST: usize = 600;
 
 /// 16 hex digits, the same for the same error of the service, in whatever object, order or process it is met.
-pub fn fingerprint(service: &str, logger: Option<&str>, message: &str, exception: Option<&str>, analysis: &Analysis) -> String {
+pub fn fingerprint(
+    service: &str,
+    logger: Option<&str>,
+    message: &str,
+    exception: Option<&str>,
+    analysis: &Analysis,
+) -> String {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
@@ -45,14 +51,24 @@ fn pattern(source: &'static str) -> Regex {
 
 /// The text with each variable part as `*`.
 pub fn template(text: &str) -> String {
-    static URL: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\b([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@"'<>]*@)?([^\s/?#:"'<>)\],;]*)[^\s"'<>)\],;]*"#));
+    static URL: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r#"\b([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@"'<>]*@)?([^\s/?#:"'<>)\],;]*)[^\s"'<>)\],;]*"#)
+    });
     static EMAIL: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"));
     static UUID: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"));
-    static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(^|[^\w\\])(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`([^`]*)`)"#));
-    static ENDPOINT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[^\s?#]*)(?:[?#]\S*)?"));
-    static PATH: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(^|[\s=:(,\["'<])(?:(?:~|\.{1,2})?(?:/[\w.@%+~-]+){2,}/?|/[\w.@%+~-]+\.\w+|[A-Za-z]:\\[^\s"'<>|:,;]*|\\\\[^\s"'<>|:,;]+)"#));
+    static QUOTED: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r#"(^|[^\w\\])(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`([^`]*)`)"#));
+    static ENDPOINT: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"\b(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[^\s?#]*)(?:[?#]\S*)?"));
+    static PATH: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r#"(^|[\s=:(,\["'<])(?:(?:~|\.{1,2})?(?:/[\w.@%+~-]+){2,}/?|/[\w.@%+~-]+\.\w+|[A-Za-z]:\\[^\s"'<>|:,;]*|\\\\[^\s"'<>|:,;]+)"#,
+        )
+    });
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"(?i)\b((?:user|user_?name|login|account|customer|tenant|client|owner|host|host_?name|pod|node|container|instance|device|session|transaction|file|file_?name|path|bucket|topic|queue|key|name|\w*_?id|ip|address|email|phone)=)[^\s,;)\]}]+")
+        pattern(
+            r"(?i)\b((?:user|user_?name|login|account|customer|tenant|client|owner|host|host_?name|pod|node|container|instance|device|session|transaction|file|file_?name|path|bucket|topic|queue|key|name|\w*_?id|ip|address|email|phone)=)[^\s,;)\]}]+",
+        )
     });
     static LIST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*(?:\s*[,;:/x×-]?\s*\*)+"));
     let text = &text[..text.floor_char_boundary(4 * LONGEST)];
@@ -68,7 +84,9 @@ pub fn template(text: &str) -> String {
         let inner = if is_variable { "*" } else { inner };
         format!("{}'{inner}'", &quoted[1])
     });
-    let text = ENDPOINT.replace_all(&text, |endpoint: &Captures| format!("{} {}", &endpoint[1], words(&endpoint[2].replace('/', " / "))));
+    let text = ENDPOINT.replace_all(&text, |endpoint: &Captures| {
+        format!("{} {}", &endpoint[1], words(&endpoint[2].replace('/', " / ")))
+    });
     let text = PATH.replace_all(&text, "$1*");
     let text = NAMED.replace_all(&text, "$1*");
     let text = words(&text);

@@ -286,7 +286,9 @@ mod tests {
     }
 
     fn text(lines: usize) -> Vec<u8> {
-        (0..lines).flat_map(|n| format!("2024-07-01 line {n} of {}\n", n.wrapping_mul(2_654_435_761)).into_bytes()).collect()
+        (0..lines)
+            .flat_map(|n| format!("2024-07-01 line {n} of {}\n", n.wrapping_mul(2_654_435_761)).into_bytes())
+            .collect()
     }
 
     fn unpack_in(packed: &[u8], piece: usize, limits: Limits) -> (Vec<u8>, Option<Damage>) {
@@ -302,7 +304,8 @@ mod tests {
 
     #[test]
     fn members_are_one_text_and_padding_is_none() {
-        let mut named = GzBuilder::new().filename("a.log").comment("c").extra(vec![1; 300]).write(Vec::new(), Compression::fast());
+        let mut named =
+            GzBuilder::new().filename("a.log").comment("c").extra(vec![1; 300]).write(Vec::new(), Compression::fast());
         named.write_all(b"second\nthi").expect("memory");
         let mut packed = [gz(b"first\n"), gz(b""), named.finish().expect("memory"), gz(b"rd\n")].concat();
         assert_eq!(unpack(&packed), (b"first\nsecond\nthird\n".to_vec(), None));
@@ -315,7 +318,12 @@ mod tests {
 
     #[test]
     fn what_is_not_gzip_says_so() {
-        for (bytes, name) in [(&b"plain text\n"[..], "NotGzip"), (b"\x1f\x8c", "NotGzip"), (b"", "GzipTruncated"), (b"\x1f", "GzipTruncated")] {
+        for (bytes, name) in [
+            (&b"plain text\n"[..], "NotGzip"),
+            (b"\x1f\x8c", "NotGzip"),
+            (b"", "GzipTruncated"),
+            (b"\x1f", "GzipTruncated"),
+        ] {
             assert_eq!(unpack(bytes).1.expect("damage").name(), name, "{bytes:?}");
         }
         assert_eq!(unpack(b"\x1f\x8b\x09\0\0\0\0\0\0\0").1.expect("damage").name(), "GzipCorrupt");

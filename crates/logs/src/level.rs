@@ -23,7 +23,9 @@ impl Level {
             "info" | "inf" | "information" | "informational" | "notice" | "log" | "default" | "http" => Level::Info,
             "warn" | "warning" | "wrn" => Level::Warn,
             "error" | "err" | "eror" | "severe" | "fail" | "failure" | "fault" => Level::Error,
-            "fatal" | "ftl" | "critical" | "crit" | "panic" | "dpanic" | "emerg" | "emergency" | "alert" => Level::Fatal,
+            "fatal" | "ftl" | "critical" | "crit" | "panic" | "dpanic" | "emerg" | "emergency" | "alert" => {
+                Level::Fatal
+            }
             _ => return None,
         })
     }
@@ -113,9 +115,18 @@ mod tests {
         for word in ["FATAL", "CRITICAL", "crit", "panic", "DPANIC", "emerg", "ALERT"] {
             assert_eq!(Level::from_word(word), Some(Level::Fatal), "{word}");
         }
-        assert_eq!(["WARNING", "notice", "FINE", "x"].map(Level::from_word), [Some(Level::Warn), Some(Level::Info), Some(Level::Debug), None]);
-        assert_eq!([50, 60, 40, 3, 2].map(Level::from_number).map(|level| level.map(Level::is_error)), [true, true, false, true, true].map(Some));
+        assert_eq!(
+            ["WARNING", "notice", "FINE", "x"].map(Level::from_word),
+            [Some(Level::Warn), Some(Level::Info), Some(Level::Debug), None]
+        );
+        assert_eq!(
+            [50, 60, 40, 3, 2].map(Level::from_number).map(|level| level.map(Level::is_error)),
+            [true, true, false, true, true].map(Some)
+        );
         assert_eq!([40, 50, 30].map(Level::from_python), [Some(Level::Error), Some(Level::Fatal), Some(Level::Warn)]);
-        assert_eq!([17, 20, 21, 16, 0, 25].map(Level::from_otel), [Some(Level::Error), Some(Level::Error), Some(Level::Fatal), Some(Level::Warn), None, None]);
+        assert_eq!(
+            [17, 20, 21, 16, 0, 25].map(Level::from_otel),
+            [Some(Level::Error), Some(Level::Error), Some(Level::Fatal), Some(Level::Warn), None, None]
+        );
     }
 }

@@ -20,7 +20,8 @@ pub fn mask<'a>(text: &'a str, masks: &[Mask]) -> Cow<'a, str> {
             }
             match (found.name("secret"), found.get(0)) {
                 (Some(secret), Some(all)) => {
-                    let (before, behind) = (&whole[..secret.start() - all.start()], &whole[secret.end() - all.start()..]);
+                    let (before, behind) =
+                        (&whole[..secret.start() - all.start()], &whole[secret.end() - all.start()..]);
                     format!("{before}{HIDDEN}{behind}")
                 }
                 _ => HIDDEN.to_owned(),
@@ -34,7 +35,8 @@ pub fn mask<'a>(text: &'a str, masks: &[Mask]) -> Cow<'a, str> {
 /// The check digit of card numbers.
 fn is_luhn(text: &str) -> bool {
     let digits = text.chars().rev().filter_map(|c| c.to_digit(10));
-    let sum: u32 = digits.enumerate().map(|(at, digit)| if at % 2 == 1 { digit * 2 / 10 + digit * 2 % 10 } else { digit }).sum();
+    let sum: u32 =
+        digits.enumerate().map(|(at, digit)| if at % 2 == 1 { digit * 2 / 10 + digit * 2 % 10 } else { digit }).sum();
     sum.is_multiple_of(10)
 }
 

@@ -25,7 +25,9 @@ impl Written<'_> {
             Written::None => None,
             Written::Text(text) => time::parse(text, context),
             Written::Number(number) => time::epoch(*number),
-            Written::Parts(seconds, nanoseconds) => Timestamp::from_millisecond(seconds.checked_mul(1000)? + nanoseconds / 1_000_000).ok(),
+            Written::Parts(seconds, nanoseconds) => {
+                Timestamp::from_millisecond(seconds.checked_mul(1000)? + nanoseconds / 1_000_000).ok()
+            }
         }
     }
 
@@ -115,7 +117,13 @@ impl<'a> Fields<'a> {
 
     /// A text, or a number as it is written.
     fn first_name(&self, paths: &[&str]) -> Option<Cow<'a, str>> {
-        let name = |raw: &'a str| if raw.starts_with(['"']) { unquoted(raw) } else { (!raw.starts_with(['{', '['])).then_some(Cow::Borrowed(raw)) };
+        let name = |raw: &'a str| {
+            if raw.starts_with(['"']) {
+                unquoted(raw)
+            } else {
+                (!raw.starts_with(['{', '['])).then_some(Cow::Borrowed(raw))
+            }
+        };
         paths.iter().find_map(|path| self.raw(path).and_then(name).filter(|text| !text.is_empty()))
     }
 
@@ -129,18 +137,34 @@ impl<'a> Fields<'a> {
 
     pub fn level(&self) -> Option<Level> {
         const WORDS: [&str; 14] = [
-            "level", "severity", "levelname", "log.level", "lvl", "loglevel", "log_level", "Level", "LogLevel", "@l", "logLevel", "severityText",
-            "SeverityText", "level_name",
+            "level",
+            "severity",
+            "levelname",
+            "log.level",
+            "lvl",
+            "loglevel",
+            "log_level",
+            "Level",
+            "LogLevel",
+            "@l",
+            "logLevel",
+            "severityText",
+            "SeverityText",
+            "level_name",
         ];
         for path in WORDS {
             let Some(raw) = self.raw(path) else { continue };
             let level = match raw.as_bytes()[0] {
                 b'"' => unquoted(raw).and_then(|word| {
                     let number = || word.parse().ok().and_then(Level::from_number);
-                    Level::from_word(&word).or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word)).or_else(number)
+                    Level::from_word(&word)
+                        .or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word))
+                        .or_else(number)
                 }),
                 // log4j's and Monolog's nested form.
-                b'{' => Fields::parse(raw).and_then(|inner| inner.text("name").or_else(|| inner.text("level"))).and_then(|word| Level::from_word(&word)),
+                b'{' => Fields::parse(raw)
+                    .and_then(|inner| inner.text("name").or_else(|| inner.text("level")))
+                    .and_then(|word| Level::from_word(&word)),
                 _ => raw.parse().ok().and_then(Level::from_number),
             };
             if level.is_some() {
@@ -156,14 +180,32 @@ impl<'a> Fields<'a> {
 
     pub fn time(&self) -> Written<'a> {
         const PATHS: [&str; 18] = [
-            "@timestamp", "timestamp", "time", "ts", "date", "@t", "datetime", "asctime", "Timestamp", "eventTime", "event_time", "timeMillis",
-            "timestampMillis", "logged_at", "created", "t", "Time", "timeUnixNano",
+            "@timestamp",
+            "timestamp",
+            "time",
+            "ts",
+            "date",
+            "@t",
+            "datetime",
+            "asctime",
+            "Timestamp",
+            "eventTime",
+            "event_time",
+            "timeMillis",
+            "timestampMillis",
+            "logged_at",
+            "created",
+            "t",
+            "Time",
+            "timeUnixNano",
         ];
         for path in PATHS {
             let Some(raw) = self.raw(path) else { continue };
             let written = match raw.as_bytes()[0] {
                 b'"' => unquoted(raw).map_or(Written::None, Written::Text),
-                b'0'..=b'9' if raw.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => Written::Text(Cow::Borrowed(raw)),
+                b'0'..=b'9' if raw.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
+                    Written::Text(Cow::Borrowed(raw))
+                }
                 b'0'..=b'9' => raw.parse().map_or(Written::None, Written::Number),
                 _ => Written::None,
             };
@@ -172,7 +214,10 @@ impl<'a> Fields<'a> {
             }
         }
         let part = |path: &str| self.raw(path).and_then(|raw| raw.parse::<i64>().ok());
-        match (part("instant.epochSecond").or_else(|| part("timestampSeconds")), part("instant.nanoOfSecond").or_else(|| part("timestampNanos"))) {
+        match (
+            part("instant.epochSecond").or_else(|| part("timestampSeconds")),
+            part("instant.nanoOfSecond").or_else(|| part("timestampNanos")),
+        ) {
             (Some(seconds), nanoseconds) => Written::Parts(seconds, nanoseconds.unwrap_or(0)),
             _ => Written::None,
         }
@@ -181,48 +226,123 @@ impl<'a> Fields<'a> {
     /// What the writer of a text line put around it: `log` of container collectors, `message` of everything else.
     pub fn message(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 20] = [
-            "message", "msg", "log", "@m", "fields.message", "MESSAGE", "event", "short_message", "RenderedMessage", "Message", "body", "Body",
-            "textPayload", "jsonPayload.message", "text", "@mt", "MessageTemplate", "full_message", "formattedMessage", "error_message",
+            "message",
+            "msg",
+            "log",
+            "@m",
+            "fields.message",
+            "MESSAGE",
+            "event",
+            "short_message",
+            "RenderedMessage",
+            "Message",
+            "body",
+            "Body",
+            "textPayload",
+            "jsonPayload.message",
+            "text",
+            "@mt",
+            "MessageTemplate",
+            "full_message",
+            "formattedMessage",
+            "error_message",
         ];
         self.first_text(&PATHS).or_else(|| self.text("body.stringValue"))
     }
 
     pub fn logger(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 14] = [
-            "logger", "logger_name", "loggerName", "log.logger", "SourceContext", "Properties.SourceContext", "target", "name", "Logger", "category",
-            "Category", "channel", "module", "component",
+            "logger",
+            "logger_name",
+            "loggerName",
+            "log.logger",
+            "SourceContext",
+            "Properties.SourceContext",
+            "target",
+            "name",
+            "Logger",
+            "category",
+            "Category",
+            "channel",
+            "module",
+            "component",
         ];
         self.first_text(&PATHS)
     }
 
     pub fn thread(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 9] =
-            ["thread", "thread_name", "threadName", "process.thread.name", "thread_id", "threadId", "process.thread.id", "thread.name", "tid"];
+        const PATHS: [&str; 9] = [
+            "thread",
+            "thread_name",
+            "threadName",
+            "process.thread.name",
+            "thread_id",
+            "threadId",
+            "process.thread.id",
+            "thread.name",
+            "tid",
+        ];
         self.first_name(&PATHS)
     }
 
     fn stack(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 22] = [
-            "stack_trace", "stackTrace", "stacktrace", "error.stack_trace", "exception.stacktrace", "err.stack", "error.stack", "stack", "exc_info",
-            "exception.stack_trace", "exception.stackTrace", "error.stackTrace", "thrown.extendedStackTrace", "exc_text", "traceback", "@x",
-            "exception", "Exception", "error_stack", "errorVerbose", "error.traceback", "exception.traceback",
+            "stack_trace",
+            "stackTrace",
+            "stacktrace",
+            "error.stack_trace",
+            "exception.stacktrace",
+            "err.stack",
+            "error.stack",
+            "stack",
+            "exc_info",
+            "exception.stack_trace",
+            "exception.stackTrace",
+            "error.stackTrace",
+            "thrown.extendedStackTrace",
+            "exc_text",
+            "traceback",
+            "@x",
+            "exception",
+            "Exception",
+            "error_stack",
+            "errorVerbose",
+            "error.traceback",
+            "exception.traceback",
         ];
         let long = |text: &Cow<str>| text.contains('\n') || crate::trace::head(text).is_some();
         if let Some(stack) = PATHS.iter().find_map(|path| self.text(path).filter(long)) {
             return Some(stack);
         }
         // A list of lines.
-        ["stack_trace", "stacktrace", "stack", "err.stack", "error.stack", "exception.backtrace", "backtrace"].iter().find_map(|path| {
-            let lines: Vec<String> = serde_json::from_str(self.raw(path)?).ok()?;
-            (!lines.is_empty()).then(|| Cow::Owned(lines.join("\n")))
-        })
+        ["stack_trace", "stacktrace", "stack", "err.stack", "error.stack", "exception.backtrace", "backtrace"]
+            .iter()
+            .find_map(|path| {
+                let lines: Vec<String> = serde_json::from_str(self.raw(path)?).ok()?;
+                (!lines.is_empty()).then(|| Cow::Owned(lines.join("\n")))
+            })
     }
 
     fn exception(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 18] = [
-            "exception_class", "error.type", "exception.type", "err.type", "error_type", "errorType", "exc_type", "exception.class", "thrown.name",
-            "exception.exception_class", "throwable.className", "error.kind", "error.class", "exception.name", "error.name", "err.name",
-            "exception.ClassName", "Exception.ClassName",
+            "exception_class",
+            "error.type",
+            "exception.type",
+            "err.type",
+            "error_type",
+            "errorType",
+            "exc_type",
+            "exception.class",
+            "thrown.name",
+            "exception.exception_class",
+            "throwable.className",
+            "error.kind",
+            "error.class",
+            "exception.name",
+            "error.name",
+            "err.name",
+            "exception.ClassName",
+            "Exception.ClassName",
         ];
         self.first_text(&PATHS)
     }
@@ -232,13 +352,26 @@ impl<'a> Fields<'a> {
         let level = self.level();
         // Most records are read no further than this.
         if level.is_some_and(|level| !level.is_error()) {
-            return Record { level, thread: self.thread(), message: self.message().unwrap_or_default(), ..Record::default() };
+            return Record {
+                level,
+                thread: self.thread(),
+                message: self.message().unwrap_or_default(),
+                ..Record::default()
+            };
         }
         let (exception, stack) = (self.exception(), self.stack());
         let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
         const ERRORS: [&str; 10] = [
-            "error.message", "err.message", "exception.message", "error", "err", "exception.exception_message", "thrown.message", "throwable.message",
-            "exception", "Exception.Message",
+            "error.message",
+            "err.message",
+            "exception.message",
+            "error",
+            "err",
+            "exception.exception_message",
+            "thrown.message",
+            "throwable.message",
+            "exception",
+            "Exception.Message",
         ];
         let message = self.message().or_else(|| self.first_text(&ERRORS)).unwrap_or_default();
         Record { time: self.time(), level, logger: self.logger(), thread: self.thread(), message, exception, stack }
@@ -247,7 +380,11 @@ impl<'a> Fields<'a> {
 
 fn unquoted(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str::<String>(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if inner.contains('\\') {
+        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
 }
 
 /// `time=... level=error msg="..."`, as logrus and slog write it. `None` when the line is something else.
@@ -256,7 +393,8 @@ pub fn logfmt(line: &str) -> Option<Record<'_>> {
     let mut record = Record::default();
     let (mut has_level, mut message, mut error) = (false, None, None);
     while !rest.is_empty() {
-        let name_end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-@/".contains(c))).filter(|&end| end > 0)?;
+        let name_end =
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-@/".contains(c))).filter(|&end| end > 0)?;
         let name = &rest[..name_end];
         let Some(value) = rest[name_end..].strip_prefix('=') else {
             // A word that stands alone is a flag; a line that begins with one is prose.
@@ -301,7 +439,10 @@ fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
         is_end.then_some(at)
     })?;
     let raw = &text[..end + 2];
-    let value = serde_json::from_str::<String>(raw).map_or_else(|_| Cow::Borrowed(&quoted[..end]), |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) });
+    let value = serde_json::from_str::<String>(raw).map_or_else(
+        |_| Cow::Borrowed(&quoted[..end]),
+        |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) },
+    );
     Some((value, &text[end + 2..]))
 }
 

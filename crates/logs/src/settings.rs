@@ -55,7 +55,8 @@ pub struct Formats {
 
 impl Formats {
     fn new(list: Vec<Arc<Format>>) -> Self {
-        let set = RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
+        let set =
+            RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
         Formats { list, set }
     }
 
@@ -169,7 +170,8 @@ impl Settings {
     pub fn built_in() -> Self {
         // Compiling all patterns takes a tenth of a second.
         static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
-            Settings::read(BUILT_IN, false, Settings::empty()).unwrap_or_else(|error| unreachable!("the built-in patterns: {error}"))
+            Settings::read(BUILT_IN, false, Settings::empty())
+                .unwrap_or_else(|error| unreachable!("the built-in patterns: {error}"))
         });
         SETTINGS.clone()
     }
@@ -180,7 +182,12 @@ impl Settings {
     }
 
     fn empty() -> Self {
-        Settings { formats: Formats { list: Vec::new(), set: None }, prefixes: Vec::new(), categories: Vec::new(), masks: Vec::new() }
+        Settings {
+            formats: Formats { list: Vec::new(), set: None },
+            prefixes: Vec::new(),
+            categories: Vec::new(),
+            masks: Vec::new(),
+        }
     }
 
     fn read(text: &str, configured: bool, behind: Settings) -> Result<Self, SettingsError> {
@@ -192,7 +199,11 @@ impl Settings {
         let mut formats = Vec::new();
         for format in file.format {
             if !names.insert(format.name.as_ref().clone()) {
-                return Err(error_at(text, format.name.span().start, format!("a format `{}` stands above", format.name.as_ref())));
+                return Err(error_at(
+                    text,
+                    format.name.span().start,
+                    format!("a format `{}` stands above", format.name.as_ref()),
+                ));
             }
             let pattern = compile(text, &format.pattern, true)?;
             let has_message = pattern.capture_names().flatten().any(|name| name == "message");
@@ -211,13 +222,17 @@ impl Settings {
         let mut prefixes = Vec::new();
         for prefix in file.prefix {
             let zone = prefix.zone.map(|zone| {
-                TimeZone::get(zone.as_ref()).map_err(|_| error_at(text, zone.span().start, format!("there is no time zone `{}`", zone.as_ref())))
+                TimeZone::get(zone.as_ref()).map_err(|_| {
+                    error_at(text, zone.span().start, format!("there is no time zone `{}`", zone.as_ref()))
+                })
             });
             let by_name = |name: &Spanned<String>| {
                 let found = formats.iter().find(|format| format.name == *name.as_ref()).cloned();
-                found.ok_or_else(|| error_at(text, name.span().start, format!("there is no format `{}`", name.as_ref())))
+                found
+                    .ok_or_else(|| error_at(text, name.span().start, format!("there is no format `{}`", name.as_ref())))
             };
-            let formats = prefix.formats.map(|names| names.iter().map(by_name).collect::<Result<_, _>>().map(Formats::new));
+            let formats =
+                prefix.formats.map(|names| names.iter().map(by_name).collect::<Result<_, _>>().map(Formats::new));
             prefixes.push(Prefix { key: prefix.key, zone: zone.transpose()?, formats: formats.transpose()? });
         }
         // The longest prefix that fits says it.
@@ -233,7 +248,10 @@ impl Settings {
         categories.extend(behind.categories);
         let mut masks = Vec::new();
         for mask in file.mask {
-            masks.push(Mask { pattern: compile(text, &mask.pattern, false)?, luhn: matches!(mask.check, Some(Check::Luhn)) });
+            masks.push(Mask {
+                pattern: compile(text, &mask.pattern, false)?,
+                luhn: matches!(mask.check, Some(Check::Luhn)),
+            });
         }
         masks.extend(behind.masks);
         Ok(Settings { formats: Formats::new(formats), prefixes, categories, masks })
@@ -255,10 +273,10 @@ impl Settings {
 }
 
 const LEVELS: &str = "TRACE|FINEST|FINER|VERBOSE|DEBUG|FINE|CONFIG|INFORMATION|INFO|NOTICE|WARNING|WARN|ERROR|SEVERE|FATAL|CRITICAL|DPANIC|PANIC|ALERT|EMERGENCY|EMERG|ERR|CRIT|INF|WRN|DBG|FTL|VRB|TRC|LOG|FAIL|EROR";
-const LOWER_LEVELS: &str =
-    "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
+const LOWER_LEVELS: &str = "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
 const CLOCK: &str = r"\d\d?:\d\d:\d\d(?:[.,:]\d{1,9})?";
-const OFFSET: &str = r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
+const OFFSET: &str =
+    r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
 
 /// Puts what `%{...}` stands for into a pattern, and compiles it.
 fn compile(text: &str, pattern: &Spanned<String>, is_format: bool) -> Result<Regex, SettingsError> {
@@ -290,14 +308,22 @@ fn compile(text: &str, pattern: &Spanned<String>, is_format: bool) -> Result<Reg
                 let quotes = if quotes >= 3 { 3 } else { 1 };
                 error_at(text, pattern.span().start + quotes + offset, format!("the pattern cannot be read: {what}"))
             }
-            None => error_at(text, pattern.span().start, format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default())),
+            None => error_at(
+                text,
+                pattern.span().start,
+                format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default()),
+            ),
         }
     })?;
     if is_format {
         const GROUPS: [&str; 5] = ["time", "level", "logger", "thread", "message"];
         if let Some(unknown) = compiled.capture_names().flatten().find(|name| !GROUPS.contains(name)) {
             let known = GROUPS.join(", ");
-            return Err(error_at(text, pattern.span().start, format!("there is no group `{unknown}` in a format, only {known}")));
+            return Err(error_at(
+                text,
+                pattern.span().start,
+                format!("there is no group `{unknown}` in a format, only {known}"),
+            ));
         }
     }
     Ok(compiled)
@@ -345,9 +371,15 @@ mod tests {
             "[[format]]\nname = 'own'\npattern = '^(?<level>\\w+)~'\n[[prefix]]\nkey = ''\nzone = 'UTC'\n[[prefix]]\nkey = 'shop/'\nzone = 'Europe/Berlin'\nformats = ['own', 'python']\n",
         )
         .expect("a file");
-        assert_eq!(settings.zone("shop/2024/x.gz").and_then(|zone| zone.iana_name().map(str::to_owned)).as_deref(), Some("Europe/Berlin"));
+        assert_eq!(
+            settings.zone("shop/2024/x.gz").and_then(|zone| zone.iana_name().map(str::to_owned)).as_deref(),
+            Some("Europe/Berlin")
+        );
         assert_eq!(settings.zone("pay/x.gz").map(|zone| zone == TimeZone::UTC), Some(true));
-        assert_eq!(settings.formats("shop/x.gz").list.iter().map(|format| format.name.as_str()).collect::<Vec<_>>(), ["own", "python"]);
+        assert_eq!(
+            settings.formats("shop/x.gz").list.iter().map(|format| format.name.as_str()).collect::<Vec<_>>(),
+            ["own", "python"]
+        );
         assert_eq!(settings.formats("pay/x.gz").list[0].name, "own");
         assert!(Settings::built_in().zone("pay/x.gz").is_none());
     }

@@ -81,7 +81,8 @@ struct Form {
 }
 
 const CLOCK: &str = r"(?<h>\d{1,2}):(?<mi>\d\d)(?::(?<s>\d\d)(?:[.,:](?<f>\d{1,9}))?)?(?:\s?(?<pm>(?i)[AP]M))?";
-const ZONE: &str = r"(?:\s*(?<zone>Z|z|[+-]\d\d(?::?\d\d)?|\[[A-Za-z]+(?:/[\w+-]+)*\]|[A-Z][A-Za-z]+/[A-Za-z_/]+|[A-Z]{2,5}))?";
+const ZONE: &str =
+    r"(?:\s*(?<zone>Z|z|[+-]\d\d(?::?\d\d)?|\[[A-Za-z]+(?:/[\w+-]+)*\]|[A-Z][A-Za-z]+/[A-Za-z_/]+|[A-Z]{2,5}))?";
 const MONTH: &str = r"(?<mon>(?i)Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?";
 
 static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
@@ -89,11 +90,15 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
         // 2024-07-01T10:00:00.123+02:00, 2024/07/01 10:00:00, 2024-07-01_10:00:00
         format!(r"^(?<y>\d{{4}})[-/.](?<m>\d\d?)[-/.](?<d>\d\d?)(?:[T _:]|,\s)\s*{CLOCK}{ZONE}(?:\[[\w/+-]+\])?$"),
         // 20240701T100000Z, 20240701 10:00:00
-        format!(r"^(?<y>\d{{4}})(?<m>\d\d)(?<d>\d\d)[T ]?(?<h>\d\d):?(?<mi>\d\d):?(?<s>\d\d)(?:[.,](?<f>\d{{1,9}}))?{ZONE}$"),
+        format!(
+            r"^(?<y>\d{{4}})(?<m>\d\d)(?<d>\d\d)[T ]?(?<h>\d\d):?(?<mi>\d\d):?(?<s>\d\d)(?:[.,](?<f>\d{{1,9}}))?{ZONE}$"
+        ),
         // 01/Jul/2024:10:00:00 +0000, Mon, 01 Jul 2024 10:00:00 GMT
         format!(r"^(?:[A-Za-z]{{3}},?\s+)?(?<d>\d\d?)[ /-]{MONTH}[ /-](?<y>\d{{4}})[ :T]{CLOCK}{ZONE}$"),
         // Jul 01, 2024 10:00:00 AM, Mon Jul  1 10:00:00 UTC 2024, Jul  1 10:00:00
-        format!(r"^(?:[A-Za-z]{{3}},?\s+)?{MONTH}\s+(?<d>\d\d?),?\s+(?:(?<y>\d{{4}}),?\s+)?{CLOCK}{ZONE}(?:\s+(?<y2>\d{{4}}))?$"),
+        format!(
+            r"^(?:[A-Za-z]{{3}},?\s+)?{MONTH}\s+(?<d>\d\d?),?\s+(?:(?<y>\d{{4}}),?\s+)?{CLOCK}{ZONE}(?:\s+(?<y2>\d{{4}}))?$"
+        ),
         // 01.07.2024 10:00:00
         format!(r"^(?<d>\d\d?)\.(?<m>\d\d?)\.(?<y>\d{{4}}),? {CLOCK}{ZONE}$"),
         // 0701 10:00:00.123456, as klog writes month and day
@@ -102,7 +107,8 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
         format!(r"^{CLOCK}{ZONE}$"),
         r"^(?<epoch>\d{9,19}(?:\.\d{1,9})?)$".to_owned(),
     ];
-    let compiled = forms.iter().filter_map(|form| Regex::new(form).ok()).map(|pattern| Form { pattern }).collect::<Vec<_>>();
+    let compiled =
+        forms.iter().filter_map(|form| Regex::new(form).ok()).map(|pattern| Form { pattern }).collect::<Vec<_>>();
     assert_eq!(compiled.len(), forms.len(), "a form of time is no pattern");
     compiled
 });
@@ -208,7 +214,13 @@ mod tests {
 
     #[test]
     fn without_a_zone_it_takes_a_configured_one_or_stays_unknown() {
-        for text in ["2024-07-01 10:00:00,123", "Jul  1 10:00:00.123", "10:00:00.123", "0701 10:00:00.123000", "01.07.2024 10:00:00.123"] {
+        for text in [
+            "2024-07-01 10:00:00,123",
+            "Jul  1 10:00:00.123",
+            "10:00:00.123",
+            "0701 10:00:00.123000",
+            "01.07.2024 10:00:00.123",
+        ] {
             assert_eq!(read(text, None), None, "{text}");
             assert_eq!(read(text, Some("Europe/Berlin")).as_deref(), Some("2024-07-01T08:00:00.123Z"), "{text}");
         }
@@ -218,7 +230,16 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_none() {
-        for text in ["", "yesterday", "2024-13-01T00:00:00Z", "2024-07-01T25:00:00Z", "123", "1.5", "99999999999999999999", "Foo 1 10:00:00"] {
+        for text in [
+            "",
+            "yesterday",
+            "2024-13-01T00:00:00Z",
+            "2024-07-01T25:00:00Z",
+            "123",
+            "1.5",
+            "99999999999999999999",
+            "Foo 1 10:00:00",
+        ] {
             assert_eq!(read(text, Some("UTC")), None, "{text}");
         }
         assert_eq!(read("2024-06-30T23:59:60Z", None).as_deref(), Some("2024-06-30T23:59:59.000Z"));
@@ -229,7 +250,11 @@ mod tests {
     #[test]
     fn a_configured_format_is_read_with_zone_and_date() {
         let context = Context { zone: TimeZone::get("Europe/Berlin").ok(), date: Some(civil::date(2024, 7, 1)) };
-        for (text, format) in [("07/01/24 12-00-00", "%m/%d/%y %H-%M-%S"), ("12:00:00", "%H:%M:%S"), ("01.07. 12:00:00", "%d.%m. %H:%M:%S")] {
+        for (text, format) in [
+            ("07/01/24 12-00-00", "%m/%d/%y %H-%M-%S"),
+            ("12:00:00", "%H:%M:%S"),
+            ("01.07. 12:00:00", "%d.%m. %H:%M:%S"),
+        ] {
             let instant = parse_as(text, format, &context);
             assert_eq!(instant.map(|instant| instant.to_string()).as_deref(), Some("2024-07-01T10:00:00Z"), "{text}");
         }

@@ -22,7 +22,8 @@ const TRACEBACK: &str = "Traceback (most recent call last):";
 /// Reads `java.lang.IllegalStateException: text`, `ValueError: text`, `TypeError [CODE]: text`: a name that ends as
 /// names of exceptions do.
 pub fn head(line: &str) -> Option<Head<'_>> {
-    const ENDS: [&str; 9] = ["Exception", "Error", "Throwable", "Interrupt", "Failure", "Fault", "Exit", "Timeout", "Iteration"];
+    const ENDS: [&str; 9] =
+        ["Exception", "Error", "Throwable", "Interrupt", "Failure", "Fault", "Exit", "Timeout", "Iteration"];
     let head = any_head(line)?;
     let name = head.kind.rsplit(['.', '$', ':']).next().unwrap_or(head.kind);
     let is_known = ENDS.iter().any(|end| name.ends_with(end)) && name.starts_with(|c: char| c.is_ascii_uppercase());
@@ -68,8 +69,14 @@ fn without_announcement(line: &str) -> &str {
         return behind.unwrap_or("");
     }
     const WORDS: [&str; 8] = [
-        "Unhandled exception. ", "Unhandled Exception: ", "Uncaught exception: ", "Uncaught Exception: ", "Unhandled rejection ",
-        "Uncaught (in promise) ", "Uncaught ", "UnhandledPromiseRejectionWarning: ",
+        "Unhandled exception. ",
+        "Unhandled Exception: ",
+        "Uncaught exception: ",
+        "Uncaught Exception: ",
+        "Unhandled rejection ",
+        "Uncaught (in promise) ",
+        "Uncaught ",
+        "UnhandledPromiseRejectionWarning: ",
     ];
     let line = line.strip_prefix("(node:").and_then(|rest| rest.split_once(") ")).map_or(line, |(_, rest)| rest);
     WORDS.iter().find_map(|word| line.strip_prefix(word)).unwrap_or(line)
@@ -78,10 +85,20 @@ fn without_announcement(line: &str) -> &str {
 /// A line that only a dying program writes: no logger puts it behind an entry of its own.
 pub fn is_crash(line: &str) -> bool {
     let starts = [
-        "Exception in thread ", "Unhandled exception. ", "Unhandled Exception: ", "panic: ", "fatal error: ", "runtime: goroutine stack exceeds",
-        "Uncaught ", "Unhandled rejection ", "SIGQUIT: ", "Exception ignored in: ",
+        "Exception in thread ",
+        "Unhandled exception. ",
+        "Unhandled Exception: ",
+        "panic: ",
+        "fatal error: ",
+        "runtime: goroutine stack exceeds",
+        "Uncaught ",
+        "Unhandled rejection ",
+        "SIGQUIT: ",
+        "Exception ignored in: ",
     ];
-    starts.iter().any(|start| line.starts_with(start)) || is_rust_panic(line) || (line.starts_with("(node:") && line.contains("UnhandledPromiseRejection"))
+    starts.iter().any(|start| line.starts_with(start))
+        || is_rust_panic(line)
+        || (line.starts_with("(node:") && line.contains("UnhandledPromiseRejection"))
 }
 
 fn is_rust_panic(line: &str) -> bool {
@@ -91,7 +108,10 @@ fn is_rust_panic(line: &str) -> bool {
 /// `<empty>` in front of the source line that Node prints above an uncaught error: `/app/server.js:10`.
 pub fn is_node_place(line: &str) -> bool {
     let Some((path, number)) = line.rsplit_once(':') else { return false };
-    let is_path = path.starts_with(['/']) || path.starts_with("file://") || path.starts_with("node:") || path.as_bytes().get(1..3) == Some(b":\\");
+    let is_path = path.starts_with(['/'])
+        || path.starts_with("file://")
+        || path.starts_with("node:")
+        || path.as_bytes().get(1..3) == Some(b":\\");
     is_path && !path.contains(' ') && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -107,7 +127,12 @@ fn is_at_frame(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("at ") else { return false };
     // Node opens an error's own fields behind its last frame.
     let rest = rest.trim_end_matches('{').trim_end();
-    rest.contains('(') || rest.rsplit(':').next().is_some_and(|end| !end.is_empty() && end.trim_end().bytes().all(|byte| byte.is_ascii_digit())) || rest == "<anonymous>"
+    rest.contains('(')
+        || rest
+            .rsplit(':')
+            .next()
+            .is_some_and(|end| !end.is_empty() && end.trim_end().bytes().all(|byte| byte.is_ascii_digit()))
+        || rest == "<anonymous>"
 }
 
 /// `... 12 more`, `... 3 common frames omitted`.
@@ -116,17 +141,20 @@ fn is_count(text: &str) -> bool {
 }
 
 fn is_link(text: &str) -> bool {
-    let starts = ["Caused by: ", "Suppressed: ", "Wrapped by: ", "--- End of ", "---> ", "[CIRCULAR REFERENCE", "[cause]: "];
+    let starts =
+        ["Caused by: ", "Suppressed: ", "Wrapped by: ", "--- End of ", "---> ", "[CIRCULAR REFERENCE", "[cause]: "];
     starts.iter().any(|start| text.starts_with(start))
 }
 
 fn is_python_link(line: &str) -> bool {
     let text = line.trim_start_matches([' ', '|']);
-    text.starts_with("During handling of the above exception") || text.starts_with("The above exception was the direct cause")
+    text.starts_with("During handling of the above exception")
+        || text.starts_with("The above exception was the direct cause")
 }
 
 pub fn is_traceback(line: &str) -> bool {
-    line.trim_start_matches([' ', '|', '+']).ends_with(TRACEBACK) || line.trim_start_matches([' ', '|', '+']).starts_with("Exception Group Traceback")
+    line.trim_start_matches([' ', '|', '+']).ends_with(TRACEBACK)
+        || line.trim_start_matches([' ', '|', '+']).starts_with("Exception Group Traceback")
 }
 
 /// Whether `line` begins a trace: surely, or only if a frame follows.
@@ -139,7 +167,10 @@ pub enum Start {
 }
 
 pub fn start(line: &str) -> Start {
-    if is_crash(line) || (is_traceback(line) && !line.starts_with([' ', '\t'])) || line.starts_with("  + Exception Group Traceback") {
+    if is_crash(line)
+        || (is_traceback(line) && !line.starts_with([' ', '\t']))
+        || line.starts_with("  + Exception Group Traceback")
+    {
         Start::Sure
     } else if head(line).is_some() || is_node_place(line) || is_goroutine(line) {
         Start::Likely
@@ -149,7 +180,8 @@ pub fn start(line: &str) -> Start {
 }
 
 fn is_goroutine(line: &str) -> bool {
-    line.strip_prefix("goroutine ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with("]:"))
+    line.strip_prefix("goroutine ")
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with("]:"))
 }
 
 /// Follows a trace that stands alone, line by line, to its end.
@@ -185,12 +217,24 @@ impl Follow {
             Some(Language::Rust)
         } else if is_traceback(line) {
             Some(Language::Python)
-        } else if line.starts_with("panic: ") || line.starts_with("fatal error: ") || line.starts_with("SIGQUIT") || line.starts_with("runtime: ") || is_goroutine(line) {
+        } else if line.starts_with("panic: ")
+            || line.starts_with("fatal error: ")
+            || line.starts_with("SIGQUIT")
+            || line.starts_with("runtime: ")
+            || is_goroutine(line)
+        {
             Some(Language::Go)
         } else {
             None
         };
-        Follow { language, has_frames: is_goroutine(line), is_named: false, since_head: 0, in_braces: line.ends_with('{'), in_preamble: is_node_place(line) }
+        Follow {
+            language,
+            has_frames: is_goroutine(line),
+            is_named: false,
+            since_head: 0,
+            in_braces: line.ends_with('{'),
+            in_preamble: is_node_place(line),
+        }
     }
 
     /// Frames were seen: it is a trace and no prose.
@@ -244,7 +288,11 @@ impl Follow {
         if line.starts_with("Node.js v") && self.has_frames {
             return Next::Yes;
         }
-        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure || head(line).is_some() { Next::No } else { Next::Perhaps }
+        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure || head(line).is_some() {
+            Next::No
+        } else {
+            Next::Perhaps
+        }
     }
 
     fn next_python(&mut self, line: &str) -> Next {
@@ -303,11 +351,17 @@ impl Follow {
         if is_known {
             return Next::Yes;
         }
-        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure { Next::No } else { Next::Perhaps }
+        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure {
+            Next::No
+        } else {
+            Next::Perhaps
+        }
     }
 
     fn next_rust(&mut self, line: &str) -> Next {
-        let is_known = line.starts_with("stack backtrace:") || line.starts_with("note: ") || (line.starts_with(' ') && self.has_frames);
+        let is_known = line.starts_with("stack backtrace:")
+            || line.starts_with("note: ")
+            || (line.starts_with(' ') && self.has_frames);
         if is_known {
             self.has_frames = true;
             return Next::Yes;
@@ -319,7 +373,11 @@ impl Follow {
         if self.since_head == 1 && !is_crash(line) {
             return Next::Yes;
         }
-        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure { Next::No } else { Next::Perhaps }
+        if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure {
+            Next::No
+        } else {
+            Next::Perhaps
+        }
     }
 }
 
@@ -358,7 +416,12 @@ pub fn analyse(message: &str, stack: &str) -> Analysis {
     if lines.iter().any(|line| is_rust_panic(line)) {
         return rust(&lines);
     }
-    let is_go = |line: &&str| is_goroutine(line) || line.starts_with("panic: ") || line.starts_with("fatal error: ") || line.starts_with("SIGQUIT");
+    let is_go = |line: &&str| {
+        is_goroutine(line)
+            || line.starts_with("panic: ")
+            || line.starts_with("fatal error: ")
+            || line.starts_with("SIGQUIT")
+    };
     if lines.iter().any(is_go) {
         return go(&lines, message);
     }
@@ -377,13 +440,19 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
     let before_frames = lines.iter().take_while(|line| !is_inner(line));
     let mut named = before_frames.clone().find_map(|line| head(line).map(|head| (line, head)));
     if named.is_none() {
-        named = before_frames.clone().find_map(|line| find(line).filter(|head| head.kind.contains('.')).map(|head| (line, head)));
+        named = before_frames
+            .clone()
+            .find_map(|line| find(line).filter(|head| head.kind.contains('.')).map(|head| (line, head)));
     }
     match named {
         Some((line, head)) => {
             analysis.exception = Some(head.kind.to_owned());
             // The text may go on until the first frame.
-            let behind = lines.iter().skip_while(|other| !std::ptr::eq(**other, *line)).skip(1).take_while(|line| !is_inner(line));
+            let behind = lines
+                .iter()
+                .skip_while(|other| !std::ptr::eq(**other, *line))
+                .skip(1)
+                .take_while(|line| !is_inner(line));
             let text = behind.fold(head.text.to_owned(), |text, line| text + "\n" + line.trim_end());
             let text = text.split(" ---> ").next().unwrap_or(&text).trim().trim_end_matches('{').trim_end().to_owned();
             analysis.text = Some(text);
@@ -435,7 +504,11 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
         }
     }
     let root = &lines[root_at.min(lines.len())..];
-    let frames = root.iter().skip(usize::from(root_at > 0)).skip_while(|line| !is_inner(line)).take_while(|line| !line.starts_with("Caused by: ") && !line.trim_start().starts_with("Suppressed: "));
+    let frames = root
+        .iter()
+        .skip(usize::from(root_at > 0))
+        .skip_while(|line| !is_inner(line))
+        .take_while(|line| !line.starts_with("Caused by: ") && !line.trim_start().starts_with("Suppressed: "));
     let names: Vec<String> = frames.filter_map(|line| at_function(line)).collect();
     analysis.place = names.iter().find(|name| is_own(name)).or_else(|| names.first()).cloned();
     analysis
@@ -505,12 +578,68 @@ fn stable_function(name: &str) -> String {
 /// Not of a language's library or a well-known framework.
 fn is_own(name: &str) -> bool {
     const FOREIGN: [&str; 62] = [
-        "java.", "javax.", "jakarta.", "jdk.", "sun.", "com.sun.", "kotlin.", "kotlinx.", "scala.", "groovy.", "akka.", "org.springframework.",
-        "org.apache.", "org.hibernate.", "org.eclipse.", "org.jboss.", "org.postgresql.", "org.h2.", "com.mysql.", "oracle.", "com.zaxxer.",
-        "com.fasterxml.", "com.google.", "io.netty.", "io.grpc.", "io.micronaut.", "io.quarkus.", "io.vertx.", "reactor.", "feign.", "okhttp3.",
-        "redis.", "io.lettuce.", "software.amazon.", "com.amazonaws.", "org.slf4j.", "ch.qos.", "org.junit.", "System.", "Microsoft.", "Npgsql.",
-        "MySql.", "StackExchange.", "Newtonsoft.", "node_modules.", "process.", "Module.", "Function.", "Promise.", "new Promise", "runtime.",
-        "runtime/", "testing.", "net/http.", "net.", "database/sql.", "reflect.", "sync.", "std::", "core::", "alloc::", "tokio::",
+        "java.",
+        "javax.",
+        "jakarta.",
+        "jdk.",
+        "sun.",
+        "com.sun.",
+        "kotlin.",
+        "kotlinx.",
+        "scala.",
+        "groovy.",
+        "akka.",
+        "org.springframework.",
+        "org.apache.",
+        "org.hibernate.",
+        "org.eclipse.",
+        "org.jboss.",
+        "org.postgresql.",
+        "org.h2.",
+        "com.mysql.",
+        "oracle.",
+        "com.zaxxer.",
+        "com.fasterxml.",
+        "com.google.",
+        "io.netty.",
+        "io.grpc.",
+        "io.micronaut.",
+        "io.quarkus.",
+        "io.vertx.",
+        "reactor.",
+        "feign.",
+        "okhttp3.",
+        "redis.",
+        "io.lettuce.",
+        "software.amazon.",
+        "com.amazonaws.",
+        "org.slf4j.",
+        "ch.qos.",
+        "org.junit.",
+        "System.",
+        "Microsoft.",
+        "Npgsql.",
+        "MySql.",
+        "StackExchange.",
+        "Newtonsoft.",
+        "node_modules.",
+        "process.",
+        "Module.",
+        "Function.",
+        "Promise.",
+        "new Promise",
+        "runtime.",
+        "runtime/",
+        "testing.",
+        "net/http.",
+        "net.",
+        "database/sql.",
+        "reflect.",
+        "sync.",
+        "std::",
+        "core::",
+        "alloc::",
+        "tokio::",
     ];
     const RUNTIME: [&str; 6] = ["panic", "rust_begin_unwind", "__rust_", "backtrace::", "log::", "<"];
     !FOREIGN.iter().any(|start| name.starts_with(start)) && !RUNTIME.iter().any(|start| name.starts_with(start))
@@ -527,7 +656,11 @@ fn python(lines: &[&str]) -> Analysis {
     let mut in_trace = false;
     let mut in_text = false;
     for line in lines {
-        let line = if is_group { line.trim_start_matches([' ']).trim_start_matches(['|', '+']).strip_prefix(' ').unwrap_or("") } else { line };
+        let line = if is_group {
+            line.trim_start_matches([' ']).trim_start_matches(['|', '+']).strip_prefix(' ').unwrap_or("")
+        } else {
+            line
+        };
         if is_group && line.starts_with("-") || line.starts_with("+---") || line.starts_with("+-+") {
             // What follows are the group's members, raised before it.
             break;
@@ -540,7 +673,9 @@ fn python(lines: &[&str]) -> Analysis {
             if let Some((path, rest)) = frame.split_once('"') {
                 let function = rest.split(", in ").nth(1).unwrap_or("").trim();
                 let name = format!("{} {function}", file_name(path).trim_end_matches(".py"));
-                let is_foreign = ["site-packages", "dist-packages", "/lib/python", "<frozen"].iter().any(|part| path.contains(part)) || path.starts_with('<');
+                let is_foreign =
+                    ["site-packages", "dist-packages", "/lib/python", "<frozen"].iter().any(|part| path.contains(part))
+                        || path.starts_with('<');
                 if !is_foreign {
                     own_place = Some(name.clone());
                 }
@@ -578,13 +713,20 @@ fn rust(lines: &[&str]) -> Analysis {
         // Before Rust 1.73 the text stood on the same line.
         Some((text, place)) => (text.to_owned(), place),
         None => {
-            let is_text = |line: &&&str| !line.starts_with("stack backtrace:") && !line.starts_with("note: ") && !line.is_empty();
-            (lines[at + 1..].iter().take_while(is_text).copied().collect::<Vec<_>>().join("\n"), rest.trim_end_matches(':'))
+            let is_text =
+                |line: &&&str| !line.starts_with("stack backtrace:") && !line.starts_with("note: ") && !line.is_empty();
+            (
+                lines[at + 1..].iter().take_while(is_text).copied().collect::<Vec<_>>().join("\n"),
+                rest.trim_end_matches(':'),
+            )
         }
     };
     let functions = lines.iter().filter_map(|line| {
         let (number, name) = line.trim_start().split_once(": ")?;
-        number.bytes().all(|byte| byte.is_ascii_digit()).then(|| stable_function(name.trim().split_once(" - ").map_or(name.trim(), |(_, name)| name)))
+        number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| stable_function(name.trim().split_once(" - ").map_or(name.trim(), |(_, name)| name)))
     });
     let own = functions.into_iter().find(|name| is_own(name) && !name.starts_with("rust_"));
     let file = place.split(':').next().unwrap_or(place).replace('\\', "/");
@@ -606,7 +748,9 @@ fn go(lines: &[&str], message: &str) -> Analysis {
     // The panic raised last stands last: `panic: a`, `\tpanic: b`.
     let kinds = [("panic: ", "panic"), ("fatal error: ", "fatal error")];
     let before = lines.iter().take_while(|line| !is_goroutine(line)).map(|line| line.trim_start_matches('\t'));
-    let raised = before.filter_map(|line| kinds.iter().find_map(|(start, kind)| line.strip_prefix(start).map(|text| (*kind, text)))).last();
+    let raised = before
+        .filter_map(|line| kinds.iter().find_map(|(start, kind)| line.strip_prefix(start).map(|text| (*kind, text))))
+        .last();
     let mut analysis = Analysis::default();
     if let Some((kind, text)) = raised {
         let text = text.trim_end_matches(" [recovered, repanicked]").trim_end_matches(" [recovered]");
@@ -630,7 +774,10 @@ fn go(lines: &[&str], message: &str) -> Analysis {
         };
         stable_function(&name)
     };
-    let pairs = lines.iter().zip(lines.iter().skip(1)).filter(|(name, place)| is_go_place(name, place) && !name.starts_with("created by "));
+    let pairs = lines
+        .iter()
+        .zip(lines.iter().skip(1))
+        .filter(|(name, place)| is_go_place(name, place) && !name.starts_with("created by "));
     // Behind the call of panic stands who called it.
     let names: Vec<String> = pairs.map(|(name, _)| function(name)).collect();
     let from = names.iter().position(|name| name == "panic" || name == "runtime.gopanic").map_or(0, |at| at + 1);

@@ -90,7 +90,9 @@ pub fn latest(latest: &Latest) -> Value {
             })
         })
         .collect();
-    let pairs = |list: &[(String, u64)]| list.iter().map(|(label, messages)| json!({"label": label, "messages": messages})).collect::<Vec<_>>();
+    let pairs = |list: &[(String, u64)]| {
+        list.iter().map(|(label, messages)| json!({"label": label, "messages": messages})).collect::<Vec<_>>()
+    };
     json!({
         "v": 1,
         "generated_at": instant::iso(now),

@@ -93,7 +93,8 @@ fn render(name: &str, view: &View) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    environment
+        .set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
     environment.add_template("summary.txt", include_str!("../templates/summary.txt"))?;
     environment.add_template("summary.html", include_str!("../templates/summary.html"))?;
     Ok(environment.get_template(name)?.render(Serde(view))?)
@@ -179,7 +180,10 @@ impl View {
             mode: one_line(&report.mode),
             range,
             attempt: report.attempt,
-            counts: parts.iter().map(|&(label, number, colour)| Row { label: label.to_owned(), count: grouped(number), colour }).collect(),
+            counts: parts
+                .iter()
+                .map(|&(label, number, colour)| Row { label: label.to_owned(), count: grouped(number), colour })
+                .collect(),
             source: grouped(messages.source),
             unaccounted: (missing != 0).then(|| grouped(missing.unsigned_abs())),
             bar: bar(&parts.map(|(_, number, colour)| (number, colour))),
@@ -194,7 +198,11 @@ impl View {
             reasons: summary
                 .quarantine_reasons
                 .iter()
-                .map(|(reason, number)| Row { label: one_line(reason).replace('_', " "), count: grouped(*number), colour: "#8a4fbf" })
+                .map(|(reason, number)| Row {
+                    label: one_line(reason).replace('_', " "),
+                    count: grouped(*number),
+                    colour: "#8a4fbf",
+                })
                 .collect(),
             dashboard: links.dashboard.as_deref().and_then(web),
             console: links.console.as_deref().and_then(web),
@@ -238,7 +246,10 @@ fn notes(report: &RunReport) -> Vec<String> {
     let RunReport { messages, recheck, sweep, bytes, .. } = report;
     let mut notes = Vec::new();
     let mut note = |when: u64, text: String| notes.extend((when > 0).then_some(text));
-    note(messages.no_alerts, format!("{} had no alerts at all and count as closed.", count(messages.no_alerts, "message")));
+    note(
+        messages.no_alerts,
+        format!("{} had no alerts at all and count as closed.", count(messages.no_alerts, "message")),
+    );
     note(
         recheck.looked_at,
         format!(
@@ -251,12 +262,29 @@ fn notes(report: &RunReport) -> Vec<String> {
     );
     note(
         sweep.late + sweep.changed + sweep.reopened,
-        format!("Found behind the range: {} late, {} changed, {} reopened.", grouped(sweep.late), grouped(sweep.changed), grouped(sweep.reopened)),
+        format!(
+            "Found behind the range: {} late, {} changed, {} reopened.",
+            grouped(sweep.late),
+            grouped(sweep.changed),
+            grouped(sweep.reopened)
+        ),
     );
     note(report.collisions, format!("{} in more than one index; every copy is kept.", count(report.collisions, "id")));
-    note(report.undated, format!("{} without a usable timestamp: in no window, and left where they are.", count(report.undated, "document")));
-    note(report.absent.len() as u64, format!("The source has no {}: messages were archived without.", report.absent.join(" and no ")));
-    note(bytes.archive, format!("{} of documents became {} in the archive.", words::bytes(bytes.source), words::bytes(bytes.archive)));
+    note(
+        report.undated,
+        format!(
+            "{} without a usable timestamp: in no window, and left where they are.",
+            count(report.undated, "document")
+        ),
+    );
+    note(
+        report.absent.len() as u64,
+        format!("The source has no {}: messages were archived without.", report.absent.join(" and no ")),
+    );
+    note(
+        bytes.archive,
+        format!("{} of documents became {} in the archive.", words::bytes(bytes.source), words::bytes(bytes.archive)),
+    );
     notes
 }
 
@@ -264,8 +292,12 @@ fn notes(report: &RunReport) -> Vec<String> {
 fn bar(parts: &[(u64, &'static str)]) -> Vec<Slice> {
     let total: u128 = parts.iter().map(|&(number, _)| u128::from(number)).sum();
     let present = parts.iter().filter(|&&(number, _)| number > 0);
-    let mut slices: Vec<Slice> =
-        present.map(|&(number, colour)| Slice { width: u64::try_from((u128::from(number) * 100 / total).max(1)).unwrap_or(100), colour }).collect();
+    let mut slices: Vec<Slice> = present
+        .map(|&(number, colour)| Slice {
+            width: u64::try_from((u128::from(number) * 100 / total).max(1)).unwrap_or(100),
+            colour,
+        })
+        .collect();
     let rest = 100 - slices.iter().map(|slice| slice.width as i64).sum::<i64>();
     if let Some(widest) = slices.iter_mut().max_by_key(|slice| slice.width) {
         widest.width = widest.width.saturating_add_signed(rest);
@@ -274,6 +306,7 @@ fn bar(parts: &[(u64, &'static str)]) -> Vec<Slice> {
 }
 
 fn web(link: &str) -> Option<String> {
-    let sound = (link.starts_with("https://") || link.starts_with("http://")) && !link.chars().any(|c| c.is_control() || c.is_whitespace());
+    let sound = (link.starts_with("https://") || link.starts_with("http://"))
+        && !link.chars().any(|c| c.is_control() || c.is_whitespace());
     sound.then(|| link.to_owned())
 }

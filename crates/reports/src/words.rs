@@ -45,24 +45,41 @@ fn outcome(report: &RunReport) -> String {
     );
     let missing = unaccounted(report);
     if windows.failed > 0 {
-        return format!("{} of {} failed; the others are safe: {done}.", grouped(windows.failed), count(windows.planned, "window"));
+        return format!(
+            "{} of {} failed; the others are safe: {done}.",
+            grouped(windows.failed),
+            count(windows.planned, "window")
+        );
     }
     match report.status {
         RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => {
             "The run failed before its windows were done; nothing was lost, but it has to run again.".to_owned()
         }
         RunStatus::Running => {
-            format!("The run has not finished: {} of {} done so far.", grouped(windows.succeeded), count(windows.planned, "window"))
+            format!(
+                "The run has not finished: {} of {} done so far.",
+                grouped(windows.succeeded),
+                count(windows.planned, "window")
+            )
         }
         _ if missing != 0 => {
-            format!("The counts do not add up: {} of {} cannot be accounted for.", grouped(missing.unsigned_abs()), count(messages.source, "message"))
+            format!(
+                "The counts do not add up: {} of {} cannot be accounted for.",
+                grouped(missing.unsigned_abs()),
+                count(messages.source, "message")
+            )
         }
         RunStatus::Completed if windows.succeeded < windows.planned => {
-            format!("{} skipped by an operator; the others: {done}.", count(windows.planned - windows.succeeded, "window"))
+            format!(
+                "{} skipped by an operator; the others: {done}.",
+                count(windows.planned - windows.succeeded, "window")
+            )
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
         RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
-        RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => "There was nothing to archive.".to_owned(),
+        RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => {
+            "There was nothing to archive.".to_owned()
+        }
         RunStatus::Completed if messages.source == 0 => {
             format!(
                 "{} looked at again: {} closed since, {} still open.",
@@ -97,7 +114,9 @@ pub fn rerun_command(run_id: &str) -> String {
 
 /// An argument of a command, whatever it holds.
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !text.starts_with('-');
+    let plain = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && !text.starts_with('-');
     if plain { text.to_owned() } else { format!("'{}'", one_line(text).replace('\'', r"'\''")) }
 }
 
@@ -128,19 +147,36 @@ pub fn set_aside(item: &Unresolved, now: Timestamp) -> SetAside {
     let (what, name, of, reason, since, way_back) = match item {
         Unresolved::SkippedWindow { run_id, window_id, reason, since, .. } => {
             let undo = format!("alert-archive skip {} {} --undo", quoted(run_id), quoted(window_id));
-            ("Window", window_id.clone(), run_id.clone(), reason, *since, vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))])
+            (
+                "Window",
+                window_id.clone(),
+                run_id.clone(),
+                reason,
+                *since,
+                vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))],
+            )
         }
         Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
             let release = format!("alert-archive quarantine release {} --index {}", quoted(id), quoted(source_index));
             ("Message", id.clone(), source_index.clone(), reason, *since, vec![release])
         }
         Unresolved::WatermarkSet { before, at, reason, since, left } => {
-            let runs = left.iter().map(|Span { from, to }| format!("alert-archive run --from {} --to {} --wait", iso(*from), iso(*to)));
+            let runs = left
+                .iter()
+                .map(|Span { from, to }| format!("alert-archive run --from {} --to {} --wait", iso(*from), iso(*to)));
             ("Watermark", iso(*at), iso(*before), reason, *since, runs.collect())
         }
     };
     let age = count(days(since, now), "day");
-    SetAside { what, name: one_line(&name), of: one_line(&of), reason: one_line(reason), since: date(since), age, way_back }
+    SetAside {
+        what,
+        name: one_line(&name),
+        of: one_line(&of),
+        reason: one_line(reason),
+        since: date(since),
+        age,
+        way_back,
+    }
 }
 
 /// `1,234`.
@@ -204,7 +240,9 @@ pub fn one_line(text: &str) -> String {
     let tame = |c: char| match c {
         '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
         c if c.is_control() => '\u{fffd}',
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => '\u{fffd}',
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
+            '\u{fffd}'
+        }
         c => c,
     };
     let mut out: String = text.chars().take(LONGEST).map(tame).collect();
@@ -222,7 +260,10 @@ mod tests {
     fn numbers_are_easy_to_read() {
         assert_eq!([0u64, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(count(1, "window"), "1 window");
-        assert_eq!([0, 999, 1000, 999_950, 12_340_000, 127_179_533].map(bytes), ["0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB", "127 MB"]);
+        assert_eq!(
+            [0, 999, 1000, 999_950, 12_340_000, 127_179_533].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB", "127 MB"]
+        );
     }
 
     #[test]
@@ -230,7 +271,10 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
         assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-09-29T00:00:00Z")), "2024-07-01 to 2024-09-28");
         assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-07-02T00:00:00Z")), "2024-07-01");
-        assert_eq!(range(at("2024-07-01T00:00:00Z"), at("2024-07-02T06:30:00Z")), "2024-07-01 00:00 to 2024-07-02 06:30 UTC");
+        assert_eq!(
+            range(at("2024-07-01T00:00:00Z"), at("2024-07-02T06:30:00Z")),
+            "2024-07-01 00:00 to 2024-07-02 06:30 UTC"
+        );
     }
 
     #[test]

@@ -29,7 +29,9 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 fn the_policy_admits_this_script_and_this_style_and_nothing_else() {
     let page = dashboard::page();
     let policy = between(page, "Content-Security-Policy\" content=\"", "\"");
-    for (directive, block) in [("script-src", between(page, "<script>", "</script>")), ("style-src", between(page, "<style>", "</style>"))] {
+    for (directive, block) in
+        [("script-src", between(page, "<script>", "</script>")), ("style-src", between(page, "<style>", "</style>"))]
+    {
         let expected = format!("{directive} 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(block)));
         assert!(policy.split(';').any(|part| part.trim() == expected), "the policy needs: {expected}");
     }
@@ -39,11 +41,25 @@ fn the_policy_admits_this_script_and_this_style_and_nothing_else() {
 #[test]
 fn the_page_makes_no_markup_of_data_and_loads_nothing_from_elsewhere() {
     let page = dashboard::page();
-    for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=\"", "https://", "src=\"", "@import"] {
+    for forbidden in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        " style=\"",
+        "https://",
+        "src=\"",
+        "@import",
+    ] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
     assert_eq!(page.matches("http://").count(), 1, "only the name of SVG is a web address");
-    assert!(page.contains("<html lang=\"en\">") && page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
+    assert!(
+        page.contains("<html lang=\"en\">")
+            && page.contains("prefers-color-scheme: dark")
+            && page.contains("width=device-width")
+    );
 }
 
 #[test]
@@ -59,7 +75,10 @@ fn runs_are_listed_as_they_come_and_without_their_failures() {
     assert_eq!(data["runs"][0]["failures"], 1);
     assert_eq!(data["runs"][0]["well"], false);
     assert_eq!(data["runs"][1]["range"], "2024-07-01 to 2024-09-28");
-    assert_eq!(dashboard::runs(&vec![report("r"); 500], &[], at("2024-10-01T06:00:00Z"))["runs"].as_array().map(Vec::len), Some(104));
+    assert_eq!(
+        dashboard::runs(&vec![report("r"); 500], &[], at("2024-10-01T06:00:00Z"))["runs"].as_array().map(Vec::len),
+        Some(104)
+    );
 }
 
 #[test]
@@ -80,7 +99,14 @@ fn every_open_message_is_in_one_age_group() {
     let shown: Vec<(&str, u64)> = groups.iter().map(|group| (group.label.as_str(), group.messages)).collect();
     assert_eq!(
         shown,
-        [("under 7 days", 3), ("7 to 29 days", 1), ("30 to 59 days", 0), ("60 to 89 days", 0), ("90 to 179 days", 1), ("180 days and more", 1)]
+        [
+            ("under 7 days", 3),
+            ("7 to 29 days", 1),
+            ("30 to 59 days", 0),
+            ("60 to 89 days", 0),
+            ("90 to 179 days", 1),
+            ("180 days and more", 1)
+        ]
     );
 }
 
@@ -89,7 +115,11 @@ fn the_latest_run_comes_with_its_sentence_and_its_advice() {
     let report = RunReport {
         failures: vec![Failure { window_id: "w".into(), error: "SourceUnavailable".into(), message: "refused".into() }],
         status: RunStatus::Failed,
-        unresolved: vec![Unresolved::excluded(Identity::new("messages", "<i>"), "kills its window", at("2024-09-30T06:00:00Z"))],
+        unresolved: vec![Unresolved::excluded(
+            Identity::new("messages", "<i>"),
+            "kills its window",
+            at("2024-09-30T06:00:00Z"),
+        )],
         ..report("run-7")
     };
     let open = OpenMessage {

@@ -25,7 +25,14 @@ fn report() -> RunReport {
         status: RunStatus::Completed,
         attempt: 1,
         windows: Windows { planned: 91, succeeded: 91, failed: 0 },
-        messages: Messages { source: 5000, archived: 4300, open: 599, quarantined: 46, already_archived: 55, no_alerts: 51 },
+        messages: Messages {
+            source: 5000,
+            archived: 4300,
+            open: 599,
+            quarantined: 46,
+            already_archived: 55,
+            no_alerts: 51,
+        },
         recheck: Recheck { looked_at: 112, closed: 70, open: 41, gone: 1 },
         sweep: Sweep { late: 4, changed: 2, reopened: 1 },
         collisions: 0,
@@ -40,12 +47,20 @@ fn report() -> RunReport {
 }
 
 fn failed() -> RunReport {
-    let failure = |window: &str, error: &str, message: &str| Failure { window_id: window.into(), error: error.into(), message: message.into() };
+    let failure = |window: &str, error: &str, message: &str| Failure {
+        window_id: window.into(),
+        error: error.into(),
+        message: message.into(),
+    };
     RunReport {
         status: RunStatus::Failed,
         windows: Windows { planned: 91, succeeded: 89, failed: 2 },
         failures: vec![
-            failure("20240703T000000.000Z--20240704T000000.000Z", "CountMismatch", "1,203 documents counted, 1,201 read"),
+            failure(
+                "20240703T000000.000Z--20240704T000000.000Z",
+                "CountMismatch",
+                "1,203 documents counted, 1,201 read",
+            ),
             failure("20240812T000000.000Z--20240813T000000.000Z", "SourceUnavailable", "connection refused"),
         ],
         ..report()
@@ -53,7 +68,12 @@ fn failed() -> RunReport {
 }
 
 fn open(id: &str, since: &str) -> OpenMessage {
-    OpenMessage { message_id: id.into(), source_index: "messages".into(), timestamp: at(since), first_seen_open: at(since) }
+    OpenMessage {
+        message_id: id.into(),
+        source_index: "messages".into(),
+        timestamp: at(since),
+        first_seen_open: at(since),
+    }
 }
 
 struct Mail {
@@ -63,9 +83,20 @@ struct Mail {
 }
 
 fn sent(report: &RunReport, open: &[OpenMessage], reasons: &[(String, u64)], links: Links, duplicate: bool) -> Mail {
-    let summary = Summary { report, oldest_open: open, quarantine_reasons: reasons, links: &links, duplicate, now: at("2024-10-01T06:00:00Z") };
-    let bytes = mail::summary(&summary, "Archive <archive@example.com>", &["team@example.com".into(), "Duty Desk <desk@example.com>".into()])
-        .expect("a mail");
+    let summary = Summary {
+        report,
+        oldest_open: open,
+        quarantine_reasons: reasons,
+        links: &links,
+        duplicate,
+        now: at("2024-10-01T06:00:00Z"),
+    };
+    let bytes = mail::summary(
+        &summary,
+        "Archive <archive@example.com>",
+        &["team@example.com".into(), "Duty Desk <desk@example.com>".into()],
+    )
+    .expect("a mail");
     let raw = String::from_utf8(bytes).expect("a mail is ASCII");
     let (headers, body) = raw.split_once("\r\n\r\n").expect("headers end at an empty line");
     let parts: Vec<&str> = body.split("--=_alert-archive_=").collect();
@@ -98,15 +129,29 @@ fn plain(report: &RunReport) -> Mail {
 fn the_first_line_says_how_it_went() {
     for (report, first) in [
         (report(), "All went well: 4,300 messages archived, 599 still open, 46 in quarantine."),
-        (failed(), "2 of 91 windows failed; the others are safe: 4,300 messages archived, 599 still open, 46 in quarantine."),
+        (
+            failed(),
+            "2 of 91 windows failed; the others are safe: 4,300 messages archived, 599 still open, 46 in quarantine.",
+        ),
         (
             RunReport { messages: Messages { source: 5003, ..report().messages }, reconciled: false, ..report() },
             "The counts do not add up: 3 of 5,003 messages cannot be accounted for.",
         ),
-        (RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() }, "There was nothing to archive."),
-        (RunReport { messages: Messages::default(), ..report() }, "112 open messages looked at again: 70 closed since, 41 still open."),
         (
-            RunReport { status: RunStatus::Failed, windows: Windows::default(), messages: Messages::default(), ..report() },
+            RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() },
+            "There was nothing to archive.",
+        ),
+        (
+            RunReport { messages: Messages::default(), ..report() },
+            "112 open messages looked at again: 70 closed since, 41 still open.",
+        ),
+        (
+            RunReport {
+                status: RunStatus::Failed,
+                windows: Windows::default(),
+                messages: Messages::default(),
+                ..report()
+            },
             "The run failed before its windows were done; nothing was lost, but it has to run again.",
         ),
         (
@@ -134,7 +179,11 @@ fn a_failed_window_comes_with_its_error_and_what_to_do() {
             assert!(part.contains(said), "{said} is missing in {part}");
         }
     }
-    assert!(mail.headers.contains("Subject: Alert archive: 2 of 91 windows failed (2024-07-01 to 2024-09-28)"), "{}", mail.headers);
+    assert!(
+        mail.headers.contains("Subject: Alert archive: 2 of 91 windows failed (2024-07-01 to 2024-09-28)"),
+        "{}",
+        mail.headers
+    );
 }
 
 fn set_aside(reason: &str) -> Vec<Unresolved> {
@@ -162,7 +211,11 @@ fn what_is_set_aside_is_told_until_it_is_resolved() {
     }
     assert!(!plain(&report()).text.contains("SET ASIDE"));
     let hostile = plain(&RunReport { unresolved: set_aside("x\r\nBcc: a@example.com\r\n<script>"), ..report() });
-    assert!(!hostile.html.contains("<script") && !hostile.text.lines().any(|line| line.starts_with("Bcc")), "{}", hostile.text);
+    assert!(
+        !hostile.html.contains("<script") && !hostile.text.lines().any(|line| line.starts_with("Bcc")),
+        "{}",
+        hostile.text
+    );
 }
 
 #[test]
@@ -176,7 +229,8 @@ fn a_window_that_was_skipped_is_no_failed_one() {
         left: vec![],
     }];
     let windows = Windows { planned: 91, succeeded: 90, failed: 0 };
-    let mail = plain(&RunReport { failures: vec![skipped], unresolved: set_aside, windows, reconciled: false, ..report() });
+    let mail =
+        plain(&RunReport { failures: vec![skipped], unresolved: set_aside, windows, reconciled: false, ..report() });
     assert!(!mail.text.contains("FAILED WINDOWS") && mail.text.contains("SET ASIDE"), "{}", mail.text);
 }
 
@@ -239,11 +293,15 @@ fn the_same_report_gives_the_same_message_id() {
 
 #[test]
 fn hostile_text_changes_neither_headers_nor_lines_nor_markup() {
-    let bad = "x\r\nBcc: thief@example.com\r\n\r\n--=_alert-archive_=\r\n<script>alert(1)</script>\"'&\u{202e}{{ 7*7 }}";
+    let bad =
+        "x\r\nBcc: thief@example.com\r\n\r\n--=_alert-archive_=\r\n<script>alert(1)</script>\"'&\u{202e}{{ 7*7 }}";
     let failure = Failure { window_id: bad.into(), error: bad.into(), message: bad.into() };
     let report = RunReport { run_id: bad.into(), mode: bad.into(), failures: vec![failure], ..failed() };
     let message = OpenMessage { message_id: bad.into(), source_index: bad.into(), ..open("", "2024-01-02T00:00:00Z") };
-    let links = Links { dashboard: Some(format!("https://example.com/\"><script>{bad}")), console: Some("javascript:alert(1)".into()) };
+    let links = Links {
+        dashboard: Some(format!("https://example.com/\"><script>{bad}")),
+        console: Some("javascript:alert(1)".into()),
+    };
     let mail = sent(&report, &[message], &[(bad.to_owned(), 1)], links, false);
     assert!(!mail.headers.lines().any(|line| line.starts_with("Bcc")), "{}", mail.headers);
     for part in [&mail.text, &mail.html] {
@@ -261,7 +319,10 @@ fn unicode_reaches_the_reader_as_it_is() {
 
 #[test]
 fn only_web_addresses_are_linked() {
-    let links = Links { dashboard: Some("https://example.com/dashboard?a=1&b=2".into()), console: Some("ftp://example.com".into()) };
+    let links = Links {
+        dashboard: Some("https://example.com/dashboard?a=1&b=2".into()),
+        console: Some("ftp://example.com".into()),
+    };
     let mail = sent(&report(), &[], &[], links, false);
     assert!(mail.text.contains("Dashboard: https://example.com/dashboard?a=1&b=2") && !mail.text.contains("ftp:"));
     assert!(mail.html.contains("a=1&amp;b=2"), "{}", mail.html);
@@ -270,7 +331,14 @@ fn only_web_addresses_are_linked() {
 #[test]
 fn an_impossible_address_is_named() {
     let (report, links) = (report(), Links::default());
-    let summary = Summary { report: &report, oldest_open: &[], quarantine_reasons: &[], links: &links, duplicate: false, now: report.to };
+    let summary = Summary {
+        report: &report,
+        oldest_open: &[],
+        quarantine_reasons: &[],
+        links: &links,
+        duplicate: false,
+        now: report.to,
+    };
     for address in ["nobody", "a@b@c", "team@example.com\r\nBcc: thief@example.com", ""] {
         let error = mail::summary(&summary, "archive@example.com", &[address.to_owned()]).expect_err(address);
         assert!(matches!(error, Error::Address { .. }), "{address}: {error}");

@@ -76,6 +76,9 @@ mod tests {
         config.required("ALERT_ARCHIVE_TEST_ABSENT_1");
         config.required("ALERT_ARCHIVE_TEST_ABSENT_2");
         let fault = config.check().expect_err("two are missing").to_string();
-        assert_eq!(fault, "configuration: ALERT_ARCHIVE_TEST_ABSENT_1 is not set; ALERT_ARCHIVE_TEST_ABSENT_2 is not set");
+        assert_eq!(
+            fault,
+            "configuration: ALERT_ARCHIVE_TEST_ABSENT_1 is not set; ALERT_ARCHIVE_TEST_ABSENT_2 is not set"
+        );
     }
 }

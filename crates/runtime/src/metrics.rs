@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn a_line_names_its_deployment_and_each_figure_and_keeps_properties_out_of_the_dimensions() {
         let metrics = Metrics::of("north").dimension("Pipeline", "feeds").property("Object", "a/b.jsonl");
-        let line = metrics.figure("Records", Unit::Count, 7).duration("Took", Duration::from_millis(31)).at(Duration::from_secs(1));
+        let line = metrics
+            .figure("Records", Unit::Count, 7)
+            .duration("Took", Duration::from_millis(31))
+            .at(Duration::from_secs(1));
         let expected = json!({
             "Deployment": "north", "Pipeline": "feeds", "Object": "a/b.jsonl", "Records": 7, "Took": 31,
             "_aws": {"Timestamp": 1000, "CloudWatchMetrics": [{

@@ -34,7 +34,9 @@ impl ReadSecret for Fixed {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    println!("| message | page size | pages | limit a second | one after the other | in parallel | ratio | fastest second | refused |");
+    println!(
+        "| message | page size | pages | limit a second | one after the other | in parallel | ratio | fastest second | refused |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for case in [
         Case { message_bytes: 2_000, page_size: 100, per_second: 1000 },
@@ -58,7 +60,11 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
         let at = from + SignedDuration::from_secs(number as i64);
         let text = "lorem ipsum ".repeat(message_bytes / 12);
         let source = format!(r#"{{"message_id":"m-{number}","timestamp":"{at:.3}","text":"{text}"}}"#);
-        server.state.messages().put(Message { at: at.as_millisecond(), id: format!("m-{number}"), source: source.into_bytes() });
+        server.state.messages().put(Message {
+            at: at.as_millisecond(),
+            id: format!("m-{number}"),
+            source: source.into_bytes(),
+        });
     }
     let pages = MESSAGES.div_ceil(page_size);
 
@@ -97,7 +103,9 @@ async fn one_after_the_other(url: &str, span: Span, page_size: u64, pages: u64) 
     let began = Instant::now();
     for number in 1..=pages {
         let (from, to) = (span.from, span.to);
-        let url = format!("{url}/getMessages?start_time={from:.3}&end_time={to:.3}&status=all&page_size={page_size}&page_number={number}");
+        let url = format!(
+            "{url}/getMessages?start_time={from:.3}&end_time={to:.3}&status=all&page_size={page_size}&page_number={number}"
+        );
         let answer = client.get(url).header("authorization", "Bearer bench").send().await?.error_for_status()?;
         answer.bytes().await?;
     }

@@ -74,7 +74,15 @@ impl Drain {
     pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
-        let cursor = Cursor { point_in_time, shard_doc, matched: 0, seen: 0, after: None, page: FIRST_PAGE, excluded: Vec::new() };
+        let cursor = Cursor {
+            point_in_time,
+            shard_doc,
+            matched: 0,
+            seen: 0,
+            after: None,
+            page: FIRST_PAGE,
+            excluded: Vec::new(),
+        };
         Ok(Drain::resume(source, window, cursor))
     }
 
@@ -108,7 +116,9 @@ impl Drain {
     /// The next page, in order of time; empty at the end. The page behind it is fetched meanwhile.
     pub async fn next_page(&mut self) -> Result<Vec<Document>, SourceError> {
         let page = match self.ahead.take() {
-            Some(ahead) => ahead.await.map_err(|error| SourceError::Unreadable { doing: "read a page", reason: error.to_string() })??,
+            Some(ahead) => ahead
+                .await
+                .map_err(|error| SourceError::Unreadable { doing: "read a page", reason: error.to_string() })??,
             None => Fetch::of(self).page(self.cursor.page).await?,
         };
         let Some(last) = page.last() else { return Ok(page) };
@@ -132,7 +142,12 @@ impl Drain {
             Ok(source) => source.unwrap_or_default(),
             // The node is up, but does not return this document.
             Err(error @ (SourceError::Rejected { .. } | SourceError::Unavailable { status: 500, .. })) => {
-                tracing::warn!(index = hit.index, id = hit.id, error = errors::describe(&error), "its bytes cannot be read");
+                tracing::warn!(
+                    index = hit.index,
+                    id = hit.id,
+                    error = errors::describe(&error),
+                    "its bytes cannot be read"
+                );
                 Bytes::new()
             }
             Err(error) => return Err(error),
@@ -244,7 +259,10 @@ impl Fetch {
     /// A document of this page is not valid JSON: the same page without bodies names all of them, and halves of it are
     /// asked for until each poison document stands alone.
     async fn isolate(&self, size: u64) -> Result<Vec<Document>, SourceError> {
-        let unreadable = || SourceError::Unreadable { doing: "read a page without documents", reason: "it is not valid JSON".into() };
+        let unreadable = || SourceError::Unreadable {
+            doing: "read a page without documents",
+            reason: "it is not valid JSON".into(),
+        };
         let Answer::Body(body) = self.ask(size, &self.cursor.after, false).await? else { return Err(unreadable()) };
         let names = page::parse(&body)?.ok_or_else(unreadable)?;
         let mut documents = Vec::with_capacity(names.len());
@@ -284,14 +302,17 @@ impl Fetch {
 
     /// Those of these documents that the window holds, without their bytes.
     async fn names(&self, documents: &HashSet<Identity>) -> Result<Vec<Hit>, SourceError> {
-        let unreadable = || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
+        let unreadable =
+            || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
         let body = json!({
             "size": documents.len(), "track_total_hits": false, "_source": false,
             "query": {"bool": {"filter": [of(&self.window), any_of(documents)]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
         });
-        let Answer::Body(body) = self.source.search("look for documents", body, true).await? else { return Err(unreadable()) };
+        let Answer::Body(body) = self.source.search("look for documents", body, true).await? else {
+            return Err(unreadable());
+        };
         page::parse(&body)?.ok_or_else(unreadable)
     }
 
@@ -345,7 +366,10 @@ fn any_of<'a>(documents: impl IntoIterator<Item = &'a Identity>) -> Value {
 
 fn document(hit: Hit) -> Result<Document, SourceError> {
     let millis = hit.sort.first().and_then(Value::as_i64);
-    let millis = millis.ok_or_else(|| SourceError::Unreadable { doing: "read a page", reason: format!("{} has no sort value", hit.id) })?;
+    let millis = millis.ok_or_else(|| SourceError::Unreadable {
+        doing: "read a page",
+        reason: format!("{} has no sort value", hit.id),
+    })?;
     // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before it.
     let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
     Ok(Document { hit, at, defect: None })

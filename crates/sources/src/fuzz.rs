@@ -28,15 +28,20 @@ fn document() -> impl Strategy<Value = Vec<u8>> {
     let value = prop_oneof![30 => select(good.to_vec()), 1 => select(bad.to_vec())];
     let blank = || select(vec!["", "", " ", "\r\n", "\t \n"]);
     (blank(), vec(("[a-z_]{1,7}", value), 0..4), blank()).prop_map(|(before, members, after)| {
-        let members: Vec<Vec<u8>> = members.into_iter().map(|(name, value)| [format!("\"{name}\":").as_bytes(), value].concat()).collect();
+        let members: Vec<Vec<u8>> =
+            members.into_iter().map(|(name, value)| [format!("\"{name}\":").as_bytes(), value].concat()).collect();
         [before.as_bytes(), b"{", &members.join(&b','), b"}", after.as_bytes()].concat()
     })
 }
 
 fn whole(documents: &[Vec<u8>], head: &str) -> Bytes {
     let hit = |(number, source): (usize, &Vec<u8>)| {
-        [format!(r#"{{"_index":"m","_id":"{number}","_score":null,"_source":"#).as_bytes(), source, format!(r#","sort":[{number}]}}"#).as_bytes()]
-            .concat()
+        [
+            format!(r#"{{"_index":"m","_id":"{number}","_score":null,"_source":"#).as_bytes(),
+            source,
+            format!(r#","sort":[{number}]}}"#).as_bytes(),
+        ]
+        .concat()
     };
     let hits: Vec<Vec<u8>> = documents.iter().enumerate().map(hit).collect();
     [format!(r#"{{"took":1,{head},"hits":{{"hits":["#).as_bytes(), &hits.join(&b','), b"]}}"].concat().into()
@@ -148,7 +153,8 @@ proptest! {
 
 #[test]
 fn ten_thousand_levels_are_a_document_like_any_other() {
-    let deep = |open: &str, close: &str| format!("{{\"x\":{}1{}}}", open.repeat(10_000), close.repeat(10_000)).into_bytes();
+    let deep =
+        |open: &str, close: &str| format!("{{\"x\":{}1{}}}", open.repeat(10_000), close.repeat(10_000)).into_bytes();
     let documents = [deep("[", "]"), b"{}".to_vec(), deep("{\"x\":", "}")];
     let hits = page::parse(&whole(&documents, HEAD)).expect("no shard failed").expect("a page");
     assert!(hits.iter().map(|hit| &hit.source[..]).eq(documents.iter().map(Vec::as_slice)));

@@ -100,7 +100,9 @@ impl OpenSearch {
         let fault = |reason: String| SourceError::Url { url: shown.clone(), reason };
         let parsed = Url::parse(url).map_err(|error| fault(error.to_string()))?;
         // No proxy: a proxy of the environment would see every message. No gzip: it costs more than it saves.
-        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(parsed)).disable_proxy().timeout(Duration::from_secs(120));
+        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(parsed))
+            .disable_proxy()
+            .timeout(Duration::from_secs(120));
         if auth == Auth::Iam {
             let provider = aws.credentials_provider().ok_or_else(|| fault("no AWS credentials to sign with".into()))?;
             let region = aws.region().ok_or_else(|| fault("no AWS region to sign for".into()))?.clone();
@@ -113,16 +115,20 @@ impl OpenSearch {
     /// Fails unless `index` has what the product needs; returns how documents are found by their message.
     /// Behind an alias the indices may differ: one has a keyword, another a text with a keyword below it, a new one nothing yet.
     pub async fn check_mapping(&self, index: &str) -> Result<MessageField, SourceError> {
-        let path = format!("/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false&include_unmapped=true");
+        let path = format!(
+            "/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false&include_unmapped=true"
+        );
         let caps: Capabilities = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
         if caps.lack_a_field() && self.count(index, json!({"match_all": {}})).await? == 0 {
             return Ok(MessageField::default());
         }
         let keywords = caps.message_id(index)?;
         let path = format!("/{index}/_mapping?filter_path=*.mappings.dynamic,*.mappings.properties.message_id");
-        let mappings: HashMap<String, Value> = self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
+        let mappings: HashMap<String, Value> =
+            self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
         // A message is found by its `_id`; what belongs to it only by this field.
-        let is_blind = |name: &String| mappings.get(name).is_some_and(|mapping| mapping["mappings"]["dynamic"] == "false");
+        let is_blind =
+            |name: &String| mappings.get(name).is_some_and(|mapping| mapping["mappings"]["dynamic"] == "false");
         if let Some(blind) = caps.unmapped().into_iter().find(is_blind).filter(|_| index != self.indices.messages) {
             let problem = format!("is not mapped in index `{blind}`, which maps nothing by itself");
             return Err(SourceError::Mapping { index: index.to_owned(), field: "message_id", problem });
@@ -135,11 +141,21 @@ impl OpenSearch {
     }
 
     /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
-    pub async fn histogram(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+    pub async fn histogram(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        interval: Interval,
+    ) -> Result<Vec<Bucket>, SourceError> {
         until_whole(|| self.histogram_once(from, to, interval)).await
     }
 
-    async fn histogram_once(&self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+    async fn histogram_once(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        interval: Interval,
+    ) -> Result<Vec<Bucket>, SourceError> {
         let body = json!({
             "size": 0,
             "track_total_hits": false,
@@ -157,7 +173,8 @@ impl OpenSearch {
     pub async fn earliest(&self) -> Result<Option<Timestamp>, SourceError> {
         let body = json!({"size": 0, "track_total_hits": false, "aggs": {"earliest": {"min": {"field": "timestamp"}}}});
         let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
-        let reply: Value = self.json("find the first message", Method::Post, &path, body, &self.indices.messages).await?;
+        let reply: Value =
+            self.json("find the first message", Method::Post, &path, body, &self.indices.messages).await?;
         Ok(earliest(&reply))
     }
 
@@ -183,7 +200,9 @@ impl OpenSearch {
             shards: page::Shards,
         }
         until_whole(async || {
-            let reply: Reply = self.json("count documents", Method::Post, &format!("/{index}/_count"), json!({"query": query}), index).await?;
+            let reply: Reply = self
+                .json("count documents", Method::Post, &format!("/{index}/_count"), json!({"query": query}), index)
+                .await?;
             reply.shards.check(false, None)?;
             Ok(reply.count)
         })
@@ -205,14 +224,22 @@ impl OpenSearch {
         if ids.is_empty() {
             return;
         }
-        let closed: Result<Value, _> = self.json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": ids}), "").await;
+        let closed: Result<Value, _> = self
+            .json("close a point in time", Method::Delete, "/_search/point_in_time", json!({"pit_id": ids}), "")
+            .await;
         if let Err(error) = closed {
             tracing::warn!(error = errors::describe(&error), "a point in time stays open until it expires");
         }
     }
 
     /// The stored bytes of one document, also when they are no JSON. `None` when it is gone, or larger than `limit`.
-    pub async fn source_of(&self, index: &str, id: &str, routing: Option<&str>, limit: u64) -> Result<Option<Bytes>, SourceError> {
+    pub async fn source_of(
+        &self,
+        index: &str,
+        id: &str,
+        routing: Option<&str>,
+        limit: u64,
+    ) -> Result<Option<Bytes>, SourceError> {
         let mut wanted = json!({"_index": index, "_id": id});
         if let Some(routing) = routing {
             wanted["routing"] = json!(routing);
@@ -226,7 +253,8 @@ impl OpenSearch {
 
     /// The indices in which a message of this id stands, with its routing.
     pub async fn places_of(&self, id: &str) -> Result<Vec<(String, Option<String>)>, SourceError> {
-        let body = json!({"size": 1000, "track_total_hits": false, "_source": false, "query": {"ids": {"values": [id]}}});
+        let body =
+            json!({"size": 1000, "track_total_hits": false, "_source": false, "query": {"ids": {"values": [id]}}});
         let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
         let reply: Value = self.json("look for a message", Method::Post, &path, body, &self.indices.messages).await?;
         let hits = reply["hits"]["hits"].as_array().into_iter().flatten();
@@ -236,7 +264,10 @@ impl OpenSearch {
 
     /// The index that holds each message, by id; where several do, one whose instant is the one given. Messages that a
     /// search does not find yet are absent.
-    pub(crate) async fn indices_of(&self, messages: &[(&str, Option<Timestamp>)]) -> Result<HashMap<String, String>, SourceError> {
+    pub(crate) async fn indices_of(
+        &self,
+        messages: &[(&str, Option<Timestamp>)],
+    ) -> Result<HashMap<String, String>, SourceError> {
         let mut indices = HashMap::with_capacity(messages.len());
         for batch in messages.chunks(IDS_AT_ONCE) {
             let ids: Vec<&str> = batch.iter().map(|(id, _)| *id).collect();
@@ -244,7 +275,9 @@ impl OpenSearch {
             for (id, at) in batch {
                 let millis = at.map(Timestamp::as_millisecond);
                 let of_id = || places.iter().filter(|place| place.id == *id);
-                let place = of_id().find(|place| millis.is_some() && place.earliest() == millis).or_else(|| of_id().next_back());
+                let place = of_id()
+                    .find(|place| millis.is_some() && place.earliest() == millis)
+                    .or_else(|| of_id().next_back());
                 indices.extend(place.map(|place| ((*id).to_owned(), place.index.clone())));
             }
         }
@@ -327,7 +360,15 @@ impl OpenSearch {
         }
     }
 
-    async fn send(&self, doing: &'static str, method: Method, path: &str, body: Value, index: &str, limit: u64) -> Result<Answer, SourceError> {
+    async fn send(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Value,
+        index: &str,
+        limit: u64,
+    ) -> Result<Answer, SourceError> {
         let body = (!body.is_null()).then(|| Bytes::from(body.to_string()));
         self.send_bytes(doing, method, path, body, index, limit).await
     }
@@ -342,8 +383,10 @@ impl OpenSearch {
         limit: u64,
     ) -> Result<Answer, SourceError> {
         let attempt = || self.send_once(doing, method, path, body.clone(), index, limit);
-        let backoff =
-            ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(5))
+            .with_max_times(5);
         attempt.retry(backoff.with_jitter()).when(SourceError::is_passing).await
     }
 
@@ -419,7 +462,8 @@ struct Capability {
 impl Capabilities {
     /// The fields that hold `message_id` as a keyword, in one index or another.
     pub(crate) fn message_id(&self, index: &str) -> Result<Vec<&'static str>, SourceError> {
-        let (timestamp, own, below) = (self.types("timestamp"), self.types("message_id"), self.types("message_id.keyword"));
+        let (timestamp, own, below) =
+            (self.types("timestamp"), self.types("message_id"), self.types("message_id.keyword"));
         let names = |types: &BTreeMap<&str, Vec<String>>| types.keys().copied().collect::<Vec<_>>().join(" and ");
         let fault = |field, problem| SourceError::Mapping { index: index.to_owned(), field, problem };
         match names(&timestamp).as_str() {
@@ -436,7 +480,8 @@ impl Capabilities {
         });
         if own.is_empty() || !searchable {
             let found = if own.is_empty() { "nothing".to_owned() } else { names(&own) };
-            let problem = format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword");
+            let problem =
+                format!("is mapped as {found}; it must be a keyword, or text with the sub-field message_id.keyword");
             return Err(fault("message_id", problem));
         }
         let keywords = [("message_id", own.contains_key("keyword")), ("message_id.keyword", own.contains_key("text"))];
@@ -461,7 +506,11 @@ impl Capabilities {
 
     fn of(&self, field: &str) -> BTreeMap<&str, Vec<String>> {
         let types = self.fields.get(field).into_iter().flatten();
-        types.map(|(name, capability)| (name.as_str(), capability.indices.clone().unwrap_or_else(|| self.indices.clone()))).collect()
+        types
+            .map(|(name, capability)| {
+                (name.as_str(), capability.indices.clone().unwrap_or_else(|| self.indices.clone()))
+            })
+            .collect()
     }
 }
 
@@ -491,7 +540,12 @@ struct Stretch {
 }
 
 impl Counts {
-    pub(crate) fn buckets(self, from: Timestamp, to: Timestamp, interval: Interval) -> Result<Vec<Bucket>, SourceError> {
+    pub(crate) fn buckets(
+        self,
+        from: Timestamp,
+        to: Timestamp,
+        interval: Interval,
+    ) -> Result<Vec<Bucket>, SourceError> {
         self.shards.check(self.timed_out, None)?;
         // A document with a list of timestamps is also counted outside the range.
         let cut = |stretch: Stretch| alerts::window::plan::clip(stretch.key, interval, stretch.doc_count, from, to);
@@ -500,8 +554,13 @@ impl Counts {
 }
 
 /// Asks again while the node returns only a part: a shard that moves is back in a moment.
-pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(ask: impl FnMut() -> F) -> Result<T, SourceError> {
-    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(300)).with_max_delay(Duration::from_secs(5)).with_max_times(5);
+pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(
+    ask: impl FnMut() -> F,
+) -> Result<T, SourceError> {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(300))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(5);
     ask.retry(backoff.with_jitter()).when(|error| matches!(error, SourceError::PageIncomplete { .. })).await
 }
 
@@ -532,7 +591,9 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
         let index = error["index"].as_str().or(error["root_cause"][0]["index"].as_str()).unwrap_or(index).to_owned();
         return SourceError::IndexMissing { index };
     }
-    if is("search_context_missing_exception") || String::from_utf8_lossy(body).contains("search_context_missing_exception") {
+    if is("search_context_missing_exception")
+        || String::from_utf8_lossy(body).contains("search_context_missing_exception")
+    {
         return SourceError::PointInTimeExpired;
     }
     match status {
@@ -549,7 +610,11 @@ mod tests {
     #[test]
     fn refusals_get_the_names_that_operators_know() {
         for (status, body, name) in [
-            (404, r#"{"error":{"type":"index_not_found_exception","index":"nope"},"status":404}"#, "SourceIndexMissing"),
+            (
+                404,
+                r#"{"error":{"type":"index_not_found_exception","index":"nope"},"status":404}"#,
+                "SourceIndexMissing",
+            ),
             (
                 404,
                 r#"{"error":{"type":"search_phase_execution_exception","root_cause":[{"type":"search_context_missing_exception"}]}}"#,

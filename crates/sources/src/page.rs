@@ -147,7 +147,9 @@ mod tests {
 
     #[test]
     fn the_bytes_of_one_document_are_had_without_parsing_them() {
-        let answer = |source: &str| Bytes::from(format!(r#"{{"docs":[{{"_index":"m","_id":"\"_source\":","found":true{source}}}]}}"#));
+        let answer = |source: &str| {
+            Bytes::from(format!(r#"{{"docs":[{{"_index":"m","_id":"\"_source\":","found":true{source}}}]}}"#))
+        };
         let source = "\n{\"_source\":{} /* }]} */ }]}\n";
         assert_eq!(only_source(&answer(&format!(",\"_source\":{source}"))).expect("found"), source);
         assert_eq!(only_source(&answer("")), None);

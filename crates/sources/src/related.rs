@@ -165,7 +165,8 @@ mod tests {
             ("null", vec![]),
             (r#"{"a":"b"}"#, vec![]),
         ] {
-            let names = named(format!(r#"{{"x":{{"message_id":"no"}}, "message_id":{value}}}"#).as_bytes()).expect("readable");
+            let names =
+                named(format!(r#"{{"x":{{"message_id":"no"}}, "message_id":{value}}}"#).as_bytes()).expect("readable");
             assert_eq!(names.into_iter().collect::<Vec<_>>(), expected, "{value}");
         }
         assert!(named(b"{}").expect("readable").is_empty());

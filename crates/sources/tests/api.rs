@@ -50,14 +50,17 @@ async fn start(page_size: u64) -> Try {
 
 async fn with_secret(page_size: u64, secret: Secret) -> Try {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), secret.clone(), Settings::default()).await.expect("a server");
+    let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), secret.clone(), Settings::default())
+        .await
+        .expect("a server");
     let held = Arc::new(Held::default());
     let mut value = serde_json::json!(secret);
     if matches!(secret, Secret::Client { .. }) {
         value["token_url"] = format!("{}/token", server.url).into();
     }
     held.set(&value.to_string());
-    let api = Api::connect(&server.url, page_size, held.clone(), Turns::new(Box::new(OwnPace::new(5000)))).expect("an API");
+    let api =
+        Api::connect(&server.url, page_size, held.clone(), Turns::new(Box::new(OwnPace::new(5000)))).expect("an API");
     Try { server, secret: held, api }
 }
 
@@ -78,8 +81,9 @@ fn messages(count: usize) -> Vec<Message> {
     let message = |number: usize| {
         let at = span().from + SignedDuration::from_secs(number as i64);
         let blank = " ".repeat(number % 7);
-        let source =
-            format!("{{ \"message_id\":\"m-{number:05}\",{blank}\"timestamp\" : \"{at:.3}\",\"n\":9007199254740993.0,\"t\":\"\\u00e9\\ud800 é\" }}");
+        let source = format!(
+            "{{ \"message_id\":\"m-{number:05}\",{blank}\"timestamp\" : \"{at:.3}\",\"n\":9007199254740993.0,\"t\":\"\\u00e9\\ud800 é\" }}"
+        );
         Message { at: at.as_millisecond(), id: format!("m-{number:05}"), source: source.into_bytes() }
     };
     (0..count).map(message).collect()
@@ -203,13 +207,22 @@ async fn what_stays_wrong_ends_with_its_name_and_never_as_an_empty_page() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_repeated_before_the_server_allows_it() {
-    for (status, retry_after, least) in [(429, Retry::Seconds(1), 1000.0), (503, Retry::Seconds(1), 1000.0), (429, Retry::Date(1), 1000.0)] {
+    for (status, retry_after, least) in
+        [(429, Retry::Seconds(1), 1000.0), (503, Retry::Seconds(1), 1000.0), (429, Retry::Date(1), 1000.0)]
+    {
         let one = start(10).await;
         let expected = messages(45);
         one.load(&expected);
         one.arm([Harm::Status { status, retry_after: Some(retry_after) }.on_page(2, 1)]);
         assert_same(&one.list().await.expect("whole"), &expected);
-        let times: Vec<f64> = one.server.state.take_asked().iter().filter(|asked| asked.page == Some(2)).map(|asked| asked.at_ms).collect();
+        let times: Vec<f64> = one
+            .server
+            .state
+            .take_asked()
+            .iter()
+            .filter(|asked| asked.page == Some(2))
+            .map(|asked| asked.at_ms)
+            .collect();
         assert!(times.len() == 2 && times[1] - times[0] >= least, "{status} {retry_after:?}: {times:?}");
     }
 }
@@ -246,7 +259,8 @@ async fn a_token_that_is_refused_is_read_again_and_a_fresh_one_twice_is_the_end(
     assert_eq!((name, one.server.state.take_asked().len(), one.secret.reads()), (Name::SourceRejected, 3, 4), "{text}");
     for secret in ["", "{}", "not json", r#"{"token":5}"#, r#"{"token":"a\nb"}"#] {
         one.secret.set(secret);
-        let again = Api::connect(&one.server.url, 10, one.secret.clone(), Turns::new(Box::new(OwnPace::new(5000)))).expect("an API");
+        let again = Api::connect(&one.server.url, 10, one.secret.clone(), Turns::new(Box::new(OwnPace::new(5000))))
+            .expect("an API");
         let error = again.count(span(), soon()).await.expect_err("no token");
         assert_eq!(error.name(), Name::SourceUnavailable, "{secret}: {error}");
     }
@@ -254,7 +268,12 @@ async fn a_token_that_is_refused_is_read_again_and_a_fresh_one_twice_is_the_end(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_credentials_are_changed_into_tokens_that_are_renewed() {
-    let secret = Secret::Client { token_url: None, client_id: "archive".into(), client_secret: "s3cret&+".into(), expires_in: 1 };
+    let secret = Secret::Client {
+        token_url: None,
+        client_id: "archive".into(),
+        client_secret: "s3cret&+".into(),
+        expires_in: 1,
+    };
     let one = with_secret(10, secret).await;
     let expected = messages(25);
     one.load(&expected);
@@ -264,8 +283,12 @@ async fn client_credentials_are_changed_into_tokens_that_are_renewed() {
     assert_same(&one.list().await.expect("whole"), &expected);
     let asked = one.server.state.take_asked();
     let refused: Vec<_> = asked.iter().filter(|asked| asked.status == 401).collect();
-    assert!(!refused.is_empty() && refused.iter().all(|asked| asked.page != Some(1)), "the token is renewed before it expires: {asked:?}");
-    one.secret.set(&format!(r#"{{"token_url":"{}/token","client_id":"archive","client_secret":"no"}}"#, one.server.url));
+    assert!(
+        !refused.is_empty() && refused.iter().all(|asked| asked.page != Some(1)),
+        "the token is renewed before it expires: {asked:?}"
+    );
+    one.secret
+        .set(&format!(r#"{{"token_url":"{}/token","client_id":"archive","client_secret":"no"}}"#, one.server.url));
     one.arm([Harm::ExpireToken.times(1)]);
     let (name, text) = one.fails_with("a wrong secret").await;
     assert_eq!(name, Name::SourceUnavailable, "{text}");
@@ -316,8 +339,11 @@ async fn a_listing_that_changed_while_it_was_read_is_not_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_message_with_two_contents_is_not_whole_and_the_same_twice_is_one() {
-    let page =
-        |second: &str, total: u64| format!(r#"{{"messages":[{{"message_id":"a"}},{{"message_id":"b"}},{second}],"total":{total},"total_pages":1}}"#);
+    let page = |second: &str, total: u64| {
+        format!(
+            r#"{{"messages":[{{"message_id":"a"}},{{"message_id":"b"}},{second}],"total":{total},"total_pages":1}}"#
+        )
+    };
     let one = start(10).await;
     one.arm([Harm::Tell { body: page(r#"{"message_id":"a"}"#, 2) }.into()]);
     assert_eq!(one.list().await.expect("whole").len(), 2);

@@ -8,7 +8,9 @@ use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
 use std::collections::HashSet;
 
 fn url() -> String {
-    std::env::var("OPENSEARCH_URL").expect("OPENSEARCH_URL names a running OpenSearch: use `make test`, or eval \"$(make -s env)\" after `make up`")
+    std::env::var("OPENSEARCH_URL").expect(
+        "OPENSEARCH_URL names a running OpenSearch: use `make test`, or eval \"$(make -s env)\" after `make up`",
+    )
 }
 
 /// Indices of one test, gone when it ends well.
@@ -23,8 +25,7 @@ impl Bench {
         let bench = Bench { client: reqwest::Client::new(), name: format!("adapter-{name}") };
         bench.wipe().await;
         for index in indices {
-            let properties =
-                json!({"message_id": {"type": "keyword"}, "timestamp": {"type": "date", "format": "strict_date_optional_time||epoch_millis"}});
+            let properties = json!({"message_id": {"type": "keyword"}, "timestamp": {"type": "date", "format": "strict_date_optional_time||epoch_millis"}});
             let body = json!({
                 "settings": {"number_of_shards": 2, "number_of_replicas": 0, "refresh_interval": "-1"},
                 "mappings": {"dynamic": false, "properties": properties},
@@ -36,14 +37,23 @@ impl Bench {
     }
 
     async fn wipe(&self) {
-        let listed = self.client.get(format!("{}/_cat/indices/{}-*?h=index", url(), self.name)).send().await.expect("OpenSearch answers");
+        let listed = self
+            .client
+            .get(format!("{}/_cat/indices/{}-*?h=index", url(), self.name))
+            .send()
+            .await
+            .expect("OpenSearch answers");
         for index in listed.text().await.expect("names").lines() {
             self.call(reqwest::Method::DELETE, index, Vec::new()).await;
         }
     }
 
     async fn call(&self, method: reqwest::Method, path: &str, body: Vec<u8>) -> Value {
-        let request = self.client.request(method, format!("{}/{path}", url())).header("content-type", "application/x-ndjson").body(body);
+        let request = self
+            .client
+            .request(method, format!("{}/{path}", url()))
+            .header("content-type", "application/x-ndjson")
+            .body(body);
         let answer = request.send().await.expect("OpenSearch answers");
         let status = answer.status();
         let body: Value = serde_json::from_slice(&answer.bytes().await.expect("body")).unwrap_or_default();
@@ -55,7 +65,9 @@ impl Bench {
         for batch in documents.chunks(2000) {
             let mut body = Vec::new();
             for (index, id, source) in batch {
-                body.extend(format!("{}\n", json!({"index": {"_index": format!("{}-{index}", self.name), "_id": id}})).bytes());
+                body.extend(
+                    format!("{}\n", json!({"index": {"_index": format!("{}-{index}", self.name), "_id": id}})).bytes(),
+                );
                 body.extend_from_slice(source);
                 body.push(b'\n');
             }
@@ -97,9 +109,12 @@ async fn ids_and_instants_that_repeat_across_three_indices_all_arrive_once_and_i
     // One instant for all: what tells two documents apart is then the shard document, which repeats, and the index.
     let body = |n: usize| format!(r#"{{"message_id":"id-{}","timestamp":"2024-07-01T00:00:00Z"}}"#, n / 3);
     let sources: Vec<_> = (0..900).map(|n| (["a", "b", "c"][n % 3], format!("id-{}", n / 3), body(n))).collect();
-    bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
+    bench
+        .load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>())
+        .await;
     let (documents, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
-    let identities: HashSet<_> = documents.iter().map(|document| (document.hit.index.clone(), document.hit.id.clone())).collect();
+    let identities: HashSet<_> =
+        documents.iter().map(|document| (document.hit.index.clone(), document.hit.id.clone())).collect();
     assert_eq!((documents.len(), identities.len(), matched), (900, 900, 900));
     assert!(documents.is_sorted_by_key(|document| document.at));
     bench.wipe().await;
@@ -127,19 +142,31 @@ async fn documents_that_are_no_json_are_isolated_with_their_bytes_and_the_others
     let bench = Bench::new("broken", &["a"]).await;
     let comment: &[u8] = br#"{"timestamp":"2024-07-01T00:00:03Z" /* a note */ }"#;
     let overlong: &[u8] = b"{\"timestamp\":\"2024-07-01T00:00:07Z\",\"x\":\"\xc0\x80\"}";
-    let fine: Vec<_> = (0..40).map(|n| (format!("fine-{n}"), format!(r#"{{ "timestamp":"2024-07-01T00:00:{:02}Z","n":1.0}}"#, n % 10))).collect();
-    let mut documents: Vec<(&str, &str, &[u8])> = fine.iter().map(|(id, source)| ("a", id.as_str(), source.as_bytes())).collect();
+    let fine: Vec<_> = (0..40)
+        .map(|n| (format!("fine-{n}"), format!(r#"{{ "timestamp":"2024-07-01T00:00:{:02}Z","n":1.0}}"#, n % 10)))
+        .collect();
+    let mut documents: Vec<(&str, &str, &[u8])> =
+        fine.iter().map(|(id, source)| ("a", id.as_str(), source.as_bytes())).collect();
     documents.push(("a", "comment / with slash", comment));
     documents.push(("a", "..", comment));
     let client = &bench;
     client.load(&documents).await;
     // Whether OpenSearch takes overlong UTF-8 depends on its version: where it does, it must be isolated as well.
     let path = format!("{}/{}-a/_doc/overlong?refresh=true", url(), bench.name);
-    let taken =
-        bench.client.put(path).header("content-type", "application/json").body(overlong.to_vec()).send().await.expect("answer").status().is_success();
+    let taken = bench
+        .client
+        .put(path)
+        .header("content-type", "application/json")
+        .body(overlong.to_vec())
+        .send()
+        .await
+        .expect("answer")
+        .status()
+        .is_success();
     let (found, matched) = drain(&bench.source(), &window("2024-07-01", "2024-07-02")).await;
     assert_eq!((found.len() as u64, matched), (42 + u64::from(taken), 42 + u64::from(taken)));
-    let bytes_of = |id: &str| found.iter().find(|document| document.hit.id == id).map(|document| document.hit.source.to_vec());
+    let bytes_of =
+        |id: &str| found.iter().find(|document| document.hit.id == id).map(|document| document.hit.source.to_vec());
     assert_eq!(bytes_of("comment / with slash").as_deref(), Some(comment));
     assert_eq!(bytes_of("..").as_deref(), Some(comment));
     assert_eq!(bytes_of("fine-7").as_deref(), Some(fine[7].1.as_bytes()));
@@ -154,7 +181,9 @@ async fn excluded_documents_come_by_themselves_unread_and_in_no_page() {
     let bench = Bench::new("left-out", &["a", "b"]).await;
     let broken: &[u8] = br#"{"timestamp":"2024-07-01T00:00:03Z" /* a note */ }"#;
     let fine: &[u8] = br#"{ "timestamp":"2024-07-01T00:00:04Z","n":1.0}"#;
-    bench.load(&[("a", "poison", broken), ("b", "poison", fine), ("a", "other / one", fine), ("b", "last", fine)]).await;
+    bench
+        .load(&[("a", "poison", broken), ("b", "poison", fine), ("a", "other / one", fine), ("b", "last", fine)])
+        .await;
     let identity = |index: &str, id: &str| Identity::new(format!("{}-{index}", bench.name), id);
     let excluded = HashSet::from([identity("a", "poison"), identity("a", "other / one"), identity("b", "nowhere")]);
     let source = bench.source();
@@ -170,13 +199,15 @@ async fn excluded_documents_come_by_themselves_unread_and_in_no_page() {
     let cursor = serde_json::from_value(serde_json::to_value(drain.cursor()).expect("json")).expect("cursor");
     let mut drain = Drain::resume(&source, &window("2024-07-01", "2024-07-02"), cursor);
     assert!(drain.next_excluded().await.expect("nothing").is_none());
-    let mut ids: Vec<_> = drain.next_page().await.expect("page").into_iter().map(|document| document.hit.identity()).collect();
+    let mut ids: Vec<_> =
+        drain.next_page().await.expect("page").into_iter().map(|document| document.hit.identity()).collect();
     ids.sort();
     assert_eq!(ids, [identity("b", "poison"), identity("b", "last")]);
     assert!(drain.next_page().await.expect("end").is_empty());
     assert_eq!((drain.cursor().seen, drain.cursor().matched), (4, 4));
     drain.close().await;
-    let mut places: Vec<_> = source.places_of("poison").await.expect("places").into_iter().map(|(index, _)| index).collect();
+    let mut places: Vec<_> =
+        source.places_of("poison").await.expect("places").into_iter().map(|(index, _)| index).collect();
     places.sort();
     assert_eq!(places, [identity("a", "").source_index, identity("b", "").source_index]);
     bench.wipe().await;
@@ -185,14 +216,17 @@ async fn excluded_documents_come_by_themselves_unread_and_in_no_page() {
 #[tokio::test]
 async fn a_window_may_name_documents_or_sequence_numbers() {
     let bench = Bench::new("selection", &["a", "b"]).await;
-    let bodies: Vec<Vec<u8>> = (0..8).map(|second| format!(r#"{{"timestamp":"2024-07-01T00:00:0{second}Z"}}"#).into_bytes()).collect();
+    let bodies: Vec<Vec<u8>> =
+        (0..8).map(|second| format!(r#"{{"timestamp":"2024-07-01T00:00:0{second}Z"}}"#).into_bytes()).collect();
     let ids = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
-    let documents = ids.iter().zip(&bodies).flat_map(|(id, body)| [("a", *id, body.as_slice()), ("b", *id, body.as_slice())]);
+    let documents =
+        ids.iter().zip(&bodies).flat_map(|(id, body)| [("a", *id, body.as_slice()), ("b", *id, body.as_slice())]);
     bench.load(&documents.collect::<Vec<_>>()).await;
     let identity = |index: &str, id: &str| Identity::new(format!("{}-{index}", bench.name), id);
     let source = bench.source();
     let selected = async |selection: Selection| {
-        let mut drain = Drain::open(&source, &Window { selection, ..window("2024-07-01", "2024-07-02") }).await.expect("opened");
+        let mut drain =
+            Drain::open(&source, &Window { selection, ..window("2024-07-01", "2024-07-02") }).await.expect("opened");
         drain.count().await.expect("counted");
         let mut found = Vec::new();
         loop {
@@ -208,7 +242,9 @@ async fn a_window_may_name_documents_or_sequence_numbers() {
     let named = vec![identity("a", "one"), identity("b", "nine"), identity("a", "three")];
     assert_eq!(selected(Selection::Identities(named)).await, [identity("a", "one"), identity("a", "three")]);
     let index = identity("a", "").source_index;
-    let listed = bench.call(reqwest::Method::POST, &format!("{index}/_search?size=20&seq_no_primary_term=true"), Vec::new()).await;
+    let listed = bench
+        .call(reqwest::Method::POST, &format!("{index}/_search?size=20&seq_no_primary_term=true"), Vec::new())
+        .await;
     let hits = listed["hits"]["hits"].as_array().expect("hits");
     let wanted = hits.iter().filter(|hit| (1..=2).contains(&hit["_seq_no"].as_u64().expect("a number")));
     let wanted: HashSet<Identity> = wanted.map(|hit| identity("a", hit["_id"].as_str().expect("an id"))).collect();
@@ -220,11 +256,15 @@ async fn a_window_may_name_documents_or_sequence_numbers() {
 #[tokio::test]
 async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_named() {
     let bench = Bench::new("resume", &["a", "b"]).await;
-    let sources: Vec<_> = (0..700).map(|n| (["a", "b"][n % 2], format!("id-{n}"), r#"{"timestamp":"2024-07-01T00:00:00Z"}"#)).collect();
-    bench.load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>()).await;
+    let sources: Vec<_> =
+        (0..700).map(|n| (["a", "b"][n % 2], format!("id-{n}"), r#"{"timestamp":"2024-07-01T00:00:00Z"}"#)).collect();
+    bench
+        .load(&sources.iter().map(|(index, id, source)| (*index, id.as_str(), source.as_bytes())).collect::<Vec<_>>())
+        .await;
     let (source, window) = (bench.source(), window("2024-07-01", "2024-07-02"));
     let mut first = Drain::open(&source, &window).await.expect("opened");
-    let mut seen: Vec<String> = first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
+    let mut seen: Vec<String> =
+        first.next_page().await.expect("page").into_iter().map(|document| document.hit.id).collect();
     let cursor = serde_json::from_value(serde_json::to_value(first.cursor()).expect("json")).expect("cursor");
     first.leave().await.expect("left");
     let mut second = Drain::resume(&source, &window, cursor);
@@ -247,7 +287,9 @@ async fn a_drain_goes_on_in_another_process_and_an_expired_point_in_time_is_name
 #[tokio::test]
 async fn related_documents_come_in_order_of_time_index_and_id() {
     let bench = Bench::new("related", &["a", "b"]).await;
-    let body = |id: &str, at: u32, n: u32| format!(r#"{{"message_id":"{id}","timestamp":"2024-07-01T00:00:{at:02}Z","n":{n}}}"#);
+    let body = |id: &str, at: u32, n: u32| {
+        format!(r#"{{"message_id":"{id}","timestamp":"2024-07-01T00:00:{at:02}Z","n":{n}}}"#)
+    };
     let documents = [
         ("b", "1", body("m1", 5, 1)),
         ("a", "2", body("m1", 5, 2)),
@@ -263,8 +305,10 @@ async fn related_documents_come_in_order_of_time_index_and_id() {
     let related = Related::open(&source, &bench.name).await.expect("opened");
     let found = related.of(&["m1", "m2", "m3", "absent"]).await.expect("found");
     related.close().await;
-    let order: Vec<u64> =
-        found.bodies["m1"].iter().map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n")).collect();
+    let order: Vec<u64> = found.bodies["m1"]
+        .iter()
+        .map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n"))
+        .collect();
     assert_eq!(order, [5, 3, 2, 1, 4]);
     assert_eq!(found.bodies["m2"].len(), 1);
     assert!(found.unreadable.contains("m3") && !found.bodies.contains_key("m3"));
@@ -297,11 +341,15 @@ async fn related_documents_are_found_in_indices_that_are_mapped_differently() {
     ];
     bench.load(&documents.iter().map(|(index, id, source)| (*index, *id, source.as_bytes())).collect::<Vec<_>>()).await;
     let source = bench.source();
-    assert_eq!(source.check_mapping(&format!("{}-empty", bench.name)).await.expect("nothing is in it").keywords, Vec::<&str>::new());
+    assert_eq!(
+        source.check_mapping(&format!("{}-empty", bench.name)).await.expect("nothing is in it").keywords,
+        Vec::<&str>::new()
+    );
     let related = Related::open(&source, &bench.name).await.expect("opened");
     let found = related.of(&["Some-1", &long]).await.expect("found");
     related.close().await;
-    let texts = |id: &str| found.bodies[id].iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
+    let texts =
+        |id: &str| found.bodies[id].iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
     assert_eq!(texts("Some-1"), [body("Some-1"), body("Some-1"), body("Some-1"), both.clone()]);
     assert_eq!(texts(&long), [body(&long), both]);
     bench.wipe().await;
@@ -322,9 +370,13 @@ async fn an_instant_that_no_calendar_reaches_disturbs_no_other_document() {
     let source = bench.source();
     let (from, to) = (instant::parse("2024-01-01").expect("from"), instant::parse("2025-01-01").expect("to"));
     let buckets = source.histogram(from, to, alerts::window::plan::Interval::Day).await.expect("counted");
-    assert_eq!(buckets.iter().map(|bucket| (instant::date(bucket.from), bucket.count)).collect::<Vec<_>>(), [("2024-07-01".to_owned(), 3)]);
+    assert_eq!(
+        buckets.iter().map(|bucket| (instant::date(bucket.from), bucket.count)).collect::<Vec<_>>(),
+        [("2024-07-01".to_owned(), 3)]
+    );
     let (found, matched) = drain(&source, &window("2024-07-01", "2024-07-02")).await;
-    let own: HashSet<_> = found.iter().filter(|document| from <= document.at).map(|document| document.hit.id.as_str()).collect();
+    let own: HashSet<_> =
+        found.iter().filter(|document| from <= document.at).map(|document| document.hit.id.as_str()).collect();
     assert_eq!((own, matched), (HashSet::from(["fine", "far-too"]), 3));
     assert_eq!(source.foreign(window("2024-07-01", "2024-07-02").from, to).await.expect("counted"), 1);
     assert_eq!(source.undated().await.expect("counted"), 4);
@@ -339,7 +391,10 @@ async fn a_missing_index_and_an_unusable_mapping_are_named() {
     assert_eq!(source.check_mapping(&bench.name).await.expect("usable").keywords, ["message_id"]);
     let text = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "text", "fields": {"keyword": {"type": "keyword"}}}}}});
     bench.call(reqwest::Method::PUT, &format!("{}-text", bench.name), text.to_string().into()).await;
-    assert_eq!(source.check_mapping(&format!("{}-text", bench.name)).await.expect("usable").keywords, ["message_id.keyword"]);
+    assert_eq!(
+        source.check_mapping(&format!("{}-text", bench.name)).await.expect("usable").keywords,
+        ["message_id.keyword"]
+    );
     let long = json!({"mappings": {"properties": {"timestamp": {"type": "date"}, "message_id": {"type": "long"}}}});
     bench.call(reqwest::Method::PUT, &format!("{}-long", bench.name), long.to_string().into()).await;
     let fault = source.check_mapping(&format!("{}-long", bench.name)).await.expect_err("unusable");
@@ -351,6 +406,8 @@ async fn a_missing_index_and_an_unusable_mapping_are_named() {
 async fn a_source_that_is_down_is_named_after_bounded_tries() {
     let indices = Indices { messages: "m".into(), history: "h".into(), audit: "a".into() };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let source = OpenSearch::connect("http://127.0.0.1:9", Auth::None, &aws_config::SdkConfig::builder().build(), indices).expect("a URL");
+    let source =
+        OpenSearch::connect("http://127.0.0.1:9", Auth::None, &aws_config::SdkConfig::builder().build(), indices)
+            .expect("a URL");
     assert_eq!(source.undated().await.expect_err("nobody listens").name(), "SourceUnavailable");
 }

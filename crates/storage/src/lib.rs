@@ -9,6 +9,4 @@ pub use objects::{
     Complete, Condition, Content, Get, Head, ListPage, Listed, MemoryObjects, ObjectReader, ObjectStore, Objects, Part,
     PartDone, Put, PutEnd, PutOnce, StoreError, Upload, sha256_hex,
 };
-pub use tables::{
-    Batch, Item, LedgerError, MemoryTables, Page, Query, RowCondition, Scanned, Table, TableStore,
-};
+pub use tables::{Batch, Item, LedgerError, MemoryTables, Page, Query, RowCondition, Scanned, Table, TableStore};

@@ -116,12 +116,17 @@ fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
         Some("ObjectRemoved" | "LifecycleExpiration") => Change::Removed,
         _ => Change::Other,
     };
-    let bucket = bucket.name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)));
+    let bucket = bucket.name.filter(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    });
     let bucket = bucket.ok_or_else(|| unusable("it names no bucket".into()))?;
     let key = object.key.filter(|key| !key.is_empty()).ok_or_else(|| unusable("it names no key".into()))?;
     let key = decoded(&key).ok_or(NotificationError::Key { key })?;
-    let size = object.size.map(u64::try_from).transpose().map_err(|_| unusable(format!("the size of {key:?} is negative")))?;
-    let sequencer = object.sequencer.map(|sequencer| ordered(&sequencer).ok_or_else(|| unusable(format!("sequencer {sequencer:?}"))));
+    let size =
+        object.size.map(u64::try_from).transpose().map_err(|_| unusable(format!("the size of {key:?} is negative")))?;
+    let sequencer = object
+        .sequencer
+        .map(|sequencer| ordered(&sequencer).ok_or_else(|| unusable(format!("sequencer {sequencer:?}"))));
     let sequencer = sequencer.transpose()?;
     let version_id = object.version_id.filter(|version| !version.is_empty());
     if change == Change::Created && version_id.is_none() && sequencer.is_none() {
@@ -184,8 +189,14 @@ mod tests {
     #[test]
     fn a_record_says_which_object_changed_and_how() {
         let created = event("ObjectCreated:Put", "in/red+flower%2B%C3%BC.gz", "0055AED6DCD90281E5");
-        assert_eq!((created.bucket.as_str(), created.key.as_str(), created.change), ("b-1", "in/red flower+ü.gz", Change::Created));
-        assert_eq!((created.size, created.etag.as_deref(), created.version_id.as_deref()), (Some(5), Some("d41d"), Some("v1")));
+        assert_eq!(
+            (created.bucket.as_str(), created.key.as_str(), created.change),
+            ("b-1", "in/red flower+ü.gz", Change::Created)
+        );
+        assert_eq!(
+            (created.size, created.etag.as_deref(), created.version_id.as_deref()),
+            (Some(5), Some("d41d"), Some("v1"))
+        );
         for (name, change) in [
             ("ObjectCreated:CompleteMultipartUpload", Change::Created),
             ("ObjectRemoved:DeleteMarkerCreated", Change::Removed),
@@ -220,8 +231,12 @@ mod tests {
         for bad in bad {
             let is_key = bad["s3"]["object"]["key"].as_str().is_some_and(|key| key.contains('%'));
             let expected = ["a", if is_key { "EventKeyUnreadable" } else { "EventRecordUnreadable" }, "b"];
-            let read = events(&[record("ObjectCreated:Put", "a", "01"), bad.clone(), record("ObjectCreated:Put", "b", "01")]);
-            let read: Vec<String> = read.into_iter().map(|event| event.map_or_else(|error| error.name().to_string(), |event| event.key)).collect();
+            let read =
+                events(&[record("ObjectCreated:Put", "a", "01"), bad.clone(), record("ObjectCreated:Put", "b", "01")]);
+            let read: Vec<String> = read
+                .into_iter()
+                .map(|event| event.map_or_else(|error| error.name().to_string(), |event| event.key))
+                .collect();
             assert_eq!(read, expected, "{bad}");
         }
         for body in ["", "[]", "{}", r#"{"Records":{}}"#, r#"{"Records":null}"#, "\u{feff}{}"] {
@@ -235,13 +250,22 @@ mod tests {
         let in_order = ["00", "0055", "00550", "005501", "0055ae", "0055AF", "1", "1000a"];
         for (position, earlier) in in_order.iter().enumerate() {
             for later in &in_order[position..] {
-                let (first, second) = (event("ObjectCreated:Put", "k", earlier), event("ObjectRemoved:Delete", "k", later));
+                let (first, second) =
+                    (event("ObjectCreated:Put", "k", earlier), event("ObjectRemoved:Delete", "k", later));
                 let same = earlier.trim_end_matches('0') == later.trim_end_matches('0');
                 let expected = if same { [&first, &second] } else { [&second, &second] };
-                assert_eq!([&newest([first.clone(), second.clone()])[0], &newest([second.clone(), first.clone()])[0]], expected, "{earlier} {later}");
+                assert_eq!(
+                    [&newest([first.clone(), second.clone()])[0], &newest([second.clone(), first.clone()])[0]],
+                    expected,
+                    "{earlier} {later}"
+                );
             }
         }
-        let two = [event("ObjectCreated:Put", "a", "2"), event("ObjectCreated:Put", "b", "1"), event("ObjectTagging:Put", "b", "9")];
+        let two = [
+            event("ObjectCreated:Put", "a", "2"),
+            event("ObjectCreated:Put", "b", "1"),
+            event("ObjectTagging:Put", "b", "9"),
+        ];
         assert_eq!(newest(two.clone()), two[..2]);
     }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use storage::{Objects, PutOnce, Table};
 
 fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`, or eval \"$(make -s env)\" after `make up`"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: use `make test`, or eval \"$(make -s env)\" after `make up`"))
 }
 
 async fn objects() -> Objects {

@@ -57,7 +57,12 @@ impl Workflow {
         Ok(Execution {
             running: matches!(answer.status, ExecutionStatus::Running | ExecutionStatus::PendingRedrive),
             status: answer.status.as_str().to_owned(),
-            started: answer.start_date.to_millis().ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default(),
+            started: answer
+                .start_date
+                .to_millis()
+                .ok()
+                .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+                .unwrap_or_default(),
             redrives: answer.redrive_count.unwrap_or(0).max(0) as u64,
             error: answer.error,
             cause: answer.cause,

@@ -73,7 +73,8 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
+    let (run_id, window_id, attempt) =
+        (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
     let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(classify(deps, &mut task, call))).await;
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
@@ -86,7 +87,8 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     task.more = false;
-    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", now)).await?;
+    let record =
+        deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", now)).await?;
     if matches!(record.status, State::Prepared | State::Completed | State::Skipped) {
         return Ok(());
     }

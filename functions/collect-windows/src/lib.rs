@@ -84,7 +84,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let planned = read_plan(deps, run_id).await?;
     let records = deps.windows.rows.partition(run_id).await?;
     let unresolved = deps.job_runs.change_unresolved(|register| Some(register.after(&run, &records))).await?.items;
-    let records: HashMap<String, WindowRecord> = records.into_iter().map(|record| (record.window_id.clone(), record)).collect();
+    let records: HashMap<String, WindowRecord> =
+        records.into_iter().map(|record| (record.window_id.clone(), record)).collect();
 
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
@@ -142,7 +143,9 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     };
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;
-    deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons }).await?;
+    deps.objects
+        .put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons })
+        .await?;
     let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
@@ -152,7 +155,12 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         row.updated_at = now;
     });
     counted.await?;
-    let figures = [("Windows", planned.len() as u64), ("FailedWindows", failed.len() as u64), ("Archived", messages.archived), ("Backlog", backlog)];
+    let figures = [
+        ("Windows", planned.len() as u64),
+        ("FailedWindows", failed.len() as u64),
+        ("Archived", messages.archived),
+        ("Backlog", backlog),
+    ];
     step_metrics("collect-windows", run_id, "", call.took(), &figures);
     Ok(Collected {
         v: Version,
@@ -182,8 +190,10 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     let (error, message) = match record {
         Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
         Some(record) if record.fence.attempt > 0 => {
-            let message =
-                format!("{} began at {} and did not come back: killed, timed out or out of memory; see its log", record.step, record.updated_at);
+            let message = format!(
+                "{} began at {} and did not come back: killed, timed out or out of memory; see its log",
+                record.step, record.updated_at
+            );
             ("StepCrashed".to_owned(), message)
         }
         _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
@@ -199,12 +209,14 @@ async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result
     let mut collisions = 0;
     for pass in 0..passes {
         let keys = done.iter().map(|record| ids_key(&spool_prefix(run_id, &record.window_id, record.fence.attempt)));
-        let mut bodies = stream::iter(keys.map(|key| async move { deps.objects.find(&key).await })).buffer_unordered(READS);
+        let mut bodies =
+            stream::iter(keys.map(|key| async move { deps.objects.find(&key).await })).buffer_unordered(READS);
         let mut hashes: Vec<u64> = Vec::new();
         // A spool that has expired says nothing of its ids.
         while let Some(body) = bodies.try_next().await?.map(Option::unwrap_or_default) {
             let (of_window, _) = body.as_chunks::<8>();
-            hashes.extend(of_window.iter().map(|bytes| u64::from_le_bytes(*bytes)).filter(|hash| hash % passes == pass));
+            hashes
+                .extend(of_window.iter().map(|bytes| u64::from_le_bytes(*bytes)).filter(|hash| hash % passes == pass));
         }
         hashes.sort_unstable();
         collisions += hashes.chunk_by(|left, right| left == right).filter(|same| same.len() > 1).count() as u64;

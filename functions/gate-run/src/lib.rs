@@ -38,7 +38,9 @@ impl Deps {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{failed} windows of run {run_id} failed; the report names each. Redrive this execution, or: alert-archive rerun {run_id} --redrive")]
+    #[error(
+        "{failed} windows of run {run_id} failed; the report names each. Redrive this execution, or: alert-archive rerun {run_id} --redrive"
+    )]
     WindowsFailed { run_id: String, failed: u64 },
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
@@ -76,7 +78,13 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;
     if collected.failed > 0 && redrives > collected.reported_at {
-        let wanted = Held { holder: run_id.clone(), execution_arn: collected.execution_arn.clone(), from: run.from, to: run.to, until: None };
+        let wanted = Held {
+            holder: run_id.clone(),
+            execution_arn: collected.execution_arn.clone(),
+            from: run.from,
+            to: run.to,
+            until: None,
+        };
         let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
         if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
             return Err(Error::RangeBusy { holder: holder.holder });
@@ -88,7 +96,11 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     }
     if collected.mode == Mode::Scheduled {
         let failed = failed_windows(deps, &collected).await?;
-        let incomplete = || Error::FailedUnknown { key: collected.windows_key.clone(), failed: collected.failed, listed: failed.len() };
+        let incomplete = || Error::FailedUnknown {
+            key: collected.windows_key.clone(),
+            failed: collected.failed,
+            listed: failed.len(),
+        };
         deps.job_runs.move_watermark(committed_to(collected.failed, &failed, run.to).ok_or_else(incomplete)?).await?;
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };

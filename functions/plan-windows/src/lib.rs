@@ -76,7 +76,9 @@ pub enum Error {
     Instant { field: &'static str, value: String },
     #[error("the range is empty: from {from} is not before to {to}")]
     Reversed { from: String, to: String },
-    #[error("`scheduled_for` is {at}, which lies in the future: the watermark would pass over all that comes until then")]
+    #[error(
+        "`scheduled_for` is {at}, which lies in the future: the watermark would pass over all that comes until then"
+    )]
     Future { at: String },
     #[error("run {run_id} was made on {at} by another execution: start this one under another name")]
     NameUsed { run_id: String, at: String },
@@ -103,7 +105,11 @@ pub enum Error {
 impl Named for Error {
     fn name(&self) -> Name {
         match self {
-            Error::Input { .. } | Error::Instant { .. } | Error::Reversed { .. } | Error::Future { .. } | Error::NoSuchRun { .. } => Name::InvalidInput,
+            Error::Input { .. }
+            | Error::Instant { .. }
+            | Error::Reversed { .. }
+            | Error::Future { .. }
+            | Error::NoSuchRun { .. } => Name::InvalidInput,
             Error::NameUsed { .. } => Name::ExecutionExists,
             Error::NotPlanned { .. } => Name::PlanMissing,
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
@@ -195,7 +201,9 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
 }
 
 async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Timestamp) -> Result<Task, Error> {
-    let read = |field: &'static str, value: &str| instant::parse_edge(value).ok_or_else(|| Error::Instant { field, value: value.to_owned() });
+    let read = |field: &'static str, value: &str| {
+        instant::parse_edge(value).ok_or_else(|| Error::Instant { field, value: value.to_owned() })
+    };
     let (mode, from, to, scheduled_for) = match input {
         Input::Range { from, to } => (Mode::Range, read("from", &from)?, read("to", &to)?, None),
         Input::Extract { from, to } => (Mode::Extract, read("from", &from)?, read("to", &to)?, None),
@@ -214,7 +222,8 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
         }
         Input::Process => (Mode::Process, Timestamp::UNIX_EPOCH, now, None),
         Input::Recheck => {
-            let problem = "mode `recheck` is not built yet; a run over the range looks at held-over messages again".to_owned();
+            let problem =
+                "mode `recheck` is not built yet; a run over the range looks at held-over messages again".to_owned();
             return Err(Error::Input { input: request.input.to_string(), problem });
         }
         Input::FailedOnly { run_id } => return Err(Error::NoSuchRun { run_id }),
@@ -222,7 +231,14 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
     if from >= to && mode != Mode::Scheduled {
         return Err(Error::Reversed { from: instant::iso(from), to: instant::iso(to) });
     }
-    Ok(Task { run_id: request.run_id.clone(), mode, execution_arn: request.execution_arn.clone(), from, to, scheduled_for })
+    Ok(Task {
+        run_id: request.run_id.clone(),
+        mode,
+        execution_arn: request.execution_arn.clone(),
+        from,
+        to,
+        scheduled_for,
+    })
 }
 
 /// What another run of this name left is not this run's: its plan must not be taken for the plan of this range.
@@ -261,7 +277,9 @@ async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
             let planned = cut(deps, task, opensearch.as_ref(), call).await?;
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
-                PutOnce::Exists(_) => find_list(deps, &key).await?.ok_or_else(|| Error::NotPlanned { run_id: task.run_id.clone() })?,
+                PutOnce::Exists(_) => {
+                    find_list(deps, &key).await?.ok_or_else(|| Error::NotPlanned { run_id: task.run_id.clone() })?
+                }
             }
         }
     };
@@ -339,10 +357,13 @@ async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error>
 async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -> Result<Plan, Error> {
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::NoSuchRun { run_id: run_id.to_owned() })?;
     // The plan says what belongs to the run.
-    let planned = find_list(deps, &plan_key(run_id)).await?.ok_or_else(|| Error::NotPlanned { run_id: run_id.to_owned() })?;
+    let planned =
+        find_list(deps, &plan_key(run_id)).await?.ok_or_else(|| Error::NotPlanned { run_id: run_id.to_owned() })?;
     lock(deps, run_id, execution_arn, (run.from, run.to), now).await?;
     let records = deps.windows.rows.partition(run_id).await?;
-    let is_done = |record: &&WindowRecord| record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified);
+    let is_done = |record: &&WindowRecord| {
+        record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified)
+    };
     let done: HashSet<&str> = records.iter().filter(is_done).map(|record| record.window_id.as_str()).collect();
     let left = planned.into_iter().filter(|window| !done.contains(window.window_id.as_str()));
     let windows: Vec<Window> = left.map(|window| sized::still_kept(deps.sources.mode, window, now)).collect();
@@ -361,11 +382,19 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     Ok(plan_of(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
 }
 
-async fn lock(deps: &Deps, run_id: &str, execution_arn: &str, (from, to): (Timestamp, Timestamp), now: Timestamp) -> Result<(), Error> {
+async fn lock(
+    deps: &Deps,
+    run_id: &str,
+    execution_arn: &str,
+    (from, to): (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Result<(), Error> {
     let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to, until: None };
     let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
     match deps.job_runs.acquire(&wanted, now, is_running).await? {
-        Some(Held { holder, from, to, .. }) => Err(Error::RangeBusy { holder, from: instant::iso(from), to: instant::iso(to) }),
+        Some(Held { holder, from, to, .. }) => {
+            Err(Error::RangeBusy { holder, from: instant::iso(from), to: instant::iso(to) })
+        }
         None => Ok(()),
     }
 }
@@ -391,7 +420,8 @@ async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
         let row = row.cloned().unwrap_or_else(|| task.row(now));
         // A redrive of a run that was planned stands as it stood.
         let is_refused = row.planned == 0 && row.status != RunStatus::Completed;
-        let refused = JobRun { status: RunStatus::Failed, error: name.clone(), message: message.clone(), updated_at: now, ..row };
+        let refused =
+            JobRun { status: RunStatus::Failed, error: name.clone(), message: message.clone(), updated_at: now, ..row };
         Ok::<_, LedgerError>(is_refused.then_some(refused))
     });
     if let Err(failed) = update.await {
@@ -423,5 +453,13 @@ async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> 
 
 fn plan_of(deps: &Deps, run_id: &str, mode: Mode, execution_arn: &str, windows: u64, windows_key: String) -> Plan {
     let bucket = deps.objects.bucket().to_owned();
-    Plan { v: Version, run_id: run_id.to_owned(), mode, execution_arn: execution_arn.to_owned(), bucket, windows, windows_key }
+    Plan {
+        v: Version,
+        run_id: run_id.to_owned(),
+        mode,
+        execution_arn: execution_arn.to_owned(),
+        bucket,
+        windows,
+        windows_key,
+    }
 }

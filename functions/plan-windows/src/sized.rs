@@ -17,7 +17,13 @@ const LEAST_KEPT: SignedDuration = SignedDuration::from_hours(60 * 24 - 1);
 const LARGEST_ESTIMATE: u64 = 1 << 40;
 
 /// The windows of `[from, to)`, in order.
-pub async fn windows(deps: &Deps, opensearch: Option<&OpenSearch>, from: Timestamp, to: Timestamp, call: Call) -> Result<Vec<Window>, Error> {
+pub async fn windows(
+    deps: &Deps,
+    opensearch: Option<&OpenSearch>,
+    from: Timestamp,
+    to: Timestamp,
+    call: Call,
+) -> Result<Vec<Window>, Error> {
     let border = first_of_api(deps.sources.mode, call.now).clamp(from, to);
     let mut windows = Vec::new();
     if let Some(opensearch) = opensearch.filter(|_| from < border) {
@@ -52,7 +58,11 @@ pub fn source_at(deps: &Deps, from: Timestamp, now: Timestamp) -> Source {
 /// A window that is run again so late that the API may have dropped its messages comes from OpenSearch, which has them.
 pub fn still_kept(mode: Mode, window: Window, now: Timestamp) -> Window {
     let is_dropped = window.from < now - LEAST_KEPT;
-    if mode == Mode::Hybrid && window.source == Source::Api && is_dropped { window.read_from(Source::Opensearch) } else { window }
+    if mode == Mode::Hybrid && window.source == Source::Api && is_dropped {
+        window.read_from(Source::Opensearch)
+    } else {
+        window
+    }
 }
 
 fn first_of_api(mode: Mode, now: Timestamp) -> Timestamp {
@@ -75,7 +85,9 @@ mod tests {
     fn a_rerun_after_two_weeks_asks_the_api_and_one_after_three_no_more() {
         let planned = at("2026-11-21T06:00:00Z");
         let window = Window::new(border(planned), planned, 10).read_from(Source::Api);
-        let source = |days: i64| still_kept(Mode::Hybrid, window.clone(), planned + SignedDuration::from_hours(24 * days)).source;
+        let source = |days: i64| {
+            still_kept(Mode::Hybrid, window.clone(), planned + SignedDuration::from_hours(24 * days)).source
+        };
         assert_eq!([0, 14, 15, 21].map(source), [Source::Api, Source::Api, Source::Opensearch, Source::Opensearch]);
         let alone = still_kept(Mode::Api, window.clone(), planned + SignedDuration::from_hours(24 * 21));
         assert_eq!(alone.source, Source::Api, "there is no other source");
@@ -85,6 +97,9 @@ mod tests {
     fn the_border_lies_where_the_clock_of_the_plan_says() {
         let now = at("2026-11-21T06:00:00.123Z");
         assert_eq!(first_of_api(Mode::Hybrid, now), at("2026-10-07T06:00:00.123Z"));
-        assert_eq!((first_of_api(Mode::OpenSearch, now), first_of_api(Mode::Api, now)), (Timestamp::MAX, Timestamp::MIN));
+        assert_eq!(
+            (first_of_api(Mode::OpenSearch, now), first_of_api(Mode::Api, now)),
+            (Timestamp::MAX, Timestamp::MIN)
+        );
     }
 }

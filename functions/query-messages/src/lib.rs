@@ -128,7 +128,8 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 /// A newer attempt closes the points in time of an older one, which must not take the window back for that.
 async fn still_ours(deps: &Deps, task: &WindowTask) -> Result<(), Error> {
     let Some(attempt) = task.attempt else { return Ok(()) };
-    let proceed = |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
+    let proceed =
+        |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
     deps.windows.change(&task.run_id, &task.window.window_id, proceed).await?;
     Ok(())
 }
@@ -140,7 +141,9 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     let attempt = match continued {
         true => {
             let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-            deps.windows.change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", now)).await?;
+            deps.windows
+                .change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", now))
+                .await?;
             attempt
         }
         false => {
@@ -190,7 +193,8 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     let related = async {
         match &opensearch {
             Some(source) => {
-                let (history, audit) = (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
+                let (history, audit) =
+                    (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
                 tokio::try_join!(history, audit).map(|(history, audit)| Some(Trail { history, audit }))
             }
             None => Ok(None),
@@ -234,13 +238,23 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
     let (documents, bytes) = (summary.documents, summary.bytes);
     let checkpoint = Checkpoint { summary, cursor: (!finished).then_some(position) };
     deps.objects.put_json(&checkpoint_key(&prefix), &checkpoint).await?;
-    let figures = [("Documents", documents), ("SourceBytes", bytes), ("SpoolBytes", spooled), ("SourceWaitMillis", waited.as_millis() as u64)];
+    let figures = [
+        ("Documents", documents),
+        ("SourceBytes", bytes),
+        ("SpoolBytes", spooled),
+        ("SourceWaitMillis", waited.as_millis() as u64),
+    ];
     step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
     Ok(())
 }
 
 /// Closes the points in time of an earlier call, except that from which this one goes on.
-async fn close_what_was_left(deps: &Deps, source: &OpenSearch, points_key: &str, position: Option<&Position>) -> Result<(), StoreError> {
+async fn close_what_was_left(
+    deps: &Deps,
+    source: &OpenSearch,
+    points_key: &str,
+    position: Option<&Position>,
+) -> Result<(), StoreError> {
     let mut left: Vec<String> = match deps.objects.get_json(points_key).await {
         Ok(left) => left,
         Err(StoreError::Missing { .. }) => return Ok(()),
@@ -303,7 +317,8 @@ impl Run<'_> {
     async fn batch(&mut self, documents: &[Document]) -> Result<(), Error> {
         // An index gives a document for each of its instants, and the earliest owns it. What the API lists in a window
         // belongs to it: no other window need have it.
-        let is_own = |document: &&Document| matches!(self.reading, Reading::Api(_)) || self.task.window.contains(document.at);
+        let is_own =
+            |document: &&Document| matches!(self.reading, Reading::Api(_)) || self.task.window.contains(document.at);
         let (own, foreign): (Vec<_>, Vec<_>) = documents.iter().partition(is_own);
         self.writer.skip(foreign.len() as u64);
         let mut outcomes: Vec<_> = own.iter().map(|document| self.judge(document)).collect();
@@ -323,7 +338,9 @@ impl Run<'_> {
                 *outcome = quarantined(Reason::UnreadableHistory);
             }
             let archived = outcome.disposition == Disposition::Closed;
-            let bodies = |found: &'_ Found| if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() };
+            let bodies = |found: &'_ Found| {
+                if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() }
+            };
             self.push(self.entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;
         }
         Ok(())

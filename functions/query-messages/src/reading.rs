@@ -42,7 +42,8 @@ impl Reading {
         position: Option<Position>,
         call: Call,
     ) -> Result<Self, SourceError> {
-        let absent = |what: &str| SourceError::NotConfigured { window: window.window_id.clone(), what: what.to_owned() };
+        let absent =
+            |what: &str| SourceError::NotConfigured { window: window.window_id.clone(), what: what.to_owned() };
         match (window.source, position) {
             (Source::Opensearch, position) => {
                 let opensearch = opensearch.ok_or_else(|| absent("OpenSearch"))?;
@@ -60,7 +61,13 @@ impl Reading {
                 };
                 // What came must still go into the spool.
                 let margin = (call.left() / 20).min(Duration::from_secs(15));
-                Ok(Reading::Api(Box::new(ApiDrain::open(api, opensearch.cloned(), window, cursor, call.deadline - margin))))
+                Ok(Reading::Api(Box::new(ApiDrain::open(
+                    api,
+                    opensearch.cloned(),
+                    window,
+                    cursor,
+                    call.deadline - margin,
+                ))))
             }
         }
     }

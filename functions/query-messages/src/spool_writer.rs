@@ -42,15 +42,21 @@ impl SpoolWriter {
         self.summary.foreign += documents;
     }
 
-    pub async fn push(&mut self, entry: Entry, message: &[u8], history: &[impl AsRef<[u8]>], audit: &[impl AsRef<[u8]>]) -> Result<(), SpoolError> {
+    pub async fn push(
+        &mut self,
+        entry: Entry,
+        message: &[u8],
+        history: &[impl AsRef<[u8]>],
+        audit: &[impl AsRef<[u8]>],
+    ) -> Result<(), SpoolError> {
         if self.records.is_none() {
             self.records = Some(zstd::Encoder::new(Vec::new(), 1).map_err(SpoolError::Compress)?);
         }
         if let Some(records) = &mut self.records {
             Record::encode(message, history, audit, records).map_err(SpoolError::Compress)?;
         }
-        let related: usize =
-            history.iter().map(|body| body.as_ref().len()).sum::<usize>() + audit.iter().map(|body| body.as_ref().len()).sum::<usize>();
+        let related: usize = history.iter().map(|body| body.as_ref().len()).sum::<usize>()
+            + audit.iter().map(|body| body.as_ref().len()).sum::<usize>();
         self.raw += entry.bytes + related as u64;
         self.summary.documents += 1;
         self.summary.bytes += entry.bytes;
@@ -69,7 +75,10 @@ impl SpoolWriter {
         let body = records.finish().map_err(SpoolError::Compress)?;
         self.spooled += body.len() as u64;
         let pair = self.summary.pairs;
-        self.objects.put(&records_key(&self.prefix, pair), body, "application/zstd").await.map_err(SpoolError::Store)?;
+        self.objects
+            .put(&records_key(&self.prefix, pair), body, "application/zstd")
+            .await
+            .map_err(SpoolError::Store)?;
         self.objects.put_lines(&index_key(&self.prefix, pair), &self.entries).await.map_err(SpoolError::Store)?;
         self.entries.clear();
         self.raw = 0;

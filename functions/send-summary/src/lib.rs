@@ -112,12 +112,24 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
 }
 
 async fn send(deps: &Deps, mail: Vec<u8>) -> Result<(), Error> {
-    let raw = RawMessage::builder().data(Blob::new(mail)).build().map_err(|error| Error::Rejected { message: error.to_string() })?;
-    let outcome = deps.ses.send_raw_email().source(&deps.from).set_destinations(Some(deps.to.clone())).raw_message(raw).send().await;
+    let raw = RawMessage::builder()
+        .data(Blob::new(mail))
+        .build()
+        .map_err(|error| Error::Rejected { message: error.to_string() })?;
+    let outcome = deps
+        .ses
+        .send_raw_email()
+        .source(&deps.from)
+        .set_destinations(Some(deps.to.clone()))
+        .raw_message(raw)
+        .send()
+        .await;
     outcome.map(|_| ()).map_err(|error| {
         let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
         match &error {
-            SdkError::ServiceError(answer) if answer.raw().status().is_client_error() && error.code() != Some("Throttling") => {
+            SdkError::ServiceError(answer)
+                if answer.raw().status().is_client_error() && error.code() != Some("Throttling") =>
+            {
                 Error::Rejected { message }
             }
             _ => Error::Unavailable { message, source: Box::new(error) },

@@ -48,7 +48,14 @@ pub enum Progress {
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
-    let mut run = Run { deps, intent, objects: Vec::new(), replaced: BTreeMap::new(), messages: Vec::new(), uploading: Duration::ZERO };
+    let mut run = Run {
+        deps,
+        intent,
+        objects: Vec::new(),
+        replaced: BTreeMap::new(),
+        messages: Vec::new(),
+        uploading: Duration::ZERO,
+    };
     let heads = intent.objects.iter().map(|object| deps.objects.head(&object.key));
     let done: Vec<Option<Head>> = stream::iter(heads).buffered(UPLOADS).try_collect().await?;
     // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
@@ -94,7 +101,8 @@ impl Run<'_> {
     async fn write_objects(&mut self, done: &[Option<Head>], call: Call) -> Result<usize, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
-        let replaces: HashMap<u32, &String> = intent.objects.iter().flat_map(|object| &object.replaces).map(|(at, key)| (*at, key)).collect();
+        let replaces: HashMap<u32, &String> =
+            intent.objects.iter().flat_map(|object| &object.replaces).map(|(at, key)| (*at, key)).collect();
         let mut filling: BTreeMap<usize, Filling> = BTreeMap::new();
         let (mut position, mut written) = (0u32, 0);
         for pair in 0..intent.pairs {
@@ -114,8 +122,11 @@ impl Run<'_> {
             }
             let mut records = self.open_records(pair).await?;
             for (at, entry) in (first..).zip(entries) {
-                let record = Record::decode(&mut records).map_err(|error| self.damaged(format!("records of pair {pair}: {error}")))?;
-                let Some(number) = of_position.get(&at).copied().filter(|number| done[*number].is_none()) else { continue };
+                let record = Record::decode(&mut records)
+                    .map_err(|error| self.damaged(format!("records of pair {pair}: {error}")))?;
+                let Some(number) = of_position.get(&at).copied().filter(|number| done[*number].is_none()) else {
+                    continue;
+                };
                 // An object that is begun and not finished is begun anew by the next call.
                 if call.is_ending() {
                     return Ok(written);
@@ -126,7 +137,9 @@ impl Run<'_> {
                 let full = {
                     let object = match filling.entry(number) {
                         std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
-                        std::collections::btree_map::Entry::Vacant(slot) => slot.insert(self.start(&intent.objects[number])?),
+                        std::collections::btree_map::Entry::Vacant(slot) => {
+                            slot.insert(self.start(&intent.objects[number])?)
+                        }
                     };
                     if intent.message_json && object.planned.disposition == Disposition::Closed {
                         self.put_message(&entry, &record).await?;
@@ -182,7 +195,9 @@ impl Run<'_> {
         let body = match planned.disposition {
             Disposition::Closed => {
                 let origin = Origin { run_id: self.intent.run_id.clone(), archived_at: self.intent.archived_at };
-                Body::Rows(Box::new(ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?))
+                Body::Rows(Box::new(
+                    ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?,
+                ))
             }
             _ => Body::Lines(compress(&planned.key)?),
         };
@@ -198,7 +213,8 @@ impl Run<'_> {
 
     async fn put_messages(&mut self) -> Result<(), Error> {
         let (began, objects) = (Instant::now(), &self.deps.objects);
-        let uploads = self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
+        let uploads =
+            self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
         try_join_all(uploads).await?;
         self.uploading += began.elapsed();
         Ok(())
@@ -215,9 +231,15 @@ impl Run<'_> {
         }
         let body = match body {
             Body::Rows(rows) => rows.finish().map_err(|source| Error::Columnar { key: planned.key.clone(), source })?,
-            Body::Lines(lines) => lines.finish().map_err(|source| Error::Compress { key: planned.key.clone(), source })?.into(),
+            Body::Lines(lines) => {
+                lines.finish().map_err(|source| Error::Compress { key: planned.key.clone(), source })?.into()
+            }
         };
-        let content_type = if planned.disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { "application/zstd" };
+        let content_type = if planned.disposition == Disposition::Closed {
+            "application/vnd.apache.parquet"
+        } else {
+            "application/zstd"
+        };
         self.put_once(&planned.key, body, entries.len() as u64, content_type).await?;
         self.uploading += began.elapsed();
         Ok(())
@@ -231,7 +253,13 @@ impl Run<'_> {
             // found there, and the excluded documents are taken out of it.
             PutOnce::Exists(head) if key.ends_with(".parquet") => {
                 let found = head.sha256.unwrap_or_default();
-                return Err(StoreError::Conflict { bucket: self.deps.objects.bucket().to_owned(), key: key.to_owned(), found, wanted: sha256 }.into());
+                return Err(StoreError::Conflict {
+                    bucket: self.deps.objects.bucket().to_owned(),
+                    key: key.to_owned(),
+                    found,
+                    wanted: sha256,
+                }
+                .into());
             }
             // A copy for other readers: what it held before it was amended stays.
             PutOnce::Exists(head) => head,
@@ -240,8 +268,9 @@ impl Run<'_> {
     }
 
     fn note(&mut self, key: &str, rows: u64, head: &Head) -> Result<(), Error> {
-        let sha256 =
-            head.sha256.clone().ok_or_else(|| self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product"))?;
+        let sha256 = head.sha256.clone().ok_or_else(|| {
+            self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product")
+        })?;
         self.objects.push(WrittenObject { key: key.to_owned(), rows, bytes: head.bytes, sha256 });
         Ok(())
     }
@@ -251,8 +280,12 @@ impl Run<'_> {
         let Some(head) = head else { return Ok(()) };
         let rows = planned.entries.len() as u64;
         if let Some(key) = &planned.jsonl_key {
-            let beside =
-                self.deps.objects.head(key).await?.ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
+            let beside = self
+                .deps
+                .objects
+                .head(key)
+                .await?
+                .ok_or_else(|| self.deps.objects.corrupt(key, "it is missing beside its Parquet object"))?;
             self.note(key, rows, &beside)?;
         }
         self.note(&planned.key, rows, &head)
@@ -264,11 +297,18 @@ impl Run<'_> {
         for _ in 0..REWRITES {
             let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(false) };
             let superseded = superseded_key(object, &self.intent.window_id, &self.intent.run_id);
-            let Some(columnar::Split { kept, kept_rows, taken }) = columnar::split(body.clone(), identities).map_err(columnar)? else {
+            let Some(columnar::Split { kept, kept_rows, taken }) =
+                columnar::split(body.clone(), identities).map_err(columnar)?
+            else {
                 if self.deps.objects.head(&superseded).await?.is_some() {
                     // This very intent took them out, and died before its manifest could say so.
                     let rows = columnar::row_count(body.clone()).map_err(columnar)?;
-                    self.objects.push(WrittenObject { key: object.to_owned(), rows, bytes: body.len() as u64, sha256: storage::sha256_hex(&body) });
+                    self.objects.push(WrittenObject {
+                        key: object.to_owned(),
+                        rows,
+                        bytes: body.len() as u64,
+                        sha256: storage::sha256_hex(&body),
+                    });
                 }
                 return Ok(false);
             };
@@ -287,7 +327,9 @@ impl Run<'_> {
     async fn commit(mut self, call: Call, written: usize) -> Result<Progress, Error> {
         let intent = self.intent;
         // JSON lines are a copy for other readers and no part of what the archive costs.
-        let is_copy = |object: &WrittenObject| intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key));
+        let is_copy = |object: &WrittenObject| {
+            intent.objects.iter().any(|planned| planned.jsonl_key.as_ref() == Some(&object.key))
+        };
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: intent.source_bytes, archive };
         self.still_stands().await?;
@@ -315,10 +357,17 @@ impl Run<'_> {
             return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
         }
         let now = Timestamp::now();
-        let completed =
-            self.deps.windows.change(&intent.run_id, &intent.window_id, |record| Ok(record.complete(intent.counts, bytes, Some(key.clone()), now)));
+        let completed = self.deps.windows.change(&intent.run_id, &intent.window_id, |record| {
+            Ok(record.complete(intent.counts, bytes, Some(key.clone()), now))
+        });
         completed.await?;
-        Ok(Progress::Done { bytes, figures: vec![("UploadMillis", self.uploading.as_millis() as u64), ("Objects", manifest.objects.len() as u64)] })
+        Ok(Progress::Done {
+            bytes,
+            figures: vec![
+                ("UploadMillis", self.uploading.as_millis() as u64),
+                ("Objects", manifest.objects.len() as u64),
+            ],
+        })
     }
 
     /// Rows of objects that are verified, pair by pair.
@@ -338,7 +387,9 @@ impl Run<'_> {
             position += entries.len() as u32;
             for (object, entries) in written {
                 let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), Timestamp::now());
-                let complete = |entry: &Entry, row: Option<&Row>| Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)));
+                let complete = |entry: &Entry, row: Option<&Row>| {
+                    Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)))
+                };
                 let changed = self.deps.ledger.change_all(&entries, complete, || call.is_ending()).await?;
                 completed.rows += changed.rows;
                 if !changed.all {
@@ -353,7 +404,12 @@ impl Run<'_> {
 
 /// The number of the object that each position of the spool goes into.
 fn objects_by_position(intent: &Intent) -> HashMap<u32, usize> {
-    intent.objects.iter().enumerate().flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number))).collect()
+    intent
+        .objects
+        .iter()
+        .enumerate()
+        .flat_map(|(number, object)| object.entries.iter().map(move |position| (*position, number)))
+        .collect()
 }
 
 fn fill(object: &mut Filling, entry: Entry, record: Record) -> Result<(), Error> {
@@ -368,7 +424,9 @@ fn fill(object: &mut Filling, entry: Entry, record: Record) -> Result<(), Error>
         jsonl.write_all(b"\n").map_err(compress)?;
     }
     match &mut object.body {
-        Body::Rows(rows) => rows.push(&entry, record).map_err(|source| Error::Columnar { key: object.planned.key.clone(), source })?,
+        Body::Rows(rows) => {
+            rows.push(&entry, record).map_err(|source| Error::Columnar { key: object.planned.key.clone(), source })?
+        }
         Body::Lines(lines) => {
             let reason = entry.outcome.reason.map(|reason| reason.as_str());
             let line = json!({"source_index": entry.index, "id": entry.id, "reason": reason}).to_string();

@@ -97,7 +97,8 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
+    let (run_id, window_id, attempt) =
+        (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
     let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(write(deps, &mut task, call))).await;
     if let Err(error) = &result {
         deps.windows.note_failure(&task, error, Timestamp::now()).await;
@@ -109,13 +110,16 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     let now = call.now;
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-    let record = deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", now)).await?;
+    let record =
+        deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", now)).await?;
     let registered = match (record.status, &record.intent_key) {
         (State::Completed | State::Skipped, _) => {
             task.step_done();
             return Ok(());
         }
-        (State::Prepared, Some(key)) => Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone()).await?),
+        (State::Prepared, Some(key)) => {
+            Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone()).await?)
+        }
         _ => prepare::register(deps, task, attempt, call).await?,
     };
     let intent = match registered {
@@ -126,7 +130,8 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
         Progress::Done { bytes, figures } => {
             task.step_done();
             let Bytes { source, archive } = bytes;
-            let mut line = vec![("Documents", intent.counts.archived), ("SourceBytes", source), ("ArchiveBytes", archive)];
+            let mut line =
+                vec![("Documents", intent.counts.archived), ("SourceBytes", source), ("ArchiveBytes", archive)];
             line.extend(figures);
             step_metrics("write-partitions", &run_id, &window_id, call.took(), &line);
             Ok(())

@@ -42,7 +42,8 @@ pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String)
         // Of two executors the quicker one wins, here and at the row.
         deps.objects.put_lines_once(&amended.key(), std::slice::from_ref(&amended)).await?;
         let (number, now) = (amendable.len() as u64, Timestamp::now());
-        let record = deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
+        let record =
+            deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
         key = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
     }
 }
@@ -148,7 +149,8 @@ async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<De
         decisions.extend(deps.objects.get_lines::<Decision>(&decisions_key(prefix, pair)).await?);
     }
     if entries.len() != decisions.len() || entries.len() as u64 != summary.documents {
-        let what = format!("{} documents, {} index lines, {} decisions", summary.documents, entries.len(), decisions.len());
+        let what =
+            format!("{} documents, {} index lines, {} decisions", summary.documents, entries.len(), decisions.len());
         return Err(Error::Spool { prefix: prefix.to_owned(), what });
     }
     Ok((entries, decisions, summary))
@@ -164,11 +166,19 @@ enum Resolved {
 
 /// Messages that another window was writing when it died: its intent is carried out, or its claims are released;
 /// then the messages are staged anew, for this window.
-async fn resolve_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Decision], claim: &Claim, call: Call) -> Result<Resolved, Error> {
+async fn resolve_contested(
+    deps: &Deps,
+    entries: &[Entry],
+    decisions: &mut [Decision],
+    claim: &Claim,
+    call: Call,
+) -> Result<Resolved, Error> {
     let mut advanced = 0;
     for _ in 0..ROUNDS {
         let contested = |decision: &Decision| match decision {
-            Decision::Contested { run_id, window_id } => Some(Claim { run_id: run_id.clone(), window_id: window_id.clone() }),
+            Decision::Contested { run_id, window_id } => {
+                Some(Claim { run_id: run_id.clone(), window_id: window_id.clone() })
+            }
             _ => None,
         };
         let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
@@ -181,13 +191,18 @@ async fn resolve_contested(deps: &Deps, entries: &[Entry], decisions: &mut [Deci
             }
             match resolve_holder(deps, holder, call).await? {
                 Resolved::All => {}
-                Resolved::Interrupted { advanced: more } => return Ok(Resolved::Interrupted { advanced: advanced + more }),
+                Resolved::Interrupted { advanced: more } => {
+                    return Ok(Resolved::Interrupted { advanced: advanced + more });
+                }
             }
         }
-        let positions: Vec<usize> = (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
+        let positions: Vec<usize> =
+            (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
         let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
         let release_row = |_: &Entry, row: Option<&Row>| {
-            let held = row.and_then(|row| row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held)));
+            let held = row.and_then(|row| {
+                row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held))
+            });
             Ok::<_, Error>(held)
         };
         let released = deps.ledger.change_all(&affected, release_row, || call.is_ending()).await?;
@@ -220,7 +235,11 @@ async fn resolve_holder(deps: &Deps, holder: &Claim, call: Call) -> Result<Resol
     };
     let record = deps.windows.change(&holder.run_id, &holder.window_id, decide).await?;
     if let (State::Prepared, Some(key)) = (record.status, &record.intent_key) {
-        tracing::info!(run = holder.run_id, window = holder.window_id, "finishing the intent of a window that did not end");
+        tracing::info!(
+            run = holder.run_id,
+            window = holder.window_id,
+            "finishing the intent of a window that did not end"
+        );
         let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone()).await?;
         if let execute::Progress::Interrupted { advanced } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
             // The next call finds its objects and goes on behind them.

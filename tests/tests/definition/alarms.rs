@@ -29,7 +29,8 @@ fn an_alarm_that_cannot_fire_is_caught() {
 #[test]
 fn functions_tables_and_dead_letter_queues_are_watched() {
     let watched = |dimension: &str, name: &str| -> BTreeSet<&str> {
-        let alarms = of_kind("aws_cloudwatch_metric_alarm").filter(|alarm| alarm.values["dimensions"][dimension] == name);
+        let alarms =
+            of_kind("aws_cloudwatch_metric_alarm").filter(|alarm| alarm.values["dimensions"][dimension] == name);
         alarms.map(|alarm| alarm.text("metric_name")).collect()
     };
     for function in of_kind("aws_lambda_function") {
@@ -42,7 +43,10 @@ fn functions_tables_and_dead_letter_queues_are_watched() {
     }
     for queue in of_kind("aws_sqs_queue").filter(|queue| is_dead_letter(queue)) {
         let name = queue.text("name");
-        assert!(watched("QueueName", name).contains("ApproximateNumberOfMessagesVisible"), "nobody hears of messages in {name}");
+        assert!(
+            watched("QueueName", name).contains("ApproximateNumberOfMessagesVisible"),
+            "nobody hears of messages in {name}"
+        );
     }
 }
 
@@ -51,10 +55,19 @@ fn what_a_schedule_or_a_rule_cannot_deliver_is_kept() {
     let group = of_kind("aws_scheduler_schedule_group").next().expect("a schedule group").text("name");
     for schedule in of_kind("aws_scheduler_schedule") {
         assert_eq!(schedule.text("group_name"), group, "{} is in the group of all schedules", schedule.address);
-        assert!(schedule.values["target"][0]["dead_letter_config"][0]["arn"].is_string(), "{} has no dead-letter queue", schedule.address);
+        assert!(
+            schedule.values["target"][0]["dead_letter_config"][0]["arn"].is_string(),
+            "{} has no dead-letter queue",
+            schedule.address
+        );
     }
     for target in of_kind("aws_cloudwatch_event_target") {
-        assert_eq!(target.values["dead_letter_config"].as_array().map(Vec::len), Some(1), "{} has no dead-letter queue", target.address);
+        assert_eq!(
+            target.values["dead_letter_config"].as_array().map(Vec::len),
+            Some(1),
+            "{} has no dead-letter queue",
+            target.address
+        );
     }
 }
 
@@ -90,7 +103,8 @@ fn faults(alarms: &[Resource]) -> Vec<String> {
         }
         for (dimension, kind) in NAMED {
             let Some(name) = alarm.values["dimensions"][dimension].as_str() else { continue };
-            let exists = of_kind(kind).any(|resource| resource.text("name") == name || resource.text("function_name") == name);
+            let exists =
+                of_kind(kind).any(|resource| resource.text("name") == name || resource.text("function_name") == name);
             if !exists {
                 fault(format!("watches `{name}`, which is not deployed"));
             }

@@ -15,7 +15,11 @@ pub fn execution_input() -> Value {
 pub fn context(path: &str) -> Option<Value> {
     match path {
         "$$.Execution.Name" => Some(json!("r".repeat(80))),
-        "$$.Execution.Id" => Some(json!(format!("arn:aws:states:eu-central-1:123456789012:execution:{}:{}", "m".repeat(80), "r".repeat(80)))),
+        "$$.Execution.Id" => Some(json!(format!(
+            "arn:aws:states:eu-central-1:123456789012:execution:{}:{}",
+            "m".repeat(80),
+            "r".repeat(80)
+        ))),
         "$$.Map.Item.Value" => Some(json!({
             "window_id": "20240701T000000.000Z--20240702T000000.000Z",
             "from": "2024-07-01T00:00:00.000Z",
@@ -60,8 +64,12 @@ pub fn call(state: &str, payload: Value) -> Result<Value, String> {
 /// Errors of its own that a function can end with and that pass by themselves.
 pub fn passing(state: &str) -> &'static [&'static str] {
     match state {
-        "PlanWindows" => &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
-        "QueryMessages" => &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
+        "PlanWindows" => {
+            &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"]
+        }
+        "QueryMessages" => {
+            &["SourceUnavailable", "SourceUnreadable", "StoreUnavailable", "LedgerUnavailable", "WindowBusy"]
+        }
         "ClassifyAlerts" | "WritePartitions" => &["StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
         "CollectWindows" | "GateRun" => &["StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
         "SendSummary" => &["StoreUnavailable", "LedgerUnavailable", "MailUnavailable"],
@@ -75,6 +83,7 @@ fn read<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
 
 /// Through the function's own type, so that a sample cannot hold a field which the function does not return.
 fn answer<T: Serialize + DeserializeOwned>(sample: Value) -> Result<Value, String> {
-    let typed: T = serde_json::from_value(sample).map_err(|error| format!("the contract's sample is no longer true: {error}"))?;
+    let typed: T =
+        serde_json::from_value(sample).map_err(|error| format!("the contract's sample is no longer true: {error}"))?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }

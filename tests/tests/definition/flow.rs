@@ -34,7 +34,12 @@ impl Flow {
             self.bounded(&name, &input);
             let Some(output) = self.state(&name, state, input) else { continue };
             self.bounded(&name, &output);
-            let mut nexts: Vec<&str> = state["Choices"].as_array().into_iter().flatten().filter_map(|choice| choice["Next"].as_str()).collect();
+            let mut nexts: Vec<&str> = state["Choices"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|choice| choice["Next"].as_str())
+                .collect();
             nexts.extend([&state["Next"], &state["Default"]].into_iter().filter_map(Value::as_str));
             if nexts.is_empty() {
                 ends.push(output.clone());
@@ -47,7 +52,8 @@ impl Flow {
     fn state(&mut self, name: &str, state: &Value, input: Value) -> Option<Value> {
         match state["Type"].as_str() {
             Some("Task") => {
-                let payload = self.template(name, &state["Parameters"], &input)?.get("Payload").cloned().unwrap_or_default();
+                let payload =
+                    self.template(name, &state["Parameters"], &input)?.get("Payload").cloned().unwrap_or_default();
                 self.bounded(name, &payload);
                 match contract::call(name, payload) {
                     Ok(output) => Some(output),

@@ -37,7 +37,9 @@ fn unsound(definition: &Value) -> Vec<String> {
     faults.extend(type_tests(&machines));
     let timeless = all(&machines, "Task").filter(|(_, task)| !task["TimeoutSeconds"].is_u64());
     faults.extend(timeless.map(|(state, _)| format!("`{state}` has no TimeoutSeconds")));
-    faults.extend(definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned()));
+    faults.extend(
+        definition["TimeoutSeconds"].is_null().then(|| "the workflow has no TimeoutSeconds of its own".to_owned()),
+    );
     faults
 }
 
@@ -63,7 +65,8 @@ fn type_tests(machines: &[Machine]) -> Vec<String> {
             let conditions = rule["And"].as_array().map_or(alone, Vec::as_slice);
             for (at, condition) in conditions.iter().enumerate() {
                 let asks_type = ["IsString", "IsNumeric", "IsBoolean", "IsTimestamp", "IsNull"];
-                let present = |earlier: &Value| earlier["Variable"] == condition["Variable"] && earlier["IsPresent"] == true;
+                let present =
+                    |earlier: &Value| earlier["Variable"] == condition["Variable"] && earlier["IsPresent"] == true;
                 if asks_type.iter().any(|test| !condition[*test].is_null()) && !conditions[..at].iter().any(present) {
                     let variable = condition["Variable"].as_str().unwrap_or_default();
                     faults.push(format!("`{state}` asks for the type of `{variable}` before IsPresent"));
@@ -83,7 +86,8 @@ struct Machine<'a> {
 
 /// The definition, the Map's children and the branches, each on its own.
 fn machines(definition: &Value) -> Vec<Machine<'_>> {
-    let states: States = definition["States"].as_object().into_iter().flatten().map(|(name, state)| (name.as_str(), state)).collect();
+    let states: States =
+        definition["States"].as_object().into_iter().flatten().map(|(name, state)| (name.as_str(), state)).collect();
     let inner = states.values().flat_map(|state| {
         let branches = state["Branches"].as_array().into_iter().flatten();
         state.get("ItemProcessor").into_iter().chain(branches).flat_map(machines)
@@ -123,8 +127,11 @@ fn transitions(machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut names = BTreeSet::new();
     for machine in machines {
-        let targets = machine.states.iter().flat_map(|(name, state)| nexts(state).into_iter().map(move |next| (*name, next)));
-        for (name, next) in targets.chain([("StartAt", machine.start)]).filter(|(_, next)| !machine.states.contains_key(next)) {
+        let targets =
+            machine.states.iter().flat_map(|(name, state)| nexts(state).into_iter().map(move |next| (*name, next)));
+        for (name, next) in
+            targets.chain([("StartAt", machine.start)]).filter(|(_, next)| !machine.states.contains_key(next))
+        {
             faults.push(format!("`{name}` leads to `{next}`, which does not exist"));
         }
         let reachable = reached(machine, machine.start);
@@ -170,7 +177,8 @@ fn functions(project: &Project, definition: &Value) -> Vec<String> {
     for (state, task) in calls(&machines) {
         let called = task["Parameters"]["FunctionName"].as_str().unwrap_or_default();
         let Some(function) = project.functions.get(&kebab(state)) else {
-            faults.push(format!("there is no function `{}` for the state `{state}`: its map is in infra/", kebab(state)));
+            faults
+                .push(format!("there is no function `{}` for the state `{state}`: its map is in infra/", kebab(state)));
             continue;
         };
         if called != function.arn {
@@ -195,7 +203,9 @@ fn one_name(project: &Project) -> Vec<String> {
             faults.push(format!("functions/{folder} needs a package and a binary of the name `{folder}`"));
         }
         if !project.functions.contains_key(folder) {
-            faults.push(format!("no function is deployed for functions/{folder}: add it to the map of its workflow in infra/"));
+            faults.push(format!(
+                "no function is deployed for functions/{folder}: add it to the map of its workflow in infra/"
+            ));
         }
     }
     let deployed = project.functions.keys().filter(|name| !project.packages.contains_key(*name));
@@ -209,15 +219,20 @@ fn started(project: &Project) -> Vec<String> {
     let called = definitions.iter().flat_map(|machines| calls(machines));
     let called: BTreeSet<&str> = called.filter_map(|(_, task)| task["Parameters"]["FunctionName"].as_str()).collect();
     let idle = project.functions.iter().filter(|(_, function)| {
-        !called.contains(function.arn.as_str()) && !project.queued.contains(&function.arn) && !project.scheduled.contains(&function.arn)
+        !called.contains(function.arn.as_str())
+            && !project.queued.contains(&function.arn)
+            && !project.scheduled.contains(&function.arn)
     });
-    idle.map(|(name, _)| format!("nothing starts `{name}`: no state of statemachine/*.asl.json, no queue, no schedule")).collect()
+    idle.map(|(name, _)| format!("nothing starts `{name}`: no state of statemachine/*.asl.json, no queue, no schedule"))
+        .collect()
 }
 
 fn bounded_retries(machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (state, retrier) in
-        machines.iter().flat_map(|machine| &machine.states).flat_map(|(name, state)| retriers(state).map(move |retrier| (name, retrier)))
+    for (state, retrier) in machines
+        .iter()
+        .flat_map(|machine| &machine.states)
+        .flat_map(|(name, state)| retriers(state).map(move |retrier| (name, retrier)))
     {
         if retrier["JitterStrategy"] != "FULL" {
             faults.push(format!("`{state}` retries without full jitter"));
@@ -281,8 +296,17 @@ fn environments(project: &Project) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, package) in &project.packages {
         let given = project.functions.get(name).map(|function| function.environment.clone()).unwrap_or_default();
-        faults.extend(package.reads.difference(&given).map(|variable| format!("`{name}` reads {variable}, which Terraform does not set")));
-        faults.extend(given.difference(&package.reads).map(|variable| format!("Terraform sets {variable}, which `{name}` does not read")));
+        faults.extend(
+            package
+                .reads
+                .difference(&given)
+                .map(|variable| format!("`{name}` reads {variable}, which Terraform does not set")),
+        );
+        faults.extend(
+            given
+                .difference(&package.reads)
+                .map(|variable| format!("Terraform sets {variable}, which `{name}` does not read")),
+        );
     }
     faults
 }
@@ -298,13 +322,15 @@ fn maps(machines: &[Machine]) -> Vec<String> {
             faults.push(format!("the children of `{name}` are not STANDARD executions of a DISTRIBUTED map"));
         }
         if map["ToleratedFailurePercentage"] != 100 {
-            faults.push(format!("`{name}` tolerates {} % of failures, expected 100", map["ToleratedFailurePercentage"]));
+            faults
+                .push(format!("`{name}` tolerates {} % of failures, expected 100", map["ToleratedFailurePercentage"]));
         }
         if map["MaxConcurrency"].as_u64().unwrap_or_default() == 0 {
             faults.push(format!("`{name}` has no MaxConcurrency"));
         }
         if map["ResultWriter"]["Resource"] != "arn:aws:states:::s3:putObject" {
-            faults.push(format!("`{name}` is without a ResultWriter: causes of failed children would count as payload"));
+            faults
+                .push(format!("`{name}` is without a ResultWriter: causes of failed children would count as payload"));
         }
         if map["ItemReader"]["ReaderConfig"]["InputType"] != "JSONL" {
             faults.push(format!("`{name}` does not read its items from JSON lines"));
@@ -315,10 +341,13 @@ fn maps(machines: &[Machine]) -> Vec<String> {
 
 /// Where results go: a Task's answer replaces the payload, Map and Parallel leave it as it is.
 fn results(machines: &[Machine]) -> Vec<String> {
-    let kept =
-        ["Map", "Parallel"].into_iter().flat_map(|kind| all(machines, kind)).filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
+    let kept = ["Map", "Parallel"]
+        .into_iter()
+        .flat_map(|kind| all(machines, kind))
+        .filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
     let kept = kept.map(|(name, _)| format!("the payload keeps the results of `{name}`"));
-    let answers = all(machines, "Task")
-        .filter(|(_, task)| task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null());
+    let answers = all(machines, "Task").filter(|(_, task)| {
+        task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null()
+    });
     kept.chain(answers.map(|(name, _)| format!("`{name}` passes on more than what its function answered"))).collect()
 }

@@ -25,7 +25,8 @@ impl Resource {
 
     /// An attribute that holds JSON as text.
     pub fn json(&self, attribute: &str) -> Value {
-        serde_json::from_str(self.text(attribute)).unwrap_or_else(|error| panic!("{}: {attribute}: {error}", self.address))
+        serde_json::from_str(self.text(attribute))
+            .unwrap_or_else(|error| panic!("{}: {attribute}: {error}", self.address))
     }
 }
 
@@ -34,7 +35,8 @@ pub fn resources() -> &'static [Resource] {
     static RESOURCES: OnceLock<Vec<Resource>> = OnceLock::new();
     RESOURCES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let planned = Command::new("python3").args(["local/deploy.py", "plan"]).current_dir(root).output().expect("python3");
+        let planned =
+            Command::new("python3").args(["local/deploy.py", "plan"]).current_dir(root).output().expect("python3");
         assert!(planned.status.success(), "terraform cannot plan:\n{}", String::from_utf8_lossy(&planned.stderr));
         serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources")
     })

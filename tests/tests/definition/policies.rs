@@ -88,8 +88,14 @@ fn every_function_has_a_role_a_policy_and_a_log_of_its_own() {
         let inside = |kind: &'static str| of_kind(kind).filter(|resource| resource.module == function.module);
         let roles: BTreeSet<&str> = inside("aws_iam_role").map(|role| role.text("name")).collect();
         assert_eq!(roles, [name].into(), "the roles in {}", function.module);
-        assert!(inside("aws_iam_role_policy").any(|policy| policy.address.ends_with("[\"work\"]")), "{name} has no policy of its own");
-        assert!(inside("aws_cloudwatch_log_group").any(|log| log.text("name") == format!("/aws/lambda/{name}")), "{name} has no log");
+        assert!(
+            inside("aws_iam_role_policy").any(|policy| policy.address.ends_with("[\"work\"]")),
+            "{name} has no policy of its own"
+        );
+        assert!(
+            inside("aws_cloudwatch_log_group").any(|log| log.text("name") == format!("/aws/lambda/{name}")),
+            "{name} has no log"
+        );
     }
     assert!(modules.len() >= 8, "the plan holds {} functions", modules.len());
 }
@@ -100,7 +106,10 @@ fn caught(holder: &str, field: &str, value: Value, expected: &str) {
     let policy = policies.values_mut().find(|policy| policy.holder == holder).expect("a known holder");
     policy.text["Statement"][0][field] = value;
     let faults = faults(&policies);
-    assert!(faults.iter().any(|fault| fault.contains(expected)), "expected a fault with `{expected}`, found {faults:#?}");
+    assert!(
+        faults.iter().any(|fault| fault.contains(expected)),
+        "expected a fault with `{expected}`, found {faults:#?}"
+    );
 }
 
 #[test]
@@ -109,11 +118,21 @@ fn broad_grants_are_caught() {
     caught("gate-run", "Action", json!(["s3:*"]), "wildcard action `s3:*`");
     caught("gate-run", "Action", json!(["dynamodb:Get*"]), "wildcard action `dynamodb:Get*`");
     caught("gate-run", "Resource", json!("*"), "resource `*`");
-    caught("gate-run", "Resource", json!([format!("arn:aws:s3:::{}/*", archive_bucket())]), "the whole of the archive's bucket");
+    caught(
+        "gate-run",
+        "Resource",
+        json!([format!("arn:aws:s3:::{}/*", archive_bucket())]),
+        "the whole of the archive's bucket",
+    );
     caught("gate-run", "Resource", json!(["arn:aws:s3:::*"]), "resource `arn:aws:s3:::*`");
     caught("gate-run", "Resource", json!(["arn:aws:s3:::another-bucket/runs/*"]), "is no part of this project");
     caught("gate-run", "NotAction", json!(["s3:DeleteObject"]), "NotAction");
-    caught("scheduler", "Resource", json!(["arn:aws:states:us-east-1:123456789012:stateMachine:another"]), "is no part of this project");
+    caught(
+        "scheduler",
+        "Resource",
+        json!(["arn:aws:states:us-east-1:123456789012:stateMachine:another"]),
+        "is no part of this project",
+    );
 }
 
 #[test]
@@ -133,7 +152,10 @@ fn a_name_that_stands_twice_in_a_policy_is_caught() {
 fn an_unused_exception_is_caught() {
     let mut policies = policies();
     for policy in policies.values_mut() {
-        policy.text["Statement"].as_array_mut().expect("statements").retain(|statement| statement["Sid"] != "LogDelivery");
+        policy.text["Statement"]
+            .as_array_mut()
+            .expect("statements")
+            .retain(|statement| statement["Sid"] != "LogDelivery");
     }
     assert!(faults(&policies).iter().any(|fault| fault.contains("no longer needed")));
 }
@@ -148,7 +170,8 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
             let sid = statement["Sid"].as_str().unwrap_or_default();
             let mut fault = |what: String| faults.push(format!("{address}: {sid}: {what}"));
             let mut excepted = |exceptions: &'static [Exception]| {
-                let found = exceptions.iter().find(|exception| exception.holder == policy.holder && exception.sid == sid);
+                let found =
+                    exceptions.iter().find(|exception| exception.holder == policy.holder && exception.sid == sid);
                 found.is_some_and(|exception| {
                     used.insert((exception.holder, exception.sid));
                     !exception.why.is_empty()
@@ -160,7 +183,9 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
             if !sids.insert(sid) {
                 fault("this name stands twice, and IAM refuses such a policy".to_owned());
             }
-            for inverted in ["NotAction", "NotResource", "Principal"].iter().filter(|field| !statement[**field].is_null()) {
+            for inverted in
+                ["NotAction", "NotResource", "Principal"].iter().filter(|field| !statement[**field].is_null())
+            {
                 fault(format!("{inverted} grants more than it says"));
             }
             for action in strings(&statement["Action"]) {
@@ -175,7 +200,8 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
                 if of_records && action.contains(":Delete") && !excepted(DELETES) {
                     fault(format!("`{action}`: nothing may delete but what DELETES in this test lists"));
                 }
-                if action.starts_with("es:") && !["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpDelete"].contains(&action) {
+                if action.starts_with("es:") && !["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpDelete"].contains(&action)
+                {
                     fault(format!("`{action}`: the source is only read"));
                 }
             }
@@ -239,8 +265,11 @@ fn policies() -> BTreeMap<String, Policy> {
 /// What the function that holds a policy may speak to: it writes its log, and reads states where it runs in a workflow.
 fn services(policy: &Resource) -> BTreeSet<&'static str> {
     let given = of_kind("aws_lambda_function").filter(|function| function.module == policy.module);
-    let variables: Vec<&String> =
-        given.flat_map(|function| function.values["environment"][0]["variables"].as_object()).flatten().map(|(name, _)| name).collect();
+    let variables: Vec<&String> = given
+        .flat_map(|function| function.values["environment"][0]["variables"].as_object())
+        .flatten()
+        .map(|(name, _)| name)
+        .collect();
     let named = SERVICES.iter().filter(|(_, part)| variables.iter().any(|variable| variable.contains(part)));
     // Lambda receives for a function that a queue starts, with the function's own role.
     let is_queued = of_kind("aws_lambda_event_source_mapping").any(|mapping| {
@@ -265,7 +294,10 @@ fn names() -> BTreeSet<&'static str> {
         let variables = &function.values["environment"][0]["variables"];
         Some([variables["ALERT_ARCHIVE_MAIL_FROM"].as_str()?, variables["ALERT_ARCHIVE_MAIL_TO"].as_str()?])
     });
-    let mails = mails.flatten().flat_map(|mails| mails.split(',')).flat_map(|mail| [mail, mail.rsplit('@').next().unwrap_or(mail)]);
+    let mails = mails
+        .flatten()
+        .flat_map(|mails| mails.split(','))
+        .flat_map(|mail| [mail, mail.rsplit('@').next().unwrap_or(mail)]);
     // A secret of someone else's, which the functions are told of.
     let secrets = of_kind("aws_lambda_function").flat_map(|function| {
         let variables = function.values["environment"][0]["variables"].as_object().into_iter().flatten();

@@ -60,10 +60,14 @@ impl Project {
         }
         let machines = of_kind("aws_sfn_state_machine");
         Project {
-            machines: machines.map(|machine| (short(machine.text("name")).to_owned(), machine.json("definition"))).collect(),
+            machines: machines
+                .map(|machine| (short(machine.text("name")).to_owned(), machine.json("definition")))
+                .collect(),
             packages: packages(),
             functions,
-            queued: of_kind("aws_lambda_event_source_mapping").map(|mapping| mapping.text("function_name").to_owned()).collect(),
+            queued: of_kind("aws_lambda_event_source_mapping")
+                .map(|mapping| mapping.text("function_name").to_owned())
+                .collect(),
             scheduled: of_kind("aws_scheduler_schedule")
                 .filter_map(|schedule| schedule.values["target"][0]["arn"].as_str().map(str::to_owned))
                 .collect(),
@@ -84,7 +88,9 @@ impl Project {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer starts with a slash");
         match self.archive_mut().pointer_mut(parent) {
             Some(Value::Object(fields)) => fields.insert(name.to_owned(), value),
-            Some(Value::Array(elements)) => Some(std::mem::replace(&mut elements[name.parse::<usize>().expect("an index")], value)),
+            Some(Value::Array(elements)) => {
+                Some(std::mem::replace(&mut elements[name.parse::<usize>().expect("an index")], value))
+            }
             _ => panic!("the definition has nothing at {parent}"),
         };
     }
@@ -108,23 +114,35 @@ impl Project {
 fn packages() -> BTreeMap<String, Package> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let described = Command::new(cargo).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(root).output().expect("cargo");
+    let described = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root)
+        .output()
+        .expect("cargo");
     assert!(described.status.success(), "{}", String::from_utf8_lossy(&described.stderr));
     let metadata: Value = serde_json::from_slice(&described.stdout).expect("cargo describes in JSON");
-    let all: BTreeMap<&str, &Value> =
-        metadata["packages"].as_array().into_iter().flatten().filter_map(|package| Some((package["name"].as_str()?, package))).collect();
+    let all: BTreeMap<&str, &Value> = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|package| Some((package["name"].as_str()?, package)))
+        .collect();
     let folder = |package: &Value| -> PathBuf {
         let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
         manifest.parent().expect("a manifest is in a folder").to_owned()
     };
-    let functions = all.iter().filter(|(_, package)| folder(package).parent().is_some_and(|parent| parent.ends_with("functions")));
+    let functions =
+        all.iter().filter(|(_, package)| folder(package).parent().is_some_and(|parent| parent.ends_with("functions")));
     let functions = functions.map(|(name, package)| {
         let binaries = package["targets"].as_array().into_iter().flatten().filter(|target| target["kind"][0] == "bin");
         let package_folder = folder(package);
         let described = Package {
             name: (*name).to_owned(),
             binaries: binaries.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect(),
-            reads: with_dependencies(name, &all).into_iter().flat_map(|name| variables(&folder(all[name]).join("src"))).collect(),
+            reads: with_dependencies(name, &all)
+                .into_iter()
+                .flat_map(|name| variables(&folder(all[name]).join("src")))
+                .collect(),
         };
         (package_folder.file_name().and_then(|name| name.to_str()).expect("a name").to_owned(), described)
     });

@@ -39,7 +39,12 @@ fn load(server: &Server, messages: &[Message]) {
 }
 
 /// Does something while messages come from this server.
-async fn with_source<T>(cloud: &Cloud, mode: &str, server: &Server, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+async fn with_source<T>(
+    cloud: &Cloud,
+    mode: &str,
+    server: &Server,
+    work: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
     let mut before = BTreeMap::new();
     for function in READERS {
         let environment = cloud.environment(function).await?;
@@ -64,7 +69,8 @@ fn of_the_api(stretch: &Stretch, count: usize) -> Vec<Message> {
     let message = |number: usize| {
         let at = iso(first + SignedDuration::from_hours(number as i64 * 7));
         let name = format!("api-{number:03}");
-        let message = if number % 9 == 4 { Message::open(stretch, &name, &at) } else { Message::closed(stretch, &name, &at) };
+        let message =
+            if number % 9 == 4 { Message::open(stretch, &name, &at) } else { Message::closed(stretch, &name, &at) };
         message.in_index("api")
     };
     (0..count).map(message).collect()
@@ -74,7 +80,9 @@ fn closed(messages: &[Message]) -> u64 {
     messages.iter().filter(|message| message.disposition == fixtures::Disposition::Closed).count() as u64
 }
 
-async fn messages_of_the_api_alone_are_archived_once_each_and_history_is_reported_as_absent(cloud: &Cloud) -> Result<()> {
+async fn messages_of_the_api_alone_are_archived_once_each_and_history_is_reported_as_absent(
+    cloud: &Cloud,
+) -> Result<()> {
     let (stretch, server) = (cloud.stretch(), server().await?);
     let messages = of_the_api(&stretch, 95);
     load(&server, &messages);
@@ -84,7 +92,11 @@ async fn messages_of_the_api_alone_are_archived_once_each_and_history_is_reporte
         ensure!(first.report["absent"] == serde_json::json!(["history", "audit"]), "{}", first.report);
         check_archive(cloud, &stretch, &messages).await?;
         let again = cloud.run_stretch(&stretch).await?.completed()?;
-        ensure!(again.count("already_archived") == closed(&messages) && again.count("archived") == 0, "{}", again.report);
+        ensure!(
+            again.count("already_archived") == closed(&messages) && again.count("archived") == 0,
+            "{}",
+            again.report
+        );
         check_archive(cloud, &stretch, &messages).await
     })
     .await
@@ -117,9 +129,10 @@ async fn the_api_at_its_worst_loses_nothing(cloud: &Cloud) -> Result<()> {
 }
 
 async fn what_stays_wrong_fails_the_window_by_name_and_a_redrive_archives_it(cloud: &Cloud) -> Result<()> {
-    for (harm, name) in
-        [(Harm::Redirect { to: "/login".into() }, "SourceRejected"), (Harm::Tell { body: "{\"messages\":[]}".into() }, "SourceUnreadable")]
-    {
+    for (harm, name) in [
+        (Harm::Redirect { to: "/login".into() }, "SourceRejected"),
+        (Harm::Tell { body: "{\"messages\":[]}".into() }, "SourceUnreadable"),
+    ] {
         let (stretch, server) = (cloud.stretch(), server().await?);
         let messages: Vec<Message> = of_the_api(&stretch, 12);
         load(&server, &messages);
@@ -144,7 +157,12 @@ async fn a_listing_that_never_holds_still_is_a_count_mismatch(cloud: &Cloud) -> 
     with_source(cloud, "api", &server, async || {
         let (from, to) = (format!("{}-03-01", stretch.year), format!("{}-03-20", stretch.year));
         cloud.run(&from, &to).await?.failed(1, &["CountMismatch"])?;
-        let listings = server.state.take_asked().iter().filter(|asked| asked.page == Some(1) && asked.query.contains("page_size=10&")).count();
+        let listings = server
+            .state
+            .take_asked()
+            .iter()
+            .filter(|asked| asked.page == Some(1) && asked.query.contains("page_size=10&"))
+            .count();
         ensure!(listings == 4, "listed {listings} times");
         Ok(())
     })
@@ -155,7 +173,9 @@ async fn a_wait_that_is_too_long_is_not_cut_short_by_the_workflow(cloud: &Cloud)
     let (stretch, server) = (cloud.stretch(), server().await?);
     let messages = of_the_api(&stretch, 25);
     load(&server, &messages);
-    server.state.arm([Fault { page: Some(2), ..Harm::Status { status: 429, retry_after: Some(Retry::Seconds(3600)) }.into() }]);
+    server
+        .state
+        .arm([Fault { page: Some(2), ..Harm::Status { status: 429, retry_after: Some(Retry::Seconds(3600)) }.into() }]);
     with_source(cloud, "api", &server, async || {
         let (from, to) = (format!("{}-03-01", stretch.year), format!("{}-03-20", stretch.year));
         let failed = cloud.run(&from, &to).await?.failed(1, &["SourceUnavailable"])?;
@@ -174,13 +194,17 @@ async fn elements_without_a_usable_id_or_instant_are_quarantined(cloud: &Cloud) 
     let elements = [
         (format!(r#"{{"timestamp":"{at}","alerts":[{{"status":"open"}}]}}"#), "message_id_unusable"),
         (format!(r#"{{"message_id":7,"timestamp":"{at}"}}"#), "message_id_not_a_string"),
-        (format!(r#"{{"message_id":"{}-undated","alerts":[{{"status":"open"}}]}}"#, stretch.prefix), "timestamp_unusable"),
+        (
+            format!(r#"{{"message_id":"{}-undated","alerts":[{{"status":"open"}}]}}"#, stretch.prefix),
+            "timestamp_unusable",
+        ),
         ("[1, 2]".to_owned(), "unreadable_document"),
     ];
     let listed = elements.iter().map(|(element, _)| element.as_str()).collect::<Vec<_>>().join(", ");
     server.state.arm([Harm::Tell { body: format!(r#"{{"messages":[{listed}],"total":4,"total_pages":1}}"#) }.into()]);
     with_source(cloud, "api", &server, async || {
-        let outcome = cloud.run(&format!("{}-03-05", stretch.year), &format!("{}-03-06", stretch.year)).await?.completed()?;
+        let outcome =
+            cloud.run(&format!("{}-03-05", stretch.year), &format!("{}-03-06", stretch.year)).await?.completed()?;
         ensure!(outcome.count("source") == 4 && outcome.count("quarantined") == 4, "{}", outcome.report);
         let mut reasons: Vec<String> = cloud.quarantined(&stretch).await?.into_iter().map(|line| line.reason).collect();
         let mut expected = elements.map(|(_, reason)| reason.to_owned());
@@ -227,7 +251,8 @@ impl Recent {
 
 async fn a_range_over_the_border_loses_and_doubles_nothing(cloud: &Cloud) -> Result<()> {
     let (recent, server) = (Recent::new("border"), server().await?);
-    let messages: Vec<Message> = (-60..60).map(|number| recent.message(&format!("{:04}", number + 1000), number * 5)).collect();
+    let messages: Vec<Message> =
+        (-60..60).map(|number| recent.message(&format!("{:04}", number + 1000), number * 5)).collect();
     cloud.load(&messages).await?;
     load(&server, &messages);
     server.state.set(Settings { keep_days: Some(60), ..Settings::default() });
@@ -235,7 +260,11 @@ async fn a_range_over_the_border_loses_and_doubles_nothing(cloud: &Cloud) -> Res
         for (archived, already) in [(120, 0), (0, 120)] {
             let outcome = recent.run(cloud, -400, 400).await?.completed()?;
             ensure!(outcome.count("source") == 120, "{}", outcome.report);
-            ensure!(outcome.count("archived") == archived && outcome.count("already_archived") == already, "{}", outcome.report);
+            ensure!(
+                outcome.count("archived") == archived && outcome.count("already_archived") == already,
+                "{}",
+                outcome.report
+            );
             let rows = recent.archived(cloud).await?;
             ensure!(rows.len() == 120, "{} rows", rows.len());
             for (row, message) in rows.iter().zip(&messages) {
@@ -257,7 +286,11 @@ async fn the_bytes_of_the_index_win_once_and_stay(cloud: &Cloud) -> Result<()> {
     let holds = async |messages: &[Message]| -> Result<()> {
         let rows = recent.archived(cloud).await?;
         ensure!(rows.len() == messages.len(), "{} rows", rows.len());
-        ensure!(rows.iter().zip(messages).all(|(row, message)| row.message.as_bytes() == message.source), "{:?}", rows[0]);
+        ensure!(
+            rows.iter().zip(messages).all(|(row, message)| row.message.as_bytes() == message.source),
+            "{:?}",
+            rows[0]
+        );
         Ok(())
     };
     with_source(cloud, "hybrid", &server, async || {

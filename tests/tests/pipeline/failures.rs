@@ -50,11 +50,20 @@ async fn a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone
         let run_id = first.run_id().to_owned();
         for attempt in 1..=3 {
             // Two redrives in a row change nothing as long as the cause stays, but each is counted and told.
-            let outcome = if attempt == 1 { first.clone() } else { cloud.redrive(&run_id).await?.failed(1, &["StoreDenied"])? };
-            ensure!(outcome.run_id() == run_id && outcome.report["attempt"] == attempt, "attempt {attempt}: {:#}", outcome.report);
+            let outcome =
+                if attempt == 1 { first.clone() } else { cloud.redrive(&run_id).await?.failed(1, &["StoreDenied"])? };
+            ensure!(
+                outcome.run_id() == run_id && outcome.report["attempt"] == attempt,
+                "attempt {attempt}: {:#}",
+                outcome.report
+            );
             check_archive(cloud, &stretch, &february).await?;
             let mails = cloud.mails(&run_id)?;
-            ensure!(mails.len() == attempt && mails.iter().all(|mail| mail.text.contains("StoreDenied")), "attempt {attempt}: {} mails", mails.len());
+            ensure!(
+                mails.len() == attempt && mails.iter().all(|mail| mail.text.contains("StoreDenied")),
+                "attempt {attempt}: {} mails",
+                mails.len()
+            );
             let run = cloud.job_run(&run_id).await?;
             ensure!(run["status"] == "Failed" && run["attempt"] == attempt, "{run}");
         }
@@ -64,12 +73,16 @@ async fn a_failed_window_leaves_the_others_archived_and_redrives_repair_it_alone
     let (_, others) = of_may(&cloud.window_rows(&run_id).await?);
     let repaired = cloud.redrive(&run_id).await?.completed()?;
     ensure!(
-        repaired.report["attempt"] == 4 && repaired.report["windows"] == json!({"planned": 2, "succeeded": 2, "failed": 0}),
+        repaired.report["attempt"] == 4
+            && repaired.report["windows"] == json!({"planned": 2, "succeeded": 2, "failed": 0}),
         "{:#}",
         repaired.report
     );
     let (may, others_after) = of_may(&cloud.window_rows(&run_id).await?);
-    ensure!(others == others_after && others["attempt"] == 1, "a window that was committed was touched: {others} became {others_after}");
+    ensure!(
+        others == others_after && others["attempt"] == 1,
+        "a window that was committed was touched: {others} became {others_after}"
+    );
     ensure!(may["status"] == "Completed" && may["error"].is_null(), "{may}");
     ensure!(cloud.mails(&run_id)?.len() == 4, "{} mails", cloud.mails(&run_id)?.len());
     ensure!(cloud.job_run(&run_id).await?["status"] == "Completed");
@@ -99,12 +112,19 @@ async fn a_range_whose_dates_are_reversed_is_invalid_input(cloud: &Cloud) -> Res
     let stretch = cloud.stretch();
     let said = cloud.run(&stretch.to(), &stretch.from()).await?;
     ensure!(!said.well && said.said.contains("is not before"), "{said:?}");
-    let ended = cloud.execute(&cloud.name("reversed", &stretch), &json!({"mode": "range", "from": stretch.to(), "to": stretch.from()})).await?;
+    let ended = cloud
+        .execute(
+            &cloud.name("reversed", &stretch),
+            &json!({"mode": "range", "from": stretch.to(), "to": stretch.from()}),
+        )
+        .await?;
     ensure!(ended.status == "FAILED" && ended.error == "InvalidInput", "{ended:?}");
     Ok(())
 }
 
-async fn an_execution_under_the_name_of_an_earlier_run_is_refused_and_leaves_that_run_alone(cloud: &Cloud) -> Result<()> {
+async fn an_execution_under_the_name_of_an_earlier_run_is_refused_and_leaves_that_run_alone(
+    cloud: &Cloud,
+) -> Result<()> {
     let stretch = cloud.stretch();
     let (messages, _) = two_windows(&stretch);
     cloud.load(&messages).await?;
@@ -115,7 +135,14 @@ async fn an_execution_under_the_name_of_an_earlier_run_is_refused_and_leaves_tha
     (row["run_id"], row["created_at"]) = (json!(name), json!("2020-01-01T00:00:00.000Z"));
     cloud.put_job_run(&row).await?;
     let plan = cloud.get(&format!("runs/{}/windows.jsonl", first.run_id())).await?;
-    cloud.s3.put_object().bucket(&cloud.bucket).key(format!("runs/{name}/windows.jsonl")).body(plan.into()).send().await?;
+    cloud
+        .s3
+        .put_object()
+        .bucket(&cloud.bucket)
+        .key(format!("runs/{name}/windows.jsonl"))
+        .body(plan.into())
+        .send()
+        .await?;
     let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     ensure!(ended.status == "FAILED" && ended.error == "ExecutionExists", "{ended:?}");
     ensure!(cloud.job_run(&name).await? == row, "{}", cloud.job_run(&name).await?);
@@ -131,7 +158,8 @@ async fn plan_fails(cloud: &Cloud, variable: &str, value: &str, expected: &[&str
     cloud.load(&messages).await?;
     let name = cloud.name("plan-fails", &stretch);
     let input = json!({"mode": "range", "from": stretch.from(), "to": stretch.to()});
-    let ended: Ended = cloud.with_setting("plan-windows", variable, value, async || cloud.execute(&name, &input).await).await?;
+    let ended: Ended =
+        cloud.with_setting("plan-windows", variable, value, async || cloud.execute(&name, &input).await).await?;
     ensure!(ended.status == "FAILED" && expected.contains(&ended.error.as_str()), "{ended:?}");
     ensure!(!ended.cause.is_empty(), "the error has no cause");
     let run = cloud.job_run(&name).await?;
@@ -170,7 +198,11 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     // Nobody inside of the execution could note it: the rule on dead executions does.
     let began = Instant::now();
     while cloud.job_run(&name).await?["status"] != "Failed" {
-        ensure!(began.elapsed() < Duration::from_secs(20), "nobody marked the dead run: {}", cloud.job_run(&name).await?);
+        ensure!(
+            began.elapsed() < Duration::from_secs(20),
+            "nobody marked the dead run: {}",
+            cloud.job_run(&name).await?
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     cloud.run_stretch(&stretch).await?.completed()?;
@@ -221,7 +253,9 @@ async fn a_run_that_died_over_the_range_keeps_no_redrive_from_it(cloud: &Cloud) 
 
 /// The emulator does not stop the children of an aborted Map, so that the redrive meets them at work.
 async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_children(cloud: &Cloud) -> Result<()> {
-    for (function, key) in [("query-messages", "/records-"), ("classify-alerts", "/decisions-"), ("write-partitions", "/archive/parquet/")] {
+    for (function, key) in
+        [("query-messages", "/records-"), ("classify-alerts", "/decisions-"), ("write-partitions", "/archive/parquet/")]
+    {
         let stretch = cloud.stretch();
         let messages = mixture(&stretch, 24);
         cloud.load(&messages).await?;
@@ -255,7 +289,8 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
 
 /// A node holds 300 of them, and then refuses everybody.
 async fn points_in_time(cloud: &Cloud) -> Result<usize> {
-    let (_, body) = cloud.http.send(Method::GET, &format!("{}/_search/point_in_time/_all", cloud.opensearch_url), "").await?;
+    let (_, body) =
+        cloud.http.send(Method::GET, &format!("{}/_search/point_in_time/_all", cloud.opensearch_url), "").await?;
     let answer: Value = serde_json::from_slice(&body)?;
     Ok(answer["pits"].as_array().map_or(0, Vec::len))
 }

@@ -5,8 +5,8 @@ use pipeline_tests::{
     Account, Cloud, Outcome, Stretch, Summary, account, check,
     documents::mixture,
     faults::{
-        ALWAYS, CONFLICT, CUT_AFTER, CUT_BEFORE, ENDED_EARLY, Fault, KILL_AFTER, KILL_BEFORE, SHARDS_FAILED, THROTTLE, TIMED_OUT, Then, delay,
-        dynamodb, fault, opensearch, s3, ses, states,
+        ALWAYS, CONFLICT, CUT_AFTER, CUT_BEFORE, ENDED_EARLY, Fault, KILL_AFTER, KILL_BEFORE, SHARDS_FAILED, THROTTLE,
+        TIMED_OUT, Then, delay, dynamodb, fault, opensearch, s3, ses, states,
     },
     proxy::Harm,
 };
@@ -216,13 +216,17 @@ pub async fn makes_no_difference(cloud: &Cloud, fault: &'static Fault) -> Result
             let (left, right) = (&last.report[field], &report[field]);
             ensure!(left == right, "{field}: {left}, undisturbed {right}");
         }
-        let (mails, reports) = (cloud.mails(last.run_id())?, last.report["attempt"].as_u64().unwrap_or_default() as usize);
+        let (mails, reports) =
+            (cloud.mails(last.run_id())?, last.report["attempt"].as_u64().unwrap_or_default() as usize);
         // A crash between sending and recording may cost one duplicate, and the second says so.
-        let duplicate = mails.len() == reports + 1 && fault.function == "send-summary" && mails.iter().any(|mail| mail.text.contains("uplicate"));
+        let duplicate = mails.len() == reports + 1
+            && fault.function == "send-summary"
+            && mails.iter().any(|mail| mail.text.contains("uplicate"));
         ensure!(mails.len() == reports || duplicate, "{} mails for {reports} reports", mails.len());
     }
     // Run again, with the same edges and with others, it finds nothing to do.
-    for (from, to) in [(stretch.from(), stretch.to()), (middle(&stretch), format!("{}-05-10T12:00:00Z", stretch.year))] {
+    for (from, to) in [(stretch.from(), stretch.to()), (middle(&stretch), format!("{}-05-10T12:00:00Z", stretch.year))]
+    {
         let again = cloud.run(&from, &to).await?.completed()?;
         ensure!(again.count("source") > 0 && again.count("archived") == 0, "run again: {:#}", again.report);
     }
@@ -240,7 +244,9 @@ fn middle(stretch: &Stretch) -> String {
 fn limit_task(definition: &mut Value, function: &str, seconds: u64) -> Result<()> {
     fn find<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
         match value {
-            Value::Object(fields) => fields.iter_mut().find_map(|(field, value)| if field == name { Some(value) } else { find(value, name) }),
+            Value::Object(fields) => {
+                fields.iter_mut().find_map(|(field, value)| if field == name { Some(value) } else { find(value, name) })
+            }
             Value::Array(values) => values.iter_mut().find_map(|value| find(value, name)),
             _ => None,
         }
@@ -265,7 +271,9 @@ async fn heal(cloud: &Cloud, stretch: &Stretch, then: Then, run_id: &str) -> Res
             cloud.set_watermark(Some(&format!("{}T00:00:00.000Z", stretch.from()))).await?;
             let name = cloud.name("scheduled", stretch);
             // The settle margin of an hour ends the range at the end of the year.
-            let ended = cloud.execute(&name, &json!({"mode": "scheduled", "scheduled_for": format!("{}T01:00:00Z", stretch.to())})).await?;
+            let ended = cloud
+                .execute(&name, &json!({"mode": "scheduled", "scheduled_for": format!("{}T01:00:00Z", stretch.to())}))
+                .await?;
             cloud.set_watermark(None).await?;
             ensure!(ended.status == "SUCCEEDED", "{ended:?}");
             cloud.archive(&["status", &name, "--json"]).await?.completed()
@@ -277,18 +285,28 @@ async fn heal(cloud: &Cloud, stretch: &Stretch, then: Then, run_id: &str) -> Res
 pub fn write_table() {
     let survived = SURVIVED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut text = include_str!("faults.md").to_owned();
-    text.push_str("\n| function | fault | what makes it good | attempted | ok | lost | duplicated | unexpected | test |\n");
+    text.push_str(
+        "\n| function | fault | what makes it good | attempted | ok | lost | duplicated | unexpected | test |\n",
+    );
     text.push_str("|---|---|---|--:|--:|--:|--:|--:|---|\n");
     let mut sum = Account::default();
     for fault in FAULTS {
         let Some(account) = survived.get(fault.name) else { return };
         let Account { attempted, ok, lost, duplicated, unexpected } = account;
         let (name, what, then) = (fault.name.replace(' ', "_"), fault.what(), fault.then.describe());
-        let _ = writeln!(text, "| {} | {what} | {then} | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | `{name}` |", fault.function);
+        let _ = writeln!(
+            text,
+            "| {} | {what} | {then} | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | `{name}` |",
+            fault.function
+        );
         sum += *account;
     }
     let Account { attempted, ok, lost, duplicated, unexpected } = sum;
-    let _ = writeln!(text, "| all | {} faults | | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | |", FAULTS.len());
+    let _ = writeln!(
+        text,
+        "| all | {} faults | | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | |",
+        FAULTS.len()
+    );
     if let Err(error) = std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"), text) {
         eprintln!("tests/README.md cannot be written: {error}");
     }

@@ -34,7 +34,10 @@ async fn slowness(cloud: &Cloud) -> Result<f64> {
     let began = Instant::now();
     cloud.run_stretch(&stretch).await?.completed()?;
     let slowness = (began.elapsed().as_secs_f64() / CALM.as_secs_f64()).max(1.0);
-    eprintln!("    {:.1} s for 1,400 messages: {slowness:.1} times as long as on a calm machine", began.elapsed().as_secs_f64());
+    eprintln!(
+        "    {:.1} s for 1,400 messages: {slowness:.1} times as long as on a calm machine",
+        began.elapsed().as_secs_f64()
+    );
     Ok(slowness)
 }
 
@@ -58,9 +61,11 @@ async fn a_window_that_needs_four_lambdas_at_each_step_arrives(cloud: &Cloud) ->
     let run = async || cloud.run_stretch(&stretch).await;
     let timeouts = [("query-messages", 4.0), ("classify-alerts", 4.0), ("write-partitions", 5.0)];
     let timeouts = timeouts.map(|(function, seconds): (_, f64)| (function, (seconds * slowness).round() as u64));
-    let one_window = async || cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", ONE_WINDOW, run).await;
+    let one_window =
+        async || cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", ONE_WINDOW, run).await;
     // One object a message would be most of the work.
-    let no_copies = async || cloud.with_setting("write-partitions", "ALERT_ARCHIVE_WRITE_MESSAGE_JSON", "false", one_window).await;
+    let no_copies =
+        async || cloud.with_setting("write-partitions", "ALERT_ARCHIVE_WRITE_MESSAGE_JSON", "false", one_window).await;
     let outcome = cloud.with_timeouts(&timeouts, no_copies).await?.completed()?;
     let fired = cloud.proxies.disarm()?;
     ensure!(outcome.report["windows"]["planned"] == 1 && outcome.count("archived") == 24_000, "{:#}", outcome.report);
@@ -76,7 +81,9 @@ async fn a_second_call_in_a_row_that_gets_no_further_is_no_progress(cloud: &Clou
     cloud.load(&messages).await?;
     let stuck = async || {
         // The time is over before the first pair is read: of ten seconds two are kept for a clean end.
-        cloud.proxies.arm(fault("", "classify-alerts", s3("GET", "/checkpoint.json"), delay_millis(8100)).times(ALWAYS));
+        cloud
+            .proxies
+            .arm(fault("", "classify-alerts", s3("GET", "/checkpoint.json"), delay_millis(8100)).times(ALWAYS));
         cloud.run_stretch(&stretch).await?.failed(2, &["NoProgress"])
     };
     let failed = cloud.with_timeouts(&[("classify-alerts", 10)], stuck).await?;
@@ -97,7 +104,8 @@ async fn each_function_carries_300_MB_in_128_MB_of_memory(cloud: &Cloud) -> Resu
         to: instant(&format!("{}-03-02", stretch.year)),
         ..fixtures::Spec::default()
     };
-    (spec.indices.messages, spec.indices.history, spec.indices.audit) = ("messages-b".into(), "history-a".into(), "audit-a".into());
+    (spec.indices.messages, spec.indices.history, spec.indices.audit) =
+        ("messages-b".into(), "history-a".into(), "audit-a".into());
     let mut bytes = 0;
     // Loading the trail of every message would take longer than the run.
     let documents = generate(&spec).enumerate().flat_map(|(n, message)| {
@@ -108,7 +116,8 @@ async fn each_function_carries_300_MB_in_128_MB_of_memory(cloud: &Cloud) -> Resu
     cloud.source.refresh(&["messages", "history", "audit"]).await?;
     ensure!(bytes >= 300_000_000, "the window has {bytes} bytes");
     let run = async || cloud.run_stretch(&stretch).await;
-    let one_window = async || cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", ONE_WINDOW, run).await;
+    let one_window =
+        async || cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", ONE_WINDOW, run).await;
     let outcome = cloud.with_memory(&FUNCTIONS, 128, one_window).await?.completed()?;
     let (report, counts) = (&outcome.report, spec.counts());
     ensure!(report["windows"]["planned"] == 1 && report["bytes"]["source"] == bytes as u64, "{report:#}");
@@ -117,7 +126,11 @@ async fn each_function_carries_300_MB_in_128_MB_of_memory(cloud: &Cloud) -> Resu
     // The limit bites: with a small part of it not even a small window passes.
     let beside = cloud.stretch();
     cloud.load(&mixture(&beside, 12)).await?;
-    cloud.with_memory(&["query-messages"], 2, async || cloud.run_stretch(&beside).await?.failed(2, &["StepCrashed", "NotStarted"])).await?;
+    cloud
+        .with_memory(&["query-messages"], 2, async || {
+            cloud.run_stretch(&beside).await?.failed(2, &["StepCrashed", "NotStarted"])
+        })
+        .await?;
     Ok(())
 }
 
@@ -130,7 +143,9 @@ async fn a_document_of_50_MB_passes_in_256_MB_of_memory(cloud: &Cloud) -> Result
     let texts = vec![text; 50].join(",");
     for (n, quarantined) in [(12, false), (17, true)] {
         let mut large = one_of_a_mixture(&stretch, n, 60);
-        large.source = String::from_utf8(large.source)?.replacen(r#""alerts""#, &format!(r#""texts":[{texts}],"alerts""#), 1).into_bytes();
+        large.source = String::from_utf8(large.source)?
+            .replacen(r#""alerts""#, &format!(r#""texts":[{texts}],"alerts""#), 1)
+            .into_bytes();
         ensure!(large.source.len() > 50_000_000 && quarantined == large.reason.is_some());
         messages.push(large);
     }

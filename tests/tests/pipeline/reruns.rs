@@ -22,7 +22,11 @@ tests![
 ];
 
 /// Everything of the stretch that a run without news must leave alone: objects by key and entity tag, and Completed rows.
-async fn state(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<(BTreeMap<String, String>, BTreeMap<Identity, Value>)> {
+async fn state(
+    cloud: &Cloud,
+    stretch: &Stretch,
+    messages: &[Message],
+) -> Result<(BTreeMap<String, String>, BTreeMap<Identity, Value>)> {
     let mut objects = BTreeMap::new();
     for prefix in ["archive/parquet", "archive/jsonl", "archive/messages", "archive/superseded", "quarantine"] {
         objects.extend(cloud.keys(&format!("{prefix}/date={}-", stretch.year)).await?);
@@ -40,7 +44,11 @@ async fn the_same_range_again_archives_nothing_and_changes_no_object_and_no_row(
     let first = cloud.run_stretch(&stretch).await?.completed()?;
     let before = state(cloud, &stretch, &messages).await?;
     let second = cloud.run_stretch(&stretch).await?.completed()?;
-    ensure!(second.count("archived") == 0 && second.count("already_archived") == first.count("archived"), "{:#}", second.report);
+    ensure!(
+        second.count("archived") == 0 && second.count("already_archived") == first.count("archived"),
+        "{:#}",
+        second.report
+    );
     ensure!(before == state(cloud, &stretch, &messages).await?, "something changed");
     check(cloud, &stretch, &messages).await?;
     Ok(())
@@ -53,7 +61,9 @@ async fn windows_with_other_edges_over_the_same_messages_change_nothing(cloud: &
     cloud.run_stretch(&stretch).await?.completed()?;
     let before = state(cloud, &stretch, &messages).await?;
     let year = stretch.year;
-    for (from, to) in [("02-01T05:00:00Z", "02-02T11:30:00Z"), ("02-02T11:00:00Z", "05-10T12:00:00Z"), ("01-31", "05-11")] {
+    for (from, to) in
+        [("02-01T05:00:00Z", "02-02T11:30:00Z"), ("02-02T11:00:00Z", "05-10T12:00:00Z"), ("01-31", "05-11")]
+    {
         let run = cloud.run(&format!("{year}-{from}"), &format!("{year}-{to}")).await?.completed()?;
         ensure!(run.count("source") > 0 && run.count("archived") == 0, "{:#}", run.report);
         ensure!(before == state(cloud, &stretch, &messages).await?, "something changed by a run from {from} to {to}");
@@ -77,11 +87,16 @@ async fn the_same_scheduled_time_twice_works_and_mails_once(cloud: &Cloud) -> Re
     }
     // The same time, spelled otherwise.
     let spelled = cloud.name("scheduled-third", &stretch);
-    let ended = cloud.execute(&spelled, &json!({"mode": "scheduled", "scheduled_for": format!("{}T01:00:00.000Z", stretch.to())})).await?;
+    let ended = cloud
+        .execute(&spelled, &json!({"mode": "scheduled", "scheduled_for": format!("{}T01:00:00.000Z", stretch.to())}))
+        .await?;
     ensure!(ended.status == "SUCCEEDED", "{ended:?}");
     ensure!(cloud.mails(&names[0])?.len() == 1, "the first run mailed {} times", cloud.mails(&names[0])?.len());
     for again in [&names[1], &spelled] {
-        ensure!(cloud.mails(again)?.is_empty() && cloud.window_rows(again).await?.is_empty(), "{again} planned or mailed");
+        ensure!(
+            cloud.mails(again)?.is_empty() && cloud.window_rows(again).await?.is_empty(),
+            "{again} planned or mailed"
+        );
     }
     let watermark = cloud.job_run("#watermark").await?;
     ensure!(watermark["at"] == format!("{}T00:00:00.000Z", stretch.to()), "{watermark}");
@@ -123,7 +138,8 @@ async fn a_changed_message_replaces_its_earlier_version_which_is_kept(cloud: &Cl
     let second = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(second.count("archived") == 3, "{:#}", second.report);
     check(cloud, &stretch, &messages).await?;
-    let kept: BTreeMap<Identity, String> = cloud.superseded(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
+    let kept: BTreeMap<Identity, String> =
+        cloud.superseded(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
     ensure!(kept.len() == 3, "superseded are {:?}", kept.keys());
     for message in &earlier {
         let text = kept.get(&(message.id.clone(), message.index.clone())).with_context(|| message.id.clone())?;

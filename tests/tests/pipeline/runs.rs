@@ -57,15 +57,28 @@ async fn the_tables_and_manifests_say_what_a_run_did(cloud: &Cloud) -> Result<()
     let outcome = cloud.run_stretch(&stretch).await?.completed()?;
     let run = cloud.job_run(outcome.run_id()).await?;
     ensure!(run["status"] == "Completed" && run["mode"] == "range" && run["attempt"] == 1, "{run}");
-    ensure!(run["from"] == format!("{}T00:00:00.000Z", stretch.from()) && run["to"] == format!("{}T00:00:00.000Z", stretch.to()), "{run}");
-    ensure!(run["created_at"].is_string() && run["updated_at"].is_string() && run["counts"] == outcome.report["messages"], "{run}");
+    ensure!(
+        run["from"] == format!("{}T00:00:00.000Z", stretch.from())
+            && run["to"] == format!("{}T00:00:00.000Z", stretch.to()),
+        "{run}"
+    );
+    ensure!(
+        run["created_at"].is_string() && run["updated_at"].is_string() && run["counts"] == outcome.report["messages"],
+        "{run}"
+    );
     let windows = cloud.window_rows(outcome.run_id()).await?;
-    ensure!(windows.len() == 2 && outcome.report["windows"] == json!({"planned": 2, "succeeded": 2, "failed": 0}), "{windows:?}");
+    ensure!(
+        windows.len() == 2 && outcome.report["windows"] == json!({"planned": 2, "succeeded": 2, "failed": 0}),
+        "{windows:?}"
+    );
     let mut sum = BTreeMap::<String, u64>::new();
     for window in &windows {
         let id = window["window_id"].as_str().unwrap_or_default();
         ensure!(
-            window["status"] == "Completed" && window["attempt"] == 1 && !id.contains(':') && id.starts_with(&stretch.year.to_string()),
+            window["status"] == "Completed"
+                && window["attempt"] == 1
+                && !id.contains(':')
+                && id.starts_with(&stretch.year.to_string()),
             "{window}"
         );
         ensure!(cloud.get(window["manifest_key"].as_str().context("manifest_key")?).await.is_ok(), "{window}");
@@ -84,7 +97,11 @@ async fn the_tables_and_manifests_say_what_a_run_did(cloud: &Cloud) -> Result<()
         named.insert(key.to_owned());
     }
     let year = stretch.year;
-    for prefix in [format!("archive/parquet/date={year}-"), format!("archive/jsonl/date={year}-"), format!("quarantine/date={year}-")] {
+    for prefix in [
+        format!("archive/parquet/date={year}-"),
+        format!("archive/jsonl/date={year}-"),
+        format!("quarantine/date={year}-"),
+    ] {
         let stray: Vec<_> = cloud.keys(&prefix).await?.into_keys().filter(|key| !named.contains(key)).collect();
         ensure!(stray.is_empty(), "no manifest names {stray:?}");
     }
@@ -109,7 +126,8 @@ async fn generated_messages_of_real_size_reconcile(cloud: &Cloud) -> Result<()> 
         defect_share: 0.05,
         ..Spec::default()
     };
-    (spec.indices.messages, spec.indices.history, spec.indices.audit) = ("messages-b".into(), "history-a".into(), "audit-a".into());
+    (spec.indices.messages, spec.indices.history, spec.indices.audit) =
+        ("messages-b".into(), "history-a".into(), "audit-a".into());
     let documents: Vec<_> = generate(&spec).flat_map(fixtures::Message::into_documents).collect();
     cloud.source.write(documents.into_iter(), |_| {}).await?;
     cloud.source.refresh(&["messages", "history", "audit"]).await?;
@@ -124,7 +142,8 @@ async fn generated_messages_of_real_size_reconcile(cloud: &Cloud) -> Result<()> 
     ] {
         ensure!(outcome.count(name) == count, "{name}: expected {count} in {}", outcome.report);
     }
-    let archived: BTreeMap<_, _> = cloud.archived(&stretch).await?.into_iter().map(|row| (row.message_id.clone(), row)).collect();
+    let archived: BTreeMap<_, _> =
+        cloud.archived(&stretch).await?.into_iter().map(|row| (row.message_id.clone(), row)).collect();
     ensure!(archived.len() as u64 == counts.closed, "{} rows", archived.len());
     for message in generate(&spec).filter(|message| message.expected.disposition == Disposition::Closed) {
         let row = archived.get(&message.document.id).with_context(|| message.document.id.clone())?;
@@ -173,12 +192,17 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
     ensure!(outcome.report["undated"] == expected.undated, "{:#}", outcome.report);
     ensure!(outcome.report["collisions"] == golden::collisions(&cloud.golden), "{:#}", outcome.report);
     let dated = |date: &str| date.starts_with("2024-01-0") && date != "2024-01-08";
-    let rows: Vec<_> = cloud.parquet("archive/parquet/date=2024-01-").await?.into_iter().filter(|row| dated(&row.date)).collect();
+    let rows: Vec<_> =
+        cloud.parquet("archive/parquet/date=2024-01-").await?.into_iter().filter(|row| dated(&row.date)).collect();
     let archived: BTreeMap<_, _> = rows.iter().map(|row| (row.identity(), row)).collect();
     ensure!(archived.len() == rows.len(), "a golden message is archived twice");
     let stretch = pipeline_tests::Stretch { year: 2024, prefix: String::new() };
-    let quarantined: BTreeMap<_, _> =
-        cloud.quarantined(&stretch).await?.into_iter().map(|line| ((line.id.clone(), line.source_index.clone()), line)).collect();
+    let quarantined: BTreeMap<_, _> = cloud
+        .quarantined(&stretch)
+        .await?
+        .into_iter()
+        .map(|line| ((line.id.clone(), line.source_index.clone()), line))
+        .collect();
     let mut faults = Vec::new();
     for golden in &cloud.golden {
         let (Some(expect), Some(at)) = (&golden.expected, golden.timestamp) else { continue };
@@ -193,7 +217,9 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
                 line.is_none()
                     && row.is_some_and(|row| {
                         let (history, audit) = (related(cloud, "history", id), related(cloud, "audit", id));
-                        row.message.as_bytes() == golden.document.source && sorted(&row.history) == history && sorted(&row.audit) == audit
+                        row.message.as_bytes() == golden.document.source
+                            && sorted(&row.history) == history
+                            && sorted(&row.audit) == audit
                     })
             }
             Disposition::Open => row.is_none() && line.is_none(),
@@ -201,7 +227,9 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
                 row.is_none()
                     && line.is_some_and(|line| {
                         Some(&line.reason) == expect.reason.as_ref()
-                            && BASE64_STANDARD.decode(&line.source_base64).is_ok_and(|bytes| bytes == golden.document.source)
+                            && BASE64_STANDARD
+                                .decode(&line.source_base64)
+                                .is_ok_and(|bytes| bytes == golden.document.source)
                     })
             }
         };
@@ -218,18 +246,29 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
     Ok(())
 }
 
-async fn ten_thousand_and_fifty_messages_of_one_instant_behind_an_alias_of_three_indices_arrive(cloud: &Cloud) -> Result<()> {
+async fn ten_thousand_and_fifty_messages_of_one_instant_behind_an_alias_of_three_indices_arrive(
+    cloud: &Cloud,
+) -> Result<()> {
     const COUNT: usize = 10_050;
     let stretch = cloud.stretch();
     let at = format!("{}-06-15T12:00:00.123Z", stretch.year);
-    let messages: Vec<Message> =
-        (0..COUNT).map(|n| Message::closed(&stretch, &format!("{n:05}"), &at).in_index(["messages-a", "messages-b", "messages-c"][n % 3])).collect();
+    let messages: Vec<Message> = (0..COUNT)
+        .map(|n| {
+            Message::closed(&stretch, &format!("{n:05}"), &at)
+                .in_index(["messages-a", "messages-b", "messages-c"][n % 3])
+        })
+        .collect();
     cloud.load(&messages).await?;
     // One object a message would take longer than all the rest.
     let plainly = async || cloud.run_stretch(&stretch).await?.completed();
     let outcome = cloud.with_setting("write-partitions", "ALERT_ARCHIVE_WRITE_MESSAGE_JSON", "false", plainly).await?;
-    ensure!(outcome.count("source") == COUNT as u64 && outcome.count("archived") == COUNT as u64, "{:#}", outcome.report);
-    let archived: BTreeMap<_, _> = cloud.archived(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
+    ensure!(
+        outcome.count("source") == COUNT as u64 && outcome.count("archived") == COUNT as u64,
+        "{:#}",
+        outcome.report
+    );
+    let archived: BTreeMap<_, _> =
+        cloud.archived(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
     ensure!(archived.len() == COUNT, "{} rows", archived.len());
     for message in &messages {
         ensure!(archived[&(message.id.clone(), message.index.clone())].as_bytes() == message.source, "{}", message.id);
@@ -240,7 +279,11 @@ async fn ten_thousand_and_fifty_messages_of_one_instant_behind_an_alias_of_three
 async fn an_open_message_is_staged_and_leaves_the_staging_area_when_it_closes(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let at = format!("{}-04-01T10:00:00Z", stretch.year);
-    let mut messages = vec![Message::open(&stretch, "waits", &at), Message::closed(&stretch, "done", &at), Message::open(&stretch, "closes", &at)];
+    let mut messages = vec![
+        Message::open(&stretch, "waits", &at),
+        Message::closed(&stretch, "done", &at),
+        Message::open(&stretch, "closes", &at),
+    ];
     cloud.load(&messages).await?;
     let first = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(first.count("open") == 2, "{:#}", first.report);
@@ -249,10 +292,17 @@ async fn an_open_message_is_staged_and_leaves_the_staging_area_when_it_closes(cl
     messages[2] = messages[2].now_closed();
     cloud.load(&messages[2..]).await?;
     let second = cloud.run_stretch(&stretch).await?.completed()?;
-    ensure!(second.count("open") == 1 && second.count("archived") == 1 && second.count("already_archived") == 1, "{:#}", second.report);
+    ensure!(
+        second.count("open") == 1 && second.count("archived") == 1 && second.count("already_archived") == 1,
+        "{:#}",
+        second.report
+    );
     check(cloud, &stretch, &messages).await?;
     let row = cloud.rows(&messages[2..]).await?.into_values().next().context("a row")?;
-    ensure!(row["first_seen_open"] == seen["first_seen_open"] && row["inserted_at"] == seen["inserted_at"], "{seen} became {row}");
+    ensure!(
+        row["first_seen_open"] == seen["first_seen_open"] && row["inserted_at"] == seen["inserted_at"],
+        "{seen} became {row}"
+    );
     Ok(())
 }
 
@@ -260,8 +310,12 @@ async fn windows_end_to_the_millisecond(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let day = format!("{}-07-01T", stretch.year);
     let named = |name: &str, time: &str| Message::closed(&stretch, name, &format!("{day}{time}"));
-    let messages =
-        [named("before", "09:59:59.999Z"), named("first", "10:00:00.000Z"), named("last", "10:00:00.001Z"), named("after", "10:00:00.002Z")];
+    let messages = [
+        named("before", "09:59:59.999Z"),
+        named("first", "10:00:00.000Z"),
+        named("last", "10:00:00.001Z"),
+        named("after", "10:00:00.002Z"),
+    ];
     cloud.load(&messages).await?;
     let outcome = cloud.run(&format!("{day}10:00:00.000Z"), &format!("{day}10:00:00.002Z")).await?.completed()?;
     ensure!(outcome.count("source") == 2, "{:#}", outcome.report);
@@ -278,7 +332,9 @@ async fn extract_stages_and_process_writes(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let messages = mixture(&stretch, 24);
     cloud.load(&messages).await?;
-    let extracted = cloud.archive(&["run", "--mode", "extract", "--from", &stretch.from(), "--to", &stretch.to(), "--wait", "--json"]).await?;
+    let extracted = cloud
+        .archive(&["run", "--mode", "extract", "--from", &stretch.from(), "--to", &stretch.to(), "--wait", "--json"])
+        .await?;
     ensure!(extracted.well && extracted.report["status"] == "Completed", "{:#}\n{}", extracted.report, extracted.said);
     ensure!(cloud.archived(&stretch).await?.is_empty(), "an extraction wrote to the archive");
     ensure!(cloud.staged(&stretch).await?.len() == messages.len(), "not everything is staged");
@@ -300,7 +356,12 @@ async fn a_window_whose_documents_are_gone_commits_a_manifest_all_the_same(cloud
     let stretch = cloud.stretch();
     let messages = [Message::closed(&stretch, "gone", &format!("{}-04-01T10:00:00Z", stretch.year))];
     cloud.load(&messages).await?;
-    cloud.proxies.arm(fault("", "query-messages", opensearch("POST", "/messages/_search/point_in_time", &[]), delay(3)));
+    cloud.proxies.arm(fault(
+        "",
+        "query-messages",
+        opensearch("POST", "/messages/_search/point_in_time", &[]),
+        delay(3),
+    ));
     let name = cloud.name("gone", &stretch);
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     while cloud.proxies.fired() == [0] {
@@ -310,9 +371,15 @@ async fn a_window_whose_documents_are_gone_commits_a_manifest_all_the_same(cloud
     ensure!(cloud.http.send(Method::DELETE, &url, "").await?.0.is_success(), "the document cannot be deleted");
     ensure!(cloud.ended(&name).await?.status == "SUCCEEDED");
     let report = cloud.report(&name).await?;
-    ensure!(report["windows"]["succeeded"] == 1 && report["messages"]["source"] == 0 && report["reconciled"] == true, "{report:#}");
+    ensure!(
+        report["windows"]["succeeded"] == 1 && report["messages"]["source"] == 0 && report["reconciled"] == true,
+        "{report:#}"
+    );
     let manifests = cloud.manifests(&name).await?;
-    ensure!(manifests.len() == 1 && manifests[0]["source"] == 0 && manifests[0]["objects"] == json!([]), "{manifests:?}");
+    ensure!(
+        manifests.len() == 1 && manifests[0]["source"] == 0 && manifests[0]["objects"] == json!([]),
+        "{manifests:?}"
+    );
     Ok(())
 }
 
@@ -323,7 +390,8 @@ async fn a_document_that_no_refresh_has_shown_is_archived_by_the_next_run(cloud:
     cloud.load(std::slice::from_ref(&shown)).await?;
     let set = async |interval: Value| -> Result<()> {
         let url = format!("{}/{}/_settings", cloud.opensearch_url, hidden.index);
-        let (status, body) = cloud.http.send(Method::PUT, &url, json!({"index": {"refresh_interval": interval}}).to_string()).await?;
+        let (status, body) =
+            cloud.http.send(Method::PUT, &url, json!({"index": {"refresh_interval": interval}}).to_string()).await?;
         ensure!(status.is_success(), "{}", String::from_utf8_lossy(&body));
         Ok(())
     };
@@ -341,8 +409,10 @@ async fn a_document_that_no_refresh_has_shown_is_archived_by_the_next_run(cloud:
 async fn an_id_in_two_indices_is_a_collision_also_across_windows(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let at = |month: u32| format!("{}-{month:02}-01T10:00:00Z", stretch.year);
-    let near = [Message::closed(&stretch, "near", &at(2)), Message::open(&stretch, "near", &at(2)).in_index("messages-b")];
-    let far = [Message::closed(&stretch, "far", &at(2)), Message::closed(&stretch, "far", &at(9)).in_index("messages-c")];
+    let near =
+        [Message::closed(&stretch, "near", &at(2)), Message::open(&stretch, "near", &at(2)).in_index("messages-b")];
+    let far =
+        [Message::closed(&stretch, "far", &at(2)), Message::closed(&stretch, "far", &at(9)).in_index("messages-c")];
     let alone = [Message::closed(&stretch, "alone", &at(5))];
     let messages = [&near[..], &far[..], &alone[..]].concat();
     cloud.load(&messages).await?;

@@ -24,7 +24,13 @@ tests![
 async fn twenty_windows_at_once_archive_every_message_once(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     let messages: Vec<Message> = (0..200)
-        .map(|n| Message::closed(&stretch, &format!("m{n:03}"), &format!("{}-03-{:02}T{:02}:00:00Z", stretch.year, 1 + n % 20, n / 20)))
+        .map(|n| {
+            Message::closed(
+                &stretch,
+                &format!("m{n:03}"),
+                &format!("{}-03-{:02}T{:02}:00:00Z", stretch.year, 1 + n % 20, n / 20),
+            )
+        })
         .collect();
     cloud.load(&messages).await?;
     // All of them wait at their first page, so that all are at work at one time.
@@ -49,7 +55,11 @@ async fn twenty_windows_at_once_archive_every_message_once(cloud: &Cloud) -> Res
         definition["States"]["Windows"]["MaxConcurrency"] = json!(20);
         Ok(())
     };
-    cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", "10", async || cloud.with_definition(at_once, run).await).await?;
+    cloud
+        .with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", "10", async || {
+            cloud.with_definition(at_once, run).await
+        })
+        .await?;
     check(cloud, &stretch, &messages).await?;
     Ok(())
 }
@@ -72,7 +82,8 @@ async fn every_function_called_again_changes_nothing(cloud: &Cloud) -> Result<()
     };
     let execution = format!("{}:{run_id}", cloud.state_machine_arn.replacen(":stateMachine:", ":execution:", 1));
     let input = json!({"mode": "range", "from": stretch.from(), "to": stretch.to()});
-    let plan = again("plan-windows", json!({"v": 1, "input": input, "run_id": run_id, "execution_arn": execution})).await?;
+    let plan =
+        again("plan-windows", json!({"v": 1, "input": input, "run_id": run_id, "execution_arn": execution})).await?;
     let windows = cloud.get(plan["windows_key"].as_str().context("windows_key")?).await?;
     for window in serde_json::Deserializer::from_slice(&windows).into_iter::<Value>() {
         let task = json!({"v": 1, "run_id": run_id, "mode": "range", "window": window?});
@@ -110,7 +121,10 @@ async fn claims_of_a_dead_run_are_taken_after_its_lease_and_not_before(cloud: &C
     ensure!(!claimed.is_empty(), "the dead run left no claims");
     let early = cloud.run_stretch(&stretch).await?.failed(2, &["WindowBusy"])?;
     ensure!(Timestamp::now() < until, "the lease was over before the second run was");
-    ensure!(claimed_by(cloud, &messages, dead.run_id()).await?.len() == claimed.len(), "claims were taken before the lease was over");
+    ensure!(
+        claimed_by(cloud, &messages, dead.run_id()).await?.len() == claimed.len(),
+        "claims were taken before the lease was over"
+    );
     ensure!(lease().await? == until, "somebody renewed the lease of the dead run");
     tokio::time::sleep(Duration::try_from(until.duration_since(Timestamp::now()))?).await;
     cloud.redrive(early.run_id()).await?.completed()?;
@@ -134,12 +148,21 @@ async fn a_window_at_work_renews_its_lease(cloud: &Cloud) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let leases = async || -> Result<Vec<Timestamp>> {
-        Ok(cloud.window_rows(&name).await?.iter().filter_map(|window| window["lease_until"].as_str()).map(instant).collect())
+        Ok(cloud
+            .window_rows(&name)
+            .await?
+            .iter()
+            .filter_map(|window| window["lease_until"].as_str())
+            .map(instant)
+            .collect())
     };
     let first = leases().await?;
     tokio::time::sleep(Duration::from_secs(11)).await;
     let second = leases().await?;
-    ensure!(first.len() == 2 && first.iter().zip(&second).all(|(first, second)| first < second), "leases were {first:?}, then {second:?}");
+    ensure!(
+        first.len() == 2 && first.iter().zip(&second).all(|(first, second)| first < second),
+        "leases were {first:?}, then {second:?}"
+    );
     cloud.proxies.disarm()?;
     ensure!(cloud.ended(&name).await?.status == "SUCCEEDED");
     check(cloud, &stretch, &messages).await?;
@@ -150,7 +173,9 @@ async fn claimed_by(cloud: &Cloud, messages: &[Message], run_id: &str) -> Result
     let rows = cloud.rows(messages).await?;
     let is_claimed = |message: &&Message| {
         message.disposition == Disposition::Closed
-            && rows.get(&(message.id.clone(), message.index.clone())).is_some_and(|row| row["claim"]["run_id"] == run_id)
+            && rows
+                .get(&(message.id.clone(), message.index.clone()))
+                .is_some_and(|row| row["claim"]["run_id"] == run_id)
     };
     Ok(messages.iter().filter(is_claimed).cloned().collect())
 }
@@ -175,7 +200,10 @@ async fn an_earlier_version_taken_out_by_a_killed_function_stands_in_the_manifes
 
 /// Everything stops with the emulator: the execution, the functions, the services. Its data is kept.
 async fn a_run_survives_the_restart_of_everything_but_its_data(cloud: &Cloud) -> Result<()> {
-    let points = [("query-messages", opensearch("POST", "/_search", &["search_after"])), ("write-partitions", s3("PUT", "/archive/parquet/"))];
+    let points = [
+        ("query-messages", opensearch("POST", "/_search", &["search_after"])),
+        ("write-partitions", s3("PUT", "/archive/parquet/")),
+    ];
     for (function, point) in points {
         let stretch = cloud.stretch();
         let messages = mixture(&stretch, 36);

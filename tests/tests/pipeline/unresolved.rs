@@ -57,7 +57,11 @@ fn named<'a>(report: &'a Value, field: &str, value: &str) -> Vec<&'a Value> {
 
 /// Runs over an hour that holds nothing and answers its report.
 async fn next_report(cloud: &Cloud, stretch: &Stretch) -> Result<Value> {
-    Ok(cloud.run(&format!("{}-12-31", stretch.year), &format!("{}-12-31T01:00:00Z", stretch.year)).await?.completed()?.report)
+    Ok(cloud
+        .run(&format!("{}-12-31", stretch.year), &format!("{}-12-31T01:00:00Z", stretch.year))
+        .await?
+        .completed()?
+        .report)
 }
 
 fn refused(outcome: &Outcome, because: &str) -> Result<()> {
@@ -65,7 +69,9 @@ fn refused(outcome: &Outcome, because: &str) -> Result<()> {
     Ok(())
 }
 
-async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_run_has_archived_it(cloud: &Cloud) -> Result<()> {
+async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_run_has_archived_it(
+    cloud: &Cloud,
+) -> Result<()> {
     let stretch = cloud.stretch();
     let messages = mixture(&stretch, 40);
     cloud.load(&messages).await?;
@@ -76,8 +82,16 @@ async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_r
         let ended = cloud.execute(&run_id, &scheduled(&stretch, 1)).await?;
         ensure!(ended.status == "FAILED" && ended.error == "WindowsFailed", "{ended:?}");
         watermark_is(cloud, &format!("{}-05-10T00:00:00", stretch.year)).await?;
-        let done = cloud.window_rows(&run_id).await?.into_iter().find(|row| row["window_id"] != window.as_str()).context("two windows")?;
-        refused(&cloud.archive(&["skip", &run_id, done["window_id"].as_str().unwrap_or_default(), "--reason", "x"]).await?, "it is done")?;
+        let done = cloud
+            .window_rows(&run_id)
+            .await?
+            .into_iter()
+            .find(|row| row["window_id"] != window.as_str())
+            .context("two windows")?;
+        refused(
+            &cloud.archive(&["skip", &run_id, done["window_id"].as_str().unwrap_or_default(), "--reason", "x"]).await?,
+            "it is done",
+        )?;
         refused(&cloud.archive(&["skip", &run_id, "nowhere", "--reason", "x"]).await?, "has no window nowhere")?;
         refused(&cloud.archive(&["skip", &run_id, &window, "--undo"]).await?, "it is not skipped")?;
         let skipped = cloud.archive(&["skip", &run_id, &window, "--reason", &reason]).await?;
@@ -87,11 +101,20 @@ async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_r
     };
     let outcome = cloud.while_denied(&format!("spool/{run_id}/{window}/"), broken).await?;
     let report = &outcome.report;
-    ensure!(report["status"] == "Completed" && report["reconciled"] == false && !outcome.well, "{report:#}\n{}", outcome.said);
+    ensure!(
+        report["status"] == "Completed" && report["reconciled"] == false && !outcome.well,
+        "{report:#}\n{}",
+        outcome.said
+    );
     ensure!(report["windows"] == json!({"planned": 2, "succeeded": 1, "failed": 0}), "{report:#}");
-    ensure!(report["failures"][0]["error"] == "WindowSkipped" && report["failures"][0]["message"] == reason, "{report:#}");
+    ensure!(
+        report["failures"][0]["error"] == "WindowSkipped" && report["failures"][0]["message"] == reason,
+        "{report:#}"
+    );
     ensure!(named(report, "window_id", &window).len() == 1, "{report:#}");
-    ensure!(cloud.mails(&run_id)?.last().is_some_and(|mail| mail.text.contains("SET ASIDE") && mail.text.contains(&reason)));
+    ensure!(
+        cloud.mails(&run_id)?.last().is_some_and(|mail| mail.text.contains("SET ASIDE") && mail.text.contains(&reason))
+    );
     watermark_is(cloud, &format!("{}T00:00:00", stretch.to())).await?;
     // The next scheduled run begins behind the window, and names it all the same.
     let next = cloud.name("next", &stretch);
@@ -100,7 +123,13 @@ async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_r
     watermark_is(cloud, &format!("{}T01:00:00", stretch.to())).await?;
     let report = cloud.report(&next).await?;
     let items = named(&report, "window_id", &window);
-    ensure!(items.len() == 1 && items[0]["run_id"] == run_id && items[0]["reason"] == reason && items[0]["since"].is_string(), "{report:#}");
+    ensure!(
+        items.len() == 1
+            && items[0]["run_id"] == run_id
+            && items[0]["reason"] == reason
+            && items[0]["since"].is_string(),
+        "{report:#}"
+    );
     ensure!(items[0]["kind"] == "skipped_window" && report["reconciled"] == true, "{report:#}");
     ensure!(cloud.mails(&next)?.iter().any(|mail| mail.text.contains(&reason)), "the mail is silent");
     let latest: Value = serde_json::from_slice(&cloud.get("dashboard/data/latest.json").await?)?;
@@ -140,7 +169,11 @@ async fn a_skipped_window_that_is_wanted_again_is_archived_by_its_own_run(cloud:
     ensure!(undone.well, "{undone:?}");
     ensure!(named(&next_report(cloud, &stretch).await?, "window_id", &window).is_empty());
     let repaired = cloud.run_failed_only(&run_id).await?.completed()?;
-    ensure!(repaired.report["windows"]["succeeded"] == 2 && repaired.report["unresolved"] == json!([]), "{:#}", repaired.report);
+    ensure!(
+        repaired.report["windows"]["succeeded"] == 2 && repaired.report["unresolved"] == json!([]),
+        "{:#}",
+        repaired.report
+    );
     check(cloud, &stretch, &messages).await?;
     cloud.set_watermark(None).await
 }
@@ -153,10 +186,19 @@ fn others(messages: &[Message], guilty: &Message) -> Vec<Message> {
 /// It stands in quarantine whole, ordered there in these words.
 async fn is_quarantined(cloud: &Cloud, stretch: &Stretch, guilty: &Message, words: &str) -> Result<()> {
     let lines = cloud.quarantined(stretch).await?;
-    let line = lines.iter().find(|line| line.id == guilty.id && line.source_index == guilty.index).context("it is not in quarantine")?;
+    let line = lines
+        .iter()
+        .find(|line| line.id == guilty.id && line.source_index == guilty.index)
+        .context("it is not in quarantine")?;
     ensure!(line.reason == "by_operator" && BASE64_STANDARD.decode(&line.source_base64)? == guilty.source, "{line:?}");
     let row = cloud.rows(std::slice::from_ref(guilty)).await?.into_values().next().context("a row")?;
-    ensure!(row["status"] == "Completed" && row["disposition"] == "quarantined" && row["reason"] == "by_operator" && row["claim"].is_null(), "{row}");
+    ensure!(
+        row["status"] == "Completed"
+            && row["disposition"] == "quarantined"
+            && row["reason"] == "by_operator"
+            && row["claim"].is_null(),
+        "{row}"
+    );
     let item = listed(cloud, guilty).await?;
     ensure!(item["reason"] == "by_operator" && item["note"] == words && item["object"].is_string(), "{item}");
     Ok(())
@@ -171,11 +213,17 @@ async fn listed(cloud: &Cloud, message: &Message) -> Result<Value> {
     Ok(own.cloned().unwrap_or_default())
 }
 
-async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_comes_back_when_it_is_released(cloud: &Cloud) -> Result<()> {
+async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_comes_back_when_it_is_released(
+    cloud: &Cloud,
+) -> Result<()> {
     let stretch = cloud.stretch();
     let mut messages = mixture(&stretch, 40);
     let guilty = messages[33].clone();
-    ensure!(guilty.disposition == Disposition::Closed && guilty.date() == format!("{}-05-10", stretch.year) && !guilty.history.is_empty());
+    ensure!(
+        guilty.disposition == Disposition::Closed
+            && guilty.date() == format!("{}-05-10", stretch.year)
+            && !guilty.history.is_empty()
+    );
     // The same id in another index is another document, and innocent.
     messages.push(Message { index: "messages-b".into(), ..guilty.clone() });
     ensure!(guilty.index == "messages-a");
@@ -190,10 +238,14 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
         watermark_is(cloud, &format!("{}-05-10T00:00:00", stretch.year)).await?;
         // Its intent is registered, so that it can be finished without the document, but not left out.
         refused(&cloud.archive(&["skip", &run_id, &window, "--reason", "x"]).await?, "its intent is registered")?;
-        let add = async |more: &[&str]| cloud.archive(&[&["quarantine", "add", id, "--reason", &words], more].concat()).await;
+        let add =
+            async |more: &[&str]| cloud.archive(&[&["quarantine", "add", id, "--reason", &words], more].concat()).await;
         refused(&add(&[]).await?, "stands in several indices")?;
         refused(&add(&["--index", "messages-c"]).await?, "does not stand in messages-c")?;
-        refused(&cloud.archive(&["quarantine", "add", &messages[0].id, "--reason", "x"]).await?, "it is where it belongs")?;
+        refused(
+            &cloud.archive(&["quarantine", "add", &messages[0].id, "--reason", "x"]).await?,
+            "it is where it belongs",
+        )?;
         refused(&cloud.archive(&["quarantine", "add", "nobody", "--reason", "x"]).await?, "holds no message nobody")?;
         let ordered = add(&["--index", &guilty.index, "--json"]).await?;
         ensure!(ordered.well && ordered.report["kind"] == "quarantined_by_operator", "{ordered:?}");
@@ -203,30 +255,47 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
     };
     let key = format!("archive/messages/date={}/{}/{id}.json", guilty.date(), guilty.index);
     let outcome = cloud.while_denied(&key, broken).await?;
-    let of = |disposition| others(&messages, &guilty).iter().filter(|message| message.disposition == disposition).count() as u64;
+    let of = |disposition| {
+        others(&messages, &guilty).iter().filter(|message| message.disposition == disposition).count() as u64
+    };
     ensure!(outcome.count("source") == messages.len() as u64, "{:#}", outcome.report);
     ensure!(outcome.count("archived") == of(Disposition::Closed), "{:#}", outcome.report);
     ensure!(outcome.count("quarantined") == of(Disposition::Quarantined) + 1, "{:#}", outcome.report);
     ensure!(named(&outcome.report, "id", id).len() == 1, "{:#}", outcome.report);
-    ensure!(cloud.mails(&run_id)?.last().is_some_and(|mail| mail.text.contains("by operator") && mail.text.contains(&words)));
+    ensure!(
+        cloud
+            .mails(&run_id)?
+            .last()
+            .is_some_and(|mail| mail.text.contains("by operator") && mail.text.contains(&words))
+    );
     watermark_is(cloud, &format!("{}T00:00:00", stretch.to())).await?;
     check_archive(cloud, &stretch, &others(&messages, &guilty)).await?;
     is_quarantined(cloud, &stretch, &guilty, &words).await?;
     // The same range again leaves it there, and the next scheduled report names it.
     let again = cloud.run_stretch(&stretch).await?.completed()?;
-    ensure!(again.count("archived") == 0 && again.count("quarantined") == outcome.count("quarantined"), "{:#}", again.report);
+    ensure!(
+        again.count("archived") == 0 && again.count("quarantined") == outcome.count("quarantined"),
+        "{:#}",
+        again.report
+    );
     is_quarantined(cloud, &stretch, &guilty, &words).await?;
     let next = cloud.name("next", &stretch);
     ensure!(cloud.execute(&next, &scheduled(&stretch, 2)).await?.status == "SUCCEEDED");
     let report = cloud.report(&next).await?;
     let items = named(&report, "id", id);
-    ensure!(items.len() == 1 && items[0]["source_index"] == guilty.index.as_str() && items[0]["reason"] == words.as_str(), "{report:#}");
+    ensure!(
+        items.len() == 1 && items[0]["source_index"] == guilty.index.as_str() && items[0]["reason"] == words.as_str(),
+        "{report:#}"
+    );
     ensure!(cloud.mails(&next)?.iter().any(|mail| mail.text.contains(&words)), "the mail is silent");
     let released = cloud.archive(&["quarantine", "release", id, "--json"]).await?;
     ensure!(released.well && released.report["unresolved"] == json!([]), "{released:?}");
     check_archive(cloud, &stretch, &messages).await?;
     let objects = cloud.message_objects(&stretch).await?;
-    ensure!(objects.get(&key).is_some_and(|object| object.windows(guilty.source.len()).any(|part| part == guilty.source)), "{key} is missing");
+    ensure!(
+        objects.get(&key).is_some_and(|object| object.windows(guilty.source.len()).any(|part| part == guilty.source)),
+        "{key} is missing"
+    );
     ensure!(listed(cloud, &guilty).await?.is_null(), "it is still listed");
     ensure!(named(&next_report(cloud, &stretch).await?, "id", id).is_empty());
     let (from, to) = (stretch.from(), stretch.to());
@@ -282,7 +351,11 @@ async fn an_order_that_comes_when_the_object_is_written_changes_nothing(cloud: &
     ensure!(cloud.proxies.disarm()?[0] > 1 && !failed.well, "{failed:?}");
     ensure!(cloud.archive(&["quarantine", "add", id, "--reason", "too late"]).await?.well);
     let outcome = cloud.redrive(failed.run_id()).await?.completed()?;
-    ensure!(named(&outcome.report, "id", id).len() == 1, "the order stands until it is taken back: {:#}", outcome.report);
+    ensure!(
+        named(&outcome.report, "id", id).len() == 1,
+        "the order stands until it is taken back: {:#}",
+        outcome.report
+    );
     check(cloud, &stretch, &messages).await?;
     // Another run has nothing to keep it from either.
     cloud.run_stretch(&stretch).await?.completed()?;
@@ -314,7 +387,11 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     cloud.sfn.stop_execution().execution_arn(arn).send().await?;
     ensure!(cloud.archive(&["quarantine", "add", &guilty.id, "--reason", "overtakes"]).await?.well);
     let outcome = cloud.run_stretch(&stretch).await?.completed()?;
-    ensure!(delayed.elapsed().as_secs() < LATE, "the other run took too long to be overtaken by: {:?}", delayed.elapsed());
+    ensure!(
+        delayed.elapsed().as_secs() < LATE,
+        "the other run took too long to be overtaken by: {:?}",
+        delayed.elapsed()
+    );
     let unharmed = async || -> Result<()> {
         check_archive(cloud, &stretch, &others(&messages, &guilty)).await?;
         is_quarantined(cloud, &stretch, &guilty, "overtakes").await
@@ -343,7 +420,8 @@ async fn a_message_leaves_quarantine_when_its_rule_has_changed_and_not_before(cl
     refused(&cloud.archive(&["quarantine", "release", &id]).await?, "the rules say unrecognised_status")?;
     check(cloud, &stretch, &messages).await?;
     let release = async || cloud.archive(&["quarantine", "release", &id, "--json"]).await;
-    let released = cloud.with_setting("query-messages", "ALERT_ARCHIVE_CLOSED_STATUSES", "closed,resolved", release).await?;
+    let released =
+        cloud.with_setting("query-messages", "ALERT_ARCHIVE_CLOSED_STATUSES", "closed,resolved", release).await?;
     ensure!(released.well && released.count("archived") == 1, "{released:?}");
     ensure!(listed(cloud, &messages[5]).await?.is_null(), "it is still listed");
     messages[5].disposition = Disposition::Closed;
@@ -351,13 +429,16 @@ async fn a_message_leaves_quarantine_when_its_rule_has_changed_and_not_before(cl
     refused(&cloud.archive(&["quarantine", "release", &id]).await?, "is not in quarantine")
 }
 
-async fn an_archived_message_that_became_unreadable_is_in_the_archive_once_when_it_can_be_read_again(cloud: &Cloud) -> Result<()> {
+async fn an_archived_message_that_became_unreadable_is_in_the_archive_once_when_it_can_be_read_again(
+    cloud: &Cloud,
+) -> Result<()> {
     let stretch = cloud.stretch();
     let at = format!("{}-04-01T10:00:00Z", stretch.year);
     let good = [Message::closed(&stretch, "turns", &at), Message::closed(&stretch, "stays", &at)];
     cloud.load(&good).await?;
     cloud.run_stretch(&stretch).await?.completed()?;
-    let source = String::from_utf8_lossy(&good[0].source).replace(r#""status":"closed""#, r#""status":"melted""#).into_bytes();
+    let source =
+        String::from_utf8_lossy(&good[0].source).replace(r#""status":"closed""#, r#""status":"melted""#).into_bytes();
     cloud.load(&[Message { source, ..good[0].clone() }]).await?;
     let second = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(second.count("quarantined") == 1 && second.count("already_archived") == 1, "{:#}", second.report);
@@ -385,7 +466,8 @@ async fn restore_keeps_to_its_rate(cloud: &Cloud) -> Result<()> {
     let index = format!("messages-restored-{}", stretch.prefix);
     cloud.source.create_index(&index, Kind::Messages).await?;
     let stored = async || -> Result<f64> {
-        let (_, body) = cloud.http.send(Method::GET, &format!("{}/{index}/_stats/indexing", cloud.opensearch_url), "").await?;
+        let (_, body) =
+            cloud.http.send(Method::GET, &format!("{}/{index}/_stats/indexing", cloud.opensearch_url), "").await?;
         let stats: Value = serde_json::from_slice(&body)?;
         stats["_all"]["primaries"]["indexing"]["index_total"].as_f64().context("no figure")
     };
@@ -409,7 +491,10 @@ async fn restore_keeps_to_its_rate(cloud: &Cloud) -> Result<()> {
     ensure!(outcome.well && began.elapsed().as_secs_f64() >= least, "{outcome:?} after {:?}", began.elapsed());
     ensure!(stored().await? == messages.len() as f64);
     for message in &messages {
-        let (status, body) = cloud.http.send(Method::GET, &format!("{}/{index}/_source/{}", cloud.opensearch_url, message.id), "").await?;
+        let (status, body) = cloud
+            .http
+            .send(Method::GET, &format!("{}/{index}/_source/{}", cloud.opensearch_url, message.id), "")
+            .await?;
         ensure!(status.is_success() && *body == *message.source, "{}: {status}", message.id);
     }
     Ok(())
@@ -426,10 +511,20 @@ async fn an_execution_that_was_refused_is_listed_with_its_error(cloud: &Cloud) -
         ensure!(ended.error == "InvalidInput", "{ended:?}");
         let status = cloud.archive(&["status", &name, "--json"]).await?;
         let failure = &status.report["failures"][0];
-        ensure!(!status.well && status.report["status"] == "Failed" && status.report["mode"] == input["mode"], "{status:?}");
-        ensure!(failure["error"] == "InvalidInput" && failure["message"].as_str().is_some_and(|message| message.contains(because)), "{failure}");
+        ensure!(
+            !status.well && status.report["status"] == "Failed" && status.report["mode"] == input["mode"],
+            "{status:?}"
+        );
+        ensure!(
+            failure["error"] == "InvalidInput"
+                && failure["message"].as_str().is_some_and(|message| message.contains(because)),
+            "{failure}"
+        );
         let all = cloud.archive(&["status", "--json"]).await?;
-        ensure!(all.report.as_array().into_iter().flatten().any(|report| report["run_id"] == name), "{name} is not listed");
+        ensure!(
+            all.report.as_array().into_iter().flatten().any(|report| report["run_id"] == name),
+            "{name} is not listed"
+        );
     }
     // What is refused for the sake of another run leaves that run's row alone.
     let messages = mixture(&stretch, 12);
@@ -456,13 +551,20 @@ async fn an_execution_that_was_refused_is_listed_with_its_error(cloud: &Cloud) -
 async fn a_schedule_of_the_future_is_refused(cloud: &Cloud) -> Result<()> {
     let stretch = cloud.stretch();
     begin_at(cloud, &stretch).await?;
-    let ended = cloud.execute(&cloud.name("future", &stretch), &json!({"mode": "scheduled", "scheduled_for": "2962-11-16T06:00:00Z"})).await?;
+    let ended = cloud
+        .execute(
+            &cloud.name("future", &stretch),
+            &json!({"mode": "scheduled", "scheduled_for": "2962-11-16T06:00:00Z"}),
+        )
+        .await?;
     ensure!(ended.status == "FAILED" && ended.error == "InvalidInput" && ended.cause.contains("future"), "{ended:?}");
     watermark_is(cloud, &format!("{}T00:00:00", stretch.from())).await?;
     cloud.set_watermark(None).await
 }
 
-async fn a_watermark_that_was_moved_by_hand_is_told_until_a_run_has_covered_what_lies_between(cloud: &Cloud) -> Result<()> {
+async fn a_watermark_that_was_moved_by_hand_is_told_until_a_run_has_covered_what_lies_between(
+    cloud: &Cloud,
+) -> Result<()> {
     let stretch = cloud.stretch();
     begin_at(cloud, &stretch).await?;
     let february = format!("{}-02-01", stretch.year);
@@ -474,7 +576,12 @@ async fn a_watermark_that_was_moved_by_hand_is_told_until_a_run_has_covered_what
     watermark_is(cloud, &format!("{february}T00:00:00")).await?;
     let report = next_report(cloud, &stretch).await?;
     let items = named(&report, "reason", &reason);
-    ensure!(items.len() == 1 && items[0]["kind"] == "watermark_set" && items[0]["left"].as_array().is_some_and(|left| left.len() == 1), "{report:#}");
+    ensure!(
+        items.len() == 1
+            && items[0]["kind"] == "watermark_set"
+            && items[0]["left"].as_array().is_some_and(|left| left.len() == 1),
+        "{report:#}"
+    );
     let status = cloud.archive(&["status"]).await?;
     ensure!(status.well && String::from_utf8_lossy(&status.printed).contains(&reason), "{status:?}");
     let covered = cloud.run(&stretch.from(), &february).await?.completed()?.report;

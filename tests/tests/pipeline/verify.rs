@@ -30,7 +30,12 @@ fn findings(outcome: &Outcome) -> &[Value] {
 }
 
 fn silent(outcome: &Outcome) -> Result<()> {
-    ensure!(outcome.well && outcome.report["ok"] == true && findings(outcome).is_empty(), "{:#}\n{}", outcome.report, outcome.said);
+    ensure!(
+        outcome.well && outcome.report["ok"] == true && findings(outcome).is_empty(),
+        "{:#}\n{}",
+        outcome.report,
+        outcome.said
+    );
     Ok(())
 }
 
@@ -62,10 +67,18 @@ async fn a_range_has_no_false_edges(cloud: &Cloud) -> Result<()> {
     cloud.load(&messages).await?;
     let year = stretch.year;
     // Windows that end within a day, so that objects of one day are written by several.
-    for (from, to) in [("01-31", "02-01T12:00:00Z"), ("02-01T12:00:00Z", "02-02T11:30:00Z"), ("02-02T11:30:00Z", "12-31")] {
+    for (from, to) in
+        [("01-31", "02-01T12:00:00Z"), ("02-01T12:00:00Z", "02-02T11:30:00Z"), ("02-02T11:30:00Z", "12-31")]
+    {
         cloud.run(&format!("{year}-{from}"), &format!("{year}-{to}")).await?.completed()?;
     }
-    for (from, to) in [("02-01", "02-02"), ("02-02", "02-03"), ("02-01T06:00:00Z", "02-02T18:00:00Z"), ("02-03", "05-10"), ("05-10", "05-11")] {
+    for (from, to) in [
+        ("02-01", "02-02"),
+        ("02-02", "02-03"),
+        ("02-01T06:00:00Z", "02-02T18:00:00Z"),
+        ("02-03", "05-10"),
+        ("05-10", "05-11"),
+    ] {
         silent(&verify(cloud, &format!("{year}-{from}"), &format!("{year}-{to}"), &["--deep"]).await?)?;
     }
     check(cloud, &stretch, &messages).await?;
@@ -77,7 +90,12 @@ async fn a_message_that_stands_twice_is_taken_out_where_its_row_does_not_say_and
     let mut messages: Vec<Message> = (0..8).map(|n| day(&stretch, &format!("m{n}"), n)).collect();
     cloud.load(&messages).await?;
     cloud.run_stretch(&stretch).await?.completed()?;
-    let key = cloud.keys(&format!("archive/parquet/date={}-03-01/", stretch.year)).await?.into_keys().next().context("an object")?;
+    let key = cloud
+        .keys(&format!("archive/parquet/date={}-03-01/", stretch.year))
+        .await?
+        .into_keys()
+        .next()
+        .context("an object")?;
     let earlier = cloud.get(&key).await?;
     messages[3] = messages[3].changed("second");
     cloud.load(&messages).await?;
@@ -92,17 +110,28 @@ async fn a_message_that_stands_twice_is_taken_out_where_its_row_does_not_say_and
     };
     let bad = verify(cloud, &from, &to, &["--deep"]).await?;
     ensure!(!bad.well && twice(&bad) == [messages[3].id.as_str()], "{:#}", bad.report);
-    ensure!(!findings(&bad).iter().any(|finding| finding["kind"] == "message_lost"), "nothing is lost: {:#}", bad.report);
+    ensure!(
+        !findings(&bad).iter().any(|finding| finding["kind"] == "message_lost"),
+        "nothing is lost: {:#}",
+        bad.report
+    );
     let before = cloud.keys("archive/").await?;
     let dry = verify(cloud, &from, &to, &["--deep", "--repair", "--dry-run"]).await?;
     ensure!(!dry.well && findings(&dry).iter().all(|finding| finding["would"].is_string()), "{:#}", dry.report);
     ensure!(before == cloud.keys("archive/").await?, "a dry run changed something");
     let repaired = verify(cloud, &from, &to, &["--deep", "--repair"]).await?;
-    ensure!(repaired.well && findings(&repaired).iter().all(|finding| finding["repaired"].is_string()), "{:#}", repaired.report);
+    ensure!(
+        repaired.well && findings(&repaired).iter().all(|finding| finding["repaired"].is_string()),
+        "{:#}",
+        repaired.report
+    );
     silent(&verify(cloud, &from, &to, &["--deep"]).await?)?;
     check(cloud, &stretch, &messages).await?;
     let kept = cloud.superseded(&stretch).await?;
-    ensure!(kept.iter().filter(|row| row.message_id == messages[3].id).count() == 2, "the copy that was taken out is not kept");
+    ensure!(
+        kept.iter().filter(|row| row.message_id == messages[3].id).count() == 2,
+        "the copy that was taken out is not kept"
+    );
     let lock = cloud.job_run("#lock").await?;
     ensure!(!lock["held"].to_string().contains("verify-"), "the lock is left: {lock}");
     Ok(())
@@ -124,7 +153,12 @@ async fn a_repair_waits_until_no_run_is_at_work(cloud: &Cloud) -> Result<()> {
     let messages = mixture(&stretch, 24);
     cloud.load(&messages).await?;
     cloud.run_stretch(&stretch).await?.completed()?;
-    let key = cloud.keys(&format!("archive/parquet/date={}-02-01/", stretch.year)).await?.into_keys().next().context("an object")?;
+    let key = cloud
+        .keys(&format!("archive/parquet/date={}-02-01/", stretch.year))
+        .await?
+        .into_keys()
+        .next()
+        .context("an object")?;
     cloud.s3.delete_object().bucket(&cloud.bucket).key(&key).send().await?;
     cloud.load(&mixture(&beside, 12)).await?;
     cloud.proxies.arm(fault("", "write-partitions", s3("PUT", "/archive/parquet/"), delay(6)));
@@ -158,7 +192,8 @@ async fn a_day_in_several_windows_and_an_empty_one_are_held_against_the_source(c
     let outcome = cloud.with_setting("plan-windows", "ALERT_ARCHIVE_WINDOW_MESSAGES", "5", run).await?;
     ensure!(outcome.report["windows"]["planned"].as_u64() > Some(1), "{:#}", outcome.report);
     silent(&verify(cloud, &stretch.from(), &stretch.to(), &[]).await?)?;
-    let late = [day(&stretch, "late", 20), Message::closed(&stretch, "alone", &format!("{}-06-01T10:00:00Z", stretch.year))];
+    let late =
+        [day(&stretch, "late", 20), Message::closed(&stretch, "alone", &format!("{}-06-01T10:00:00Z", stretch.year))];
     cloud.load(&late).await?;
     let expected: BTreeSet<&str> = late.iter().map(|message| message.id.as_str()).collect();
     for more in [&[][..], &["--deep"]] {

@@ -57,7 +57,8 @@ fn print(group: &Group) -> Result<()> {
     let first_line = message.lines().next().unwrap_or_default();
     say!("{count:>7}  {level:<5}  {service}  {category}  {fingerprint}");
     // Escape sequences in a log must not reach the terminal.
-    let text: String = format!("{kind}{first_line}").chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect();
+    let text: String =
+        format!("{kind}{first_line}").chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(300).collect();
     say!("         {text}");
     say!("         {} to {}; {}:{}", seen(&group.first_seen), seen(&group.last_seen), sample.object, sample.line);
     Ok(())

@@ -138,7 +138,9 @@ impl Search {
                     }
                 }
                 News::Counted(lines) => found += lines,
-                News::Damaged { object, what } => progress.suspend(|| eprintln!("{object}: searched up to its damage: {what}")),
+                News::Damaged { object, what } => {
+                    progress.suspend(|| eprintln!("{object}: searched up to its damage: {what}"))
+                }
                 News::Failed { object, what } => {
                     failed = true;
                     progress.suspend(|| eprintln!("error: {object}: {what}"));
@@ -191,7 +193,8 @@ impl Search {
             }
             let sign = if found.context { '-' } else { ':' };
             // Escape sequences in a log must not reach the terminal.
-            let text: String = found.text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+            let text: String =
+                found.text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
             say!("{}{sign}{}{sign}{text}", found.object, found.line);
         }
         Ok(())
@@ -257,7 +260,9 @@ impl Task {
             Ok(reader) => {
                 let (task, key) = (self.clone(), key.clone());
                 let source = Blocking { reader: ObjectReader::into_read(reader), runtime: Handle::current() };
-                tokio::task::spawn_blocking(move || task.search(source, key)).await.unwrap_or_else(|crash| Err(io::Error::other(crash)))
+                tokio::task::spawn_blocking(move || task.search(source, key))
+                    .await
+                    .unwrap_or_else(|crash| Err(io::Error::other(crash)))
             }
             Err(error) => Err(io::Error::other(error)),
         };

@@ -65,7 +65,14 @@ impl<'a> Check<'a> {
         Ok(check.outcome)
     }
 
-    fn find(&mut self, kind: &'static str, what: &str, day: Option<Timestamp>, detail: impl Into<String>, repair: Option<Repair>) {
+    fn find(
+        &mut self,
+        kind: &'static str,
+        what: &str,
+        day: Option<Timestamp>,
+        detail: impl Into<String>,
+        repair: Option<Repair>,
+    ) {
         let (what, detail) = (what.to_owned(), detail.into());
         self.outcome.findings.push(Finding { kind, what, detail, repaired: None, would: None, day, repair });
     }
@@ -93,7 +100,8 @@ impl<'a> Check<'a> {
         for key in keys {
             let named = evidence.named.get(key).map(Vec::as_slice).unwrap_or_default();
             let writer_unfinished = writer_of(key).is_some_and(|writer| evidence.unfinished.contains(&writer));
-            let taker_unfinished = evidence.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&evidence.unfinished));
+            let taker_unfinished =
+                evidence.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&evidence.unfinished));
             match judge(evidence.objects.get(key), named, writer_unfinished, taker_unfinished) {
                 Verdict::Sound => sound.push(key.clone()),
                 Verdict::Unfinished => {}
@@ -126,7 +134,10 @@ impl<'a> Check<'a> {
     /// Completed rows that name the object.
     fn rows_of(&self, key: &str) -> impl Iterator<Item = &'a Row> + use<'a> {
         let (evidence, uri) = (self.evidence, self.archive.objects.uri(key));
-        let rows = evidence.rows.values().filter(move |row| row.status == Status::Completed && row.s3_path.as_ref() == Some(&uri));
+        let rows = evidence
+            .rows
+            .values()
+            .filter(move |row| row.status == Status::Completed && row.s3_path.as_ref() == Some(&uri));
         rows.filter(|row| !evidence.may_change(row))
     }
 
@@ -153,7 +164,9 @@ impl<'a> Check<'a> {
     fn rows(&mut self) {
         let evidence = self.evidence;
         let mut rows: Vec<&Row> = evidence.rows.values().collect();
-        rows.sort_by(|left, right| (&left.message_id, &left.source_index).cmp(&(&right.message_id, &right.source_index)));
+        rows.sort_by(|left, right| {
+            (&left.message_id, &left.source_index).cmp(&(&right.message_id, &right.source_index))
+        });
         for row in rows {
             let key = row.s3_path.as_deref().and_then(|path| self.archive.objects.key_of(path));
             if row.status == Status::Completed {
@@ -162,7 +175,9 @@ impl<'a> Check<'a> {
                 }
                 // An object that is named is spoken of above; one of another day is not looked at now.
                 let is_known = key.is_some_and(|key| {
-                    !evidence.days.hold_key(key) || evidence.objects.contains_key(key) || evidence.named.contains_key(key)
+                    !evidence.days.hold_key(key)
+                        || evidence.objects.contains_key(key)
+                        || evidence.named.contains_key(key)
                 });
                 if !is_known {
                     let place = row.s3_path.as_deref().unwrap_or("no object");
@@ -170,7 +185,10 @@ impl<'a> Check<'a> {
                     let detail = format!("its ledger row is Completed and names {place}, which is not there");
                     self.find("message_lost", &row.message_id, Some(row.timestamp), detail, Some(repair));
                 }
-            } else if row.disposition != Disposition::Open && evidence.days.hold(row.timestamp) && !evidence.is_at_work(row) {
+            } else if row.disposition != Disposition::Open
+                && evidence.days.hold(row.timestamp)
+                && !evidence.is_at_work(row)
+            {
                 let detail = format!(
                     "its ledger row is {:?} since run {}; a run over its day, or alert-archive run --mode process, finishes it",
                     row.status, row.run_id
@@ -189,7 +207,8 @@ impl<'a> Check<'a> {
             let sha256 = storage::sha256_hex(&body);
             let said = self.evidence.objects.get(key).and_then(|head| head.sha256.clone());
             if said.as_ref() != Some(&sha256) {
-                self.differs("object_differs", key, format!("its bytes have sha256 {sha256}, S3 says {said:?}")).await?;
+                self.differs("object_differs", key, format!("its bytes have sha256 {sha256}, S3 says {said:?}"))
+                    .await?;
                 continue;
             }
             match contents(&self.archive.objects, key, body.clone()) {
@@ -217,13 +236,25 @@ impl<'a> Check<'a> {
         for row in lost {
             let (id, at) = (row.message_id.clone(), row.timestamp);
             let repair = Repair::SetBack { row: Box::new(row), after: None };
-            self.find("message_lost", &id, Some(at), format!("its ledger row names {key}, which does not hold it"), Some(repair));
+            self.find(
+                "message_lost",
+                &id,
+                Some(at),
+                format!("its ledger row names {key}, which does not hold it"),
+                Some(repair),
+            );
         }
         if key.starts_with(QUARANTINE) {
             let altered = |row: &&Row| version_in(held, row).is_some_and(|version| *version != row.version);
             let altered: Vec<String> = self.rows_of(key).filter(altered).map(|row| row.message_id.clone()).collect();
             for id in altered {
-                self.find("message_damaged", &id, day_of(key), format!("its bytes in {key} are not those that were kept"), None);
+                self.find(
+                    "message_damaged",
+                    &id,
+                    day_of(key),
+                    format!("its bytes in {key} are not those that were kept"),
+                    None,
+                );
             }
         }
         Ok(())
@@ -265,7 +296,13 @@ impl<'a> Check<'a> {
             Some(row) => {
                 if let Some(other) = self.other_place(row, &identity).await? {
                     let repair = Repair::TakeOut { key: key.to_owned(), identity };
-                    self.find("message_twice", id, day, format!("it stands in {key} and, as its ledger row says, in {other}"), Some(repair));
+                    self.find(
+                        "message_twice",
+                        id,
+                        day,
+                        format!("it stands in {key} and, as its ledger row says, in {other}"),
+                        Some(repair),
+                    );
                     return Ok(());
                 }
                 let place = row.s3_path.as_deref().unwrap_or("no object");
@@ -323,7 +360,8 @@ impl<'a> Check<'a> {
                 }
                 let held = day.count - source.foreign(day.from, day.to).await?.min(day.count);
                 if held > known {
-                    let detail = format!("the source holds {held} messages of that day, the ledger {known}; run the day again");
+                    let detail =
+                        format!("the source holds {held} messages of that day, the ledger {known}; run the day again");
                     self.find("source_unaccounted", &instant::date(day.from), Some(day.from), detail, None);
                 }
                 // Counts may be equal although names differ: one message came, another went.
@@ -379,7 +417,8 @@ fn contents(objects: &Objects, key: &str, body: Bytes) -> Result<HashMap<Identit
     } else if key.starts_with(QUARANTINE) {
         let lines: Vec<QuarantineLine> = objects.decode_lines(key, &body).map_err(|error| error.to_string())?;
         for line in lines {
-            let version = BASE64_STANDARD.decode(&line.source_base64).map(|body| document::version(&body)).unwrap_or_default();
+            let version =
+                BASE64_STANDARD.decode(&line.source_base64).map(|body| document::version(&body)).unwrap_or_default();
             held.insert(Identity::new(line.source_index, line.id), version);
         }
     }

@@ -62,7 +62,8 @@ impl Evidence {
         let by_id: HashMap<&str, &JobRun> = runs.iter().map(|run| (run.run_id.as_str(), run)).collect();
         let run_of = |record: &WindowRecord| by_id.get(record.run_id.as_str()).copied();
         let alive = windows.iter().filter(|record| is_alive(record, run_of(record), now)).map(claim_of).collect();
-        let unfinished = windows.iter().filter(|record| is_unfinished(record, run_of(record), now)).map(claim_of).collect();
+        let unfinished =
+            windows.iter().filter(|record| is_unfinished(record, run_of(record), now)).map(claim_of).collect();
         let mut evidence = Evidence {
             days,
             runs,
@@ -103,7 +104,8 @@ impl Evidence {
             keys.extend(archive.objects.list(place).await?.into_iter().filter(|key| self.days.hold_key(key)));
         }
         let progress = bar(keys.len(), "objects");
-        let heads = keys.into_iter().map(|key| async move { Ok::<_, StoreError>((archive.objects.head(&key).await?, key)) });
+        let heads =
+            keys.into_iter().map(|key| async move { Ok::<_, StoreError>((archive.objects.head(&key).await?, key)) });
         let mut heads = stream::iter(heads).buffer_unordered(AT_ONCE);
         while let Some((head, key)) = heads.try_next().await? {
             self.objects.extend(head.map(|head| (key, head)));
@@ -141,7 +143,12 @@ impl Evidence {
             progress.inc(1);
         }
         progress.finish_and_clear();
-        absent.extend(self.windows.iter().filter(|record| damaged.iter().any(|(key, _)| record.manifest_key.as_ref() == Some(key))).cloned());
+        absent.extend(
+            self.windows
+                .iter()
+                .filter(|record| damaged.iter().any(|(key, _)| record.manifest_key.as_ref() == Some(key)))
+                .cloned(),
+        );
         for record in absent {
             let Some(key) = record.manifest_key.clone() else { continue };
             let manifest = rebuild(archive, &record).await?;
@@ -195,12 +202,20 @@ async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest> {
         keys.extend(archive.objects.list(place).await?.into_iter().filter(|key| writer_of(key) == own));
     }
     let superseded = archive.objects.list("archive/superseded/").await?;
-    keys.extend(superseded.iter().filter_map(|key| taker_of(key)).filter(|(_, by)| Some(by) == own.as_ref()).map(|(object, _)| object));
+    keys.extend(
+        superseded
+            .iter()
+            .filter_map(|key| taker_of(key))
+            .filter(|(_, by)| Some(by) == own.as_ref())
+            .map(|(object, _)| object),
+    );
     let mut objects = Vec::new();
     for key in keys {
         let Some(head) = archive.objects.head(&key).await? else { continue };
         let rows = match key.ends_with(".parquet") {
-            true => archive.objects.find(&key).await?.and_then(|body| columnar::row_count(body).ok()).unwrap_or_default(),
+            true => {
+                archive.objects.find(&key).await?.and_then(|body| columnar::row_count(body).ok()).unwrap_or_default()
+            }
             false => 0,
         };
         objects.push(WrittenObject { key, rows, bytes: head.bytes, sha256: head.sha256.unwrap_or_default() });

@@ -50,14 +50,18 @@ impl Repair {
             Repair::SetAside { .. } => "move it to archive/superseded/damaged".to_owned(),
             Repair::TakeOut { key, .. } => format!("take it out of {key} and keep it under archive/superseded"),
             Repair::Row { .. } => "make its row from the object".to_owned(),
-            Repair::SetBack { row, .. } => format!("set its row back, so that a run over {} archives it again", instant::date(row.timestamp)),
+            Repair::SetBack { row, .. } => {
+                format!("set its row back, so that a run over {} archives it again", instant::date(row.timestamp))
+            }
         }
     }
 
     /// The object that the repair changes.
     fn object(&self) -> Option<&str> {
         match self {
-            Repair::Name { key } | Repair::Strike { key } | Repair::SetAside { key } | Repair::TakeOut { key, .. } => Some(key),
+            Repair::Name { key } | Repair::Strike { key } | Repair::SetAside { key } | Repair::TakeOut { key, .. } => {
+                Some(key)
+            }
             _ => None,
         }
     }
@@ -71,9 +75,12 @@ pub async fn with_lock<T>(archive: &Archive, work: impl Future<Output = Result<T
     let acquire = async || {
         let until = Some(Timestamp::now() + LEASE);
         let wanted = Held { holder: holder.clone(), execution_arn: String::new(), from, to, until };
-        let is_running = async |held: &Held| Ok::<_, anyhow::Error>(archive.workflow.is_running(&held.execution_arn).await?);
+        let is_running =
+            async |held: &Held| Ok::<_, anyhow::Error>(archive.workflow.is_running(&held.execution_arn).await?);
         match archive.job_runs.acquire(&wanted, Timestamp::now(), is_running).await? {
-            Some(held) => bail!("run {} is at work: a repair waits until no run is; try again when it has ended", held.holder),
+            Some(held) => {
+                bail!("run {} is at work: a repair waits until no run is; try again when it has ended", held.holder)
+            }
             None => Ok(()),
         }
     };
@@ -188,7 +195,9 @@ impl Object<'_> {
         let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
         let rows = if self.key.ends_with(".parquet") { Some(columnar::row_count(body.clone())?) } else { None };
         let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
-        let is = |object: WrittenObject| Some(WrittenObject { rows: rows.unwrap_or(object.rows), bytes, sha256: sha256.clone(), ..object });
+        let is = |object: WrittenObject| {
+            Some(WrittenObject { rows: rows.unwrap_or(object.rows), bytes, sha256: sha256.clone(), ..object })
+        };
         self.edit_manifests(is).await
     }
 
@@ -203,7 +212,8 @@ impl Object<'_> {
             let Some((body, tag)) = objects.find_versioned(&named.manifest).await? else { continue };
             let mut manifest: Manifest = serde_json::from_slice(&body).with_context(|| named.manifest.clone())?;
             let entries = std::mem::take(&mut manifest.objects).into_iter();
-            manifest.objects = entries.filter_map(|entry| if entry.key == self.key { edit(entry) } else { Some(entry) }).collect();
+            manifest.objects =
+                entries.filter_map(|entry| if entry.key == self.key { edit(entry) } else { Some(entry) }).collect();
             let body = Bytes::from(serde_json::to_vec(&manifest)?);
             all &= objects.replace(&named.manifest, body, "application/json", &tag).await?;
         }
@@ -252,12 +262,25 @@ mod tests {
             for id in ["a", "b"] {
                 let outcome = Outcome { disposition: Disposition::Closed, reason: None, no_alerts: false };
                 let (at, version) = (Timestamp::UNIX_EPOCH, document::version(&source(id)));
-                let entry = Entry { index: "messages".into(), id: id.into(), at, version, bytes: 1, source: Source::Opensearch, outcome };
+                let entry = Entry {
+                    index: "messages".into(),
+                    id: id.into(),
+                    at,
+                    version,
+                    bytes: 1,
+                    source: Source::Opensearch,
+                    outcome,
+                };
                 let record = Record { message: source(id), ..Record::default() };
                 writer.push(&entry, record).expect("encoded");
             }
             let body = writer.finish().expect("an object");
-            let object = WrittenObject { key: key.clone(), rows: 2, bytes: body.len() as u64, sha256: storage::sha256_hex(&body) };
+            let object = WrittenObject {
+                key: key.clone(),
+                rows: 2,
+                bytes: body.len() as u64,
+                sha256: storage::sha256_hex(&body),
+            };
             objects.put(&key, body, PARQUET).await.expect("written");
             let manifest = Manifest {
                 v: 1,
@@ -333,9 +356,16 @@ mod tests {
         assert!(bench.rows.put(&row).await.expect("written"));
         let set_back = |after: &str| Repair::SetBack { row: Box::new(row.clone()), after: Some(after.to_owned()) };
         assert_eq!(bench.apply(&[set_back(&bench.key)]).await, [false], "its object was not moved");
-        assert_eq!(bench.apply(&[Repair::SetAside { key: bench.key.clone() }, set_back(&bench.key)]).await, [true, true]);
+        assert_eq!(
+            bench.apply(&[Repair::SetAside { key: bench.key.clone() }, set_back(&bench.key)]).await,
+            [true, true]
+        );
         assert!(!bench.store.contents("bucket").contains_key(&bench.key));
-        assert_eq!(bench.held(&format!("archive/superseded/damaged/{}", bench.key)).await, ["a", "b"], "the last copy is kept");
+        assert_eq!(
+            bench.held(&format!("archive/superseded/damaged/{}", bench.key)).await,
+            ["a", "b"],
+            "the last copy is kept"
+        );
         let manifest: Manifest = bench.objects.get_json(MANIFEST).await.expect("a manifest");
         assert_eq!(manifest.objects, []);
     }

@@ -130,7 +130,9 @@ pub enum Verdict {
     Missing,
     /// It is there, and no manifest names it.
     Unnamed,
-    Differs { detail: String },
+    Differs {
+        detail: String,
+    },
 }
 
 /// `named`: what all manifests say that name the object, wherever their windows lie. A window that archives a newer
@@ -142,7 +144,8 @@ pub fn judge(found: Option<&Head>, named: &[Named], writer_unfinished: bool, tak
     }
     let Some(found) = found else { return Verdict::Missing };
     let Some(fewest) = named.iter().map(|named| named.object.rows).min() else { return Verdict::Unnamed };
-    let is_found = |named: &&Named| named.object.bytes == found.bytes && found.sha256.as_ref() == Some(&named.object.sha256);
+    let is_found =
+        |named: &&Named| named.object.bytes == found.bytes && found.sha256.as_ref() == Some(&named.object.sha256);
     let same: Vec<&Named> = named.iter().filter(is_found).collect();
     if same.iter().any(|named| named.object.rows == fewest) {
         return Verdict::Sound;
@@ -205,11 +208,15 @@ mod tests {
     #[test]
     fn a_range_is_widened_to_whole_days_and_not_to_the_day_behind_it() {
         let days = Days::around(at("2024-03-01T12:00:00Z"), at("2024-03-03"));
-        for (key, inside) in [("2024-02-29", false), ("2024-03-01", true), ("2024-03-02", true), ("2024-03-03", false)] {
+        for (key, inside) in [("2024-02-29", false), ("2024-03-01", true), ("2024-03-02", true), ("2024-03-03", false)]
+        {
             assert_eq!(days.hold_key(&format!("archive/parquet/date={key}/x.parquet")), inside, "{key}");
         }
         assert!(days.hold(at("2024-03-01")) && !days.hold(at("2024-03-03")));
-        assert!(days.meet(at("2024-02-01"), at("2024-03-01T00:00:00.001Z")) && !days.meet(at("2024-03-03"), at("2024-04-01")));
+        assert!(
+            days.meet(at("2024-02-01"), at("2024-03-01T00:00:00.001Z"))
+                && !days.meet(at("2024-03-03"), at("2024-04-01"))
+        );
         assert_eq!(Days::ALL.of(&[Some(at("2024-03-02T10:00:00Z"))]), Days::around(at("2024-03-02"), at("2024-03-03")));
         assert_eq!(days.of(&[Some(at("2024-03-02")), None]), days);
     }
@@ -220,7 +227,10 @@ mod tests {
         let claim = Claim { run_id: "range-1.a".into(), window_id: window_id.into() };
         let object = alerts::keys::parquet_key("2024-03-01", window_id, "range-1.a", 7);
         assert_eq!(writer_of(&object), Some(claim.clone()));
-        assert_eq!(writer_of(&alerts::keys::quarantine_key("2024-03-01", window_id, "range-1.a", 7)), Some(claim.clone()));
+        assert_eq!(
+            writer_of(&alerts::keys::quarantine_key("2024-03-01", window_id, "range-1.a", 7)),
+            Some(claim.clone())
+        );
         let superseded = alerts::keys::superseded_key(&object, window_id, "range-1.a");
         assert_eq!(taker_of(&superseded), Some((object, claim.clone())));
         assert_eq!(committer_of(&alerts::keys::manifest_key(window_id, "range-1.a", 12)), Some(claim));
@@ -305,7 +315,11 @@ mod tests {
         ] {
             let record = window("r1", state, "2024-03-01", "2024-03-02");
             assert_eq!(is_alive(&record, Some(&run(status)), now), alive, "{state:?} of a run that is {status:?}");
-            assert_eq!(is_unfinished(&record, Some(&run(status)), now), unfinished, "{state:?} of a run that is {status:?}");
+            assert_eq!(
+                is_unfinished(&record, Some(&run(status)), now),
+                unfinished,
+                "{state:?} of a run that is {status:?}"
+            );
         }
         assert!(!is_alive(&window("r1", State::Planned, "2024-03-01", "2024-03-02"), None, after));
     }
@@ -329,7 +343,10 @@ mod tests {
             run("r2", RunStatus::Failed, Mode::Range, "2024-05-01", "2024-06-01"),
             run("r3", RunStatus::Completed, Mode::Process, "1970-01-01", "2026-01-01"),
         ];
-        let windows = [window("r1", State::Skipped, "2024-03-02", "2024-03-03"), window("r2", State::Failed, "2024-05-01", "2024-05-02")];
+        let windows = [
+            window("r1", State::Skipped, "2024-03-02", "2024-03-03"),
+            window("r2", State::Failed, "2024-05-01", "2024-05-02"),
+        ];
         assert_eq!(covered(&runs, &windows), [span("2024-03-01", "2024-03-02"), span("2024-03-03", "2024-03-04")]);
     }
 }

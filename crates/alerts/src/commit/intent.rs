@@ -39,11 +39,14 @@ impl Intent {
     /// The same intent with these documents of its archive objects in quarantine; none of those objects is written yet.
     /// The others keep their keys: of an executor of this intent and one of the next only one can create the object.
     pub fn without(&self, excluded: &BTreeMap<u32, Entry>) -> Self {
-        let mut next = Intent { amended: self.amended + 1, objects: Vec::with_capacity(self.objects.len() + 1), ..self.clone() };
+        let mut next =
+            Intent { amended: self.amended + 1, objects: Vec::with_capacity(self.objects.len() + 1), ..self.clone() };
         let mut by_date: BTreeMap<String, PlannedObject> = BTreeMap::new();
         for object in &self.objects {
-            let (out, entries): (Vec<u32>, Vec<u32>) =
-                object.entries.iter().partition(|position| object.disposition == Disposition::Closed && excluded.contains_key(position));
+            let (out, entries): (Vec<u32>, Vec<u32>) = object
+                .entries
+                .iter()
+                .partition(|position| object.disposition == Disposition::Closed && excluded.contains_key(position));
             for position in &out {
                 next.counts.archived -= 1;
                 next.counts.quarantined += 1;
@@ -201,7 +204,8 @@ mod tests {
         for (position, entry) in entries.iter().enumerate() {
             layout.push(position as u32, entry, (position < 2).then(|| format!("earlier-{position}")));
         }
-        let counts = crate::counts::Messages { source: 4, archived: 3, quarantined: 1, no_alerts: 1, ..Default::default() };
+        let counts =
+            crate::counts::Messages { source: 4, archived: 3, quarantined: 1, no_alerts: 1, ..Default::default() };
         let intent = Intent {
             run_id: "r1".into(),
             window_id: "w1".into(),
@@ -216,9 +220,20 @@ mod tests {
             counts,
             amended: 0,
         };
-        let next = intent.without(&BTreeMap::from([(1, entries[1].clone()), (3, entries[3].clone()), (2, entries[2].clone())]));
-        let shown: Vec<_> = next.objects.iter().map(|object| (object.key.as_str(), object.entries.clone(), object.replaces.clone())).collect();
-        let (first, second) = ("archive/parquet/date=2024-07-01/w1.r1.0000.parquet", "archive/parquet/date=2024-07-02/w1.r1.0000.parquet");
+        let next = intent.without(&BTreeMap::from([
+            (1, entries[1].clone()),
+            (3, entries[3].clone()),
+            (2, entries[2].clone()),
+        ]));
+        let shown: Vec<_> = next
+            .objects
+            .iter()
+            .map(|object| (object.key.as_str(), object.entries.clone(), object.replaces.clone()))
+            .collect();
+        let (first, second) = (
+            "archive/parquet/date=2024-07-01/w1.r1.0000.parquet",
+            "archive/parquet/date=2024-07-02/w1.r1.0000.parquet",
+        );
         assert_eq!(
             shown,
             [
@@ -228,7 +243,10 @@ mod tests {
                 ("quarantine/date=2024-07-02/w1.r1.9001.jsonl.zst", vec![3], vec![(3, second.to_owned())]),
             ]
         );
-        assert_eq!((next.counts.archived, next.counts.quarantined, next.counts.no_alerts, next.counts.reconciled()), (1, 3, 0, true));
+        assert_eq!(
+            (next.counts.archived, next.counts.quarantined, next.counts.no_alerts, next.counts.reconciled()),
+            (1, 3, 0, true)
+        );
         assert!(next.key() != intent.key() && next.archived_at == intent.archived_at);
     }
 }

@@ -188,7 +188,10 @@ mod tests {
             (r#"{"message_id":5,"alerts":[{"status":"closed"}]}"#, "message_id_not_a_string"),
             (r#"{"message_id":"M1","alerts":[{"status":"closed"}]}"#, "message_id_differs"),
             (r#"{"message_id":"m1","alerts":[{"status":"closed","status":"open"}]}"#, "unreadable_document"),
-            (r#"{"message_id":"m1","alerts":[],"big":123456789012345678901234567890,"deep":[[[[1.0]]]]}"#, "closed, no alerts"),
+            (
+                r#"{"message_id":"m1","alerts":[],"big":123456789012345678901234567890,"deep":[[[[1.0]]]]}"#,
+                "closed, no alerts",
+            ),
             (r#"{"message_id":"m1","alerts":[],"lone":"\ud800"}"#, "closed, no alerts"),
             (r#"{"\ud800":1,"message_id":"m1","alert\u0073":[{"\udfff":1,"status":"new"}]}"#, "open"),
             (r#"{"message_id":"m1","message_id":null}"#, "unreadable_document"),
@@ -208,8 +211,10 @@ mod tests {
     #[test]
     fn both_lists_can_be_configured() {
         let rules = Rules::new(["Live"], ["done", " resolved "]);
-        let outcome =
-            |status: &str| classify(&rules, "m", format!(r#"{{"message_id":"m","alerts":[{{"status":"{status}"}}]}}"#).as_bytes()).disposition;
+        let outcome = |status: &str| {
+            classify(&rules, "m", format!(r#"{{"message_id":"m","alerts":[{{"status":"{status}"}}]}}"#).as_bytes())
+                .disposition
+        };
         assert_eq!(outcome("LIVE"), Disposition::Open);
         assert_eq!(outcome("Resolved"), Disposition::Closed);
         assert_eq!(outcome("closed"), Disposition::Quarantined);
@@ -223,11 +228,26 @@ mod tests {
         \u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
     const OPEN: &[&str] = &["open", "new", "reopened", "pending", "in_progress", "acknowledged"];
     /// Some of them look closed or open, but what pads them is no white space.
-    const OTHER: &[&str] =
-        &["", "close", "closed.", "clos ed", "in progress", "open,closed", "\u{200b}closed", "\u{feff}open", "\u{1c}new", "\u{180e}closed"];
+    const OTHER: &[&str] = &[
+        "",
+        "close",
+        "closed.",
+        "clos ed",
+        "in progress",
+        "open,closed",
+        "\u{200b}closed",
+        "\u{feff}open",
+        "\u{1c}new",
+        "\u{180e}closed",
+    ];
     const NO_STRING: &[&str] = &["null", "1", "true", "{}", r#"["open"]"#, r#"{"status":"open"}"#, r#""\ud800open""#];
     /// Fields that decide nothing.
-    const ASIDE: &[&str] = &[r#""x":[{"alerts":[{"status":"open"}]}]"#, r#""\ud800":"\ud800""#, r#""Alerts":[{"status":"open"}]"#, r#""n":1e999"#];
+    const ASIDE: &[&str] = &[
+        r#""x":[{"alerts":[{"status":"open"}]}]"#,
+        r#""\ud800":"\ud800""#,
+        r#""Alerts":[{"status":"open"}]"#,
+        r#""n":1e999"#,
+    ];
 
     /// A JSON string in one of its spellings: as it is, or with every character escaped.
     fn spelled(text: &str, escaped: bool) -> String {
@@ -239,10 +259,15 @@ mod tests {
 
     fn word(words: &'static [&'static str], kind: Kind) -> impl Strategy<Value = Said> {
         let blanks = || vec(select(BLANKS.chars().collect::<Vec<_>>()), 0..3).prop_map(String::from_iter);
-        (select(words), any::<u32>(), blanks(), blanks(), any::<bool>()).prop_map(move |(word, upper, before, after, escaped)| {
-            let cased = word.chars().enumerate().map(|(at, c)| if upper >> at & 1 == 1 { c.to_ascii_uppercase() } else { c });
-            (spelled(&format!("{before}{}{after}", cased.collect::<String>()), escaped), kind)
-        })
+        (select(words), any::<u32>(), blanks(), blanks(), any::<bool>()).prop_map(
+            move |(word, upper, before, after, escaped)| {
+                let cased = word
+                    .chars()
+                    .enumerate()
+                    .map(|(at, c)| if upper >> at & 1 == 1 { c.to_ascii_uppercase() } else { c });
+                (spelled(&format!("{before}{}{after}", cased.collect::<String>()), escaped), kind)
+            },
+        )
     }
 
     fn object() -> impl Strategy<Value = Said> {
@@ -252,19 +277,32 @@ mod tests {
             1 => word(OTHER, Kind::Unrecognised),
             1 => select(NO_STRING).prop_map(|value| (value.to_owned(), Kind::Unrecognised)),
         ];
-        let with_status = (status, select(&["", "\"\\udfff\":\"a\\ud800\",", "\"opened_at\":[],", "\"severity\":{\"status\":\"open\"},"][..]))
+        let with_status = (
+            status,
+            select(&["", "\"\\udfff\":\"a\\ud800\",", "\"opened_at\":[],", "\"severity\":{\"status\":\"open\"},"][..]),
+        )
             .prop_map(|((status, kind), other)| (format!("{{{other} \"status\" : {status} }}"), kind));
         prop_oneof![9 => with_status, 1 => select(&["{}", "{\"Status\":\"open\"}"][..]).prop_map(|object| (object.to_owned(), Kind::Unrecognised))]
     }
 
     fn element() -> impl Strategy<Value = Said> {
-        let other = ["null", "0", "true", "\"open\"", "\"closed\"", "[]", "[{\"status\":\"open\"}]", "[\"a\",\"open\",\"s\",\"c\",1,2]"];
+        let other = [
+            "null",
+            "0",
+            "true",
+            "\"open\"",
+            "\"closed\"",
+            "[]",
+            "[{\"status\":\"open\"}]",
+            "[\"a\",\"open\",\"s\",\"c\",1,2]",
+        ];
         prop_oneof![5 => object(), 1 => select(other.to_vec()).prop_map(|element| (element.to_owned(), Kind::Unrecognised))]
     }
 
     /// The field `alerts`, what its alerts are, and whether there are none.
     fn alerts() -> impl Strategy<Value = (Option<String>, Vec<Kind>, bool)> {
-        let none = select(vec![None, Some("null"), Some("[]"), Some("[ \n]")]).prop_map(|alerts| (alerts.map(str::to_owned), vec![], true));
+        let none = select(vec![None, Some("null"), Some("[]"), Some("[ \n]")])
+            .prop_map(|alerts| (alerts.map(str::to_owned), vec![], true));
         let scalar = select(&["\"open\"", "\"\"", "7", "-0.5e9", "true", "false"][..]);
         let list = vec(element(), 1..5).prop_map(|elements| {
             let (spelled, kinds): (Vec<_>, Vec<_>) = elements.into_iter().unzip();
@@ -280,7 +318,19 @@ mod tests {
 
     /// The field `message_id` and whether it names the message `Ä/1`.
     fn message_id() -> impl Strategy<Value = (Option<String>, bool)> {
-        let other = ["null", "1", "true", "[]", "[\"Ä/1\"]", "{\"Ä/1\":1}", "\"\"", "\"ä/1\"", "\" Ä/1\"", "\"A\\u0308/1\"", "\"\\ud800\""];
+        let other = [
+            "null",
+            "1",
+            "true",
+            "[]",
+            "[\"Ä/1\"]",
+            "{\"Ä/1\":1}",
+            "\"\"",
+            "\"ä/1\"",
+            "\" Ä/1\"",
+            "\"A\\u0308/1\"",
+            "\"\\ud800\"",
+        ];
         prop_oneof![
             6 => any::<bool>().prop_map(|escaped| (Some(spelled("Ä/1", escaped)), true)),
             2 => select(other.to_vec()).prop_map(|other| (Some(other.to_owned()), false)),

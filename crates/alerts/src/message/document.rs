@@ -39,7 +39,8 @@ impl<'a> Document<'a> {
     /// `None` when the bytes are no JSON object or name a field twice, so that reading on would be guessing.
     pub fn parse(source: &'a [u8]) -> Option<Self> {
         let object = std::str::from_utf8(source).ok()?;
-        let [message_id, sender, channel, subject, alerts] = fields(object, ["message_id", "sender", "channel", "subject", "alerts"])?;
+        let [message_id, sender, channel, subject, alerts] =
+            fields(object, ["message_id", "sender", "channel", "subject", "alerts"])?;
         Some(Document { message_id, sender, channel, subject, alerts: parse_alerts(alerts)? })
     }
 
@@ -133,7 +134,9 @@ impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
             let key: Option<String> = serde_json::from_str(key.get()).ok();
             match self.0.iter().position(|name| key.as_deref() == Some(name)) {
                 None => drop(object.next_value::<IgnoredAny>()?),
-                Some(position) if found[position].is_some() => return Err(A::Error::custom("a field stands there twice")),
+                Some(position) if found[position].is_some() => {
+                    return Err(A::Error::custom("a field stands there twice"));
+                }
                 Some(position) => found[position] = Some(object.next_value()?),
             }
         }

@@ -178,7 +178,9 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestam
             next.claim = None;
             Staged { row: changed(row, next), decision: Decision::Hold }
         }
-        (_, disposition) => Staged { row: changed(row, restaged(row, entry, claim, now)), decision: write(row, disposition) },
+        (_, disposition) => {
+            Staged { row: changed(row, restaged(row, entry, claim, now)), decision: write(row, disposition) }
+        }
     }
 }
 
@@ -428,7 +430,14 @@ mod tests {
     fn archived(version: &str) -> Row {
         let staged = stage(None, &entry(Disposition::Closed, version), &claim("r1"), at("2026-01-01"));
         let row = claim_for_writing(&staged.row.expect("row"), &claim("r1")).expect("mine").expect("changed");
-        complete(&row, &entry(Disposition::Closed, version), &claim("r1"), "s3://b/archive/parquet/p".into(), at("2026-01-02")).expect("completed")
+        complete(
+            &row,
+            &entry(Disposition::Closed, version),
+            &claim("r1"),
+            "s3://b/archive/parquet/p".into(),
+            at("2026-01-02"),
+        )
+        .expect("completed")
     }
 
     #[test]
@@ -436,12 +445,28 @@ mod tests {
         let of_the_api = Entry { index: NO_INDEX.into(), source: Source::Api, ..entry(Disposition::Open, "v1") };
         let held = stage(None, &of_the_api, &claim("r1"), at("2026-01-01")).row.expect("a row");
         let known = rekeyed(&held, "messages");
-        assert_eq!((known.first_seen_open, known.inserted_at, known.revision), (held.first_seen_open, held.inserted_at, 0));
-        assert_eq!(known.staging, stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("a row").staging);
+        assert_eq!(
+            (known.first_seen_open, known.inserted_at, known.revision),
+            (held.first_seen_open, held.inserted_at, 0)
+        );
+        assert_eq!(
+            known.staging,
+            stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("a row").staging
+        );
         let archived = Row { source_index: NO_INDEX.into(), source: Source::Api, ..archived("v1") };
-        let same = stage(Some(&rekeyed(&archived, "messages")), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
+        let same = stage(
+            Some(&rekeyed(&archived, "messages")),
+            &entry(Disposition::Closed, "v1"),
+            &claim("r2"),
+            at("2026-02-01"),
+        );
         assert_eq!(same.decision, Decision::Already);
-        let other = stage(Some(&rekeyed(&archived, "messages")), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
+        let other = stage(
+            Some(&rekeyed(&archived, "messages")),
+            &entry(Disposition::Closed, "v2"),
+            &claim("r2"),
+            at("2026-02-01"),
+        );
         assert!(matches!(other.decision, Decision::Replace { .. }), "{other:?}");
     }
 
@@ -453,7 +478,8 @@ mod tests {
         let first = staged(&from_api, &of(Source::Opensearch, "v2"));
         assert!(matches!(first.decision, Decision::Replace { .. }), "{first:?}");
         let claimed = first.row.expect("a row");
-        let won = complete(&claimed, &of(Source::Opensearch, "v2"), &claim("r2"), "s3://b/k".into(), at("2026-02-01")).expect("a row");
+        let won = complete(&claimed, &of(Source::Opensearch, "v2"), &claim("r2"), "s3://b/k".into(), at("2026-02-01"))
+            .expect("a row");
         assert_eq!((won.version.as_str(), won.source), ("v2", Source::Opensearch));
         let again = staged(&won, &of(Source::Api, "v1"));
         assert_eq!((again.row, again.decision), (None, Decision::Already));
@@ -489,7 +515,10 @@ mod tests {
     fn a_reopened_message_returns_to_staging_and_leaves_when_it_closes_unchanged() {
         let reopened = stage(Some(&archived("v1")), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01"));
         let row = reopened.row.expect("row");
-        assert_eq!((reopened.decision, row.status, row.first_seen_open), (Decision::Hold, Status::Completed, Some(at("2026-02-01"))));
+        assert_eq!(
+            (reopened.decision, row.status, row.first_seen_open),
+            (Decision::Hold, Status::Completed, Some(at("2026-02-01")))
+        );
         let closed = stage(Some(&row), &entry(Disposition::Closed, "v1"), &claim("r3"), at("2026-03-01"));
         assert_eq!((closed.decision, closed.row.expect("row").staging), (Decision::Already, None));
     }
@@ -497,10 +526,14 @@ mod tests {
     #[test]
     fn first_seen_open_and_inserted_at_are_never_reset() {
         let first = stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
-        let second = stage(Some(&first), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01")).row.expect("row");
+        let second =
+            stage(Some(&first), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01")).row.expect("row");
         assert_eq!((second.first_seen_open, second.inserted_at), (Some(at("2026-01-01")), at("2026-01-01")));
         let closed = stage(Some(&second), &entry(Disposition::Closed, "v3"), &claim("r3"), at("2026-03-01"));
-        assert_eq!((closed.decision, closed.row.expect("row").first_seen_open), (Decision::Write, Some(at("2026-01-01"))));
+        assert_eq!(
+            (closed.decision, closed.row.expect("row").first_seen_open),
+            (Decision::Write, Some(at("2026-01-01")))
+        );
     }
 
     #[test]
@@ -509,15 +542,20 @@ mod tests {
         let processing = claim_for_writing(&pending, &claim("r1")).expect("mine").expect("changed");
         let other = stage(Some(&processing), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
         assert_eq!(other.decision, Decision::Contested { run_id: "r1".into(), window_id: "w".into() });
-        let taken = stage(Some(&pending), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01")).row.expect("row");
+        let taken =
+            stage(Some(&pending), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01")).row.expect("row");
         assert_eq!(claim_for_writing(&taken, &claim("r1")), Err(Lost));
-        assert_eq!(complete(&taken, &entry(Disposition::Closed, "v1"), &claim("r1"), "s3://b/k".into(), at("2026-02-02")), None);
+        assert_eq!(
+            complete(&taken, &entry(Disposition::Closed, "v1"), &claim("r1"), "s3://b/k".into(), at("2026-02-02")),
+            None
+        );
     }
 
     #[test]
     fn a_version_in_quarantine_leaves_the_archived_one_alone_and_the_next_good_one_replaces_it() {
-        let complete_at =
-            |row: &Row, entry: &Entry, path: &str| complete(row, entry, &claim("r2"), path.into(), at("2026-02-01")).expect("completed");
+        let complete_at = |row: &Row, entry: &Entry, path: &str| {
+            complete(row, entry, &claim("r2"), path.into(), at("2026-02-01")).expect("completed")
+        };
         let (bad, good) = (entry(Disposition::Quarantined, "v2"), entry(Disposition::Closed, "v3"));
         let staged = stage(Some(&archived("v1")), &bad, &claim("r2"), at("2026-02-01"));
         assert_eq!(staged.decision, Decision::Write);
@@ -531,8 +569,14 @@ mod tests {
     #[test]
     fn excluding_an_archived_version_changes_nothing_and_a_newer_one_is_quarantined() {
         let excluded = |version: &str| {
-            let outcome = Outcome { reason: Some(Reason::ByOperator), ..entry(Disposition::Quarantined, version).outcome };
-            stage(Some(&archived("v1")), &Entry { outcome, ..entry(Disposition::Quarantined, version) }, &claim("r2"), at("2026-02-01"))
+            let outcome =
+                Outcome { reason: Some(Reason::ByOperator), ..entry(Disposition::Quarantined, version).outcome };
+            stage(
+                Some(&archived("v1")),
+                &Entry { outcome, ..entry(Disposition::Quarantined, version) },
+                &claim("r2"),
+                at("2026-02-01"),
+            )
         };
         assert_eq!(excluded("v1"), Staged { row: None, decision: Decision::Already });
         assert_eq!(excluded("v2").decision, Decision::Write);

@@ -70,7 +70,9 @@ impl JobRun {
     /// Whether it is the run of this scheduled time, however that is spelled.
     pub fn is_scheduled_for(&self, at: &str) -> bool {
         let instant_of = |text: &str| instant::parse_edge(text);
-        self.scheduled_for.as_deref().is_some_and(|own| own == at || (instant_of(own).is_some() && instant_of(own) == instant_of(at)))
+        self.scheduled_for
+            .as_deref()
+            .is_some_and(|own| own == at || (instant_of(own).is_some() && instant_of(own) == instant_of(at)))
     }
 
     /// The run has come as far as its report, which names whatever failed. An earlier death of its execution is history.
@@ -157,7 +159,10 @@ mod tests {
         assert!(!run.is_scheduled_for("2026-11-23T06:00:00Z") && !run.is_scheduled_for("monday"));
         let mut resumed = run.clone();
         resumed.resume(2, Timestamp::UNIX_EPOCH);
-        assert_eq!((resumed.status, resumed.attempt, resumed.error, resumed.message), (RunStatus::Running, 2, None, None));
+        assert_eq!(
+            (resumed.status, resumed.attempt, resumed.error, resumed.message),
+            (RunStatus::Running, 2, None, None)
+        );
         run.end(RunStatus::Completed, Timestamp::UNIX_EPOCH);
         assert_eq!((run.status, run.attempt, run.error, run.message), (RunStatus::Completed, 1, None, None));
     }

@@ -22,7 +22,9 @@ impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         match u64::deserialize(input)? {
             number if number == u64::from(Version::NUMBER) => Ok(Version),
-            other => Err(D::Error::custom(format!("version {other} of the payload is not known, only {}", Version::NUMBER))),
+            other => {
+                Err(D::Error::custom(format!("version {other} of the payload is not known, only {}", Version::NUMBER)))
+            }
         }
     }
 }
@@ -176,8 +178,16 @@ mod tests {
         let at = |second| Timestamp::from_second(second).expect("in range");
         let window = Window::new(at(0), at(60), 1);
         let window_id = window.window_id.clone();
-        let mut task =
-            WindowTask { v: Version, run_id: "r1".into(), mode: Mode::Range, window, attempt: Some(1), continuation: 0, more: false, stalled: false };
+        let mut task = WindowTask {
+            v: Version,
+            run_id: "r1".into(),
+            mode: Mode::Range,
+            window,
+            attempt: Some(1),
+            continuation: 0,
+            more: false,
+            stalled: false,
+        };
         for progress in [false, true, true, false, true, false] {
             task.call_again("query-messages", progress).expect("not twice in a row");
             assert!(task.more);
@@ -193,7 +203,8 @@ mod tests {
     fn a_payload_of_another_version_or_of_none_is_refused() {
         let request = |v: Value| json!({"v": v, "run_id": "r1", "report_key": "k", "reported_at": 0});
         assert!(serde_json::from_value::<ReportRequest>(request(json!(1))).is_ok());
-        let refused = |payload: Value| serde_json::from_value::<ReportRequest>(payload).expect_err("refused").to_string();
+        let refused =
+            |payload: Value| serde_json::from_value::<ReportRequest>(payload).expect_err("refused").to_string();
         assert_eq!(refused(request(json!(2))), "version 2 of the payload is not known, only 1");
         assert_eq!(refused(json!({"run_id": "r1", "report_key": "k", "reported_at": 0})), "missing field `v`");
         assert!(refused(request(json!("1"))).contains("expected u64"));

@@ -77,13 +77,21 @@ impl Unresolved {
     /// `None` when no time that is over lies between: then there is nothing to come back to.
     pub fn watermark_set(before: Timestamp, at: Timestamp, reason: &str, since: Timestamp) -> Option<Self> {
         let gap = Span { from: before.min(at), to: before.max(at).min(since) };
-        (gap.from < gap.to).then(|| Unresolved::WatermarkSet { before, at, reason: words(reason), since, left: vec![gap] })
+        (gap.from < gap.to).then(|| Unresolved::WatermarkSet {
+            before,
+            at,
+            reason: words(reason),
+            since,
+            left: vec![gap],
+        })
     }
 
     /// What later runs have to commit before it is resolved, and since when.
     fn left(&mut self) -> Option<(&mut Vec<Span>, Timestamp)> {
         match self {
-            Unresolved::SkippedWindow { left, since, .. } | Unresolved::WatermarkSet { left, since, .. } => Some((left, *since)),
+            Unresolved::SkippedWindow { left, since, .. } | Unresolved::WatermarkSet { left, since, .. } => {
+                Some((left, *since))
+            }
             Unresolved::QuarantinedByOperator { .. } => None,
         }
     }
@@ -91,10 +99,14 @@ impl Unresolved {
     /// The same window or document, whatever is said of it.
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
-            (Unresolved::SkippedWindow { run_id, window_id, .. }, Unresolved::SkippedWindow { run_id: run, window_id: window, .. }) => {
-                run_id == run && window_id == window
-            }
-            (Unresolved::QuarantinedByOperator { document, .. }, Unresolved::QuarantinedByOperator { document: other, .. }) => document == other,
+            (
+                Unresolved::SkippedWindow { run_id, window_id, .. },
+                Unresolved::SkippedWindow { run_id: run, window_id: window, .. },
+            ) => run_id == run && window_id == window,
+            (
+                Unresolved::QuarantinedByOperator { document, .. },
+                Unresolved::QuarantinedByOperator { document: other, .. },
+            ) => document == other,
             (Unresolved::WatermarkSet { before, at, .. }, Unresolved::WatermarkSet { before: other, at: to, .. }) => {
                 before == other && at == to
             }
@@ -142,9 +154,12 @@ impl Register {
     /// What is left after a run has come to its end: its own skipped windows are in, and what it committed is out.
     pub fn after(self, run: &JobRun, records: &[WindowRecord]) -> Self {
         let mut next = self;
-        let of_run = |item: &Unresolved| matches!(item, Unresolved::SkippedWindow { run_id, .. } if *run_id == run.run_id);
+        let of_run =
+            |item: &Unresolved| matches!(item, Unresolved::SkippedWindow { run_id, .. } if *run_id == run.run_id);
         let skipped: Vec<_> = records.iter().filter(|record| record.status == State::Skipped).collect();
-        next.items.retain(|item| !of_run(item) || skipped.iter().any(|record| Unresolved::skipped(record, "", record.updated_at).is(item)));
+        next.items.retain(|item| {
+            !of_run(item) || skipped.iter().any(|record| Unresolved::skipped(record, "", record.updated_at).is(item))
+        });
         for record in skipped {
             let item = Unresolved::skipped(record, record.message.as_deref().unwrap_or_default(), record.updated_at);
             if next.items.len() < MOST && !next.items.iter().any(|other| other.is(&item)) {
@@ -168,7 +183,10 @@ fn committed_since(run: &JobRun, records: &[WindowRecord], since: Timestamp) -> 
     let is_done = |record: &&WindowRecord| record.status == State::Completed;
     if run.created_at > since && matches!(run.mode, Mode::Range | Mode::Scheduled) {
         let whole = vec![Span { from: run.from, to: run.to }];
-        return records.iter().filter(|record| !is_done(record)).fold(whole, |whole, record| subtract(whole, &span(record)));
+        return records
+            .iter()
+            .filter(|record| !is_done(record))
+            .fold(whole, |whole, record| subtract(whole, &span(record)));
     }
     records.iter().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
 }
@@ -282,7 +300,10 @@ mod tests {
     #[test]
     fn an_exclusion_stays_until_it_is_released_and_is_about_one_index() {
         let order = |index: &str, reason: &str| Unresolved::excluded(Identity::new(index, "m1"), reason, at(1));
-        let register = Register::default().with(order("a", "x")).and_then(|register| register.with(order("a", "y"))).expect("room");
+        let register = Register::default()
+            .with(order("a", "x"))
+            .and_then(|register| register.with(order("a", "y")))
+            .expect("room");
         assert_eq!(register.items, [order("a", "y")]);
         let register = register.after(&run("r1", 0, 300, 900), &[]);
         assert_eq!(register.excluded(), HashSet::from([Identity::new("a", "m1")]));

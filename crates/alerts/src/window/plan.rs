@@ -150,7 +150,8 @@ pub async fn counted<E>(
     target: u64,
 ) -> Result<Vec<Bucket>, E> {
     let mut counted = Vec::new();
-    let mut todo: Vec<(Bucket, Interval)> = count(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
+    let mut todo: Vec<(Bucket, Interval)> =
+        count(from, to, Interval::Day).await?.into_iter().rev().map(|bucket| (bucket, Interval::Day)).collect();
     while let Some((bucket, interval)) = todo.pop() {
         match interval.finer().filter(|_| bucket.count > target) {
             Some(finer) => {
@@ -183,7 +184,12 @@ const LARGEST_BISECTION: usize = 1000;
 
 /// The whole of `[from, to)` in stretches of at most [`LONGEST`], halved where `estimate` finds more than `target`: for a
 /// source that can only count. Empty stretches stay, because the count is an estimate.
-pub async fn bisected(estimate: impl AsyncFn(Timestamp, Timestamp) -> u64, from: Timestamp, to: Timestamp, target: u64) -> Vec<Window> {
+pub async fn bisected(
+    estimate: impl AsyncFn(Timestamp, Timestamp) -> u64,
+    from: Timestamp,
+    to: Timestamp,
+    target: u64,
+) -> Vec<Window> {
     let (mut windows, mut asked): (Vec<Window>, usize) = (Vec::new(), 0);
     let mut todo: Vec<(Timestamp, Timestamp)> = Vec::new();
     let mut start = from;
@@ -215,10 +221,11 @@ pub async fn bisected(estimate: impl AsyncFn(Timestamp, Timestamp) -> u64, from:
 fn middle(from: Timestamp, to: Timestamp) -> Option<Timestamp> {
     let (from, to) = (from.as_millisecond(), to.as_millisecond());
     let half = from + (to - from) / 2;
-    let edges = [Interval::Day, Interval::Hour, Interval::Minute, Interval::Second, Interval::Millisecond].map(|interval| {
-        let length = interval.length().as_millis() as i64;
-        half.div_euclid(length) * length
-    });
+    let edges =
+        [Interval::Day, Interval::Hour, Interval::Minute, Interval::Second, Interval::Millisecond].map(|interval| {
+            let length = interval.length().as_millis() as i64;
+            half.div_euclid(length) * length
+        });
     // Not so round that one of the halves is much larger than the other.
     let is_fair = |edge: &i64| *edge > from && *edge < to && (half - edge) * 4 <= to - from;
     edges.into_iter().find(is_fair).and_then(|edge| Timestamp::from_millisecond(edge).ok())
@@ -229,7 +236,8 @@ fn middle(from: Timestamp, to: Timestamp) -> Option<Timestamp> {
 /// more than a [`Timestamp`] holds.
 pub fn clip(start: i64, interval: Interval, count: u64, from: Timestamp, to: Timestamp) -> Option<Bucket> {
     let end = start.saturating_add(interval.length().as_millis() as i64);
-    let held = |millis: i64| Timestamp::from_millisecond(millis.max(from.as_millisecond()).min(to.as_millisecond())).ok();
+    let held =
+        |millis: i64| Timestamp::from_millisecond(millis.max(from.as_millisecond()).min(to.as_millisecond())).ok();
     let bucket = Bucket { from: held(start)?, to: held(end)?, count };
     (bucket.from < bucket.to && count > 0).then_some(bucket)
 }
@@ -278,8 +286,10 @@ mod tests {
     fn a_window_may_name_documents_or_sequence_numbers_and_fits_a_payload() {
         let named = (0..MOST_IDENTITIES).map(|n| Identity::new("\"".repeat(255), format!("{n:\"<512}")));
         let edges = Window::new(at(0), at(DAY), 1);
-        for selection in [Selection::Identities(named.collect()), Selection::SequenceNumbers { source_index: "messages".into(), above: 7, up_to: 9 }]
-        {
+        for selection in [
+            Selection::Identities(named.collect()),
+            Selection::SequenceNumbers { source_index: "messages".into(), above: 7, up_to: 9 },
+        ] {
             let window = Window { selection, ..edges.clone() };
             let json = serde_json::to_string(&window).expect("JSON");
             assert!(json.len() < 200 * 1024, "{} bytes", json.len());
@@ -290,7 +300,10 @@ mod tests {
 
     #[test]
     fn mostly_empty_years_cost_few_windows() {
-        let buckets: Vec<_> = (0..2557).step_by(100).map(|day| Bucket { from: at(day * DAY), to: at((day + 1) * DAY), count: 3 }).collect();
+        let buckets: Vec<_> = (0..2557)
+            .step_by(100)
+            .map(|day| Bucket { from: at(day * DAY), to: at((day + 1) * DAY), count: 3 })
+            .collect();
         assert_eq!(join(&buckets, 4000).len(), 26);
     }
 
@@ -307,7 +320,10 @@ mod tests {
             assert_eq!(instant::iso(border(now)), expected, "{now}");
             assert!(now.duration_since(border(now)) <= HYBRID_REACH);
             // Run again 14 days later it still lies within what an API may keep.
-            assert!(now.duration_since(border(now)) + SignedDuration::from_hours(14 * 24) < SignedDuration::from_hours(60 * 24));
+            assert!(
+                now.duration_since(border(now)) + SignedDuration::from_hours(14 * 24)
+                    < SignedDuration::from_hours(60 * 24)
+            );
         }
     }
 

@@ -262,7 +262,11 @@ impl WindowRecord {
         if self.status == State::Abandoned {
             return Err(Refused::Abandoned { run_id: self.run_id.clone(), window_id: self.window_id.clone() });
         }
-        let superseded = |Superseded { attempt, current }| Refused::Superseded { window_id: self.window_id.clone(), attempt, current };
+        let superseded = |Superseded { attempt, current }| Refused::Superseded {
+            window_id: self.window_id.clone(),
+            attempt,
+            current,
+        };
         self.fence.check(attempt).map_err(superseded)
     }
 }
@@ -284,7 +288,10 @@ mod tests {
     fn a_later_attempt_fences_the_earlier_one_off() {
         let (second, begin) = running().begin("query-messages", at(10));
         assert_eq!(begin, Begin::Query { attempt: 2 });
-        assert!(matches!(second.prepare(1, "k".into(), at(11)), Err(Refused::Superseded { attempt: 1, current: 2, .. })));
+        assert!(matches!(
+            second.prepare(1, "k".into(), at(11)),
+            Err(Refused::Superseded { attempt: 1, current: 2, .. })
+        ));
     }
 
     #[test]

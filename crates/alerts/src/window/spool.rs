@@ -39,9 +39,16 @@ pub struct Record {
 
 impl Record {
     /// Appends: message, count of history, history, count of audit, audit; each length and count a little-endian u32.
-    pub fn encode(message: &[u8], history: &[impl AsRef<[u8]>], audit: &[impl AsRef<[u8]>], out: &mut impl Write) -> std::io::Result<()> {
+    pub fn encode(
+        message: &[u8],
+        history: &[impl AsRef<[u8]>],
+        audit: &[impl AsRef<[u8]>],
+        out: &mut impl Write,
+    ) -> std::io::Result<()> {
         put(message, out)?;
-        for related in [history.iter().map(AsRef::as_ref).collect::<Vec<_>>(), audit.iter().map(AsRef::as_ref).collect()] {
+        for related in
+            [history.iter().map(AsRef::as_ref).collect::<Vec<_>>(), audit.iter().map(AsRef::as_ref).collect()]
+        {
             out.write_all(&length(related.len())?)?;
             for body in related {
                 put(body, out)?;

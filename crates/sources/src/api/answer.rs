@@ -48,7 +48,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let servers = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-    [Some(now), servers].into_iter().flatten().filter_map(|now| until.duration_since(now).ok()).max().or(Some(Duration::ZERO))
+    [Some(now), servers]
+        .into_iter()
+        .flatten()
+        .filter_map(|now| until.duration_since(now).ok())
+        .max()
+        .or(Some(Duration::ZERO))
 }
 
 /// The body, no more than `limit` bytes of it at once in memory.
@@ -74,7 +79,8 @@ pub(crate) async fn body(answer: &mut Response, limit: u64) -> Result<Bytes, Api
 /// A page must be JSON by its headers, where they say anything at all.
 pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
     let unreadable = |reason: String| Err(ApiError::Unreadable { reason });
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
+    let text =
+        |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase());
     if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.is_empty() && encoding != "identity") {
         return unreadable(format!("it is encoded as {}, which was not asked for", shown(&encoding)));
     }
@@ -127,7 +133,9 @@ mod tests {
     #[test]
     fn a_message_is_what_stands_between_its_braces() {
         let messages = "{ \"b\" : 1.0,\n\"a\":9007199254740993, \"c\":\"\\ud800\" }";
-        let body = format!("\n{{\"total\": 2 ,\"x\":[{{\"messages\":3}}], \"messages\" : [ {messages}\t,\n{{}} ],\"total_pages\":1}}\n ");
+        let body = format!(
+            "\n{{\"total\": 2 ,\"x\":[{{\"messages\":3}}], \"messages\" : [ {messages}\t,\n{{}} ],\"total_pages\":1}}\n "
+        );
         let page = read(&body).expect("a page");
         assert_eq!((page.messages[0].as_ref(), page.messages[1].as_ref()), (messages.as_bytes(), b"{}".as_slice()));
         assert_eq!((page.total, page.total_pages, page.bytes), (2, 1, body.len() as u64));
@@ -163,8 +171,9 @@ mod tests {
 
     #[test]
     fn only_json_is_read() {
-        let with =
-            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().expect("name"), HeaderValue::from_str(value).expect("value"))]);
+        let with = |name: &'static str, value: &str| {
+            HeaderMap::from_iter([(name.parse().expect("name"), HeaderValue::from_str(value).expect("value"))])
+        };
         for fine in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"] {
             assert!(check_headers(&with("content-type", fine)).is_ok(), "{fine}");
         }
@@ -200,7 +209,9 @@ mod tests {
     fn retry_after_is_read_in_both_forms_and_by_both_clocks() {
         let now = httpdate::parse_http_date("Mon, 16 Nov 2026 06:00:00 GMT").expect("a date");
         let wait = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(name, value)| (name.parse().expect("name"), HeaderValue::from_str(value).expect("value")));
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (name.parse().expect("name"), HeaderValue::from_str(value).expect("value")));
             retry_after(&HeaderMap::from_iter(pairs), now)
         };
         assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));

@@ -62,8 +62,13 @@ impl Api {
     /// `url` is the address to which `/getMessages` is appended.
     pub fn connect(url: &str, page_size: u64, secret: Arc<dyn ReadSecret>, turns: Turns) -> Result<Self, ApiError> {
         let fault = |reason: String| ApiError::Url { reason };
-        let url = Url::parse(&format!("{}/getMessages", url.trim_end_matches('/'))).map_err(|error| fault(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        let url = Url::parse(&format!("{}/getMessages", url.trim_end_matches('/')))
+            .map_err(|error| fault(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https")
+            || !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+        {
             return Err(fault("an http or https address without user, password and query is needed".into()));
         }
         // No proxy: a proxy of the environment would see every message. No redirect: the token would go with it.
@@ -87,7 +92,9 @@ impl Api {
 
     /// One page, tried again while the reason may pass, but never before the server allows it.
     pub(crate) async fn page(&self, ask: Ask, deadline: Instant) -> Result<Page, ApiError> {
-        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_delay(Duration::from_secs(5));
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(5));
         let mut delays = backoff.with_max_times(TRIES - 1).with_jitter().build();
         let (mut refused_token, mut refused_fresh) = (0, 0);
         loop {
@@ -124,7 +131,9 @@ impl Api {
                     tokio::time::sleep(wait).await;
                 }
                 _ if error.is_passing() => {
-                    let Some(wait) = delays.next().filter(|wait| Instant::now() + *wait < deadline) else { return Err(error) };
+                    let Some(wait) = delays.next().filter(|wait| Instant::now() + *wait < deadline) else {
+                        return Err(error);
+                    };
                     tracing::info!(page = ask.number, error = errors::describe(&error), "a page is asked for again");
                     tokio::time::sleep(wait).await;
                 }
@@ -151,7 +160,9 @@ impl Api {
         if answer.status() == StatusCode::UNAUTHORIZED {
             return Err(ApiError::Unauthorized);
         }
-        if let Some(error) = answer::refusal(answer.status(), answer.headers(), SystemTime::now(), &ask.span.to_string()) {
+        if let Some(error) =
+            answer::refusal(answer.status(), answer.headers(), SystemTime::now(), &ask.span.to_string())
+        {
             return Err(error);
         }
         answer::check_headers(answer.headers())?;

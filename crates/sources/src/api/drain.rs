@@ -14,7 +14,13 @@ pub struct ApiDrain {
 }
 
 impl ApiDrain {
-    pub fn open(api: &Api, opensearch: Option<OpenSearch>, window: &Window, cursor: Option<ListingCursor>, deadline: Instant) -> Self {
+    pub fn open(
+        api: &Api,
+        opensearch: Option<OpenSearch>,
+        window: &Window,
+        cursor: Option<ListingCursor>,
+        deadline: Instant,
+    ) -> Self {
         let span = Span { from: window.from, to: window.to };
         let listing = match cursor {
             Some(cursor) => Listing::resume(api, span, cursor, deadline),
@@ -31,8 +37,11 @@ impl ApiDrain {
     /// The next documents; empty at the end of a listing that is whole.
     pub async fn next_page(&mut self) -> Result<Vec<Document>, SourceError> {
         let Some(elements) = self.listing.next_page().await? else { return Ok(Vec::new()) };
-        let named: Vec<(&str, Option<Timestamp>)> =
-            elements.iter().filter(|element| element.has_usable_id).map(|element| (element.id.as_str(), element.at)).collect();
+        let named: Vec<(&str, Option<Timestamp>)> = elements
+            .iter()
+            .filter(|element| element.has_usable_id)
+            .map(|element| (element.id.as_str(), element.at))
+            .collect();
         let indices = match &self.opensearch {
             Some(opensearch) => opensearch.indices_of(&named).await?,
             None => HashMap::new(),
@@ -43,7 +52,8 @@ impl ApiDrain {
 
 fn document(element: Element, indices: &HashMap<String, String>, from: Timestamp) -> Document {
     let Element { id, has_usable_id, at, source } = element;
-    let defect = if !has_usable_id { Some(Defect::NoUsableId) } else { at.is_none().then_some(Defect::NoUsableTimestamp) };
+    let defect =
+        if !has_usable_id { Some(Defect::NoUsableId) } else { at.is_none().then_some(Defect::NoUsableTimestamp) };
     // The hash of an element's bytes is the id of no message, also where one is called so.
     let index = indices.get(&id).filter(|_| has_usable_id).map_or(NO_INDEX, String::as_str).to_owned();
     Document { hit: Hit { index, id, routing: None, sort: Vec::new(), source }, at: at.unwrap_or(from), defect }

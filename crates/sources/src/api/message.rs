@@ -32,7 +32,8 @@ struct Fields<'a> {
 pub fn element(source: Bytes) -> Element {
     // A field that stands there twice is no field: which of the two is meant can only be guessed.
     let is_object = source.first() == Some(&b'{');
-    let fields: Fields = if is_object { serde_json::from_slice(&source).unwrap_or_default() } else { Fields::default() };
+    let fields: Fields =
+        if is_object { serde_json::from_slice(&source).unwrap_or_default() } else { Fields::default() };
     let own_id: Option<String> = fields.message_id.and_then(|raw| serde_json::from_str(raw.get()).ok());
     let own_id = own_id.filter(|id| !id.is_empty() && id.len() <= LONGEST_ID);
     let at = fields.timestamp.and_then(earliest);
@@ -59,7 +60,10 @@ mod tests {
 
     #[test]
     fn an_element_without_a_usable_id_is_called_by_its_bytes() {
-        assert_eq!((read(r#"{"message_id":"m-\u0031"}"#).id, read(r#"{"message_id":"m-\u0031"}"#).has_usable_id), ("m-1".into(), true));
+        assert_eq!(
+            (read(r#"{"message_id":"m-\u0031"}"#).id, read(r#"{"message_id":"m-\u0031"}"#).has_usable_id),
+            ("m-1".into(), true)
+        );
         let long = format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513));
         for text in [
             "{}",
@@ -82,7 +86,9 @@ mod tests {
 
     #[test]
     fn the_date_is_that_of_the_timestamp_and_the_earliest_of_a_list() {
-        let at = |timestamp: &str| read(&format!(r#"{{"x":[],"timestamp":{timestamp},"message_id":"m"}}"#)).at.map(instant::iso);
+        let at = |timestamp: &str| {
+            read(&format!(r#"{{"x":[],"timestamp":{timestamp},"message_id":"m"}}"#)).at.map(instant::iso)
+        };
         assert_eq!(at(r#""2026-10-01T02:00:00.5+02:00""#).as_deref(), Some("2026-10-01T00:00:00.500Z"));
         assert_eq!(at("1790812800000").as_deref(), Some("2026-10-01T00:00:00.000Z"));
         assert_eq!(at(r#"["2026-10-02","2026-10-01","no"]"#).as_deref(), Some("2026-10-01T00:00:00.000Z"));

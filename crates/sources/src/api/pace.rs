@@ -93,7 +93,8 @@ impl Turns {
             let now = Instant::now();
             granted.retain(|at| now.saturating_duration_since(*at) < BURST);
             if granted.is_empty() {
-                let Granted { first_micros, step_micros, count } = self.pace.reserve(more + 1).await.map_err(|reason| ApiError::Pace { reason })?;
+                let Granted { first_micros, step_micros, count } =
+                    self.pace.reserve(more + 1).await.map_err(|reason| ApiError::Pace { reason })?;
                 let (now, micros) = (Instant::now(), Timestamp::now().as_microsecond());
                 granted.extend((0..i64::from(count)).map(|turn| {
                     let wait = (first_micros + turn * step_micros - micros).max(0);

@@ -29,7 +29,8 @@ impl SecretsManager {
 impl ReadSecret for SecretsManager {
     async fn read(&self) -> Result<String, SecretError> {
         let answer = self.client.get_secret_value().secret_id(&self.id).send().await;
-        let answer = answer.map_err(|error| SecretError(format!("secret {}: {}", self.id, DisplayErrorContext(&error))))?;
+        let answer =
+            answer.map_err(|error| SecretError(format!("secret {}: {}", self.id, DisplayErrorContext(&error))))?;
         answer.secret_string.ok_or_else(|| SecretError(format!("secret {} holds no text", self.id)))
     }
 }

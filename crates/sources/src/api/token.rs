@@ -69,8 +69,9 @@ impl Tokens {
         let none = |reason: String| ApiError::NoToken { reason };
         let text = self.secret.read().await.map_err(|error| none(error.to_string()))?;
         // The parser's message could quote the secret.
-        let secret: Secret = serde_json::from_str(&text)
-            .map_err(|_| none("the secret is neither {\"token\"} nor {\"token_url\",\"client_id\",\"client_secret\"}".into()))?;
+        let secret: Secret = serde_json::from_str(&text).map_err(|_| {
+            none("the secret is neither {\"token\"} nor {\"token_url\",\"client_id\",\"client_secret\"}".into())
+        })?;
         let (token, lives) = match secret {
             Secret::Token { token } => (token, None),
             Secret::Client { token_url, client_id, client_secret } => {
@@ -79,8 +80,8 @@ impl Tokens {
                 (issued.access_token, issued.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0))
             }
         };
-        let mut header =
-            HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| none("the token holds characters that a header cannot".into()))?;
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| none("the token holds characters that a header cannot".into()))?;
         header.set_sensitive(true);
         // Renewed a little early, so that it does not expire on its way.
         let until = lives.map(|seconds| Instant::now() + Duration::from_secs_f64((seconds * 0.9).min(86_400.0)));
@@ -88,7 +89,11 @@ impl Tokens {
     }
 
     async fn issued(&self, url: Url, id: &str, secret: &str, deadline: Instant) -> Result<Issued, ApiError> {
-        let mut delays = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(4).with_jitter().build();
+        let mut delays = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_times(4)
+            .with_jitter()
+            .build();
         loop {
             let mut answer = self.ask(&url, id, secret, true, deadline).await;
             // A server may want both in the form.
@@ -115,17 +120,25 @@ impl Tokens {
         if !basic {
             form.query_pairs_mut().append_pair("client_id", id).append_pair("client_secret", secret);
         }
-        let mut request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").header(ACCEPT, "application/json");
+        let mut request = self
+            .http
+            .post(url.clone())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json");
         if basic {
-            let mut header = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}"))))
-                .map_err(|error| Refused::lasting(error.to_string()))?;
+            let mut header =
+                HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}"))))
+                    .map_err(|error| Refused::lasting(error.to_string()))?;
             header.set_sensitive(true);
             request = request.header(AUTHORIZATION, header);
         }
         let answer = request.body(form.query().unwrap_or_default().to_owned()).send().await;
         let mut answer = answer.map_err(|error| {
             let error = error.without_url();
-            Refused { is_passing: true, ..Refused::lasting(format!("the token server cannot be reached: {}", errors::describe(&error))) }
+            Refused {
+                is_passing: true,
+                ..Refused::lasting(format!("the token server cannot be reached: {}", errors::describe(&error)))
+            }
         })?;
         let status = answer.status();
         if status != StatusCode::OK {
@@ -140,7 +153,10 @@ impl Tokens {
         let body = answer::body(&mut answer, LONGEST_ANSWER).await;
         let body = body.map_err(|error| Refused { is_passing: true, ..Refused::lasting(error.to_string()) })?;
         // Without the parser's message, which could quote the token.
-        let unreadable = || Refused { is_passing: true, ..Refused::lasting("the token server's answer holds no access_token".into()) };
+        let unreadable = || Refused {
+            is_passing: true,
+            ..Refused::lasting("the token server's answer holds no access_token".into())
+        };
         serde_json::from_slice(&body).map_err(|_| unreadable())
     }
 }
