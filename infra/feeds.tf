@@ -74,22 +74,6 @@ module "feeds_partners" {
   capacity   = var.feeds_partners_capacity
 }
 
-resource "aws_cloudwatch_metric_alarm" "feeds_partners" {
-  for_each            = toset(["ReadThrottleEvents", "WriteThrottleEvents"])
-  alarm_name          = "${var.prefix}-feeds-partners-${each.key}"
-  alarm_description   = "DynamoDB refuses calls to ${var.prefix}-feeds-partners, and has for 15 minutes: raise feeds_partners_capacity."
-  namespace           = "AWS/DynamoDB"
-  metric_name         = each.key
-  dimensions          = { TableName = aws_dynamodb_table.feeds_partners.name }
-  statistic           = "Sum"
-  period              = 300
-  evaluation_periods  = 3
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = [local.deployment.alarm_topic_arn]
-}
-
 locals {
   feeds_replica_arn = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)
   feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }

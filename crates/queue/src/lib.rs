@@ -169,6 +169,8 @@ mod tests {
             queues.fail_at(fail_at);
             let first = dead.replay_to(&live, |_| {}).await;
             queues.show_all("dead");
+            // A fault behind the last request of the first replay must not strike the second.
+            queues.fail_at(usize::MAX / 2);
             dead.replay_to(&live, |_| {}).await.expect("nothing fails");
             let mut bodies = queues.bodies("live");
             bodies.sort();

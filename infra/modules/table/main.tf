@@ -105,7 +105,7 @@ resource "aws_dynamodb_table" "table" {
 resource "aws_cloudwatch_metric_alarm" "throttled" {
   for_each            = toset(["ReadThrottleEvents", "WriteThrottleEvents"])
   alarm_name          = "${local.name}-${each.key}"
-  alarm_description   = "DynamoDB refuses calls to ${local.name}, and has for 15 minutes: a hot key, or the account's quota."
+  alarm_description   = "DynamoDB refuses calls to ${local.name}, and has for 15 minutes: a hot key, too little provisioned capacity, or the account's quota."
   namespace           = "AWS/DynamoDB"
   metric_name         = each.key
   dimensions          = { TableName = local.name }
