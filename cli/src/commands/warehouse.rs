@@ -185,10 +185,8 @@ impl Deployed {
     }
 }
 
-fn read_schema(file: &Path) -> Result<(Vec<u8>, Result<Schema, Vec<Problem>>)> {
-    let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let schema = Schema::parse(&text);
-    Ok((text, schema))
+fn read_schema(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
 fn print_problems(file: &Path, problems: &[Problem]) {
@@ -198,7 +196,7 @@ fn print_problems(file: &Path, problems: &[Problem]) {
 }
 
 fn check(file: &Path, json: bool) -> Result<bool> {
-    let problems = read_schema(file)?.1.err().unwrap_or_default();
+    let problems = Schema::parse(&read_schema(file)?).err().unwrap_or_default();
     if json {
         say!("{}", serde_json::to_string_pretty(&problems)?);
     } else if problems.is_empty() {
@@ -210,8 +208,8 @@ fn check(file: &Path, json: bool) -> Result<bool> {
 }
 
 async fn apply(file: &Path, wait: bool) -> Result<bool> {
-    let (text, schema) = read_schema(file)?;
-    if let Err(problems) = schema {
+    let text = read_schema(file)?;
+    if let Err(problems) = Schema::parse(&text) {
         print_problems(file, &problems);
         eprintln!("nothing was applied");
         return Ok(false);

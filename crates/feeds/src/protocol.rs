@@ -139,7 +139,7 @@ impl Keyed for FeedFile {
 #[derive(Clone, Debug, PartialEq)]
 pub enum FileClaim {
     /// Write this row; when that is refused, claim again on the row that stands.
-    Take(FeedFile),
+    Take(Box<FeedFile>),
     /// Nothing: all its records are out.
     Done,
     /// First look after the batch of this name.
@@ -182,7 +182,13 @@ impl FeedFile {
     ) -> FileClaim {
         let taken = |file: FeedFile| {
             let batch = Some(batch.to_owned());
-            FileClaim::Take(FeedFile { state: FileState::Claimed, batch, blocked: None, updated_at: now, ..file })
+            FileClaim::Take(Box::new(FeedFile {
+                state: FileState::Claimed,
+                batch,
+                blocked: None,
+                updated_at: now,
+                ..file
+            }))
         };
         let Some(file) = existing else { return taken(FeedFile::new(facts, now)) };
         match (file.state, &file.batch) {
@@ -458,7 +464,7 @@ mod tests {
 
     fn claimed(existing: Option<&FeedFile>, batch: &str) -> FeedFile {
         match FeedFile::claim(existing, &facts(), batch, &HashSet::new(), at(0)) {
-            FileClaim::Take(file) => file,
+            FileClaim::Take(file) => *file,
             other => panic!("{other:?}"),
         }
     }

@@ -143,7 +143,7 @@ impl Lines {
         }
     }
 
-    pub fn next(&mut self) -> Result<Step<'_>, LineTooLong> {
+    pub fn step(&mut self) -> Result<Step<'_>, LineTooLong> {
         if std::mem::take(&mut self.is_carry_used) {
             self.carry.clear();
         }

@@ -20,7 +20,7 @@ fn read_on(mut lines: Lines, file: &[u8], pieces: &[usize]) -> Read {
     let mut pieces = pieces.iter().cycle();
     let mut read = Read::default();
     loop {
-        match lines.next().expect("no line is too long") {
+        match lines.step().expect("no line is too long") {
             Step::Line(Line { number, bytes }) => {
                 read.lines.push((number, bytes.to_vec()));
                 read.positions.push(lines.position());
@@ -125,7 +125,7 @@ fn a_line_beyond_the_limit_is_an_error_and_takes_no_memory() {
         let mut lines = Lines::new(1_000);
         lines.feed(file.into());
         let error = loop {
-            match lines.next() {
+            match lines.step() {
                 Ok(Step::Starved) => lines.end(),
                 Ok(step) => panic!("{step:?}"),
                 Err(error) => break error,

@@ -173,7 +173,7 @@ impl ObjectLines<'_, '_> {
     ) -> Result<(), Broken> {
         let mut lines = Lines::new(LINE_BYTES);
         loop {
-            match lines.next().map_err(|error| Broken::Lines(error.to_string()))? {
+            match lines.step().map_err(|error| Broken::Lines(error.to_string()))? {
                 Step::Starved => match content.piece().await.map_err(Broken::Store)? {
                     Some(piece) => lines.feed(piece),
                     None => lines.end(),

@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
             for (delivery, claimed) in claims {
                 match claimed {
                     Claimed::Done => {}
-                    Claimed::Taken(row) => held.push(Held { delivery, row }),
+                    Claimed::Taken(row) => held.push(Held { delivery, row: *row }),
                     Claimed::HeldBy(batch) => match others.iter_mut().find(|(other, _)| *other == batch) {
                         Some((_, deliveries)) => deliveries.push(delivery),
                         None => others.push((batch, vec![delivery])),
@@ -165,7 +165,7 @@ impl<'a> Round<'a> {
                 FileClaim::Take(taken) => taken.revised(row.as_ref().map_or(1, |row| row.revision + 1)),
             };
             if self.deps.files.put(&taken).await? {
-                return Ok((delivery, Claimed::Taken(taken)));
+                return Ok((delivery, Claimed::Taken(Box::new(taken))));
             }
             row = self.deps.files.get(&facts.object, Some(&facts.version)).await?;
         }
@@ -285,7 +285,7 @@ impl<'a> Round<'a> {
             pack.add(&quarantine, number, &quarantine_line(&row.object, line, reason, bytes));
         };
         let error = loop {
-            match file.lines.next() {
+            match file.lines.step() {
                 Ok(Step::Line(line)) => match classify(line.bytes) {
                     Kind::Blank => part.blank += 1,
                     Kind::Bad(reason) => bad(&mut self.pack, &mut part, line.number, reason, line.bytes),
@@ -367,7 +367,7 @@ impl<'a> Round<'a> {
 
 enum Claimed {
     Done,
-    Taken(FeedFile),
+    Taken(Box<FeedFile>),
     HeldBy(String),
 }
 

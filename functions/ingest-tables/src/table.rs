@@ -142,7 +142,7 @@ async fn adopt_lines(deps: &Deps, table: &Table, key: &str, spool: &mut Spool) -
     let mut reader = deps.ingestion.open(key, None).await?;
     let mut lines = Lines::new(LINE_BYTES);
     loop {
-        match lines.next().map_err(|error| damaged(error.to_string()))? {
+        match lines.step().map_err(|error| damaged(error.to_string()))? {
             Step::Starved => match reader.chunk().await? {
                 Some(piece) => lines.feed(piece),
                 None => lines.end(),

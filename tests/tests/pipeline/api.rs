@@ -208,7 +208,8 @@ async fn elements_without_a_usable_id_or_instant_are_quarantined(cloud: &Cloud) 
         ensure!(outcome.count("source") == 4 && outcome.count("quarantined") == 4, "{}", outcome.report);
         let mut reasons: Vec<String> = cloud.quarantined(&stretch).await?.into_iter().map(|line| line.reason).collect();
         let mut expected = elements.map(|(_, reason)| reason.to_owned());
-        (reasons.sort(), expected.sort());
+        reasons.sort();
+        expected.sort();
         ensure!(reasons == expected, "{reasons:?}");
         Ok(())
     })

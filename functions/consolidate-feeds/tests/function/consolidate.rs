@@ -99,7 +99,7 @@ async fn a_version_is_a_file_of_its_own_even_when_it_is_overwritten_or_deleted_l
     let first = world.put(key, "{\"v\":1}").await;
     let second = world.put(key, "{\"v\":2}").await;
     Objects::over(world.objects.clone(), SOURCE).delete(key).await.expect("deleted");
-    assert_eq!(world.deliver(&[&[second.clone()], &[first.clone(), second]]).await, [0; 0]);
+    assert_eq!(world.deliver(&[std::slice::from_ref(&second), &[first.clone(), second.clone()]]).await, [0; 0]);
     assert_eq!(world.deliver(&[&[first]]).await, [0; 0]);
     let mut records = world.records();
     records.sort();

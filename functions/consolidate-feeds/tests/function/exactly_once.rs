@@ -4,6 +4,7 @@ use crate::world::{FEEDS, World, a_minute_later, lines};
 use async_trait::async_trait;
 use network::{Broken, Network, OneFault, Request, Strike};
 use serde_json::Value;
+use std::slice;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -151,7 +152,7 @@ async fn a_batch_delivered_again_in_another_order_and_other_company_changes_noth
     let mut reversed = events.clone();
     reversed.reverse();
     for event in &reversed {
-        assert_eq!(world.deliver(&[&[event.clone()], &[event.clone()]]).await, [0; 0]);
+        assert_eq!(world.deliver(&[slice::from_ref(event), slice::from_ref(event)]).await, [0; 0]);
     }
     assert_eq!(world.deliver(&[&reversed]).await, [0; 0]);
     assert!(world.objects.contents(FEEDS) == before);
