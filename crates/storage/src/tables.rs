@@ -8,7 +8,12 @@ pub use store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore}
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt, TryStreamExt, stream};
 use ledger::Keyed;
-use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    sync::Arc,
+    time::Duration,
+};
 
 /// What BatchGetItem takes at once.
 const BATCH: usize = 100;
@@ -64,6 +69,8 @@ impl<T: Keyed> Table<T> {
         &self,
         keys: &[(String, Option<String>)],
     ) -> Result<HashMap<(String, Option<String>), T>, LedgerError> {
+        // DynamoDB refuses a request that names a key twice.
+        let keys: Vec<_> = keys.iter().collect::<HashSet<_>>().into_iter().cloned().collect();
         let batches = stream::iter(keys.chunks(BATCH).map(|batch| self.get_batch(batch))).buffer_unordered(4);
         let rows: Vec<Vec<T>> = batches.try_collect().await?;
         Ok(rows.into_iter().flatten().map(|row| (row.key(), row)).collect())

@@ -342,6 +342,14 @@ async fn keys_left_unprocessed_are_asked_for_again_until_there_is_no_progress() 
 }
 
 #[tokio::test]
+async fn a_key_that_is_asked_for_twice_is_read_once() {
+    let counts: Table<Count> = Table::over(dynamodb(), "counts");
+    assert!(counts.put_many(vec![count("a", 1)]).await.expect("written").is_empty());
+    let keys = [count("a", 1).key(), count("a", 2).key(), count("a", 1).key()];
+    assert_eq!(counts.get_many(&keys).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
 async fn of_two_writers_one_is_refused_and_decides_again() {
     let tables = dynamodb();
     let counts: Table<Count> = Table::over(tables, "counts");
