@@ -4,6 +4,7 @@ import asyncio
 import os
 import smtplib
 import socket
+import signal
 import subprocess
 import tempfile
 import threading
@@ -156,8 +157,10 @@ class Children(unittest.TestCase):
         # It takes its time to end, so that it is looked at meanwhile.
         slow = "trap 'sleep 0.3; exit' TERM; echo ready; while :; do sleep 0.02; done"
         server = subprocess.Popen(["sh", "-c", slow], stdout=subprocess.PIPE, start_new_session=True)
+        # Whatever happens here: a child that is left keeps our output open, and whoever reads it waits for ever.
+        self.addCleanup(server.kill)
         server.stdout.readline()
-        servers._end([server.pid])
+        servers._end([server.pid], signal.SIGTERM)
         self.assertIsNone(servers.started_at(server.pid))
         self.assertEqual(failed.wait(), 3)
         server.wait()
