@@ -5,7 +5,7 @@ use alerts::run::{
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
-use storage::{LedgerError, Table};
+use storage::{LedgerError, Table, TableStore};
 
 /// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
 #[derive(Clone)]
@@ -23,6 +23,15 @@ impl JobRuns {
             locks: Table::new(config, table.clone()),
             watermarks: Table::new(config, table.clone()),
             registers: Table::new(config, table),
+        }
+    }
+
+    pub fn over(store: impl TableStore + Clone + 'static, table: &str) -> Self {
+        JobRuns {
+            runs: Table::over(store.clone(), table),
+            locks: Table::over(store.clone(), table),
+            watermarks: Table::over(store.clone(), table),
+            registers: Table::over(store, table),
         }
     }
 

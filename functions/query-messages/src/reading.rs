@@ -40,7 +40,7 @@ impl Reading {
         opensearch: Option<&OpenSearch>,
         window: &Window,
         position: Option<Position>,
-        call: Call,
+        call: &Call,
     ) -> Result<Self, SourceError> {
         let absent = |what: &str| SourceError::NotConfigured { window: window.window_id.clone(), what: what.to_owned() };
         match (window.source, position) {
@@ -60,7 +60,7 @@ impl Reading {
                 };
                 // What came must still go into the spool.
                 let margin = (call.left() / 20).min(Duration::from_secs(15));
-                Ok(Reading::Api(Box::new(ApiDrain::open(api, opensearch.cloned(), window, cursor, call.deadline - margin))))
+                Ok(Reading::Api(Box::new(ApiDrain::open(api, opensearch.cloned(), window, cursor, call.deadline() - margin))))
             }
         }
     }

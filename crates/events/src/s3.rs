@@ -1,11 +1,11 @@
-//! What S3 tells of its objects. This is the start of the three pipelines that S3 events drive (log errors, partner
-//! feeds, warehouse): a notification, as it comes to a function or in the body of an SQS message, becomes events
-//! that are checked. A key is a name and never a path; where a file or an object is to be named after it, that is
-//! the business of [`identity::safe_component`].
+//! What S3 tells of its objects: a notification, as it comes to a function or in the body of an SQS message, becomes
+//! events that are checked. A key is a name and never a path; where a file or an object is to be named after it, that
+//! is the business of `identity::safe_component`.
 
-use aws_lambda_events::s3::S3EventRecord;
 use errors::{Name, Named};
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,6 +17,8 @@ pub struct ObjectEvent {
     /// `ObjectCreated:Put` and the like.
     pub name: String,
     pub change: Change,
+    /// When S3 finished the request that changed the object.
+    pub at: Timestamp,
     /// Known when the object was created, in bytes.
     pub size: Option<u64>,
     pub etag: Option<String>,
@@ -54,6 +56,38 @@ impl Named for NotificationError {
     }
 }
 
+/// The fields of a record that count. A record has others, and gets more with each minor version.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    event_version: String,
+    event_source: String,
+    event_name: String,
+    event_time: Timestamp,
+    s3: Entity,
+}
+
+#[derive(Deserialize)]
+struct Entity {
+    bucket: Bucket,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Object {
+    key: String,
+    size: Option<u64>,
+    e_tag: Option<String>,
+    version_id: Option<String>,
+    sequencer: Option<String>,
+}
+
 /// Reads a notification. A record that cannot be used takes none of the others with it; S3's test event has no records.
 pub fn read(body: &[u8]) -> Result<Vec<Result<ObjectEvent, NotificationError>>, NotificationError> {
     let unreadable = |what: &dyn std::fmt::Display| NotificationError::Event { what: what.to_string() };
@@ -68,30 +102,42 @@ pub fn read(body: &[u8]) -> Result<Vec<Result<ObjectEvent, NotificationError>>, 
 
 fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
     let unusable = |what: String| NotificationError::Record { what };
-    let record: S3EventRecord = serde_json::from_str(record).map_err(|error| unusable(error.to_string()))?;
-    let (bucket, object) = (record.s3.bucket, record.s3.object);
+    let record: Record = serde_json::from_str(record).map_err(|error| unusable(error.to_string()))?;
+    let (bucket, object) = (record.s3.bucket.name, record.s3.object);
     // The major version changes when a field goes or means something else.
-    let version = record.event_version.unwrap_or_default();
-    if record.event_source.as_deref() != Some("aws:s3") || version.split('.').next() != Some("2") {
-        return Err(unusable(format!("version {version:?} of {:?}", record.event_source.unwrap_or_default())));
+    if record.event_source != "aws:s3" || record.event_version.split('.').next() != Some("2") {
+        return Err(unusable(format!("version {:?} of {:?}", record.event_version, record.event_source)));
     }
-    let name = record.event_name.unwrap_or_default();
-    let change = match name.split(':').next() {
+    let change = match record.event_name.split(':').next() {
         Some("ObjectCreated") => Change::Created,
         Some("ObjectRemoved" | "LifecycleExpiration") => Change::Removed,
         _ => Change::Other,
     };
-    let bucket = bucket.name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)));
-    let bucket = bucket.ok_or_else(|| unusable("it names no bucket".into()))?;
-    let key = object.key.filter(|key| !key.is_empty()).ok_or_else(|| unusable("it names no key".into()))?;
-    let key = decoded(&key).ok_or(NotificationError::Key { key })?;
-    let size = object.size.map(u64::try_from).transpose().map_err(|_| unusable(format!("the size of {key:?} is negative")))?;
-    let sequencer = object.sequencer.map(|sequencer| ordered(&sequencer).ok_or_else(|| unusable(format!("sequencer {sequencer:?}"))));
-    let sequencer = sequencer.transpose()?;
-    if change == Change::Created && (size.is_none() || sequencer.is_none()) {
+    let is_of_a_bucket = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if bucket.is_empty() || !bucket.bytes().all(is_of_a_bucket) {
+        return Err(unusable("it names no bucket".into()));
+    }
+    if object.key.is_empty() {
+        return Err(unusable("it names no key".into()));
+    }
+    let key = decoded(&object.key).ok_or(NotificationError::Key { key: object.key })?;
+    let sequencer = |text: String| ordered(&text).ok_or_else(|| unusable(format!("sequencer {text:?}")));
+    let sequencer = object.sequencer.map(sequencer).transpose()?;
+    if change == Change::Created && (object.size.is_none() || sequencer.is_none()) {
         return Err(unusable(format!("{key:?} was created without a size or a sequencer")));
     }
-    Ok(ObjectEvent { bucket, key, name, change, size, etag: object.e_tag, version_id: object.version_id, sequencer })
+    Ok(ObjectEvent {
+        bucket,
+        key,
+        name: record.event_name,
+        change,
+        at: record.event_time,
+        size: object.size,
+        etag: object.e_tag,
+        // An object of a bucket without versions, or older than they are.
+        version_id: object.version_id.filter(|id| !id.is_empty()),
+        sequencer,
+    })
 }
 
 /// S3 encodes a key as a form does: a space is `+`, other bytes are `%XX`. `None` when S3 cannot have written it.
@@ -148,6 +194,7 @@ mod tests {
     fn a_record_says_which_object_changed_and_how() {
         let created = event("ObjectCreated:Put", "in/red+flower%2B%C3%BC.gz", "0055AED6DCD90281E5");
         assert_eq!((created.bucket.as_str(), created.key.as_str(), created.change), ("b-1", "in/red flower+ü.gz", Change::Created));
+        assert_eq!(created.at, "2026-11-16T06:00:00Z".parse().expect("instant"));
         assert_eq!((created.size, created.etag.as_deref(), created.version_id.as_deref()), (Some(5), Some("d41d"), Some("v1")));
         for (name, change) in [
             ("ObjectCreated:CompleteMultipartUpload", Change::Created),
@@ -177,6 +224,9 @@ mod tests {
             changed("/s3/bucket/name", json!("../other")),
             changed("/eventSource", json!("aws:sqs")),
             changed("/eventVersion", json!("3.0")),
+            changed("/eventTime", json!("yesterday")),
+            changed("/eventName", Value::Null),
+            changed("/s3/object", Value::Null),
             json!(7),
         ];
         for bad in bad {
