@@ -65,9 +65,8 @@ pub fn write(service: &str, object: &str, entries: &[Entry]) -> Result<Bytes, Co
         Arc::new(entries.iter().map(text).collect::<StringArray>())
     }
     let same = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(entries.iter().map(|_| text))) };
-    let number = |number: fn(&Entry) -> u64| -> ArrayRef {
-        Arc::new(entries.iter().map(|entry| i64::try_from(number(entry)).ok()).collect::<Int64Array>())
-    };
+    let number =
+        |number: fn(&Entry) -> u64| -> ArrayRef { Arc::new(entries.iter().map(|entry| i64::try_from(number(entry)).ok()).collect::<Int64Array>()) };
     let times = entries.iter().map(|entry| entry.time.map(|time| time.as_millisecond())).collect::<TimestampMillisecondArray>();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.with_timezone("UTC")),
@@ -83,10 +82,8 @@ pub fn write(service: &str, object: &str, entries: &[Entry]) -> Result<Bytes, Co
         number(|entry| entry.line),
         number(|entry| entry.byte),
     ];
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by("alert-archive".into())
-        .build();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).set_created_by("alert-archive".into()).build();
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), SCHEMA.clone(), options)?;
     writer.write(&RecordBatch::try_new(SCHEMA.clone(), columns)?)?;

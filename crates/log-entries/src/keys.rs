@@ -60,13 +60,8 @@ mod tests {
 
     #[test]
     fn a_part_is_read_from_its_key() {
-        let part = Part {
-            date: date(2024, 7, 1),
-            object: object_id("shop/2024/07/01/a~b 1.gz"),
-            sequencer: "0055ae".into(),
-            is_dated: false,
-            number: 3,
-        };
+        let part =
+            Part { date: date(2024, 7, 1), object: object_id("shop/2024/07/01/a~b 1.gz"), sequencer: "0055ae".into(), is_dated: false, number: 3 };
         assert_eq!(Part::parse(&part.key()), Some(part));
         assert_eq!(Part::parse("log-errors/parquet/date=2024-07-01/x.parquet"), None);
     }

@@ -6,7 +6,7 @@ mod keys;
 mod rows;
 mod search;
 
-pub use columns::{Row, ColumnsError, read, write};
-pub use keys::{ENTRIES, SETTINGS, Part, contributions_key, object_id, staged_key};
-pub use rows::{Contribution, Damaged, Intent, LogObject, Moved, Occurrence, Sample, Seen, Version};
+pub use columns::{ColumnsError, Row, read, write};
+pub use keys::{ENTRIES, Part, SETTINGS, contributions_key, object_id, staged_key};
+pub use rows::{Contribution, Damaged, Intent, LogMail, LogObject, Moved, Occurrence, PAYLOAD, ReportTask, Sample, Seen, Version};
 pub use search::{Filter, Group, SearchError, group, groups};

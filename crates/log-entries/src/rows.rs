@@ -1,7 +1,7 @@
 //! Rows of the two tables: `log-objects`, one a log object, and `log-errors`, one a fingerprint and object.
 
 use jiff::Timestamp;
-use ledger::{Keyed, Work};
+use ledger::{Keyed, Once, Work};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -79,6 +79,10 @@ impl Keyed for LogObject {
 
     fn revised(self, revision: u64) -> Self {
         LogObject { revision, ..self }
+    }
+
+    fn holds(partition: &str) -> bool {
+        !partition.starts_with(MAIL)
     }
 }
 
@@ -171,5 +175,56 @@ impl Seen {
             }
         }
         seen
+    }
+}
+
+/// What one step of the report hands to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportTask {
+    /// [`PAYLOAD`].
+    pub v: u32,
+    /// The same for the same scheduled time.
+    pub id: String,
+    pub report_key: String,
+}
+
+/// Version of what the report's steps are handed: a redrive runs an old definition with new functions.
+pub const PAYLOAD: u32 = 1;
+
+/// A row of `log-objects`, too: whether a recipient has the mail of a report. No object's key begins as these do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogMail {
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
+    pub revision: u64,
+}
+
+const MAIL: &str = "//mail/";
+
+impl LogMail {
+    pub fn key_of(report: &str, recipient: &str) -> String {
+        format!("{MAIL}{report}/{recipient}")
+    }
+}
+
+impl Keyed for LogMail {
+    const PARTITION: &'static str = "object";
+    const SORT: Option<&'static str> = None;
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.object.clone(), None)
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        LogMail { revision, ..self }
+    }
+
+    fn holds(partition: &str) -> bool {
+        partition.starts_with(MAIL)
     }
 }

@@ -162,7 +162,13 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
             group.exception = row.exception;
             group.level = row.level;
             group.category = row.category;
-            group.sample = Sample { object: row.object, line: row.line, time, message: group.message.clone(), stack: row.stack.as_deref().map(|stack| shown(stack, masks)) };
+            group.sample = Sample {
+                object: row.object,
+                line: row.line,
+                time,
+                message: group.message.clone(),
+                stack: row.stack.as_deref().map(|stack| shown(stack, masks)),
+            };
         }
     }
 }

@@ -25,7 +25,9 @@ enum Current {
     /// Nowhere: the entry before was a whole record.
     Nothing,
     /// To an entry that is no error. Only a warning's trace, or a debugger's, is its own.
-    Quiet { has_own_traces: bool },
+    Quiet {
+        has_own_traces: bool,
+    },
     /// To the open entry of this thread.
     Thread(String),
     /// Only frames: the open entry of this thread was a whole record.
@@ -182,7 +184,9 @@ impl<'a> Step<'_, 'a> {
         match body {
             Body::Record(record) => self.record(position, collected, record, None, true),
             Body::Broken => self.unparsed += 1,
-            Body::Text(text) if text.contains('\n') => text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r'))),
+            Body::Text(text) if text.contains('\n') => {
+                text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r')))
+            }
             Body::Text(text) => self.text(position, collected, level, &text),
         }
     }
@@ -418,7 +422,8 @@ impl Raw {
 
     /// A line behind the header: of the message, until a trace begins.
     fn push_line(&mut self, line: &str) {
-        let begins = self.stack.is_empty() && (trace::is_inner(line) || trace::start(line) != Start::No || trace::head(line).is_some() || trace::is_traceback(line));
+        let begins = self.stack.is_empty()
+            && (trace::is_inner(line) || trace::start(line) != Start::No || trace::head(line).is_some() || trace::is_traceback(line));
         if begins || !self.stack.is_empty() {
             self.push_stack(line);
         } else if self.message.is_empty() {

@@ -52,7 +52,9 @@ fn open_at(line: &str, depth: usize) -> Piece<'_> {
     let found = match first {
         _ if depth >= DEPTH => None,
         Some(b'{') => json(line, depth),
-        Some(b'0'..=b'9') => fluentd(line, depth).or_else(|| cri(line, depth)).or_else(|| fluentd_stdout(line, depth)).or_else(|| syslog(line, depth)),
+        Some(b'0'..=b'9') => {
+            fluentd(line, depth).or_else(|| cri(line, depth)).or_else(|| fluentd_stdout(line, depth)).or_else(|| syslog(line, depth))
+        }
         Some(b'[') => fluent_bit(line, depth),
         Some(b'<') => syslog(line, depth),
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'_') => {
@@ -167,7 +169,8 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
             Cow::Borrowed(log) => Cow::Borrowed(log.trim_end_matches(['\n', '\r'])),
             Cow::Owned(log) => Cow::Owned(log.trim_end_matches(['\n', '\r']).to_owned()),
         };
-        let piece = Piece { source: fields.text("stream").unwrap_or_default(), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
+        let piece =
+            Piece { source: fields.text("stream").unwrap_or_default(), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
         if is_partial {
             return Some(Piece { body: Body::Text(log), ..piece });
         }
@@ -181,7 +184,8 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
         // An object that says nothing of an entry may be a part of a text.
         return (!record.time.is_none()).then(|| Piece::record(record));
     };
-    let is_partial = fields.text("partial_message").is_some_and(|partial| partial == "true") && fields.text("partial_last").is_none_or(|last| last != "true");
+    let is_partial =
+        fields.text("partial_message").is_some_and(|partial| partial == "true") && fields.text("partial_last").is_none_or(|last| last != "true");
     let piece = Piece { source: source(&fields), collected: fields.time(), is_partial, ..Piece::text(Cow::Borrowed("")) };
     if is_partial {
         return Some(Piece { body: Body::Text(message), ..piece });
@@ -197,8 +201,17 @@ fn collected<'a>(fields: &Fields<'a>) -> Written<'a> {
 
 fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
     const PATHS: [&str; 11] = [
-        "container_id", "docker.container_id", "kubernetes.docker_id", "kubernetes.pod_name", "kubernetes.container_name", "container_name", "stream",
-        "hostname", "host", "filename", "pid",
+        "container_id",
+        "docker.container_id",
+        "kubernetes.docker_id",
+        "kubernetes.pod_name",
+        "kubernetes.container_name",
+        "container_name",
+        "stream",
+        "hostname",
+        "host",
+        "filename",
+        "pid",
     ];
     let mut parts = PATHS.iter().filter_map(|path| fields.text(path));
     let Some(first) = parts.next() else { return Cow::Borrowed("") };
@@ -286,7 +299,8 @@ fn cri(line: &str, depth: usize) -> Option<Piece<'_>> {
         "F" => false,
         _ => return None,
     };
-    let piece = Piece { source: Cow::Borrowed(stream), collected: Written::Text(Cow::Borrowed(time)), is_partial, ..Piece::text(Cow::Borrowed(text)) };
+    let piece =
+        Piece { source: Cow::Borrowed(stream), collected: Written::Text(Cow::Borrowed(time)), is_partial, ..Piece::text(Cow::Borrowed(text)) };
     Some(if is_partial { piece } else { inside(Cow::Borrowed(text), depth, piece) })
 }
 
@@ -295,7 +309,9 @@ fn compose(line: &str, depth: usize) -> Option<Piece<'_>> {
     let at = line.find('|').filter(|&at| at < 80)?;
     let name = line[..at].strip_suffix(' ')?.trim_end();
     let (service, number) = name.rsplit_once(['-', '_'])?;
-    let is_name = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let is_name = !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     let text = line[at + 1..].strip_prefix(' ').unwrap_or(&line[at + 1..]);
     is_name.then(|| inside(Cow::Borrowed(text), depth, Piece { source: Cow::Borrowed(name), ..Piece::text(Cow::Borrowed("")) }))
 }

@@ -45,14 +45,19 @@ fn pattern(source: &'static str) -> Regex {
 
 /// The text with each variable part as `*`.
 pub fn template(text: &str) -> String {
-    static URL: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\b([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@"'<>]*@)?([^\s/?#:"'<>)\],;]*)[^\s"'<>)\],;]*"#));
+    static URL: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r#"\b([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/@"'<>]*@)?([^\s/?#:"'<>)\],;]*)[^\s"'<>)\],;]*"#));
     static EMAIL: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"));
     static UUID: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"));
     static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(^|[^\w\\])(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|`([^`]*)`)"#));
     static ENDPOINT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[^\s?#]*)(?:[?#]\S*)?"));
-    static PATH: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(^|[\s=:(,\["'<])(?:(?:~|\.{1,2})?(?:/[\w.@%+~-]+){2,}/?|/[\w.@%+~-]+\.\w+|[A-Za-z]:\\[^\s"'<>|:,;]*|\\\\[^\s"'<>|:,;]+)"#));
+    static PATH: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r#"(^|[\s=:(,\["'<])(?:(?:~|\.{1,2})?(?:/[\w.@%+~-]+){2,}/?|/[\w.@%+~-]+\.\w+|[A-Za-z]:\\[^\s"'<>|:,;]*|\\\\[^\s"'<>|:,;]+)"#)
+    });
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"(?i)\b((?:user|user_?name|login|account|customer|tenant|client|owner|host|host_?name|pod|node|container|instance|device|session|transaction|file|file_?name|path|bucket|topic|queue|key|name|\w*_?id|ip|address|email|phone)=)[^\s,;)\]}]+")
+        pattern(
+            r"(?i)\b((?:user|user_?name|login|account|customer|tenant|client|owner|host|host_?name|pod|node|container|instance|device|session|transaction|file|file_?name|path|bucket|topic|queue|key|name|\w*_?id|ip|address|email|phone)=)[^\s,;)\]}]+",
+        )
     });
     static LIST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*(?:\s*[,;:/x×-]?\s*\*)+"));
     let text = &text[..text.floor_char_boundary(4 * LONGEST)];

@@ -116,6 +116,9 @@ mod tests {
         assert_eq!(["WARNING", "notice", "FINE", "x"].map(Level::from_word), [Some(Level::Warn), Some(Level::Info), Some(Level::Debug), None]);
         assert_eq!([50, 60, 40, 3, 2].map(Level::from_number).map(|level| level.map(Level::is_error)), [true, true, false, true, true].map(Some));
         assert_eq!([40, 50, 30].map(Level::from_python), [Some(Level::Error), Some(Level::Fatal), Some(Level::Warn)]);
-        assert_eq!([17, 20, 21, 16, 0, 25].map(Level::from_otel), [Some(Level::Error), Some(Level::Error), Some(Level::Fatal), Some(Level::Warn), None, None]);
+        assert_eq!(
+            [17, 20, 21, 16, 0, 25].map(Level::from_otel),
+            [Some(Level::Error), Some(Level::Error), Some(Level::Fatal), Some(Level::Warn), None, None]
+        );
     }
 }

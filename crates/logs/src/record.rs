@@ -129,8 +129,20 @@ impl<'a> Fields<'a> {
 
     pub fn level(&self) -> Option<Level> {
         const WORDS: [&str; 14] = [
-            "level", "severity", "levelname", "log.level", "lvl", "loglevel", "log_level", "Level", "LogLevel", "@l", "logLevel", "severityText",
-            "SeverityText", "level_name",
+            "level",
+            "severity",
+            "levelname",
+            "log.level",
+            "lvl",
+            "loglevel",
+            "log_level",
+            "Level",
+            "LogLevel",
+            "@l",
+            "logLevel",
+            "severityText",
+            "SeverityText",
+            "level_name",
         ];
         for path in WORDS {
             let Some(raw) = self.raw(path) else { continue };
@@ -140,7 +152,9 @@ impl<'a> Fields<'a> {
                     Level::from_word(&word).or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word)).or_else(number)
                 }),
                 // log4j's and Monolog's nested form.
-                b'{' => Fields::parse(raw).and_then(|inner| inner.text("name").or_else(|| inner.text("level"))).and_then(|word| Level::from_word(&word)),
+                b'{' => {
+                    Fields::parse(raw).and_then(|inner| inner.text("name").or_else(|| inner.text("level"))).and_then(|word| Level::from_word(&word))
+                }
                 _ => raw.parse().ok().and_then(Level::from_number),
             };
             if level.is_some() {
@@ -156,8 +170,24 @@ impl<'a> Fields<'a> {
 
     pub fn time(&self) -> Written<'a> {
         const PATHS: [&str; 18] = [
-            "@timestamp", "timestamp", "time", "ts", "date", "@t", "datetime", "asctime", "Timestamp", "eventTime", "event_time", "timeMillis",
-            "timestampMillis", "logged_at", "created", "t", "Time", "timeUnixNano",
+            "@timestamp",
+            "timestamp",
+            "time",
+            "ts",
+            "date",
+            "@t",
+            "datetime",
+            "asctime",
+            "Timestamp",
+            "eventTime",
+            "event_time",
+            "timeMillis",
+            "timestampMillis",
+            "logged_at",
+            "created",
+            "t",
+            "Time",
+            "timeUnixNano",
         ];
         for path in PATHS {
             let Some(raw) = self.raw(path) else { continue };
@@ -181,16 +211,46 @@ impl<'a> Fields<'a> {
     /// What the writer of a text line put around it: `log` of container collectors, `message` of everything else.
     pub fn message(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 20] = [
-            "message", "msg", "log", "@m", "fields.message", "MESSAGE", "event", "short_message", "RenderedMessage", "Message", "body", "Body",
-            "textPayload", "jsonPayload.message", "text", "@mt", "MessageTemplate", "full_message", "formattedMessage", "error_message",
+            "message",
+            "msg",
+            "log",
+            "@m",
+            "fields.message",
+            "MESSAGE",
+            "event",
+            "short_message",
+            "RenderedMessage",
+            "Message",
+            "body",
+            "Body",
+            "textPayload",
+            "jsonPayload.message",
+            "text",
+            "@mt",
+            "MessageTemplate",
+            "full_message",
+            "formattedMessage",
+            "error_message",
         ];
         self.first_text(&PATHS).or_else(|| self.text("body.stringValue"))
     }
 
     pub fn logger(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 14] = [
-            "logger", "logger_name", "loggerName", "log.logger", "SourceContext", "Properties.SourceContext", "target", "name", "Logger", "category",
-            "Category", "channel", "module", "component",
+            "logger",
+            "logger_name",
+            "loggerName",
+            "log.logger",
+            "SourceContext",
+            "Properties.SourceContext",
+            "target",
+            "name",
+            "Logger",
+            "category",
+            "Category",
+            "channel",
+            "module",
+            "component",
         ];
         self.first_text(&PATHS)
     }
@@ -203,9 +263,28 @@ impl<'a> Fields<'a> {
 
     fn stack(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 22] = [
-            "stack_trace", "stackTrace", "stacktrace", "error.stack_trace", "exception.stacktrace", "err.stack", "error.stack", "stack", "exc_info",
-            "exception.stack_trace", "exception.stackTrace", "error.stackTrace", "thrown.extendedStackTrace", "exc_text", "traceback", "@x",
-            "exception", "Exception", "error_stack", "errorVerbose", "error.traceback", "exception.traceback",
+            "stack_trace",
+            "stackTrace",
+            "stacktrace",
+            "error.stack_trace",
+            "exception.stacktrace",
+            "err.stack",
+            "error.stack",
+            "stack",
+            "exc_info",
+            "exception.stack_trace",
+            "exception.stackTrace",
+            "error.stackTrace",
+            "thrown.extendedStackTrace",
+            "exc_text",
+            "traceback",
+            "@x",
+            "exception",
+            "Exception",
+            "error_stack",
+            "errorVerbose",
+            "error.traceback",
+            "exception.traceback",
         ];
         let long = |text: &Cow<str>| text.contains('\n') || crate::trace::head(text).is_some();
         if let Some(stack) = PATHS.iter().find_map(|path| self.text(path).filter(long)) {
@@ -220,9 +299,24 @@ impl<'a> Fields<'a> {
 
     fn exception(&self) -> Option<Cow<'a, str>> {
         const PATHS: [&str; 18] = [
-            "exception_class", "error.type", "exception.type", "err.type", "error_type", "errorType", "exc_type", "exception.class", "thrown.name",
-            "exception.exception_class", "throwable.className", "error.kind", "error.class", "exception.name", "error.name", "err.name",
-            "exception.ClassName", "Exception.ClassName",
+            "exception_class",
+            "error.type",
+            "exception.type",
+            "err.type",
+            "error_type",
+            "errorType",
+            "exc_type",
+            "exception.class",
+            "thrown.name",
+            "exception.exception_class",
+            "throwable.className",
+            "error.kind",
+            "error.class",
+            "exception.name",
+            "error.name",
+            "err.name",
+            "exception.ClassName",
+            "Exception.ClassName",
         ];
         self.first_text(&PATHS)
     }
@@ -237,8 +331,16 @@ impl<'a> Fields<'a> {
         let (exception, stack) = (self.exception(), self.stack());
         let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
         const ERRORS: [&str; 10] = [
-            "error.message", "err.message", "exception.message", "error", "err", "exception.exception_message", "thrown.message", "throwable.message",
-            "exception", "Exception.Message",
+            "error.message",
+            "err.message",
+            "exception.message",
+            "error",
+            "err",
+            "exception.exception_message",
+            "thrown.message",
+            "throwable.message",
+            "exception",
+            "Exception.Message",
         ];
         let message = self.message().or_else(|| self.first_text(&ERRORS)).unwrap_or_default();
         Record { time: self.time(), level, logger: self.logger(), thread: self.thread(), message, exception, stack }
@@ -301,7 +403,10 @@ fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
         is_end.then_some(at)
     })?;
     let raw = &text[..end + 2];
-    let value = serde_json::from_str::<String>(raw).map_or_else(|_| Cow::Borrowed(&quoted[..end]), |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) });
+    let value = serde_json::from_str::<String>(raw).map_or_else(
+        |_| Cow::Borrowed(&quoted[..end]),
+        |value| if value == quoted[..end] { Cow::Borrowed(&quoted[..end]) } else { Cow::Owned(value) },
+    );
     Some((value, &text[end + 2..]))
 }
 

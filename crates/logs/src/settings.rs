@@ -255,8 +255,7 @@ impl Settings {
 }
 
 const LEVELS: &str = "TRACE|FINEST|FINER|VERBOSE|DEBUG|FINE|CONFIG|INFORMATION|INFO|NOTICE|WARNING|WARN|ERROR|SEVERE|FATAL|CRITICAL|DPANIC|PANIC|ALERT|EMERGENCY|EMERG|ERR|CRIT|INF|WRN|DBG|FTL|VRB|TRC|LOG|FAIL|EROR";
-const LOWER_LEVELS: &str =
-    "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
+const LOWER_LEVELS: &str = "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
 const CLOCK: &str = r"\d\d?:\d\d:\d\d(?:[.,:]\d{1,9})?";
 const OFFSET: &str = r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
 
@@ -290,7 +289,9 @@ fn compile(text: &str, pattern: &Spanned<String>, is_format: bool) -> Result<Reg
                 let quotes = if quotes >= 3 { 3 } else { 1 };
                 error_at(text, pattern.span().start + quotes + offset, format!("the pattern cannot be read: {what}"))
             }
-            None => error_at(text, pattern.span().start, format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default())),
+            None => {
+                error_at(text, pattern.span().start, format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default()))
+            }
         }
     })?;
     if is_format {

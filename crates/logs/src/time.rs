@@ -174,10 +174,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, zone: Option<&str>) -> Option<String> {
-        let context = Context {
-            zone: zone.map(|name| TimeZone::get(name).expect("a zone")),
-            date: Some(civil::date(2024, 7, 1)),
-        };
+        let context = Context { zone: zone.map(|name| TimeZone::get(name).expect("a zone")), date: Some(civil::date(2024, 7, 1)) };
         parse(text, &context).map(|instant| format!("{instant:.3}"))
     }
 

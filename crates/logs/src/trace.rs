@@ -68,8 +68,14 @@ fn without_announcement(line: &str) -> &str {
         return behind.unwrap_or("");
     }
     const WORDS: [&str; 8] = [
-        "Unhandled exception. ", "Unhandled Exception: ", "Uncaught exception: ", "Uncaught Exception: ", "Unhandled rejection ",
-        "Uncaught (in promise) ", "Uncaught ", "UnhandledPromiseRejectionWarning: ",
+        "Unhandled exception. ",
+        "Unhandled Exception: ",
+        "Uncaught exception: ",
+        "Uncaught Exception: ",
+        "Unhandled rejection ",
+        "Uncaught (in promise) ",
+        "Uncaught ",
+        "UnhandledPromiseRejectionWarning: ",
     ];
     let line = line.strip_prefix("(node:").and_then(|rest| rest.split_once(") ")).map_or(line, |(_, rest)| rest);
     WORDS.iter().find_map(|word| line.strip_prefix(word)).unwrap_or(line)
@@ -78,10 +84,20 @@ fn without_announcement(line: &str) -> &str {
 /// A line that only a dying program writes: no logger puts it behind an entry of its own.
 pub fn is_crash(line: &str) -> bool {
     let starts = [
-        "Exception in thread ", "Unhandled exception. ", "Unhandled Exception: ", "panic: ", "fatal error: ", "runtime: goroutine stack exceeds",
-        "Uncaught ", "Unhandled rejection ", "SIGQUIT: ", "Exception ignored in: ",
+        "Exception in thread ",
+        "Unhandled exception. ",
+        "Unhandled Exception: ",
+        "panic: ",
+        "fatal error: ",
+        "runtime: goroutine stack exceeds",
+        "Uncaught ",
+        "Unhandled rejection ",
+        "SIGQUIT: ",
+        "Exception ignored in: ",
     ];
-    starts.iter().any(|start| line.starts_with(start)) || is_rust_panic(line) || (line.starts_with("(node:") && line.contains("UnhandledPromiseRejection"))
+    starts.iter().any(|start| line.starts_with(start))
+        || is_rust_panic(line)
+        || (line.starts_with("(node:") && line.contains("UnhandledPromiseRejection"))
 }
 
 fn is_rust_panic(line: &str) -> bool {
@@ -107,7 +123,9 @@ fn is_at_frame(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("at ") else { return false };
     // Node opens an error's own fields behind its last frame.
     let rest = rest.trim_end_matches('{').trim_end();
-    rest.contains('(') || rest.rsplit(':').next().is_some_and(|end| !end.is_empty() && end.trim_end().bytes().all(|byte| byte.is_ascii_digit())) || rest == "<anonymous>"
+    rest.contains('(')
+        || rest.rsplit(':').next().is_some_and(|end| !end.is_empty() && end.trim_end().bytes().all(|byte| byte.is_ascii_digit()))
+        || rest == "<anonymous>"
 }
 
 /// `... 12 more`, `... 3 common frames omitted`.
@@ -185,12 +203,24 @@ impl Follow {
             Some(Language::Rust)
         } else if is_traceback(line) {
             Some(Language::Python)
-        } else if line.starts_with("panic: ") || line.starts_with("fatal error: ") || line.starts_with("SIGQUIT") || line.starts_with("runtime: ") || is_goroutine(line) {
+        } else if line.starts_with("panic: ")
+            || line.starts_with("fatal error: ")
+            || line.starts_with("SIGQUIT")
+            || line.starts_with("runtime: ")
+            || is_goroutine(line)
+        {
             Some(Language::Go)
         } else {
             None
         };
-        Follow { language, has_frames: is_goroutine(line), is_named: false, since_head: 0, in_braces: line.ends_with('{'), in_preamble: is_node_place(line) }
+        Follow {
+            language,
+            has_frames: is_goroutine(line),
+            is_named: false,
+            since_head: 0,
+            in_braces: line.ends_with('{'),
+            in_preamble: is_node_place(line),
+        }
     }
 
     /// Frames were seen: it is a trace and no prose.
@@ -435,7 +465,11 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
         }
     }
     let root = &lines[root_at.min(lines.len())..];
-    let frames = root.iter().skip(usize::from(root_at > 0)).skip_while(|line| !is_inner(line)).take_while(|line| !line.starts_with("Caused by: ") && !line.trim_start().starts_with("Suppressed: "));
+    let frames = root
+        .iter()
+        .skip(usize::from(root_at > 0))
+        .skip_while(|line| !is_inner(line))
+        .take_while(|line| !line.starts_with("Caused by: ") && !line.trim_start().starts_with("Suppressed: "));
     let names: Vec<String> = frames.filter_map(|line| at_function(line)).collect();
     analysis.place = names.iter().find(|name| is_own(name)).or_else(|| names.first()).cloned();
     analysis
@@ -505,12 +539,68 @@ fn stable_function(name: &str) -> String {
 /// Not of a language's library or a well-known framework.
 fn is_own(name: &str) -> bool {
     const FOREIGN: [&str; 62] = [
-        "java.", "javax.", "jakarta.", "jdk.", "sun.", "com.sun.", "kotlin.", "kotlinx.", "scala.", "groovy.", "akka.", "org.springframework.",
-        "org.apache.", "org.hibernate.", "org.eclipse.", "org.jboss.", "org.postgresql.", "org.h2.", "com.mysql.", "oracle.", "com.zaxxer.",
-        "com.fasterxml.", "com.google.", "io.netty.", "io.grpc.", "io.micronaut.", "io.quarkus.", "io.vertx.", "reactor.", "feign.", "okhttp3.",
-        "redis.", "io.lettuce.", "software.amazon.", "com.amazonaws.", "org.slf4j.", "ch.qos.", "org.junit.", "System.", "Microsoft.", "Npgsql.",
-        "MySql.", "StackExchange.", "Newtonsoft.", "node_modules.", "process.", "Module.", "Function.", "Promise.", "new Promise", "runtime.",
-        "runtime/", "testing.", "net/http.", "net.", "database/sql.", "reflect.", "sync.", "std::", "core::", "alloc::", "tokio::",
+        "java.",
+        "javax.",
+        "jakarta.",
+        "jdk.",
+        "sun.",
+        "com.sun.",
+        "kotlin.",
+        "kotlinx.",
+        "scala.",
+        "groovy.",
+        "akka.",
+        "org.springframework.",
+        "org.apache.",
+        "org.hibernate.",
+        "org.eclipse.",
+        "org.jboss.",
+        "org.postgresql.",
+        "org.h2.",
+        "com.mysql.",
+        "oracle.",
+        "com.zaxxer.",
+        "com.fasterxml.",
+        "com.google.",
+        "io.netty.",
+        "io.grpc.",
+        "io.micronaut.",
+        "io.quarkus.",
+        "io.vertx.",
+        "reactor.",
+        "feign.",
+        "okhttp3.",
+        "redis.",
+        "io.lettuce.",
+        "software.amazon.",
+        "com.amazonaws.",
+        "org.slf4j.",
+        "ch.qos.",
+        "org.junit.",
+        "System.",
+        "Microsoft.",
+        "Npgsql.",
+        "MySql.",
+        "StackExchange.",
+        "Newtonsoft.",
+        "node_modules.",
+        "process.",
+        "Module.",
+        "Function.",
+        "Promise.",
+        "new Promise",
+        "runtime.",
+        "runtime/",
+        "testing.",
+        "net/http.",
+        "net.",
+        "database/sql.",
+        "reflect.",
+        "sync.",
+        "std::",
+        "core::",
+        "alloc::",
+        "tokio::",
     ];
     const RUNTIME: [&str; 6] = ["panic", "rust_begin_unwind", "__rust_", "backtrace::", "log::", "<"];
     !FOREIGN.iter().any(|start| name.starts_with(start)) && !RUNTIME.iter().any(|start| name.starts_with(start))
@@ -540,7 +630,8 @@ fn python(lines: &[&str]) -> Analysis {
             if let Some((path, rest)) = frame.split_once('"') {
                 let function = rest.split(", in ").nth(1).unwrap_or("").trim();
                 let name = format!("{} {function}", file_name(path).trim_end_matches(".py"));
-                let is_foreign = ["site-packages", "dist-packages", "/lib/python", "<frozen"].iter().any(|part| path.contains(part)) || path.starts_with('<');
+                let is_foreign =
+                    ["site-packages", "dist-packages", "/lib/python", "<frozen"].iter().any(|part| path.contains(part)) || path.starts_with('<');
                 if !is_foreign {
                     own_place = Some(name.clone());
                 }

@@ -52,12 +52,23 @@ fn check(file: &str) {
         let (unparsed, expected) = expected.split_once('\n').unwrap_or((expected, ""));
         let (entries, summary) = read(&unescaped(log), "shop/2024/07/01/app.gz", &settings);
         let found: Vec<Value> = entries.iter().map(as_json).collect();
-        let expected: Vec<Value> = expected.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{title}: {line}: {error}"))).collect();
-        let same = |expected: &Value, found: &Value| expected.as_object().expect("an object").iter().all(|(name, value)| found.get(name) == Some(value));
+        let expected: Vec<Value> = expected
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{title}: {line}: {error}")))
+            .collect();
+        let same =
+            |expected: &Value, found: &Value| expected.as_object().expect("an object").iter().all(|(name, value)| found.get(name) == Some(value));
         let is_same = expected.len() == found.len() && expected.iter().zip(&found).all(|(expected, found)| same(expected, found));
         if !is_same || summary.unparsed.to_string() != unparsed.trim() {
             let lines = |list: &[Value]| list.iter().map(|value| format!("\n    {value}")).collect::<String>();
-            faults.push(format!("{file}: {title}\n  expected, {} unparsed:{}\n  found, {} unparsed:{}", unparsed.trim(), lines(&expected), summary.unparsed, lines(&found)));
+            faults.push(format!(
+                "{file}: {title}\n  expected, {} unparsed:{}\n  found, {} unparsed:{}",
+                unparsed.trim(),
+                lines(&expected),
+                summary.unparsed,
+                lines(&found)
+            ));
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n\n"));

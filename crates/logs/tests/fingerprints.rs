@@ -34,13 +34,18 @@ fn java(message: &str, exception: &str, frames: &[&str]) -> String {
 #[test]
 fn a_restart_and_a_deployment_change_nothing() {
     same(&[
-        &java("Order 17 failed", "a.OrderException: order 17 of 10.0.0.1 is gone", &["java.util.List.get(List.java:1)", "a.B.store(B.java:10)", "a.C.run(C.java:3)"]),
-        &java("Order 99 failed", "a.OrderException: order 99 of 10.9.0.7 is gone", &["java.util.List.get(List.java:7)", "a.B.store(B.java:44)", "a.C.run(C.java:9)"]),
+        &java(
+            "Order 17 failed",
+            "a.OrderException: order 17 of 10.0.0.1 is gone",
+            &["java.util.List.get(List.java:1)", "a.B.store(B.java:10)", "a.C.run(C.java:3)"],
+        ),
+        &java(
+            "Order 99 failed",
+            "a.OrderException: order 99 of 10.9.0.7 is gone",
+            &["java.util.List.get(List.java:7)", "a.B.store(B.java:44)", "a.C.run(C.java:9)"],
+        ),
     ]);
-    same(&[
-        &java("x", "a.E: t", &["a.B.lambda$store$3(B.java:1)"]),
-        &java("x", "a.E: t", &["a.B.lambda$store$7(B.java:9)"]),
-    ]);
+    same(&[&java("x", "a.E: t", &["a.B.lambda$store$3(B.java:1)"]), &java("x", "a.E: t", &["a.B.lambda$store$7(B.java:9)"])]);
     same(&[
         &java("x", "a.E: t", &["a.B$$Lambda$14/0x0000000800066840.run(Unknown Source)", "a.B.go(B.java:2)"]),
         &java("x", "a.E: t", &["a.B$$Lambda$99/0x00000008000aaaaa.run(Unknown Source)", "a.B.go(B.java:5)"]),
@@ -76,7 +81,8 @@ fn what_a_person_keeps_apart_stays_apart() {
         &java("Order 17 failed", "a.OrderException: locked", &["a.B.store(B.java:10)"]),
         &java("Refund 17 failed", "a.OrderException: gone", &["a.B.store(B.java:10)"]),
         &(java("Order 17 failed", "a.OrderException: gone", &["a.B.store(B.java:10)"]) + "Caused by: java.io.IOException: x\n\tat a.D.d(D.java:1)\n"),
-        &(java("Order 17 failed", "a.OrderException: gone", &["a.B.store(B.java:10)"]) + "Caused by: java.sql.SQLException: x\n\tat a.D.d(D.java:1)\n"),
+        &(java("Order 17 failed", "a.OrderException: gone", &["a.B.store(B.java:10)"])
+            + "Caused by: java.sql.SQLException: x\n\tat a.D.d(D.java:1)\n"),
     ]);
     different(&[
         "ERROR: connection refused",

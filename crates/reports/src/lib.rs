@@ -2,6 +2,7 @@
 //! that they say the same. Nothing in here sends, stores or reads a clock; "now" is an argument.
 
 pub mod dashboard;
+pub mod log_errors;
 pub mod mail;
 mod words;
 
