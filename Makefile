@@ -10,8 +10,13 @@ DEPLOY := python3 local/deploy.py
 FROM := 2024-07-01
 TO := 2024-09-29
 MESSAGES := 5000
+# For the tf-* targets: infra/environments/<ENVIRONMENT>.tfvars, in a Terraform workspace of its own.
+ENVIRONMENT := production
+VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
+PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
+TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults bench package up down env check build servers loaded
+.PHONY: help run test test-faults bench package up down env check build servers loaded tf-init tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +50,27 @@ bench: up ## Measure time and size against the number of messages
 
 package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
 	@python3 local/package.py
+
+tf-init: var-file ## Prepare Terraform for ENVIRONMENT (default: production)
+	@$(TERRAFORM) init -input=false $$(python3 local/deploy.py plugin-dir)
+	@$(TERRAFORM) workspace select -or-create $(ENVIRONMENT)
+
+tf-plan: var-file ## Show what would change in ENVIRONMENT, and save it as a plan
+	@$(TERRAFORM) workspace select $(ENVIRONMENT) && mkdir -p $(dir $(PLAN))
+	@umask 077 && $(TERRAFORM) plan -input=false -var-file=environments/$(ENVIRONMENT).tfvars -out=$(PLAN)
+
+tf-apply: ## Apply exactly the plan that tf-plan saved, once
+	@[ -f $(PLAN) ] || { echo "There is no plan for $(ENVIRONMENT): make tf-plan ENVIRONMENT=$(ENVIRONMENT)" >&2; exit 1; }
+	@$(TERRAFORM) workspace select $(ENVIRONMENT)
+	@$(TERRAFORM) apply -input=false $(PLAN) && rm $(PLAN)
+
+tf-destroy: var-file ## Remove everything in ENVIRONMENT; needs CONFIRM=<the same name>
+	@[ "$(CONFIRM)" = "$(ENVIRONMENT)" ] || { echo "This removes all of $(ENVIRONMENT): say CONFIRM=$(ENVIRONMENT)" >&2; exit 1; }
+	@$(TERRAFORM) workspace select $(ENVIRONMENT)
+	@$(TERRAFORM) destroy -input=false -auto-approve -var-file=environments/$(ENVIRONMENT).tfvars
+
+var-file:
+	@[ -f $(VAR_FILE) ] || { echo "$(VAR_FILE) is missing: copy production.tfvars.example and fill it in" >&2; exit 1; }
 
 build:
 	@{ command -v cargo && command -v cc; } >/dev/null || $(CLOUD) tools

@@ -1,7 +1,9 @@
 # The workflow archive-alerts: from OpenSearch to S3, once a week.
 
 locals {
-  tables_environment = merge(local.job_runs_environment, {
+  # The steps of the workflow share the bucket; what only looks at runs does without.
+  run_environment = merge(local.bucket_environment, local.job_runs_environment)
+  tables_environment = merge(local.run_environment, {
     ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
     ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
   })
@@ -28,17 +30,16 @@ locals {
     query-messages = {
       size         = { memory = 1769, timeout = 900 }
       reads_source = true
-      environment = merge(local.job_runs_environment, local.windows_environment, local.source_environment, {
+      environment = merge(local.run_environment, local.windows_environment, local.source_environment, {
         ALERT_ARCHIVE_OPEN_STATUSES   = join(",", var.open_statuses)
         ALERT_ARCHIVE_CLOSED_STATUSES = join(",", var.closed_statuses)
       })
     }
     classify-alerts = {
       size = { memory = 1769, timeout = 900 }
-      environment = {
-        ALERT_ARCHIVE_WINDOWS_TABLE          = module.storage.windows_table
+      environment = merge(local.bucket_environment, local.windows_environment, {
         ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
-      }
+      })
     }
     write-partitions = {
       size = { memory = 1769, timeout = 900 }
@@ -53,19 +54,28 @@ locals {
     }
     send-summary = {
       size        = { memory = 1024, timeout = 120 }
-      environment = merge(local.job_runs_environment, local.mail_environment)
+      environment = merge(local.run_environment, local.mail_environment)
     }
     aggregate-dashboard = {
       size = { memory = 1024, timeout = 300 }
-      environment = merge(local.job_runs_environment, {
+      environment = merge(local.run_environment, {
         ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
       })
     }
     gate-run = {
       size        = { memory = 1024, timeout = 60 }
+      environment = local.run_environment
+    }
+
+    # Called by a schedule and by no state.
+    watch-runs = {
+      size        = { memory = 512, timeout = 60 }
       environment = local.job_runs_environment
+      schedule    = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
     }
   }
+
+  archive_steps = { for name, function in module.archive_function : name => function.function if !can(local.archive_functions[name].schedule) }
 }
 
 module "archive_function" {
@@ -76,7 +86,8 @@ module "archive_function" {
   packages    = local.packages
   name        = each.key
   size        = lookup(var.function_sizes, each.key, each.value.size)
-  environment = merge(local.bucket_environment, each.value.environment)
+  environment = each.value.environment
+  schedule    = lookup(each.value, "schedule", null)
   vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
   policies = merge(
     { work = "${path.root}/policies/${each.key}.json" },
@@ -97,7 +108,7 @@ module "archive_alerts" {
   deployment       = local.deployment
   name             = "archive-alerts"
   definition       = "${path.root}/../statemachine/archive-alerts.asl.json"
-  functions        = { for name, function in module.archive_function : name => function.function }
+  functions        = local.archive_steps
   max_concurrency  = var.max_concurrency
   policy           = "${path.root}/policies/archive-alerts.json"
   policy_variables = { bucket = module.storage.bucket_arn }
@@ -123,8 +134,25 @@ module "mark_dead_run" {
   policy_variables = { job_runs = module.storage.job_runs_arn }
 }
 
+# CloudWatch looks back seven days at most: so the days are counted by watch-runs, and a metric that stays away alarms too.
+resource "aws_cloudwatch_metric_alarm" "silent" {
+  count               = var.schedule_enabled ? 1 : 0
+  alarm_name          = "${var.prefix}-silent"
+  alarm_description   = "No run of archive-alerts has completed for more than ${var.silent_days} days, or none ever: look at the latest executions, and at the schedule ${var.prefix}-archive-alerts."
+  namespace           = "AlertArchive"
+  metric_name         = "DaysSinceCompletedRun"
+  dimensions          = { Deployment = var.prefix }
+  statistic           = "Maximum"
+  period              = 86400
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = var.silent_days
+  treat_missing_data  = "breaching"
+  alarm_actions       = [local.deployment.alarm_topic_arn]
+}
+
 output "archive_environment" {
-  value = merge(local.bucket_environment, local.tables_environment, {
+  value = merge(local.tables_environment, {
     ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
   })
 }

@@ -84,7 +84,7 @@ module "monitoring" {
   workflows = {
     archive-alerts = {
       arn       = module.archive_alerts.arn
-      functions = { for name, function in module.archive_function : name => function.function }
+      functions = local.archive_steps
       when_dead = module.mark_dead_run.arn
     }
   }

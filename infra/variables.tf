@@ -200,6 +200,12 @@ variable "schedule_enabled" {
   default = true
 }
 
+variable "silent_days" {
+  description = "Days without a completed run after which the operators are told; longer than the schedule's interval."
+  type        = number
+  default     = 8
+}
+
 variable "log_retention_days" {
   type    = number
   default = 90

@@ -78,6 +78,7 @@ def static(checks: Checks) -> None:
     checks.run("terraform format", "terraform fmt -check -recursive -diff infra")
     checks.run("terraform validate", "python3 local/deploy.py validate")
     checks.run("terraform test", "python3 local/deploy.py test")
+    checks.run("definitions", "python3 local/definitions.py")
     checks.run("python", "python3 -m compileall -q local tests && python3 -m unittest discover -s local")
 
 

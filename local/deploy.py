@@ -1,11 +1,12 @@
 """Deploys to the local cloud, or to the endpoint that is given, with the same Terraform that goes to AWS.
 
-Usage: python3 local/deploy.py storage | all | validate | test | plan
+Usage: python3 local/deploy.py storage | all | validate | test | plan | plugin-dir
   storage   what needs no binaries: buckets, tables, queues
   all       everything
   validate  terraform validate
   test      terraform test, which plans for AWS with a mocked provider
   plan      what those plans hold, as JSON
+  plugin-dir  the option with which `terraform init` takes the provider from this machine, if it is here
 """
 
 import fcntl
@@ -111,6 +112,11 @@ def provider_folder() -> Path | None:
     return None
 
 
+def provider_option() -> list[str]:
+    folder = provider_folder()
+    return [f"-plugin-dir={folder}"] if folder else []
+
+
 def init() -> None:
     """Fetches what infra/ needs, again when a module was added to it. One process at a time."""
     TERRAFORM.mkdir(parents=True, exist_ok=True)
@@ -120,8 +126,7 @@ def init() -> None:
         written = max(path.stat().st_mtime_ns for path in (ROOT / "infra").rglob("*.tf*") if ".terraform" not in path.parts)
         if done.exists() and done.stat().st_mtime_ns > written:
             return
-        folder = provider_folder()
-        terraform("init", "-input=false", "-no-color", *([f"-plugin-dir={folder}"] if folder else []))
+        terraform("init", "-input=false", "-no-color", *provider_option())
         done.touch()
 
 
@@ -196,6 +201,8 @@ def main() -> int:
             test()
         elif sys.argv[1:] == ["plan"]:
             plan()
+        elif sys.argv[1:] == ["plugin-dir"]:
+            print(*provider_option())
         else:
             print(__doc__, file=sys.stderr)
             return 2

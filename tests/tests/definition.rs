@@ -1,6 +1,8 @@
 //! Checks what would be deployed without deploying it: neither the services nor the local cloud tell in advance that a
 //! path leads nowhere, a timeout is too short, a retry hides a lasting error or a policy grants too much.
 
+#[path = "definition/alarms.rs"]
+mod alarms;
 #[path = "definition/contract.rs"]
 mod contract;
 #[path = "definition/flow.rs"]

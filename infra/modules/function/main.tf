@@ -87,6 +87,19 @@ resource "aws_lambda_function" "function" {
   depends_on = [aws_iam_role_policy.function, aws_iam_role_policy_attachment.vpc, aws_cloudwatch_log_group.function]
 }
 
+module "schedule" {
+  source = "../schedule"
+  count  = var.schedule == null ? 0 : 1
+
+  deployment = var.deployment
+  name       = local.name
+  target_arn = local.arn
+  action     = "lambda:InvokeFunction"
+  schedule   = var.schedule
+
+  depends_on = [aws_lambda_function.function]
+}
+
 locals {
   alarms = {
     # A step is tried seven times before its window fails, so a few errors are no news.

@@ -8,6 +8,8 @@ variable "deployment" {
     log_level          = string
     log_retention_days = number
     alarm_topic_arn    = string
+    schedule_group     = string
+    undelivered_arn    = string
   })
 }
 
@@ -50,5 +52,11 @@ variable "policy_variables" {
 variable "vpc" {
   description = "Subnets and security groups; null for a function that needs no private network."
   type        = object({ subnet_ids = list(string), security_group_ids = list(string) })
+  default     = null
+}
+
+variable "schedule" {
+  description = "When EventBridge Scheduler calls it, and with which input; null for never."
+  type        = object({ expression = string, timezone = string, enabled = bool, input = string })
   default     = null
 }

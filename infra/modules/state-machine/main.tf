@@ -128,60 +128,15 @@ resource "aws_sfn_state_machine" "states" {
   depends_on = [aws_iam_role_policy.states, aws_iam_role_policy.work]
 }
 
-resource "aws_iam_role" "scheduler" {
-  count = var.schedule == null ? 0 : 1
-  name  = "${local.name}-scheduler"
+module "schedule" {
+  source = "../schedule"
+  count  = var.schedule == null ? 0 : 1
 
-  assume_role_policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "Scheduler"
-      Effect    = "Allow"
-      Principal = { Service = "scheduler.amazonaws.com" }
-      Action    = "sts:AssumeRole"
-      Condition = { StringEquals = { "aws:SourceAccount" = var.deployment.account } }
-    }]
-  })
-}
+  deployment = var.deployment
+  name       = local.name
+  target_arn = local.arn
+  action     = "states:StartExecution"
+  schedule   = var.schedule
 
-resource "aws_iam_role_policy" "scheduler" {
-  count = var.schedule == null ? 0 : 1
-  name  = "work"
-  role  = aws_iam_role.scheduler[0].id
-
-  policy = templatefile("${path.module}/scheduler.json", {
-    state_machine = local.arn
-    undelivered   = var.deployment.undelivered_arn
-  })
-}
-
-resource "aws_scheduler_schedule" "schedule" {
-  count                        = var.schedule == null ? 0 : 1
-  name                         = local.name
-  group_name                   = var.deployment.schedule_group
-  state                        = var.schedule.enabled ? "ENABLED" : "DISABLED"
-  schedule_expression          = var.schedule.expression
-  schedule_expression_timezone = var.schedule.timezone
-
-  flexible_time_window {
-    mode = "OFF"
-  }
-
-  target {
-    arn      = aws_sfn_state_machine.states.arn
-    role_arn = aws_iam_role.scheduler[0].arn
-    input    = var.schedule.input
-
-    # The same scheduled time twice does its work once, so a late start is better than none.
-    retry_policy {
-      maximum_event_age_in_seconds = 86400
-      maximum_retry_attempts       = 185
-    }
-
-    dead_letter_config {
-      arn = var.deployment.undelivered_arn
-    }
-  }
-
-  depends_on = [aws_iam_role_policy.scheduler]
+  depends_on = [aws_sfn_state_machine.states]
 }

@@ -1,0 +1,100 @@
+//! Alarms that can fire, and deliveries that cannot get lost unseen.
+
+use crate::plan::{Resource, of_kind};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// CloudWatch evaluates a week at most.
+const LONGEST_SECONDS: u64 = 7 * 86400;
+
+#[test]
+fn every_alarm_can_fire_and_reaches_the_operators() {
+    let alarms: Vec<Resource> = of_kind("aws_cloudwatch_metric_alarm").cloned().collect();
+    assert_eq!(faults(&alarms), Vec::<String>::new());
+}
+
+#[test]
+fn an_alarm_that_cannot_fire_is_caught() {
+    let caught = |attribute: &str, value: Value, expected: &str| {
+        let mut alarm = of_kind("aws_cloudwatch_metric_alarm").next().expect("an alarm").clone();
+        alarm.values[attribute] = value;
+        let faults = faults(&[alarm]);
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "expected `{expected}`, found {faults:?}");
+    };
+    caught("evaluation_periods", json!(10_000), "more than a week");
+    caught("alarm_actions", json!([]), "tells nobody");
+    caught("dimensions", json!({"FunctionName": "alert-archive-gone"}), "`alert-archive-gone`");
+}
+
+#[test]
+fn functions_tables_and_dead_letter_queues_are_watched() {
+    let watched = |dimension: &str, name: &str| -> BTreeSet<&str> {
+        let alarms = of_kind("aws_cloudwatch_metric_alarm").filter(|alarm| alarm.values["dimensions"][dimension] == name);
+        alarms.map(|alarm| alarm.text("metric_name")).collect()
+    };
+    for function in of_kind("aws_lambda_function") {
+        let name = function.text("function_name");
+        assert_eq!(watched("FunctionName", name), ["Errors", "Throttles", "Duration"].into(), "{name}");
+    }
+    for table in of_kind("aws_dynamodb_table") {
+        let name = table.text("name");
+        assert_eq!(watched("TableName", name), ["ReadThrottleEvents", "WriteThrottleEvents"].into(), "{name}");
+    }
+    for queue in of_kind("aws_sqs_queue").filter(|queue| is_dead_letter(queue)) {
+        let name = queue.text("name");
+        assert!(watched("QueueName", name).contains("ApproximateNumberOfMessagesVisible"), "nobody hears of messages in {name}");
+    }
+}
+
+#[test]
+fn what_a_schedule_or_a_rule_cannot_deliver_is_kept() {
+    let group = of_kind("aws_scheduler_schedule_group").next().expect("a schedule group").text("name");
+    for schedule in of_kind("aws_scheduler_schedule") {
+        assert_eq!(schedule.text("group_name"), group, "{} is in the group of all schedules", schedule.address);
+        assert!(schedule.values["target"][0]["dead_letter_config"][0]["arn"].is_string(), "{} has no dead-letter queue", schedule.address);
+    }
+    for target in of_kind("aws_cloudwatch_event_target") {
+        assert_eq!(target.values["dead_letter_config"].as_array().map(Vec::len), Some(1), "{} has no dead-letter queue", target.address);
+    }
+}
+
+#[test]
+fn event_bridge_may_publish_without_a_condition() {
+    let policy = of_kind("aws_sns_topic_policy").next().expect("the policy of the topic").json("policy");
+    let statements = policy["Statement"].as_array().expect("statements");
+    let events = statements.iter().find(|statement| statement["Principal"]["Service"] == "events.amazonaws.com");
+    assert!(events.expect("a statement for EventBridge")["Condition"].is_null(), "EventBridge would be refused");
+}
+
+/// A queue without a redrive policy of its own is where other queues and services put what failed.
+fn is_dead_letter(queue: &Resource) -> bool {
+    queue.text("name").ends_with("-dlq") || queue.text("name").ends_with("-undelivered")
+}
+
+fn faults(alarms: &[Resource]) -> Vec<String> {
+    const NAMED: [(&str, &str); 4] = [
+        ("FunctionName", "aws_lambda_function"),
+        ("TableName", "aws_dynamodb_table"),
+        ("QueueName", "aws_sqs_queue"),
+        ("ScheduleGroup", "aws_scheduler_schedule_group"),
+    ];
+    let mut faults = Vec::new();
+    for alarm in alarms {
+        let mut fault = |what: String| faults.push(format!("{}: {what}", alarm.address));
+        let number = |attribute: &str| alarm.values[attribute].as_u64().unwrap_or_default();
+        if number("period") * number("evaluation_periods") > LONGEST_SECONDS {
+            fault("looks back for more than a week, which CloudWatch refuses".to_owned());
+        }
+        if alarm.values["alarm_actions"].as_array().is_none_or(Vec::is_empty) {
+            fault("tells nobody".to_owned());
+        }
+        for (dimension, kind) in NAMED {
+            let Some(name) = alarm.values["dimensions"][dimension].as_str() else { continue };
+            let exists = of_kind(kind).any(|resource| resource.text("name") == name || resource.text("function_name") == name);
+            if !exists {
+                fault(format!("watches `{name}`, which is not deployed"));
+            }
+        }
+    }
+    faults
+}
