@@ -29,7 +29,7 @@ TERRAFORM = STATE / "terraform"
 PACKAGES = STATE / "packages"
 # Buckets, tables and queues need no binaries, and waiting for them is what takes the time: they are applied while the
 # compiler runs.
-STORES = ("module.storage", "module.monitoring.aws_sqs_queue.undelivered")
+STORES = ("module.storage", "module.monitoring.aws_sqs_queue_policy.undelivered")
 
 
 def variables() -> dict[str, str]:

@@ -1,7 +1,7 @@
 //! Says how long ago a run of the archive completed, as a metric, several times a day. An alarm on it notices that runs
 //! stay away: CloudWatch looks back seven days at most, and schedules are weekly.
 
-use alerts::{report::RunStatus, runs::JobRun};
+use alerts::run::job_run::{JobRun, RunStatus};
 use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
@@ -66,7 +66,7 @@ fn days_of_silence(runs: &[JobRun], now: Timestamp) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alerts::runs::Mode;
+    use alerts::mode::Mode;
 
     fn run(status: RunStatus, created: &str, updated: &str) -> JobRun {
         let at = |text: &str| -> Timestamp { text.parse().expect("an instant") };

@@ -48,6 +48,13 @@ resource "aws_s3_object" "package" {
   key         = "packages/${var.name}.zip"
   source      = local.zip
   source_hash = filebase64sha256(local.zip)
+
+  # Tags of objects are billed, and nothing asks for these.
+  override_provider {
+    default_tags {
+      tags = {}
+    }
+  }
 }
 
 resource "aws_lambda_function" "function" {

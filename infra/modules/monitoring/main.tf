@@ -2,6 +2,7 @@
 # start, events that reached nobody. Functions, tables and queues bring their own alarms to the same topic.
 
 locals {
+  here        = "${var.deployment.region}:${var.deployment.account}"
   with_marker = { for name, workflow in var.workflows : name => workflow if workflow.when_dead != null }
 }
 
@@ -60,7 +61,7 @@ resource "aws_sqs_queue_policy" "undelivered" {
       Principal = { Service = "events.amazonaws.com" }
       Action    = "sqs:SendMessage"
       Resource  = var.deployment.undelivered_arn
-      Condition = { ArnEquals = { "aws:SourceArn" = [for rule in aws_cloudwatch_event_rule.ended_badly : rule.arn] } }
+      Condition = { ArnLike = { "aws:SourceArn" = "arn:${var.deployment.partition}:events:${local.here}:rule/${var.deployment.prefix}-*-ended-badly" } }
     }]
   })
 }
