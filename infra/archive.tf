@@ -8,13 +8,13 @@ locals {
     ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
   })
   windows_environment = { ALERT_ARCHIVE_WINDOWS_TABLE = module.storage.windows_table }
-  source_environment = {
+  source_environment = merge({
     OPENSEARCH_URL                = var.opensearch_url
     ALERT_ARCHIVE_OPENSEARCH_AUTH = var.opensearch_auth
     ALERT_ARCHIVE_MESSAGES_INDEX  = var.messages_index
     ALERT_ARCHIVE_HISTORY_INDEX   = var.history_index
     ALERT_ARCHIVE_AUDIT_INDEX     = var.audit_index
-  }
+  }, var.opensearch_auth == "basic" ? { ALERT_ARCHIVE_OPENSEARCH_SECRET = var.opensearch_secret_arn } : {})
 
   # One entry a function: its memory (MB) is above what it needs because CPU comes with it; its timeout (seconds) stays
   # below TimeoutSeconds of its state. What it may do stands in policies/<function>.json.
@@ -91,11 +91,14 @@ module "archive_function" {
   vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
   policies = merge(
     { work = "${path.root}/policies/${each.key}.json" },
-    var.opensearch_auth == "iam" && lookup(each.value, "reads_source", false) ? { source = "${path.root}/policies/source/${each.key}.json" } : {},
+    !lookup(each.value, "reads_source", false) || var.opensearch_auth == "none" ? {} : {
+      source = "${path.root}/policies/source/${var.opensearch_auth == "iam" ? each.key : "secret"}.json"
+    },
   )
   policy_variables = merge(local.policy_variables, {
     executions = module.archive_alerts.executions_arn
     domain     = var.opensearch_domain_arn
+    secret     = var.opensearch_secret_arn
     messages   = var.messages_index
     history    = var.history_index
     audit      = var.audit_index

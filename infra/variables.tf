@@ -47,18 +47,34 @@ variable "package_dir" {
 # The source
 
 variable "opensearch_url" {
-  description = "Where the messages are now."
+  description = "Where the messages are now, without a name or a password."
   type        = string
+
+  validation {
+    condition     = var.local || !can(regex("//[^/]*@", var.opensearch_url))
+    error_message = "A password in the URL would stand in Terraform's state and in plain environment variables: use opensearch_auth = basic."
+  }
 }
 
 variable "opensearch_auth" {
-  description = "none, or iam for signed requests to an Amazon OpenSearch domain."
+  description = "none; iam for signed requests to an Amazon OpenSearch domain; basic for a name and a password from a secret."
   type        = string
   default     = "none"
 
   validation {
-    condition     = contains(["none", "iam"], var.opensearch_auth)
-    error_message = "Known are none and iam."
+    condition     = contains(["none", "iam", "basic"], var.opensearch_auth)
+    error_message = "Known are none, iam and basic."
+  }
+}
+
+variable "opensearch_secret_arn" {
+  description = "Needed with opensearch_auth = basic: a secret in Secrets Manager whose value is {\"username\":\"...\",\"password\":\"...\"}."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.opensearch_auth != "basic" || var.opensearch_secret_arn != null
+    error_message = "With opensearch_auth = basic the functions need the secret's ARN."
   }
 }
 

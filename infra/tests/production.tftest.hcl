@@ -29,7 +29,6 @@ run "on_aws_everything_is_protected" {
     condition     = module.storage.bucket == "alert-archive-archive-123456789012"
     error_message = "The bucket's name must carry the account id."
   }
-
 }
 
 run "signed_requests_from_a_vpc" {
@@ -45,6 +44,40 @@ run "signed_requests_from_a_vpc" {
     condition     = toset([for name, function in module.archive_function : name if contains(function.policies, "source")]) == toset(["plan-windows", "query-messages"])
     error_message = "The two functions that read the source sign, and no other."
   }
+}
+
+run "a_password_from_a_secret" {
+  command = plan
+
+  variables {
+    opensearch_auth       = "basic"
+    opensearch_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:alert-archive/opensearch-AbCdEf"
+  }
+
+  assert {
+    condition     = toset([for name, function in module.archive_function : name if contains(function.policies, "source")]) == toset(["plan-windows", "query-messages"])
+    error_message = "The two functions that read the source read the secret, and no other."
+  }
+}
+
+run "a_password_without_a_secret_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_auth = "basic"
+  }
+
+  expect_failures = [var.opensearch_secret_arn]
+}
+
+run "a_password_in_the_url_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_url = "https://reader:secret@search.example.com"
+  }
+
+  expect_failures = [var.opensearch_url]
 }
 
 run "iam_without_a_domain_is_refused" {
