@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// Upper bounds of the age groups, in days; the last group has none.
 const AGES: [u64; 5] = [7, 30, 60, 90, 180];
+/// Names of the pipelines whose sections the page and the weekly mail show, in this order: `dashboard/data/<name>.json`.
+pub const PIPELINES: [&str; 3] = ["feeds", "logs", "warehouse"];
 /// How many runs the page lists.
 pub const RUNS: usize = 104;
 const FAILURES: usize = 100;

@@ -113,7 +113,7 @@ pub fn rerun_command(run_id: &str) -> String {
 }
 
 /// An argument of a command, whatever it holds.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && !text.starts_with('-');
