@@ -1,4 +1,5 @@
 use alerts::run::{
+    api_use::{API_USE, ApiUse},
     job_run::{JobRun, WATERMARK, Watermark},
     lock::{Held, LOCK, Lock},
     unresolved::{Register, UNRESOLVED},
@@ -14,6 +15,7 @@ pub struct JobRuns {
     locks: Table<Lock>,
     watermarks: Table<Watermark>,
     registers: Table<Register>,
+    api_uses: Table<ApiUse>,
 }
 
 impl JobRuns {
@@ -22,7 +24,8 @@ impl JobRuns {
             runs: Table::new(config, table.clone()),
             locks: Table::new(config, table.clone()),
             watermarks: Table::new(config, table.clone()),
-            registers: Table::new(config, table),
+            registers: Table::new(config, table.clone()),
+            api_uses: Table::new(config, table),
         }
     }
 
@@ -111,6 +114,20 @@ impl JobRuns {
         });
         update.await?;
         Ok(is_as_read)
+    }
+
+    /// Notes that the API is a source, before anything of it is read.
+    pub async fn note_api_use(&self) -> Result<(), LedgerError> {
+        let update = self.api_uses.update(API_USE, None, |row| {
+            let first = || ApiUse { run_id: API_USE.to_owned(), revision: 0 };
+            Ok::<_, LedgerError>(row.is_none().then(first))
+        });
+        update.await.map(|_| ())
+    }
+
+    /// Whether the API is, or ever was, a source.
+    pub async fn uses_api(&self) -> Result<bool, LedgerError> {
+        Ok(self.api_uses.get(API_USE, None).await?.is_some())
     }
 
     /// What operators have set aside and is not resolved.

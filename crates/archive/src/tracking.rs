@@ -1,7 +1,7 @@
 use alerts::message::{
     classification::Disposition,
     entry::Entry,
-    tracking::{Claim, Decision, NO_INDEX, Row, STAGING_SHARDS, rekeyed, stage, staging_shard},
+    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, moved, stage, staging_shard},
 };
 use alerts::source::Source;
 use aws_config::SdkConfig;
@@ -56,11 +56,12 @@ impl Tracking {
     }
 
     /// Stages classified documents on behalf of `claim`; returns a decision for each, in order. `None` when the time was over
-    /// first: staged again, the rows that are done are only read.
+    /// first: staged again, the rows that are done are only read. `had_api`: rows may be called after no index.
     pub async fn stage_all(
         &self,
         entries: &[&Entry],
         claim: &Claim,
+        had_api: bool,
         now: Timestamp,
         is_ending: impl Fn() -> bool,
     ) -> Result<Option<Vec<Decision>>, StageError> {
@@ -69,12 +70,18 @@ impl Tracking {
             if is_ending() {
                 return Ok(None);
             }
-            decisions.extend(self.stage_part(part, claim, now).await?);
+            decisions.extend(self.stage_part(part, claim, had_api, now).await?);
         }
         Ok(Some(decisions))
     }
 
-    async fn stage_part(&self, entries: &[&Entry], claim: &Claim, now: Timestamp) -> Result<Vec<Decision>, StageError> {
+    async fn stage_part(
+        &self,
+        entries: &[&Entry],
+        claim: &Claim,
+        had_api: bool,
+        now: Timestamp,
+    ) -> Result<Vec<Decision>, StageError> {
         let mut decisions: Vec<Option<Decision>> = vec![None; entries.len()];
         for _ in 0..ROUNDS {
             let undecided: Vec<usize> = (0..entries.len()).filter(|position| decisions[*position].is_none()).collect();
@@ -82,35 +89,29 @@ impl Tracking {
                 break;
             }
             let keys: Vec<_> = undecided.iter().map(|position| row_key(entries[*position])).collect();
-            let rows = self.rows.get_many(&keys).await?;
-            let without_index = self.without_index(undecided.iter().map(|position| entries[*position]), &rows).await?;
-            let (mut changes, mut outgrown) = (Vec::new(), Vec::new());
+            let mut rows = self.rows.get_many(&keys).await?;
+            let mut waits = HashMap::new();
+            if had_api {
+                let entries: Vec<&Entry> = undecided.iter().map(|position| entries[*position]).collect();
+                waits = self.move_to_indices(&entries, &mut rows).await?;
+            }
+            let mut changes = Vec::new();
             for (position, key) in undecided.iter().zip(&keys) {
-                let (entry, row) = (entries[*position], rows.get(key));
-                let earlier = without_index.get(&entry.id);
-                let known = earlier.filter(|_| row.is_none()).map(|earlier| rekeyed(earlier, &entry.index));
-                let staged = stage(known.as_ref().or(row), entry, claim, now);
-                let is_contested = matches!(staged.decision, Decision::Contested { .. });
-                decisions[*position] = Some(staged.decision);
-                if !is_contested {
-                    // As long as it says that the API was its source, its earlier row is looked for.
-                    let made = |row: Row| if known.is_some() { Row { source: Source::Api, ..row } } else { row };
-                    let known = || known.clone().map(|row| Row { revision: 1, ..row });
-                    changes.extend(staged.row.or_else(known).map(made));
-                    outgrown.extend(earlier.filter(|row| row.claim.is_none()).map(|earlier| (key.clone(), earlier)));
-                }
+                let Some(holder) = waits.remove(key) else {
+                    let staged = stage(rows.get(key), entries[*position], claim, now);
+                    decisions[*position] = Some(staged.decision);
+                    changes.extend(staged.row);
+                    continue;
+                };
+                let Claim { run_id, window_id } = holder;
+                decisions[*position] = Some(Decision::Contested { run_id, window_id });
             }
             let lost = self.rows.put_many(changes).await?;
-            let lost: HashMap<_, Row> =
-                lost.into_iter().map(|row| ((row.message_id.clone(), Some(row.source_index.clone())), row)).collect();
+            let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, Some(row.source_index))).collect();
             for (position, key) in undecided.iter().zip(&keys) {
-                if lost.contains_key(key) {
+                if lost.contains(key) {
                     decisions[*position] = None;
                 }
-            }
-            // Last: until then the message is known by its earlier row. One that is left behind goes the next time.
-            for (_, earlier) in outgrown.into_iter().filter(|(key, _)| !lost.contains_key(key)) {
-                self.rows.delete(earlier).await?;
             }
         }
         let rows = decisions.iter().filter(|decision| decision.is_none()).count();
@@ -120,20 +121,46 @@ impl Tracking {
             .ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
     }
 
-    /// By id, the rows of messages from the time when no index had them: of those that an index has now, and whose own row
-    /// is missing or was made of such a one.
-    async fn without_index<'a>(
+    /// Moves rows from the time when no index had their messages to the indices that have them now, and puts them among
+    /// `rows`. Returns the holders of those that a window is at work on.
+    async fn move_to_indices(
         &self,
-        entries: impl Iterator<Item = &'a Entry>,
-        rows: &HashMap<(String, Option<String>), Row>,
-    ) -> Result<HashMap<String, Row>, LedgerError> {
-        let may_have = |entry: &&Entry| {
+        entries: &[&Entry],
+        rows: &mut HashMap<(String, Option<String>), Row>,
+    ) -> Result<HashMap<(String, Option<String>), Claim>, LedgerError> {
+        let may_have = |entry: &&&Entry| {
             entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api)
         };
-        let keys: Vec<_> =
-            entries.filter(may_have).map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
-        let found = self.rows.get_many(&keys).await?;
-        Ok(found.into_values().map(|row| (row.message_id.clone(), row)).collect())
+        let candidates: Vec<&Entry> = entries.iter().filter(may_have).copied().collect();
+        let keys: Vec<_> = candidates.iter().map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
+        let earlier = self.rows.get_many(&keys).await?;
+        let mut waits = HashMap::new();
+        for (entry, key) in candidates.into_iter().zip(&keys).filter(|(_, key)| earlier.contains_key(key)) {
+            // One after the other: of two documents of one id the first takes the row over.
+            for _ in 0..ROUNDS {
+                let Some(earlier) = self.rows.get(&key.0, key.1.as_deref()).await? else { break };
+                match moved(rows.get(&row_key(entry)), &earlier, &entry.index) {
+                    Move::Name(named) => {
+                        self.rows.put(&named).await?;
+                    }
+                    Move::Take(row) => {
+                        // Whether this writes it or another did: only one document can.
+                        self.rows.put(&row).await?;
+                        let stands = self.rows.get(&row.message_id, Some(&row.source_index)).await?;
+                        rows.extend(stands.map(|row| (row_key(entry), row)));
+                    }
+                    Move::Leave => {
+                        self.rows.delete(&earlier).await?;
+                    }
+                    Move::Wait(holder) => {
+                        waits.insert(row_key(entry), holder);
+                        break;
+                    }
+                    Move::Nothing => break,
+                }
+            }
+        }
+        Ok(waits)
     }
 
     /// Reads the rows of `entries` and changes each as `decide` says, until no other executor interferes or the time is over.

@@ -49,7 +49,7 @@ async fn known(ledger: &Tracking) -> Vec<Row> {
 }
 
 async fn find(ledger: &Tracking, run_id: &str, entry: &Entry) -> Decision {
-    let decisions = ledger.stage_all(&[entry], &claim(run_id), at("2026-11-08"), || false).await.expect("staged");
+    let decisions = ledger.stage_all(&[entry], &claim(run_id), true, at("2026-11-08"), || false).await.expect("staged");
     decisions.expect("in time").into_iter().next().expect("a decision")
 }
 
@@ -71,8 +71,8 @@ async fn an_archived_message_is_known_under_its_index_and_not_archived_again() {
 #[tokio::test]
 async fn a_function_that_dies_between_the_two_rows_leaves_one_in_the_end() {
     let ledger = ledger();
-    let left = archived();
-    let moved = Row { source_index: "messages-1".into(), ..left.clone() };
+    let left = Row { moves_to: Some("messages-1".into()), ..archived() };
+    let moved = Row { source_index: "messages-1".into(), ..archived() };
     for row in [&left, &moved] {
         assert!(ledger.rows.put(row).await.expect("written"));
     }
@@ -80,6 +80,52 @@ async fn a_function_that_dies_between_the_two_rows_leaves_one_in_the_end() {
     assert_eq!(find(&ledger, "r2", &indexed).await, Decision::Already);
     let indices: Vec<String> = known(&ledger).await.into_iter().map(|row| row.source_index).collect();
     assert_eq!(indices, ["messages-1"]);
+}
+
+#[tokio::test]
+async fn of_two_documents_of_one_id_one_takes_the_row_over_and_the_other_is_archived() {
+    let documents = ["messages-1", "messages-2"].map(|index| entry(index, Source::Opensearch, Disposition::Closed));
+    let stage = async |ledger: &Tracking, entries: &[&Entry]| {
+        let staged = ledger.stage_all(entries, &claim("r2"), true, at("2026-11-08"), || false).await;
+        staged.expect("staged").expect("in time")
+    };
+    let together = ledger();
+    assert!(together.rows.put(&archived()).await.expect("written"));
+    let [first, second] = &documents;
+    assert_eq!(stage(&together, &[first, second]).await, [Decision::Already, Decision::Write]);
+    // One after the other, when the first died before its own row was written.
+    let apart = ledger();
+    let named = Row { moves_to: Some("messages-1".into()), ..archived() };
+    assert!(apart.rows.put(&named).await.expect("written"));
+    assert_eq!(stage(&apart, &[second]).await, [Decision::Write]);
+    assert_eq!(stage(&apart, &[first]).await, [Decision::Already]);
+    for ledger in [together, apart] {
+        let indices: Vec<String> = known(&ledger).await.into_iter().map(|row| row.source_index).collect();
+        assert_eq!(indices, ["messages-1", "messages-2"]);
+    }
+}
+
+/// Counts the rows that are asked for in batches.
+#[derive(Default)]
+struct Reads(std::sync::Mutex<Vec<&'static str>>);
+
+#[async_trait::async_trait]
+impl network::Network for Reads {
+    async fn sent(&self, request: &network::Request) -> Result<(), network::Broken> {
+        self.0.lock().expect("not poisoned").push(request.operation);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn where_the_api_was_never_a_source_no_second_row_is_looked_for() {
+    let reads = std::sync::Arc::new(Reads::default());
+    let tables = MemoryTables::new(reads.clone()).table(TABLE, "message_id", Some("source_index"));
+    let ledger = Tracking { rows: Table::over(tables, TABLE) };
+    let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
+    let staged = ledger.stage_all(&[&indexed], &claim("r1"), false, at("2026-11-08"), || false).await;
+    assert_eq!(staged.expect("staged").expect("in time"), [Decision::Write]);
+    assert_eq!(*reads.0.lock().expect("not poisoned"), ["BatchGetItem", "PutItem"]);
 }
 
 #[tokio::test]

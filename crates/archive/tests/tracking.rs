@@ -98,7 +98,8 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
     let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
     let now = jiff::Timestamp::now();
-    let decisions = ledger.stage_all(&entries, &claim("r1"), now, || false).await.expect("staged").expect("in time");
+    let decisions =
+        ledger.stage_all(&entries, &claim("r1"), false, now, || false).await.expect("staged").expect("in time");
     assert_eq!(decisions.len(), 250);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     assert_eq!(ledger.rows.get_many(&keys).await.expect("read").len(), 250);
@@ -126,12 +127,13 @@ async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() 
         let looks = Cell::new(0);
         move || looks.replace(looks.get() + 1) > 0
     };
-    let staged = ledger.stage_all(&entries, &claim("r1"), now, second_look()).await.expect("staged");
+    let staged = ledger.stage_all(&entries, &claim("r1"), false, now, second_look()).await.expect("staged");
     assert_eq!(staged, None);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     let begun = ledger.rows.get_many(&keys).await.expect("read").len();
     assert!(0 < begun && begun < 600, "{begun} rows are staged");
-    let staged = ledger.stage_all(&entries, &claim("r1"), now, || false).await.expect("staged").expect("in time");
+    let staged =
+        ledger.stage_all(&entries, &claim("r1"), false, now, || false).await.expect("staged").expect("in time");
     assert_eq!(staged.len(), 600);
     let claim = claim("r1");
     let take = |_: &Entry, row: Option<&Row>| {

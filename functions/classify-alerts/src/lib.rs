@@ -109,7 +109,9 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), 
             Some(decisions) => decisions,
             None => {
                 let all: Vec<&Entry> = entries.iter().collect();
-                let Some(decisions) = deps.ledger.stage_all(&all, &claim, now, || call.is_ending()).await? else {
+                let Some(decisions) =
+                    deps.ledger.stage_all(&all, &claim, summary.had_api, now, || call.is_ending()).await?
+                else {
                     return Ok(task.call_again("classify-alerts", staged > 0)?);
                 };
                 deps.objects.put_lines(&key, &decisions).await?;

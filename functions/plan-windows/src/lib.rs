@@ -270,6 +270,9 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
 async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
     let now = call.now;
     begin(deps, task, now).await?;
+    if deps.sources.api.is_some() {
+        deps.job_runs.note_api_use().await?;
+    }
     let (key, opensearch) = (plan_key(&task.run_id), deps.sources.opensearch()?);
     let windows = match find_list(deps, &key).await? {
         Some(windows) => windows,

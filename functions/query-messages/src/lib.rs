@@ -184,7 +184,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
             (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
         }
-        false => (None, Summary::default()),
+        false => (None, Summary { had_api: deps.job_runs.uses_api().await?, ..Summary::default() }),
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.as_ref().filter(|_| continued || attempt > 1) {

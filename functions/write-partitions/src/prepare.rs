@@ -83,7 +83,9 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
     let prefix = spool_prefix(run_id, window_id, attempt);
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
     let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
-    if let Resolved::Interrupted { advanced } = resolve_contested(deps, &entries, &mut decisions, &claim, call).await? {
+    if let Resolved::Interrupted { advanced } =
+        resolve_contested(deps, &entries, &mut decisions, &claim, summary.had_api, call).await?
+    {
         return Ok(Registered::Interrupted { advanced });
     }
 
@@ -171,6 +173,7 @@ async fn resolve_contested(
     entries: &[Entry],
     decisions: &mut [Decision],
     claim: &Claim,
+    had_api: bool,
     call: Call,
 ) -> Result<Resolved, Error> {
     let mut advanced = 0;
@@ -210,7 +213,8 @@ async fn resolve_contested(
         if !released.all {
             return Ok(Resolved::Interrupted { advanced });
         }
-        let Some(staged) = deps.ledger.stage_all(&affected, claim, Timestamp::now(), || call.is_ending()).await? else {
+        let now = Timestamp::now();
+        let Some(staged) = deps.ledger.stage_all(&affected, claim, had_api, now, || call.is_ending()).await? else {
             return Ok(Resolved::Interrupted { advanced });
         };
         for (position, decision) in positions.into_iter().zip(staged) {

@@ -63,6 +63,10 @@ pub struct Row {
     /// Key of the sparse index: set while the row is open or unfinished. The index is in order of `timestamp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<String>,
+    /// Of a row that is called after no index: the index whose row takes its place. It is named before that row is written,
+    /// so that of two documents of one id, in two indices, one takes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_to: Option<String>,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -114,10 +118,39 @@ pub(crate) mod optional_iso {
 /// The `source_index` of a message that the API has and no index, or none yet.
 pub const NO_INDEX: &str = "api";
 
-/// The row of a message that no index had, under the index that has it now: it is written in place of `row`. What is
-/// archived stays where it is.
-pub fn rekeyed(row: &Row, source_index: &str) -> Row {
-    let mut next = Row { source_index: source_index.to_owned(), revision: 0, ..row.clone() };
+/// What becomes of the row of a message that no index had, when `source_index` has a document of its id.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Move {
+    /// The row names this index first; then all is looked at again.
+    Name(Box<Row>),
+    /// This row is written, and then the earlier one deleted.
+    Take(Box<Row>),
+    /// The row of this index stands already: the earlier one is deleted.
+    Leave,
+    /// A window is at work on it.
+    Wait(Claim),
+    /// It is another document's, or nobody knows whose.
+    Nothing,
+}
+
+/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no index.
+pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str) -> Move {
+    match (&earlier.moves_to, own, &earlier.claim) {
+        (Some(index), ..) if index != source_index => Move::Nothing,
+        (Some(_), Some(_), _) => Move::Leave,
+        (None, Some(_), _) => Move::Nothing,
+        (_, None, Some(claim)) => Move::Wait(claim.clone()),
+        (Some(_), None, None) => Move::Take(Box::new(rekeyed(earlier, source_index))),
+        (None, None, None) => {
+            let (moves_to, revision) = (Some(source_index.to_owned()), earlier.revision + 1);
+            Move::Name(Box::new(Row { moves_to, revision, ..earlier.clone() }))
+        }
+    }
+}
+
+/// The row of a message that no index had, under the index that has it now. What is archived stays where it is.
+fn rekeyed(row: &Row, source_index: &str) -> Row {
+    let mut next = Row { source_index: source_index.to_owned(), moves_to: None, revision: 1, ..row.clone() };
     if next.staging.take().is_some() {
         into_staging(&mut next);
     }
@@ -327,6 +360,7 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         no_alerts,
         claim: None,
         staging: None,
+        moves_to: None,
         revision: before.map_or(1, |row| row.revision + 1),
     }
 }
@@ -352,6 +386,7 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         no_alerts: false,
         claim: (!open).then(|| claim.clone()),
         staging: None,
+        moves_to: None,
         revision: 1,
     };
     describe(&mut row, &entry.outcome);
@@ -447,7 +482,7 @@ mod tests {
         let known = rekeyed(&held, "messages");
         assert_eq!(
             (known.first_seen_open, known.inserted_at, known.revision),
-            (held.first_seen_open, held.inserted_at, 0)
+            (held.first_seen_open, held.inserted_at, 1)
         );
         assert_eq!(
             known.staging,

@@ -1,5 +1,6 @@
 //! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is unresolved, and its report.
 
+pub mod api_use;
 pub mod job_run;
 pub mod lock;
 pub mod payloads;

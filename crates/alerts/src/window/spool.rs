@@ -27,6 +27,9 @@ pub struct Summary {
     /// Documents that match the window by a later one of their instants, and belong to an earlier window.
     pub foreign: u64,
     pub done: bool,
+    /// The API is or was a source: a message may have an earlier row that is called after no index.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub had_api: bool,
 }
 
 /// One record: a message and, when it is to be archived, what belongs to it. Each part as the source gave it.
