@@ -3,6 +3,7 @@
 
 use bytes::{Buf, Bytes};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
+use std::io::{self, BufRead, Read};
 
 pub const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// How much is unpacked at once, in bytes.
@@ -16,10 +17,71 @@ const EXTRA: u8 = 1 << 2;
 const NAME: u8 = 1 << 3;
 const COMMENT: u8 = 1 << 4;
 
+/// What a file may unpack to before it is taken for an attack.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Unpacked bytes.
+    pub bytes: u64,
+    /// Unpacked bytes for each packed one; looked at once [`Limits::RATIO_FROM`] bytes are unpacked.
+    pub ratio: u64,
+}
+
+impl Limits {
+    /// Small files may be as regular as they like.
+    pub const RATIO_FROM: u64 = 64 << 20;
+    pub const NONE: Limits = Limits { bytes: u64::MAX, ratio: u64::MAX };
+}
+
+/// Why a file cannot be unpacked to its end. What was unpacked before is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GzipError {
+    NotGzip,
+    Truncated,
+    Corrupt(&'static str),
+    Bomb,
+    TooLarge,
+}
+
+impl GzipError {
+    /// The stable name, as reports print it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GzipError::NotGzip => "NotGzip",
+            GzipError::Truncated => "GzipTruncated",
+            GzipError::Corrupt(_) => "GzipCorrupt",
+            GzipError::Bomb => "GzipBomb",
+            GzipError::TooLarge => "GzipTooLarge",
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            GzipError::NotGzip => "the file does not begin as gzip does",
+            GzipError::Truncated => "the file ends in the middle of a gzip member",
+            GzipError::Corrupt(what) => what,
+            GzipError::Bomb => "the file unpacks to more times its size than is allowed",
+            GzipError::TooLarge => "the file unpacks to more bytes than are allowed",
+        }
+    }
+}
+
+impl std::fmt::Display for GzipError {
+    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
+        out.write_str(self.text())
+    }
+}
+
+impl std::error::Error for GzipError {}
+
+/// Unpacks pieces of a file as they come.
 pub struct Gunzip {
     input: Bytes,
     is_whole: bool,
     state: State,
+    limits: Limits,
+    packed: u64,
+    unpacked: u64,
+    members: u64,
 }
 
 enum State {
@@ -34,7 +96,7 @@ enum State {
     },
     /// Behind a member: another one, zeros up to a block's end, or the end of the file.
     Between,
-    Damaged(&'static str),
+    Damaged(GzipError),
 }
 
 pub enum Unpacked {
@@ -42,17 +104,19 @@ pub enum Unpacked {
     /// More of the file is needed.
     Starved,
     End,
-    Damaged(&'static str),
+    Damaged(GzipError),
 }
 
 impl Gunzip {
-    pub fn new() -> Self {
-        Gunzip { input: Bytes::new(), is_whole: false, state: State::Header(Vec::new()) }
+    pub fn new(limits: Limits) -> Self {
+        let state = State::Header(Vec::new());
+        Gunzip { input: Bytes::new(), is_whole: false, state, limits, packed: 0, unpacked: 0, members: 0 }
     }
 
     /// Takes the next piece of the file; the one before must have been used up.
     pub fn feed(&mut self, input: Bytes) {
         debug_assert!(self.input.is_empty(), "a piece was not used up");
+        self.packed += input.len() as u64;
         self.input = input;
     }
 
@@ -67,7 +131,7 @@ impl Gunzip {
                 return match (self.is_whole, &self.state) {
                     (false, _) => Unpacked::Starved,
                     (true, State::Between) => Unpacked::End,
-                    (true, _) => self.damaged("the file ends in the middle of a gzip member"),
+                    (true, _) => self.damaged(GzipError::Truncated),
                 };
             }
             match &mut self.state {
@@ -81,7 +145,10 @@ impl Gunzip {
                             self.state = State::Body { inflate, crc: Crc::new() };
                         }
                         Ok(None) => self.input.clear(),
-                        Err(what) => self.state = State::Damaged(what),
+                        Err(_) if self.members == 0 && !begins_as_gzip(found) => {
+                            self.state = State::Damaged(GzipError::NotGzip);
+                        }
+                        Err(what) => self.state = State::Damaged(GzipError::Corrupt(what)),
                     }
                 }
                 State::Body { inflate, crc } => {
@@ -91,13 +158,19 @@ impl Gunzip {
                     self.input.advance((inflate.total_in() - read) as usize);
                     window.truncate((inflate.total_out() - written) as usize);
                     crc.update(&window);
+                    self.unpacked += window.len() as u64;
                     match outcome {
                         Ok(Status::StreamEnd) => {
                             let crc = std::mem::take(crc);
                             self.state = State::Trailer { crc, found: Vec::new() };
                         }
                         Ok(_) if !window.is_empty() || self.input.is_empty() => {}
-                        Ok(_) | Err(_) => self.state = State::Damaged("the compressed data is damaged"),
+                        Ok(_) | Err(_) => {
+                            self.state = State::Damaged(GzipError::Corrupt("the compressed data is damaged"));
+                        }
+                    }
+                    if let Some(beyond) = self.beyond() {
+                        self.state = State::Damaged(beyond);
                     }
                     if !window.is_empty() {
                         return Unpacked::Bytes(window.into());
@@ -107,9 +180,12 @@ impl Gunzip {
                     found.push(self.input.get_u8());
                     if let Ok(trailer) = <[u8; 8]>::try_from(found.as_slice()) {
                         let expected = [crc.sum().to_le_bytes(), crc.amount().to_le_bytes()].concat();
-                        self.state = match trailer[..] == expected[..] {
-                            true => State::Between,
-                            false => State::Damaged("the checksum of a gzip member is not that of its data"),
+                        self.members += 1;
+                        self.state = if trailer[..] == expected[..] {
+                            State::Between
+                        } else {
+                            let what = "the checksum of a gzip member is not that of its data";
+                            State::Damaged(GzipError::Corrupt(what))
                         };
                     }
                 }
@@ -117,21 +193,92 @@ impl Gunzip {
                     0 => self.input.advance(1),
                     _ => self.state = State::Header(Vec::new()),
                 },
-                State::Damaged(what) => return Unpacked::Damaged(what),
+                State::Damaged(what) => return Unpacked::Damaged(*what),
             }
         }
     }
 
-    fn damaged(&mut self, what: &'static str) -> Unpacked {
+    /// The limit that is passed.
+    fn beyond(&self) -> Option<GzipError> {
+        let packed = (self.packed - self.input.len() as u64).max(1);
+        if self.unpacked > self.limits.bytes {
+            Some(GzipError::TooLarge)
+        } else if self.unpacked > Limits::RATIO_FROM && self.unpacked / packed > self.limits.ratio {
+            Some(GzipError::Bomb)
+        } else {
+            None
+        }
+    }
+
+    fn damaged(&mut self, what: GzipError) -> Unpacked {
         self.state = State::Damaged(what);
         Unpacked::Damaged(what)
     }
 }
 
+/// The unpacked bytes of a file, for those who read. An error of the file's source is returned as it is; damage of its
+/// content ends the text and is told by [`GunzipReader::damage`].
+pub struct GunzipReader<R> {
+    source: R,
+    gunzip: Gunzip,
+    text: Bytes,
+    damage: Option<GzipError>,
+}
+
+impl<R: BufRead> GunzipReader<R> {
+    pub fn new(source: R, limits: Limits) -> Self {
+        GunzipReader { source, gunzip: Gunzip::new(limits), text: Bytes::new(), damage: None }
+    }
+
+    /// What ended the text early; `None` after a whole file.
+    pub fn damage(&self) -> Option<GzipError> {
+        self.damage
+    }
+
+    fn feed(&mut self) -> io::Result<()> {
+        let piece = loop {
+            match self.source.fill_buf() {
+                Ok(piece) => break Bytes::copy_from_slice(piece),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        self.source.consume(piece.len());
+        if piece.is_empty() {
+            self.gunzip.end()
+        } else {
+            self.gunzip.feed(piece)
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for GunzipReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.text.is_empty() {
+            match self.gunzip.unpack() {
+                Unpacked::Bytes(text) => self.text = text,
+                Unpacked::Starved => self.feed()?,
+                Unpacked::End => return Ok(0),
+                Unpacked::Damaged(what) => {
+                    self.damage = Some(what);
+                    return Ok(0);
+                }
+            }
+        }
+        let length = out.len().min(self.text.len());
+        self.text.copy_to_slice(&mut out[..length]);
+        Ok(length)
+    }
+}
+
+fn begins_as_gzip(found: &[u8]) -> bool {
+    found.iter().zip(MAGIC).all(|(found, magic)| *found == magic)
+}
+
 /// The length of the header that `found` begins with; `None` while it is not complete.
 fn header_length(found: &[u8]) -> Result<Option<usize>, &'static str> {
-    let is_magic = found.iter().zip(MAGIC).all(|(found, magic)| *found == magic);
-    if !is_magic {
+    if !begins_as_gzip(found) {
         return Err("what follows a gzip member is none");
     }
     if found.get(2).is_some_and(|method| *method != 8) {

@@ -5,6 +5,7 @@
 mod gunzip;
 mod reader;
 
+pub use gunzip::{GunzipReader, GzipError, Limits};
 pub use reader::{Damage, Line, LineTooLong, Lines, Position, Step};
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-use crate::gunzip::{Gunzip, MAGIC, Unpacked};
+use crate::gunzip::{Gunzip, GzipError, Limits, MAGIC, Unpacked};
 use bytes::{Bytes, BytesMut};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+/// What a reader keeps for the next long line, in bytes.
+const CARRIED: usize = 1 << 20;
 
 /// A line without its end, LF or CRLF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct Damage<'a> {
     pub number: u64,
     /// What could be unpacked of that line.
     pub bytes: &'a [u8],
-    pub what: &'static str,
+    pub what: GzipError,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -47,14 +49,19 @@ pub struct LineTooLong {
     pub limit: usize,
 }
 
-/// Lines of a text, one at a time. It is taken for gzip by its first two bytes. A line that lies within one piece is
-/// not copied; memory is bounded by the longest line.
+/// Lines of a text, one at a time. A line that lies within one piece is not copied; memory is bounded by the longest
+/// line.
 pub struct Lines {
     source: Source,
+    /// Of a line, in bytes.
     limit: usize,
+    /// Of a longer line the beginning counts; otherwise it is an error.
+    cuts: bool,
     window: Bytes,
     /// The beginning of a line that goes on behind the window.
     carry: Vec<u8>,
+    /// Bytes of that line behind `carry`, which are beyond the limit.
+    dropped: u64,
     /// The line that was handed out last, where it lay within one piece.
     held: Bytes,
     /// `carry` was handed out as a line.
@@ -79,9 +86,14 @@ enum Source {
 }
 
 impl Lines {
-    /// A line of more than `limit` bytes is an error.
+    /// Plain text, or gzip by its first two bytes. A line of more than `limit` bytes is an error.
     pub fn new(limit: usize) -> Self {
         Lines::resume(limit, Position::default())
+    }
+
+    /// Nothing but gzip. Of a line of more than `limit` bytes the first `limit` are handed out.
+    pub fn gzip(limit: usize, limits: Limits) -> Self {
+        Lines { source: Source::Gzip(Box::new(Gunzip::new(limits))), cuts: true, ..Lines::new(limit) }
     }
 
     /// Goes on at a position that an earlier reader of the same text had reached. It is fed from the text's beginning.
@@ -89,8 +101,10 @@ impl Lines {
         Lines {
             source: Source::Unknown { head: BytesMut::new(), is_whole: false },
             limit,
+            cuts: false,
             window: Bytes::new(),
             carry: Vec::new(),
+            dropped: 0,
             held: Bytes::new(),
             is_carry_used: false,
             position,
@@ -125,7 +139,7 @@ impl Lines {
                 }
                 let input = std::mem::take(head).freeze();
                 self.source = if input.starts_with(&MAGIC) {
-                    let mut gunzip = Gunzip::new();
+                    let mut gunzip = Gunzip::new(Limits::NONE);
                     gunzip.feed(input);
                     Source::Gzip(Box::new(gunzip))
                 } else {
@@ -146,16 +160,15 @@ impl Lines {
     pub fn step(&mut self) -> Result<Step<'_>, LineTooLong> {
         if std::mem::take(&mut self.is_carry_used) {
             self.carry.clear();
+            self.carry.shrink_to(CARRIED);
+            self.dropped = 0;
         }
         loop {
             if let Some(length) = memchr::memchr(b'\n', &self.window) {
                 let rest = self.window.split_to(length + 1);
                 return self.line(rest);
             }
-            self.carry.extend_from_slice(&std::mem::take(&mut self.window));
-            if self.carry.len() > self.limit {
-                return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
-            }
+            self.carry_window()?;
             match self.unpack() {
                 Unpacked::Bytes(bytes) => self.window = self.unread(bytes),
                 Unpacked::Starved => return Ok(Step::Starved),
@@ -171,13 +184,27 @@ impl Lines {
                     self.is_over = true;
                     self.is_carry_used = true;
                     let is_first = self.position.lines == 0;
-                    self.position.offset += self.carry.len() as u64;
+                    self.position.offset += self.carry.len() as u64 + self.dropped;
                     self.position.lines += 1;
                     let bytes = unmarked(&self.carry, is_first);
                     return Ok(Step::Damage(Damage { number: self.position.lines, bytes, what }));
                 }
             }
         }
+    }
+
+    /// The window holds no end of a line.
+    fn carry_window(&mut self) -> Result<(), LineTooLong> {
+        let mut piece = std::mem::take(&mut self.window);
+        if self.cuts {
+            let beyond = piece.split_off(piece.len().min(self.limit - self.carry.len()));
+            self.dropped += beyond.len() as u64;
+        }
+        self.carry.extend_from_slice(&piece);
+        if self.carry.len() > self.limit {
+            return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
+        }
+        Ok(())
     }
 
     fn unpack(&mut self) -> Unpacked {
@@ -203,10 +230,11 @@ impl Lines {
     fn line(&mut self, rest: Bytes) -> Result<Step<'_>, LineTooLong> {
         let is_first = self.position.lines == 0;
         let length = self.carry.len() + rest.len();
-        if length > self.limit + 2 {
+        let is_too_long = length > self.limit + 2 || self.dropped > 0;
+        if is_too_long && !self.cuts {
             return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
         }
-        self.position.offset += length as u64;
+        self.position.offset += length as u64 + self.dropped;
         self.position.lines += 1;
         let is_ended = !rest.is_empty();
         // A line within the window needs no copy, but it must live as long as the reader.
@@ -218,7 +246,8 @@ impl Lines {
             self.is_carry_used = true;
             &self.carry[..]
         };
-        let bytes = if is_ended { unended(whole) } else { whole };
+        let bytes = if is_ended && self.dropped == 0 { unended(whole) } else { whole };
+        let bytes = if is_too_long { &bytes[..bytes.len().min(self.limit)] } else { bytes };
         Ok(Step::Line(Line { number: self.position.lines, bytes: unmarked(bytes, is_first) }))
     }
 }

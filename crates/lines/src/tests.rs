@@ -1,8 +1,8 @@
-use crate::{Line, LineTooLong, Lines, Position, Step};
+use crate::{GunzipReader, GzipError, Limits, Line, LineTooLong, Lines, Position, Step};
 use bytes::Bytes;
-use flate2::{Compression, GzBuilder};
+use flate2::{Compression, Decompress, FlushDecompress, GzBuilder, Status};
 use proptest::{collection::vec, prelude::*, sample::Index};
-use std::io::Write;
+use std::io::{self, BufReader, Read as _, Write};
 
 const LIMIT: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ fn read_on(mut lines: Lines, file: &[u8], pieces: &[usize]) -> Read {
                 read.lines.push((number, bytes.to_vec()));
                 read.positions.push(lines.position());
             }
-            Step::Damage(damage) => read.damage = Some((damage.number, damage.bytes.to_vec(), damage.what)),
+            Step::Damage(damage) => read.damage = Some((damage.number, damage.bytes.to_vec(), damage.what.text())),
             Step::Starved if rest.is_empty() => lines.end(),
             Step::Starved => lines.feed(rest.split_to(rest.len().min(*pieces.next().expect("a length")))),
             Step::End => return read,
@@ -133,6 +133,117 @@ fn a_line_beyond_the_limit_is_an_error_and_takes_no_memory() {
         };
         assert_eq!(error, LineTooLong { number: 1, limit: 1_000 });
     }
+}
+
+#[test]
+fn where_long_lines_are_cut_their_beginning_counts_and_what_follows_keeps_its_place() {
+    for length in [999, 1_000, 1_001, 1_002, 1_003, 400_000] {
+        let text = [&b"first\n"[..], &vec![b'x'; length], b"\r\nnext\n"].concat();
+        for packed in [gzip(&text), [gzip(&text[..500]), gzip(&text[500..])].concat()] {
+            let read = read_on(Lines::gzip(1_000, Limits::NONE), &packed, &[7, 100]);
+            assert_eq!(read.lines[1], (2, vec![b'x'; length.min(1_000)]), "{length}");
+            assert_eq!(read.lines[2], (3, b"next".to_vec()), "{length}");
+            assert_eq!(read.positions[1].offset, 6 + length as u64 + 2, "{length}");
+        }
+        let endless = read_on(Lines::gzip(1_000, Limits::NONE), &gzip(&vec![b'x'; length]), &[100]);
+        assert_eq!(endless.lines, [(1, vec![b'x'; length.min(1_000)])], "{length}");
+        assert_eq!(endless.positions[0].offset, length as u64);
+    }
+}
+
+fn unpacked(packed: &[u8], piece: usize, limits: Limits) -> (Vec<u8>, Option<GzipError>) {
+    let mut reader = GunzipReader::new(BufReader::with_capacity(piece, packed), limits);
+    let mut out = Vec::new();
+    reader.read_to_end(&mut out).expect("memory does not fail");
+    (out, reader.damage())
+}
+
+fn log(lines: u64) -> Vec<u8> {
+    let line = |n: u64| format!("2024-07-01 line {n} of {}\n", n.wrapping_mul(2_654_435_761)).into_bytes();
+    (0..lines).flat_map(line).collect()
+}
+
+#[test]
+fn what_is_not_gzip_says_so() {
+    for (bytes, name) in [
+        (&b"plain text\n"[..], "NotGzip"),
+        (b"\x1f\x8c", "NotGzip"),
+        (b"", "GzipTruncated"),
+        (b"\x1f", "GzipTruncated"),
+        (b"\x1f\x8b\x09\0\0\0\0\0\0\0", "GzipCorrupt"),
+    ] {
+        assert_eq!(unpacked(bytes, 100, Limits::NONE).1.expect("damage").name(), name, "{bytes:?}");
+    }
+    let junk = [gzip(b"a\n"), b"junk".to_vec()].concat();
+    assert_eq!(unpacked(&junk, 100, Limits::NONE).1.expect("damage").name(), "GzipCorrupt");
+}
+
+#[test]
+fn a_file_cut_anywhere_gives_what_stands_before_the_cut() {
+    let (whole, packed) = (log(300), gzip(&log(300)));
+    for cut in 0..packed.len() {
+        let (out, damage) = unpacked(&packed[..cut], 8192, Limits::NONE);
+        assert_eq!(damage, Some(GzipError::Truncated), "{cut}");
+        assert!(whole.starts_with(&out), "{cut}");
+    }
+    // Cut in the trailer: all of the text is there.
+    assert_eq!(unpacked(&packed[..packed.len() - 3], 8192, Limits::NONE).0, whole);
+}
+
+/// Byte by byte in and out: the most that can be had before the damage.
+fn all_before_the_damage(body: &[u8]) -> usize {
+    let mut inflate = Decompress::new(false);
+    let mut input = body;
+    let mut byte = [0];
+    loop {
+        let (written, read) = (inflate.total_out(), inflate.total_in());
+        let outcome = inflate.decompress(&input[..input.len().min(1)], &mut byte, FlushDecompress::None);
+        input = &input[(inflate.total_in() - read) as usize..];
+        match outcome {
+            Ok(Status::Ok | Status::BufError) if !input.is_empty() || inflate.total_out() != written => {}
+            _ => return inflate.total_out() as usize,
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_costs_nothing_before_it_and_never_passes() {
+    let mut writer = GzBuilder::new().write(Vec::new(), Compression::default());
+    let packed = writer.write_all(&log(3000)).and_then(|()| writer.finish()).expect("into memory");
+    for at in (10..packed.len()).step_by(37) {
+        let mut broken = packed.clone();
+        broken[at] ^= 0x10;
+        let (out, damage) = unpacked(&broken, 8192, Limits::NONE);
+        assert!(damage.is_some(), "a bit in byte {at} went unnoticed");
+        assert!(out.len() >= all_before_the_damage(&broken[10..]), "byte {at}: {} bytes", out.len());
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_by_ratio_and_by_size() {
+    let (out, damage) = unpacked(&gzip(&vec![0; 100 << 20]), 8192, Limits { bytes: u64::MAX, ratio: 100 });
+    assert_eq!(damage, Some(GzipError::Bomb));
+    assert!(out.len() < 65 << 20);
+    let (out, damage) = unpacked(&gzip(&log(10_000)), 64, Limits { bytes: 1_000, ratio: 100 });
+    assert_eq!(damage, Some(GzipError::TooLarge));
+    assert!(out.len() >= 1_000 && out.len() < 200_000);
+}
+
+#[test]
+fn an_error_of_the_source_is_no_damage() {
+    struct Broken<'a>(&'a [u8]);
+    impl io::Read for Broken<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(out)? {
+                0 => Err(io::Error::other("connection lost")),
+                n => Ok(n),
+            }
+        }
+    }
+    let packed = gzip(&log(3000));
+    let mut reader = GunzipReader::new(BufReader::new(Broken(&packed[..packed.len() / 2])), Limits::NONE);
+    assert_eq!(reader.read_to_end(&mut Vec::new()).expect_err("lost").to_string(), "connection lost");
+    assert_eq!(reader.damage(), None);
 }
 
 /// Texts of short lines with all sorts of ends.

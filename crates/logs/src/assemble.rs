@@ -3,13 +3,13 @@
 
 use crate::entry::{Context, Entry, Position, Raw};
 use crate::envelope::{self, Body};
+use crate::extract::LONGEST_LINE;
 use crate::level::Level;
-use crate::lines::LONGEST;
 use crate::record::{Record, Written, own};
 use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// Texts mixed in one file, and threads with an open error in one text, that are followed at once. Beyond it the one
 /// that was silent for longest is taken for ended.
@@ -78,18 +78,18 @@ impl Source {
 
 /// Takes an object's lines in order and gives its error entries, each once it is complete.
 pub struct Assembler<'a> {
-    context: &'a Context<'a>,
+    context: Context<'a>,
     formats: &'a Formats,
     sources: HashMap<String, Source>,
     unparsed: u64,
     last_unparsed: u64,
-    done: Vec<Entry>,
+    done: VecDeque<Entry>,
 }
 
 impl<'a> Assembler<'a> {
-    pub fn new(context: &'a Context<'a>) -> Self {
+    pub fn new(context: Context<'a>) -> Self {
         let formats = context.formats();
-        Assembler { context, formats, sources: HashMap::new(), unparsed: 0, last_unparsed: 0, done: Vec::new() }
+        Assembler { context, formats, sources: HashMap::new(), unparsed: 0, last_unparsed: 0, done: VecDeque::new() }
     }
 
     /// Lines that are in no known format and belong to no entry.
@@ -97,9 +97,9 @@ impl<'a> Assembler<'a> {
         self.unparsed
     }
 
-    /// Entries that are complete.
-    pub fn take(&mut self) -> std::vec::Drain<'_, Entry> {
-        self.done.drain(..)
+    /// An entry that is complete.
+    pub fn next_entry(&mut self) -> Option<Entry> {
+        self.done.pop_front()
     }
 
     pub fn line(&mut self, position: Position, line: &str) {
@@ -112,7 +112,7 @@ impl<'a> Assembler<'a> {
         let Some(source) = self.sources.get_mut(&*piece.source) else { return };
         source.last_line = position.line;
         let mut step = Step {
-            context: self.context,
+            context: &self.context,
             formats: self.formats,
             done: &mut self.done,
             unparsed: 0,
@@ -144,7 +144,7 @@ impl<'a> Assembler<'a> {
 
     fn end(&mut self, source: &mut Source) {
         let mut step = Step {
-            context: self.context,
+            context: &self.context,
             formats: self.formats,
             done: &mut self.done,
             unparsed: 0,
@@ -159,7 +159,7 @@ impl<'a> Assembler<'a> {
     pub fn finish(&mut self) {
         let mut sources: Vec<Source> = std::mem::take(&mut self.sources).into_values().collect();
         sources.iter_mut().for_each(|source| self.end(source));
-        self.done.sort_by_key(|entry| entry.line);
+        self.done.make_contiguous().sort_by_key(|entry| entry.line);
     }
 }
 
@@ -167,7 +167,7 @@ impl<'a> Assembler<'a> {
 struct Step<'s, 'a> {
     context: &'s Context<'a>,
     formats: &'a Formats,
-    done: &'s mut Vec<Entry>,
+    done: &'s mut VecDeque<Entry>,
     unparsed: u64,
     /// Lines that were unparsed and belong to an entry after all.
     taken_back: u64,
@@ -182,7 +182,7 @@ impl<'a> Step<'_, 'a> {
             collected: own(&piece.collected),
         });
         match piece.body {
-            Body::Text(text) if partial.text.len() + text.len() <= LONGEST => partial.text.push_str(&text),
+            Body::Text(text) if partial.text.len() + text.len() <= LONGEST_LINE => partial.text.push_str(&text),
             Body::Text(_) => {}
             Body::Record(_) | Body::Broken if partial.text.is_empty() => {}
             // The last part may look like a record of its own only when it is one.
@@ -478,7 +478,7 @@ impl Raw {
             self.push_stack(line);
         } else if self.message.is_empty() {
             self.message.push_str(line.trim());
-        } else if self.message.len() + line.len() <= LONGEST {
+        } else if self.message.len() + line.len() <= LONGEST_LINE {
             self.message.push('\n');
             self.message.push_str(line);
         }

@@ -1,9 +1,14 @@
 use crate::assemble::Assembler;
 use crate::entry::{Context, Entry, Position};
-use crate::gunzip::{Damage, Gunzip, Limits};
-use crate::lines::Lines;
 use crate::settings::Settings;
-use std::io::{self, BufRead};
+use bytes::Bytes;
+use lines::{GzipError, Limits, Lines, Step};
+
+/// The most of one line that is read, in bytes. Enough for the 10 MB lines that collectors do write.
+pub const LONGEST_LINE: usize = 16 << 20;
+
+/// What a log object may unpack to: 256 GiB, and 400:1. Logs reach 10:1 to 100:1; deflate itself ends at 1032:1.
+pub const LIMITS: Limits = Limits { bytes: 256 << 30, ratio: 400 };
 
 /// What was read of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,43 +21,97 @@ pub struct Summary {
     /// Lines that are in no known format and belong to no entry.
     pub unparsed: u64,
     /// Why the object could not be read to its end.
-    pub damage: Option<Damage>,
+    pub damage: Option<GzipError>,
 }
 
-/// Reads a gz object from its first byte to its end or its damage, and hands each error entry to `sink` as soon as it is
-/// complete. Memory does not grow with the object. Fails only when `source` or `sink` does.
-pub fn extract<E: From<io::Error>>(
-    source: impl BufRead,
-    key: &str,
-    settings: &Settings,
-    limits: Limits,
-    mut sink: impl FnMut(Entry) -> Result<(), E>,
-) -> Result<Summary, E> {
-    let context = Context::new(key, settings);
-    let mut assembler = Assembler::new(&context);
-    let mut lines = Lines::new(Gunzip::new(source, limits));
-    let mut entries = 0;
-    let mut bytes = 0;
-    while let Some(line) = lines.next()? {
-        let position = Position { line: line.number, byte: line.byte };
-        bytes = line.byte + line.text.len() as u64;
-        let text = match line.number {
-            // A byte order mark.
-            1 => line.text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line.text),
-            _ => line.text,
-        };
-        // Bytes that are no UTF-8 become U+FFFD.
-        assembler.line(position, &String::from_utf8_lossy(text));
-        for entry in assembler.take() {
-            entries += 1;
-            sink(entry)?;
+/// Reads a gz object from its first byte to its end or its damage. The object comes in pieces; memory does not grow
+/// with it.
+pub struct Extraction<'a> {
+    lines: Lines,
+    assembler: Assembler<'a>,
+    entries: u64,
+    damage: Option<GzipError>,
+    is_over: bool,
+    /// The damage begins behind a line break, and so in a line that has no bytes.
+    is_cut_between_lines: bool,
+}
+
+impl<'a> Extraction<'a> {
+    /// `key`: `<service>/YYYY/MM/DD/<name>.gz`.
+    pub fn new(key: &'a str, settings: &'a Settings, limits: Limits) -> Self {
+        Extraction {
+            lines: Lines::gzip(LONGEST_LINE, limits),
+            assembler: Assembler::new(Context::new(key, settings)),
+            entries: 0,
+            damage: None,
+            is_over: false,
+            is_cut_between_lines: false,
         }
     }
-    assembler.finish();
-    for entry in assembler.take() {
-        entries += 1;
-        sink(entry)?;
+
+    /// Takes the next piece of the object, when [`next`](Self::next) has no more entries of the one before.
+    pub fn feed(&mut self, piece: Bytes) {
+        self.lines.feed(piece);
     }
-    let damage = lines.source().damage().cloned();
-    Ok(Summary { lines: lines.count(), bytes, entries, unparsed: assembler.unparsed(), damage })
+
+    /// There are no more pieces.
+    pub fn end(&mut self) {
+        self.lines.end();
+    }
+
+    /// Nothing more can be read: the object has ended, or is damaged.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The next error entry that is complete. `None` when another piece of the object is needed, or at the end.
+    pub fn next_entry(&mut self) -> Option<Entry> {
+        loop {
+            if let Some(entry) = self.assembler.next_entry() {
+                self.entries += 1;
+                return Some(entry);
+            }
+            if self.is_over {
+                return None;
+            }
+            let byte = self.lines.position().offset;
+            match self.lines.step() {
+                // Bytes that are not UTF-8 become U+FFFD.
+                Ok(Step::Line(line)) => {
+                    let position = Position { line: line.number, byte };
+                    self.assembler.line(position, &String::from_utf8_lossy(line.bytes));
+                }
+                Ok(Step::Starved) => return None,
+                Ok(Step::End) => self.finish(),
+                // What was unpacked of the line that the damage is in may be all that tells of an error.
+                Ok(Step::Damage(damage)) => {
+                    self.damage = Some(damage.what);
+                    self.is_cut_between_lines = damage.bytes.is_empty();
+                    if !damage.bytes.is_empty() {
+                        let position = Position { line: damage.number, byte };
+                        self.assembler.line(position, &String::from_utf8_lossy(damage.bytes));
+                    }
+                    self.finish();
+                }
+                // Longer lines are cut.
+                Err(error) => unreachable!("{error}"),
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.is_over = true;
+        self.assembler.finish();
+    }
+
+    pub fn summary(&self) -> Summary {
+        let position = self.lines.position();
+        Summary {
+            lines: position.lines - u64::from(self.is_cut_between_lines),
+            bytes: position.offset,
+            entries: self.entries,
+            unparsed: self.assembler.unparsed(),
+            damage: self.damage,
+        }
+    }
 }

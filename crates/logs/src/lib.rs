@@ -1,17 +1,15 @@
 //! Errors in logs: from the bytes of a gz object to entries with time, level, type, trace, category and fingerprint.
 //!
-//! Bytes are unpacked ([`Gunzip`]), split into lines ([`Lines`]), taken out of what collectors put around them
-//! (`envelope`), read as the first line of an entry or as a part of one (`record`, [`Settings`], `trace`), and put
-//! together (`assemble`). Pure: no clock, no network and no store may enter.
+//! Lines (`lines`) are taken out of what collectors put around them (`envelope`), read as the first line of an entry or
+//! as a part of one (`record`, [`Settings`], `trace`), and put together (`assemble`). Pure: no clock, no network and no
+//! store may enter.
 
 mod assemble;
 mod entry;
 mod envelope;
 mod extract;
 pub mod fingerprint;
-mod gunzip;
 mod level;
-mod lines;
 mod mask;
 mod record;
 mod settings;
@@ -20,9 +18,7 @@ mod trace;
 
 pub use assemble::time_of_line;
 pub use entry::{Entry, OTHER, date_of, service_of};
-pub use extract::{Summary, extract};
-pub use gunzip::{Damage, Gunzip, Limits};
+pub use extract::{Extraction, LIMITS, Summary};
 pub use level::Level;
-pub use lines::{Line, Lines};
 pub use mask::mask;
 pub use settings::{Mask, Settings, SettingsError};

@@ -299,7 +299,13 @@ impl<'a> Round<'a> {
                     }
                 },
                 Ok(Step::Damage(damage)) => {
-                    bad(&mut self.pack, &mut part, damage.number, Reason::DamagedGzip(damage.what), damage.bytes);
+                    bad(
+                        &mut self.pack,
+                        &mut part,
+                        damage.number,
+                        Reason::DamagedGzip(damage.what.text()),
+                        damage.bytes,
+                    );
                 }
                 Ok(Step::Starved) => match file.reader.chunk().await {
                     Ok(Some(piece)) => file.lines.feed(piece),

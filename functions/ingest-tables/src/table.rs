@@ -155,7 +155,7 @@ async fn adopt_lines(deps: &Deps, table: &Table, key: &str, spool: &mut Spool) -
                     Record::Adopted { key, line: digest(line.bytes) }
                 })?;
             }
-            Step::Damage(damage) => return Err(damaged(damage.what.to_owned())),
+            Step::Damage(damage) => return Err(damaged(damage.what.to_string())),
             Step::End => return Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use log_entries::{LogObject, SETTINGS};
 use logs::Settings;
+use queue::Queue;
 use runtime::Config;
 use std::process::ExitCode;
 use storage::{Objects, Table};
@@ -76,6 +77,14 @@ impl Deployment {
 
     fn objects(&self) -> Table<LogObject> {
         Table::new(&self.aws, self.names.objects.clone())
+    }
+
+    fn queue(&self) -> Queue {
+        Queue::new(&self.aws, self.names.queue.clone())
+    }
+
+    fn dead_letters(&self) -> Queue {
+        Queue::new(&self.aws, self.names.dead.clone())
     }
 
     /// The deployment's patterns, for masks and for the times in lines.

@@ -7,7 +7,8 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use logs::{Gunzip, Limits, Settings, date_of, service_of, time_of_line};
+use lines::GunzipReader;
+use logs::{LIMITS, Settings, date_of, service_of, time_of_line};
 use serde::Serialize;
 use std::io::{self, BufReader, Read};
 use std::process::ExitCode;
@@ -276,7 +277,7 @@ impl Task {
 
     fn search(&self, source: impl Read, object: String) -> io::Result<()> {
         let source = BufReader::with_capacity(256 << 10, Stoppable { source, stop: &self.stop });
-        let mut text = Gunzip::new(source, Limits::default());
+        let mut text = GunzipReader::new(source, LIMITS);
         let mut searcher = SearcherBuilder::new()
             .binary_detection(BinaryDetection::none())
             .bom_sniffing(false)

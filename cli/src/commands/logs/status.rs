@@ -1,6 +1,5 @@
 use super::Deployment;
-use anyhow::{Context, Result};
-use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -43,7 +42,6 @@ struct Damaged {
 impl Status {
     pub async fn call(self) -> Result<ExitCode> {
         let deployment = Deployment::from_env().await?;
-        let sqs = Client::new(&deployment.aws);
         let mut report = Report { objects: 0, entries: 0, unparsed: 0, damaged: Vec::new(), waiting: 0, failed: 0 };
         let look = |row: log_entries::LogObject| {
             let Some(version) = row.current else { return };
@@ -56,8 +54,8 @@ impl Status {
         };
         deployment.objects().for_each(look).await?;
         report.damaged.sort_by(|a, b| a.object.cmp(&b.object));
-        report.waiting = messages(&sqs, &deployment.names.queue).await?;
-        report.failed = messages(&sqs, &deployment.names.dead).await?;
+        report.waiting = deployment.queue().depth().await?.total();
+        report.failed = deployment.dead_letters().depth().await?.total();
         let code = if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if self.json {
             say!("{}", serde_json::to_string_pretty(&report)?);
@@ -74,16 +72,4 @@ impl Status {
         }
         Ok(code)
     }
-}
-
-async fn messages(sqs: &Client, queue: &str) -> Result<u64> {
-    let names = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ];
-    let answer = sqs.get_queue_attributes().queue_url(queue).set_attribute_names(Some(names.to_vec())).send().await;
-    let answer = answer.with_context(|| format!("the queue {queue} does not answer"))?;
-    let attributes = answer.attributes.unwrap_or_default();
-    Ok(names.iter().filter_map(|name| attributes.get(name)?.parse::<u64>().ok()).sum())
 }

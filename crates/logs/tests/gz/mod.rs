@@ -1,7 +1,8 @@
 //! A text as a gz object, and its entries.
 
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use logs::{Entry, Limits, Settings, Summary, extract};
+use logs::{Entry, Extraction, LIMITS, Settings, Summary};
 use std::io::Write;
 
 pub fn gz(text: &[u8]) -> Vec<u8> {
@@ -11,13 +12,24 @@ pub fn gz(text: &[u8]) -> Vec<u8> {
 }
 
 pub fn read(text: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, Summary) {
+    read_packed(&gz(text), key, settings)
+}
+
+pub fn read_packed(packed: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, Summary) {
+    let mut extraction = Extraction::new(key, settings, LIMITS);
+    let mut pieces = packed.chunks(10_000);
     let mut entries = Vec::new();
-    let summary = extract::<std::io::Error>(&gz(text)[..], key, settings, Limits::default(), |entry| {
-        entries.push(entry);
-        Ok(())
-    });
+    while !extraction.is_over() {
+        match pieces.next() {
+            Some(piece) => extraction.feed(Bytes::copy_from_slice(piece)),
+            None => extraction.end(),
+        }
+        while let Some(entry) = extraction.next_entry() {
+            entries.push(entry);
+        }
+    }
     entries.sort_by_key(|entry| entry.line);
-    (entries, summary.expect("memory"))
+    (entries, extraction.summary())
 }
 
 #[allow(dead_code)] // Not every test needs it.
