@@ -14,8 +14,9 @@ use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::Config;
 use sources::{Auth, Indices, OpenSearch};
+use std::sync::Arc;
 use storage::Objects;
-use workflow::Workflow;
+use workflow::{StepFunctions, Workflow};
 
 pub const BUCKET: &str = "ALERT_ARCHIVE_BUCKET";
 pub const JOB_RUNS: &str = "ALERT_ARCHIVE_JOB_RUNS_TABLE";
@@ -31,7 +32,7 @@ pub struct Archive {
     pub job_runs: JobRuns,
     pub windows: Windows,
     pub ledger: Tracking,
-    pub workflow: Workflow,
+    pub workflow: Arc<dyn Workflow>,
     pub aws: aws_config::SdkConfig,
     pub state_machine_arn: String,
 }
@@ -56,7 +57,7 @@ impl Archive {
             job_runs: JobRuns::new(&aws, job_runs),
             windows: Windows::new(&aws, windows),
             ledger: Tracking::new(&aws, tracking),
-            workflow: Workflow::new(&aws),
+            workflow: StepFunctions::shared(&aws),
             aws,
             state_machine_arn,
         })

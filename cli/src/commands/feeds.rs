@@ -365,6 +365,6 @@ impl ReplayDlq {
 
 /// Keys that a message is about; a message that is not S3's has none.
 fn objects_of(body: &str) -> Vec<String> {
-    let events = storage::notification::read(body.as_bytes()).unwrap_or_default();
+    let events = events::s3::read(body.as_bytes()).unwrap_or_default();
     events.into_iter().flatten().map(|event| event.key).collect()
 }

@@ -6,7 +6,7 @@ use alerts::run::{
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
-use storage::{LedgerError, Table};
+use storage::{LedgerError, Table, TableStore};
 
 /// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
 #[derive(Clone)]
@@ -26,6 +26,16 @@ impl JobRuns {
             watermarks: Table::new(config, table.clone()),
             registers: Table::new(config, table.clone()),
             api_uses: Table::new(config, table),
+        }
+    }
+
+    pub fn over(store: impl TableStore + Clone + 'static, table: &str) -> Self {
+        JobRuns {
+            runs: Table::over(store.clone(), table),
+            locks: Table::over(store.clone(), table),
+            watermarks: Table::over(store.clone(), table),
+            registers: Table::over(store.clone(), table),
+            api_uses: Table::over(store, table),
         }
     }
 

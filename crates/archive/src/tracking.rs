@@ -8,7 +8,7 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
-use storage::{LedgerError, Table};
+use storage::{LedgerError, Table, TableStore};
 
 /// The sparse index of rows that are open or unfinished, and its partition key.
 const STAGING: &str = "staging";
@@ -53,6 +53,10 @@ pub struct Tracking {
 impl Tracking {
     pub fn new(config: &SdkConfig, table: String) -> Self {
         Tracking { rows: Table::new(config, table) }
+    }
+
+    pub fn over(store: impl TableStore + 'static, table: &str) -> Self {
+        Tracking { rows: Table::over(store, table) }
     }
 
     /// Stages classified documents on behalf of `claim`; returns a decision for each, in order. `None` when the time was over

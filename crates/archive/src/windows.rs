@@ -5,8 +5,9 @@ use alerts::{
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
 use jiff::Timestamp;
+use runtime::Call;
 use std::time::Duration;
-use storage::{LedgerError, Table};
+use storage::{LedgerError, Table, TableStore};
 
 /// The rows of `windows`, changed by the rules of [`alerts::window::record`].
 #[derive(Clone)]
@@ -38,6 +39,10 @@ impl Windows {
         Windows { rows: Table::new(config, table) }
     }
 
+    pub fn over(store: impl TableStore + 'static, table: &str) -> Self {
+        Windows { rows: Table::over(store, table) }
+    }
+
     /// Changes the record of a window that the plan wrote.
     pub async fn change(
         &self,
@@ -57,6 +62,7 @@ impl Windows {
     /// Does a step's work and meanwhile renews the lease of its attempt. The work ends early when the attempt is no longer the window's.
     pub async fn hold<T, E: From<WindowError>>(
         &self,
+        call: &Call,
         run_id: &str,
         window_id: &str,
         attempt: u64,
@@ -64,8 +70,8 @@ impl Windows {
     ) -> Result<T, E> {
         let lost = async {
             loop {
-                tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
-                match self.change(run_id, window_id, |record| record.renew(attempt, Timestamp::now())).await {
+                call.sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+                match self.change(run_id, window_id, |record| record.renew(attempt, call.now())).await {
                     Err(WindowError::Refused(refused)) => return refused,
                     // The work will meet the same trouble, and knows what to do about it.
                     Err(error) => {

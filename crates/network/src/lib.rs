@@ -101,6 +101,20 @@ where
     }
 }
 
+/// As [`through`], for a client that sends nothing again by itself.
+pub async fn through_once<T: Send>(
+    network: &dyn Network,
+    request: &Request,
+    carry_out: impl FnOnce() -> T + Send,
+) -> Result<T, Broken> {
+    network.sent(request).await?;
+    let answer = carry_out();
+    match network.answered(request).await {
+        Answer::Arrives => Ok(answer),
+        Answer::IsLost | Answer::IsLostAndRetried => Err(Broken),
+    }
+}
+
 /// Where [`OneFault`] strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strike {

@@ -68,10 +68,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, report, duplicate) in [("well", &well, false), ("failed", &failed, true)] {
         let summary =
             Summary { report, oldest_open: &open, quarantine_reasons: &reasons, links: &links, duplicate, now };
-        fs::write(
-            dir.join(format!("{name}.eml")),
-            mail::summary(&summary, "Alert archive <archive@example.com>", &["team@example.com".into()])?,
-        )?;
+        let rendered = mail::summary(&summary)?;
+        fs::write(dir.join(format!("{name}.txt")), format!("{}\n\n{}", rendered.subject, rendered.text))?;
+        fs::write(dir.join(format!("{name}.html")), rendered.html)?;
     }
     let mut runs = vec![failed.clone()];
     for n in 0..26u64 {

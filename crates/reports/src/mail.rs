@@ -1,33 +1,18 @@
-//! The summary mail of a run: one RFC 5322 message with a text and an HTML part of the same content.
+//! What the summary mail of a run says, in plain text and in HTML. How it is sent is the business of `mail`.
 
 use crate::words::{self, count, grouped, one_line};
 use alerts::run::report::{OpenMessage, RunReport};
 use jiff::Timestamp;
-use lettre::message::header::{ContentTransferEncoding, ContentType};
-use lettre::message::{Body, Mailbox, Message, MultiPart, SinglePart};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
-use std::time::SystemTime;
 
 const LISTED: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("`{address}` is no mail address")]
-    Address {
-        address: String,
-        #[source]
-        source: lettre::address::AddressError,
-    },
-    #[error("a mail needs at least one recipient")]
-    NoRecipient,
-    #[error("the mail's text could not be put together")]
-    Template(#[from] minijinja::Error),
-    #[error("the mail could not be put together")]
-    Message(#[from] lettre::error::Error),
-}
+#[error("the mail's text could not be put together")]
+pub struct Error(#[from] minijinja::Error);
 
 /// Where a reader may go on; only http and https are linked.
 #[derive(Clone, Debug, Default)]
@@ -50,43 +35,18 @@ pub struct Summary<'a> {
     pub now: Timestamp,
 }
 
-/// The bytes to hand to SES as a raw message, from one sender to all recipients.
-pub fn summary(summary: &Summary, from: &str, to: &[String]) -> Result<Vec<u8>, Error> {
+/// The mail's subject and its two parts of the same content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+}
+
+pub fn summary(summary: &Summary) -> Result<Rendered, Error> {
     let view = View::new(summary);
-    let sender = mailbox(from)?;
-    let mut message = Message::builder().subject(&view.subject).date(SystemTime::from(summary.now));
-    if to.is_empty() {
-        return Err(Error::NoRecipient);
-    }
-    for address in to {
-        message = message.to(mailbox(address)?);
-    }
-    // Made from the run, so that a mail program can tell a duplicate.
-    let id = format!("<{}.{}@{}>", atom(&summary.report.run_id), summary.report.attempt, sender.email.domain());
-    let text = part(ContentType::TEXT_PLAIN, render("summary.txt", &view)?);
-    let html = part(ContentType::TEXT_HTML, render("summary.html", &view)?);
-    // Quoted-printable cannot hold `=_`: no text can end its part early.
-    let parts = MultiPart::alternative().boundary("=_alert-archive_=").singlepart(text).singlepart(html);
-    Ok(message.from(sender).message_id(Some(id)).multipart(parts)?.formatted())
-}
-
-fn mailbox(address: &str) -> Result<Mailbox, Error> {
-    let invalid = |source| Error::Address { address: one_line(address), source };
-    // The parser of addresses is lenient about line breaks; headers are not.
-    if address.chars().any(char::is_control) {
-        return Err(invalid(lettre::address::AddressError::InvalidUser));
-    }
-    address.trim().parse().map_err(invalid)
-}
-
-fn part(kind: ContentType, text: String) -> SinglePart {
-    let text = text.replace("\r\n", "\n").replace('\n', "\r\n");
-    let body = Body::new_with_encoding(text.clone(), ContentTransferEncoding::QuotedPrintable);
-    SinglePart::builder().header(kind).body(body.unwrap_or_else(|_| Body::new(text)))
-}
-
-fn atom(text: &str) -> String {
-    text.chars().take(100).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect()
+    let (text, html) = (render("summary.txt", &view)?, render("summary.html", &view)?);
+    Ok(Rendered { subject: view.subject, text, html })
 }
 
 fn render(name: &str, view: &View) -> Result<String, Error> {

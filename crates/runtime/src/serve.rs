@@ -1,39 +1,9 @@
-use crate::ConfigMissing;
+use crate::{Call, ConfigMissing, SystemClock};
 use errors::{Name, Named, describe};
-use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
-
-/// One invocation: when it began and when Lambda will end it.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    pub now: Timestamp,
-    pub deadline: Instant,
-    began: Instant,
-}
-
-impl Call {
-    pub fn new(left: Duration) -> Self {
-        let began = Instant::now();
-        Call { now: Timestamp::now(), deadline: began + left, began }
-    }
-
-    pub fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Time to stop, keep what is done and ask to be called again: a fifth of the time is left, at most a minute of it.
-    pub fn is_ending(&self) -> bool {
-        let margin = (self.deadline - self.began) / 5;
-        self.left() < margin.min(Duration::from_secs(60))
-    }
-
-    pub fn took(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
 
 /// Runs a function: builds its dependencies once, then handles one event after the other.
 /// When configuration is missing each event fails with that error, so that the console shows it by name.
@@ -49,10 +19,11 @@ where
 {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_target(false).with_current_span(false).init();
-    let (dependencies, handle) = (&dependencies, &handle);
+    let (dependencies, handle, clock) = (&dependencies, &handle, &SystemClock::shared());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| async move {
         let deadline = UNIX_EPOCH + Duration::from_millis(event.context.deadline);
-        let call = Call::new(deadline.duration_since(SystemTime::now()).unwrap_or_default());
+        let allowed = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+        let call = Call::new(clock.clone(), allowed);
         let dependencies = dependencies.as_ref().map_err(|missing| diagnostic(name, missing))?;
         let input = serde_json::from_value(event.payload).map_err(|error| Diagnostic {
             error_type: Name::InvalidInput.as_str().into(),

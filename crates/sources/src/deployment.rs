@@ -1,5 +1,5 @@
 use crate::{
-    Auth, Indices, OpenSearch, SourceError,
+    OpenSearch,
     api::{Api, Pace, SecretsManager, Turns},
 };
 use aws_config::SdkConfig;
@@ -33,10 +33,7 @@ pub struct Sources {
     pub mode: Mode,
     /// Unless the mode is OpenSearch.
     pub api: Option<Api>,
-    url: String,
-    auth: Auth,
-    indices: Indices,
-    aws: SdkConfig,
+    opensearch: Option<OpenSearch>,
 }
 
 impl Sources {
@@ -51,16 +48,17 @@ impl Sources {
             let connected = Api::connect(&url, page_size, Arc::new(secret), Turns::new(pace(per_second)));
             connected.map_err(|error| config.refuse(error.to_string())).ok()
         });
-        let url = if mode == Mode::Api { String::new() } else { config.required("OPENSEARCH_URL") };
-        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
-        Sources { mode, api: api.flatten(), url, auth, indices: Indices::from_env(config), aws: aws.clone() }
+        let opensearch = (mode != Mode::Api).then(|| OpenSearch::from_env(config, aws));
+        Sources { mode, api: api.flatten(), opensearch }
+    }
+
+    /// OpenSearch alone, such as one over a [`MemoryNode`](crate::MemoryNode).
+    pub fn over(opensearch: OpenSearch) -> Self {
+        Sources { mode: Mode::OpenSearch, api: None, opensearch: Some(opensearch) }
     }
 
     /// None where the API is the only source.
-    pub fn opensearch(&self) -> Result<Option<OpenSearch>, SourceError> {
-        match self.mode {
-            Mode::Api => Ok(None),
-            _ => OpenSearch::connect(&self.url, self.auth, &self.aws, self.indices.clone()).map(Some),
-        }
+    pub fn opensearch(&self) -> Option<&OpenSearch> {
+        self.opensearch.as_ref()
     }
 }

@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range, until_whole},
+    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range},
     page,
 };
 use alerts::window::plan::{Selection, Window};
@@ -92,7 +92,7 @@ impl Drain {
 
     /// Counts the window's documents, exactly, in the point in time.
     pub async fn count(&mut self) -> Result<(), SourceError> {
-        self.cursor.matched = until_whole(|| self.count_once(KEEP_ALIVE)).await?;
+        self.cursor.matched = self.source.until_whole(|| self.count_once(KEEP_ALIVE)).await?;
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Drain {
             return Ok(());
         }
         let fetch = Fetch::of(self);
-        let hits = until_whole(|| fetch.names(documents)).await?;
+        let hits = self.source.until_whole(|| fetch.names(documents)).await?;
         self.cursor.excluded = hits.iter().map(Hit::identity).collect();
         self.excluded = hits.into();
         Ok(())
@@ -213,7 +213,7 @@ impl OpenSearch {
                 Answer::Body(body) => page::parse(&body)?.ok_or_else(unreadable),
                 Answer::TooLarge(_) => Err(unreadable()),
             };
-            let hits = until_whole(page).await?;
+            let hits = self.until_whole(page).await?;
             let Some(last) = hits.last() else { break };
             drain.cursor.after = Some(last.sort.clone());
             for hit in hits {
@@ -238,7 +238,7 @@ impl Fetch {
     }
 
     async fn page(&self, size: u64) -> Result<Vec<Document>, SourceError> {
-        until_whole(|| self.page_once(size)).await
+        self.source.until_whole(|| self.page_once(size)).await
     }
 
     async fn page_once(&self, size: u64) -> Result<Vec<Document>, SourceError> {

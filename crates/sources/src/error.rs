@@ -3,7 +3,7 @@ use errors::{Name, Named};
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("OpenSearch at {url} cannot be reached to {doing}")]
-    Unreachable { url: String, doing: &'static str, source: ::opensearch::Error },
+    Unreachable { url: String, doing: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("OpenSearch cannot {doing} now (status {status}): {reason}")]
     Unavailable { doing: &'static str, status: u16, reason: String },
     #[error("OpenSearch refuses to {doing} (status {status}): {reason}")]

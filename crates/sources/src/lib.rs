@@ -7,6 +7,8 @@ mod drain;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod memory;
+mod node;
 mod opensearch;
 mod page;
 mod related;
@@ -15,6 +17,8 @@ mod restore;
 pub use deployment::{Mode, Sources};
 pub use drain::{Cursor, Defect, Document, Drain};
 pub use error::SourceError;
+pub use memory::MemoryNode;
+pub use node::{Body, Node, Request, Response};
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch};
 pub use page::Hit;
 pub use related::{Found, Related};

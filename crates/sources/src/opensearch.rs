@@ -1,22 +1,27 @@
-use crate::{SourceError, page};
+use crate::{
+    SourceError,
+    node::{Body, Http, Node, Request, Unconnected},
+    page,
+};
 use ::opensearch::{
     OpenSearch as Client,
     auth::Credentials,
     http::{
         Method, Url,
-        headers::{HeaderMap, HeaderValue},
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
 use alerts::window::plan::{Bucket, Interval};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -72,7 +77,7 @@ impl Indices {
 /// Messages, history and audit in OpenSearch 2.4 or later.
 #[derive(Clone)]
 pub struct OpenSearch {
-    client: Client,
+    node: Arc<dyn Node>,
     url: String,
     pub indices: Indices,
 }
@@ -109,7 +114,27 @@ impl OpenSearch {
             transport = transport.auth(Credentials::AwsSigV4(provider, region)).service_name("es");
         }
         let transport = transport.build().map_err(|error| fault(error.to_string()))?;
-        Ok(OpenSearch { client: Client::new(transport), url: shown, indices })
+        Ok(OpenSearch { node: Arc::new(Http(Client::new(transport))), url: shown, indices })
+    }
+
+    /// Another node than one over HTTP, such as [`MemoryNode`](crate::MemoryNode).
+    pub fn over(node: impl Node + 'static, indices: Indices) -> Self {
+        OpenSearch { node: Arc::new(node), url: "memory".into(), indices }
+    }
+
+    /// From `OPENSEARCH_URL`, `ALERT_ARCHIVE_OPENSEARCH_AUTH` and the names of the indices. Nothing is sent yet. Where
+    /// one of them cannot be used, a node without a connection stands in until the configuration is refused.
+    pub fn from_env(config: &mut runtime::Config, aws: &aws_config::SdkConfig) -> Self {
+        let url = config.required("OPENSEARCH_URL");
+        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
+        let indices = Indices::from_env(config);
+        if !url.is_empty() {
+            match OpenSearch::connect(&url, auth, aws, indices.clone()) {
+                Ok(connected) => return connected,
+                Err(error) => config.refuse(error.to_string()),
+            }
+        }
+        OpenSearch::over(Unconnected, indices)
     }
 
     /// Fails unless `index` has what the product needs; returns how documents are found by their message.
@@ -147,7 +172,7 @@ impl OpenSearch {
         to: Timestamp,
         interval: Interval,
     ) -> Result<Vec<Bucket>, SourceError> {
-        until_whole(|| self.histogram_once(from, to, interval)).await
+        self.until_whole(|| self.histogram_once(from, to, interval)).await
     }
 
     async fn histogram_once(
@@ -199,7 +224,7 @@ impl OpenSearch {
             #[serde(rename = "_shards")]
             shards: page::Shards,
         }
-        until_whole(async || {
+        self.until_whole(async || {
             let reply: Reply = self
                 .json("count documents", Method::Post, &format!("/{index}/_count"), json!({"query": query}), index)
                 .await?;
@@ -271,7 +296,7 @@ impl OpenSearch {
         let mut indices = HashMap::with_capacity(messages.len());
         for batch in messages.chunks(IDS_AT_ONCE) {
             let ids: Vec<&str> = batch.iter().map(|(id, _)| *id).collect();
-            let places = until_whole(|| self.places_of_all(&ids)).await?;
+            let places = self.until_whole(|| self.places_of_all(&ids)).await?;
             for (id, at) in batch {
                 let millis = at.map(Timestamp::as_millisecond);
                 let of_id = || places.iter().filter(|place| place.id == *id);
@@ -383,11 +408,7 @@ impl OpenSearch {
         limit: u64,
     ) -> Result<Answer, SourceError> {
         let attempt = || self.send_once(doing, method, path, body.clone(), index, limit);
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(5))
-            .with_max_times(5);
-        attempt.retry(backoff.with_jitter()).when(SourceError::is_passing).await
+        attempt.retry(backoff(Duration::from_millis(200))).sleep(self.waits()).when(SourceError::is_passing).await
     }
 
     async fn send_once(
@@ -400,21 +421,38 @@ impl OpenSearch {
         limit: u64,
     ) -> Result<Answer, SourceError> {
         let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), doing, source };
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-        // The client would ask for gzip, which costs both ends more than it saves and hides how long the answer is.
-        headers.insert("accept-encoding", HeaderValue::from_static("identity"));
-        let answer = self.client.send(method, path, headers, None::<&()>, body, None).await.map_err(unreachable)?;
-        let status = answer.status_code().as_u16();
-        if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > limit) {
-            return Ok(Answer::TooLarge(length));
+        let answer = self.node.send(Request { method, path, body, limit }).await.map_err(unreachable)?;
+        match answer.body {
+            Body::TooLarge(length) => Ok(Answer::TooLarge(length)),
+            Body::Whole(body) if (200..300).contains(&answer.status) => Ok(Answer::Body(body)),
+            Body::Whole(body) => Err(refusal(doing, answer.status, &body, index)),
         }
-        let body = answer.bytes().await.map_err(unreachable)?;
-        if (200..300).contains(&status) {
-            return Ok(Answer::Body(body));
-        }
-        Err(refusal(doing, status, &body, index))
     }
+
+    /// Asks again while the node answers only a part: a shard that moves is back in a moment.
+    pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(
+        &self,
+        ask: impl FnMut() -> F,
+    ) -> Result<T, SourceError> {
+        let backoff = backoff(Duration::from_millis(300));
+        ask.retry(backoff).sleep(self.waits()).when(|error| matches!(error, SourceError::PageIncomplete { .. })).await
+    }
+
+    fn waits(&self) -> impl Fn(Duration) -> BoxFuture<'static, ()> + use<> {
+        let node = self.node.clone();
+        move |time| {
+            let node = node.clone();
+            async move { node.wait(time).await }.boxed()
+        }
+    }
+}
+
+fn backoff(first: Duration) -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(5)
+        .with_jitter()
 }
 
 /// The answer of a `min` over instants. One that no [`Timestamp`] can hold must not look like none at all.
@@ -551,17 +589,6 @@ impl Counts {
         let cut = |stretch: Stretch| alerts::window::plan::clip(stretch.key, interval, stretch.doc_count, from, to);
         Ok(self.aggregations.stretches.buckets.into_iter().filter_map(cut).collect())
     }
-}
-
-/// Asks again while the node returns only a part: a shard that moves is back in a moment.
-pub(crate) async fn until_whole<T, F: Future<Output = Result<T, SourceError>>>(
-    ask: impl FnMut() -> F,
-) -> Result<T, SourceError> {
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(300))
-        .with_max_delay(Duration::from_secs(5))
-        .with_max_times(5);
-    ask.retry(backoff.with_jitter()).when(|error| matches!(error, SourceError::PageIncomplete { .. })).await
 }
 
 /// All documents whose timestamp lies in `[from, to)`.

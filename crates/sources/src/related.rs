@@ -1,6 +1,6 @@
 use crate::{
     MessageField, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, in_order, until_whole},
+    opensearch::{Answer, KEEP_ALIVE, in_order},
     page,
 };
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Related {
             if batch.is_empty() {
                 continue;
             }
-            match until_whole(|| self.batch(batch)).await? {
+            match self.source.until_whole(|| self.batch(batch)).await? {
                 Some(bodies) => found.bodies.extend(bodies),
                 None if batch.len() == 1 => {
                     found.unreadable.insert(batch[0].to_owned());

@@ -1,7 +1,6 @@
 //! The two stores: objects in S3 and versioned rows in DynamoDB, each change on condition that no other executor was
 //! quicker. No row of a pipeline and none of its rules may enter: what a change means is decided by the caller.
 
-pub mod notification;
 mod objects;
 mod tables;
 

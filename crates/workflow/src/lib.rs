@@ -1,12 +1,37 @@
 //! Executions of the state machine, as Step Functions tells of them and as an operator acts on them.
 
+mod memory;
+
+pub use memory::MemoryWorkflow;
+
+use async_trait::async_trait;
 use aws_sdk_sfn::{Client, error::ProvideErrorMetadata, error::SdkError, types::ExecutionStatus};
 use errors::{Name, Named};
 use jiff::Timestamp;
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
-#[derive(Clone)]
-pub struct Workflow {
+/// The requests of Step Functions that are needed.
+#[async_trait]
+pub trait Workflow: Send + Sync {
+    async fn describe(&self, execution_arn: &str) -> Result<Execution, WorkflowError>;
+
+    /// Starts an execution and returns its ARN. Refused when the name was used before, within 90 days.
+    async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError>;
+
+    async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError>;
+
+    /// Whether an execution is at work; one that Step Functions has forgotten is not.
+    async fn is_running(&self, execution_arn: &str) -> Result<bool, WorkflowError> {
+        match self.describe(execution_arn).await {
+            Ok(execution) => Ok(execution.running),
+            Err(WorkflowError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Step Functions itself.
+pub struct StepFunctions {
     client: Client,
 }
 
@@ -46,12 +71,15 @@ impl Named for WorkflowError {
     }
 }
 
-impl Workflow {
-    pub fn new(config: &aws_config::SdkConfig) -> Self {
-        Workflow { client: Client::new(config) }
+impl StepFunctions {
+    pub fn shared(config: &aws_config::SdkConfig) -> Arc<dyn Workflow> {
+        Arc::new(StepFunctions { client: Client::new(config) })
     }
+}
 
-    pub async fn describe(&self, execution_arn: &str) -> Result<Execution, WorkflowError> {
+#[async_trait]
+impl Workflow for StepFunctions {
+    async fn describe(&self, execution_arn: &str) -> Result<Execution, WorkflowError> {
         let answer = self.client.describe_execution().execution_arn(execution_arn).send().await;
         let answer = answer.map_err(|error| fault("describe", execution_arn, error))?;
         Ok(Execution {
@@ -69,22 +97,12 @@ impl Workflow {
         })
     }
 
-    /// Whether an execution is at work; one that Step Functions has forgotten is not.
-    pub async fn is_running(&self, execution_arn: &str) -> Result<bool, WorkflowError> {
-        match self.describe(execution_arn).await {
-            Ok(execution) => Ok(execution.running),
-            Err(WorkflowError::Missing { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Starts an execution; returns its ARN.
-    pub async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
+    async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
         let start = self.client.start_execution().state_machine_arn(state_machine_arn).name(name).input(input);
         Ok(start.send().await.map_err(|error| fault("start", name, error))?.execution_arn)
     }
 
-    pub async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError> {
+    async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError> {
         let redrive = self.client.redrive_execution().execution_arn(execution_arn);
         redrive.send().await.map(|_| ()).map_err(|error| fault("redrive", execution_arn, error))
     }

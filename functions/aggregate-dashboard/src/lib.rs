@@ -23,9 +23,9 @@ const PAGE: &str = "dashboard/index.html";
 const TRIES: usize = 8;
 
 pub struct Deps {
-    objects: Objects,
-    job_runs: JobRuns,
-    ledger: Tracking,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub ledger: Tracking,
 }
 
 impl Deps {
@@ -64,7 +64,7 @@ impl Named for Error {
 pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(), Error> {
     let report: RunReport = deps.objects.get_json(&request.report_key).await?;
     let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(&request.run_id))).await?;
-    let now = call.now;
+    let now = call.now();
     list_runs(deps, now).await?;
     let latest = Latest {
         report: &report,

@@ -36,7 +36,7 @@ struct Request {
     tables: Vec<String>,
 }
 
-pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: Call) -> Result<Response, Error> {
+pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Result<Response, Error> {
     let before = read_state(deps, row).await?;
     let uri = deps.warehouse.uri(SCHEMA_KEY);
     let text = deps.warehouse.find(SCHEMA_KEY).await?.ok_or(Error::SchemaMissing { uri })?;
@@ -56,10 +56,10 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: Call) -> Resu
         members: HashMap::new(),
         after: BuildState { schema: sha256_hex(&text), ..BuildState::default() },
     };
-    let held = before.superseded.iter().filter(|old| old.until > call.now.as_second());
+    let held = before.superseded.iter().filter(|old| old.until > call.now().as_second());
     build.after.superseded = held.cloned().collect();
     build.run(&plan).await?;
-    build.publish(&plan, call.now).await?;
+    build.publish(&plan, call.now()).await?;
     for key in &requests {
         deps.warehouse.delete(key).await?;
     }
@@ -407,7 +407,7 @@ impl Build<'_> {
             self.deps.warehouse.put_lines(&key, std::slice::from_ref(&self.after)).await?;
         }
         let row = self.deps.rows.change_build(self.attempt, |row| BuildRow {
-            fence: row.fence.end(Timestamp::now()),
+            fence: row.fence.end(jiff::Timestamp::now()),
             state: if is_same { row.state } else { Some(key.clone()) },
             failure: None,
             ..row
@@ -417,7 +417,7 @@ impl Build<'_> {
     }
 
     /// Figures of each source that was read: a log line, metrics, and its parameter.
-    async fn report(&self, plan: &Plan, call: Call) {
+    async fn report(&self, plan: &Plan, call: &Call) {
         for at in &plan.changed {
             let source = &self.schema.tables[*at];
             let Some(state) = self.after.sources.get(&source.name) else { continue };
@@ -440,7 +440,7 @@ impl Build<'_> {
             let latest = state.objects.last().map(|object| object.key.as_str());
             let id = state.objects.iter().filter_map(|built| object::Place::of(&built.key).id()).max();
             let value = serde_json::json!({
-                "latest_object": latest, "sequential_id": id.unwrap_or(0), "rows": state.rows, "built_at": call.now,
+                "latest_object": latest, "sequential_id": id.unwrap_or(0), "rows": state.rows, "built_at": call.now(),
             });
             let name = format!("{}/build", parameter_name(&self.deps.parameter_prefix, &source.name));
             // It tells others and decides nothing, so that the tables stay in force without it.

@@ -1,7 +1,7 @@
 //! What starts a build: messages of the queue, each with notifications of S3, or nothing at all.
 
+use events::s3;
 use serde::{Deserialize, Serialize};
-use storage::notification;
 
 /// `{}` builds what is to be built.
 #[derive(Debug, Default, Deserialize)]
@@ -26,7 +26,7 @@ impl Event {
     /// Keys of the objects that landed in a bucket, with their entity tags. What is no notification is passed over: the
     /// buckets themselves say what has landed.
     pub fn landed(&self, bucket: &str) -> Vec<(String, Option<String>)> {
-        let bodies = self.records.iter().filter_map(|message| notification::read(message.body.as_bytes()).ok());
+        let bodies = self.records.iter().filter_map(|message| s3::read(message.body.as_bytes()).ok());
         let events = bodies.flatten().flatten().filter(|event| event.bucket == bucket);
         events.map(|event| (event.key, event.etag)).collect()
     }

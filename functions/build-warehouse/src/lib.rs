@@ -89,12 +89,12 @@ pub async fn handle(deps: &Deps, event: Event, call: Call) -> Result<Response, E
     let patience = call.left().mul_f32(0.5);
     let row = deps.rows.claim_build(patience).await?;
     let attempt = row.fence.attempt;
-    let built = deps.rows.hold_build(attempt, build::all(deps, &row, &event, call)).await;
+    let built = deps.rows.hold_build(attempt, build::all(deps, &row, &event, &call)).await;
     if let Err(error) = &built {
         let note = warehouse_state::FailureNote {
             error: error.name().entry().name.to_owned(),
             message: errors::describe(error),
-            at: call.now,
+            at: call.now(),
         };
         let noted = deps.rows.change_build(attempt, |row| warehouse_state::BuildRow {
             fence: row.fence.end(jiff::Timestamp::now()),

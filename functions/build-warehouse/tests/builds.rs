@@ -7,7 +7,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
 };
-use runtime::Call;
+use runtime::{Call, SystemClock};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -108,7 +108,7 @@ impl World {
 }
 
 fn call() -> Call {
-    Call::new(Duration::from_secs(60))
+    Call::new(SystemClock::shared(), Duration::from_secs(60))
 }
 
 fn rows(object: Bytes) -> Vec<Row> {
@@ -192,7 +192,12 @@ async fn whichever_request_fails_the_next_build_makes_the_same_tables() {
                 world.put("ingestion", key, body).await;
             }
             let fault = OneFault::at(nth, strike);
-            let outcome = handle(&world.deps(fault.clone()), Event::default(), Call::new(Duration::from_secs(2))).await;
+            let outcome = handle(
+                &world.deps(fault.clone()),
+                Event::default(),
+                Call::new(SystemClock::shared(), Duration::from_secs(2)),
+            )
+            .await;
             struck |= fault.struck();
             // What readers find meanwhile is one build or the other, never a part of both.
             let between = world.rows().await;

@@ -17,14 +17,13 @@ use alerts::{
 use archive::{StageError, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{Objects, StoreError};
 
 pub struct Deps {
-    objects: Objects,
-    windows: Windows,
-    ledger: Tracking,
+    pub objects: Objects,
+    pub windows: Windows,
+    pub ledger: Tracking,
 }
 
 impl Deps {
@@ -75,15 +74,16 @@ impl Named for Error {
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
     let (run_id, window_id, attempt) =
         (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
-    let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(classify(deps, &mut task, call))).await;
+    let result =
+        deps.windows.hold(&call, &run_id, &window_id, attempt, Box::pin(classify(deps, &mut task, &call))).await;
     if let Err(error) = &result {
-        deps.windows.note_failure(&task, error, Timestamp::now()).await;
+        deps.windows.note_failure(&task, error, call.now()).await;
     }
     result.map(|()| task)
 }
 
-async fn classify(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = call.now;
+async fn classify(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
+    let now = call.now();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     task.more = false;

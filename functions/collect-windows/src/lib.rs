@@ -19,18 +19,18 @@ use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
-use workflow::{Workflow, WorkflowError};
+use workflow::{StepFunctions, Workflow, WorkflowError};
 
 pub struct Deps {
-    objects: Objects,
-    job_runs: JobRuns,
-    windows: Windows,
-    ledger: Tracking,
-    workflow: Workflow,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub windows: Windows,
+    pub ledger: Tracking,
+    pub workflow: Arc<dyn Workflow>,
 }
 
 impl Deps {
@@ -41,7 +41,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
-            workflow: Workflow::new(aws),
+            workflow: StepFunctions::shared(aws),
         };
         config.check()?;
         Ok(deps)
@@ -149,7 +149,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
-    let now = Timestamp::now();
+    let now = call.now();
     let counted = deps.job_runs.change(run_id, |row| {
         row.counts = messages;
         row.updated_at = now;

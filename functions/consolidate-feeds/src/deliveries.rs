@@ -118,7 +118,7 @@ async fn delivery(deps: &Deps, event: ObjectEvent) -> Result<Option<Delivery>, E
         version,
         content_type: key.content_type.to_owned(),
         partner: key.partner.to_owned(),
-        date: key.date.unwrap_or_else(|| event.time.to_zoned(TimeZone::UTC).date()),
+        date: key.date.unwrap_or_else(|| event.at.to_zoned(TimeZone::UTC).date()),
         date_from: if key.date.is_some() { DateSource::Path } else { DateSource::Event },
     };
     let rank = match rules.treatment(key.partner) {
@@ -129,7 +129,7 @@ async fn delivery(deps: &Deps, event: ObjectEvent) -> Result<Option<Delivery>, E
     };
     let messages = BTreeSet::new();
     let bytes = event.size.unwrap_or_default();
-    Ok(Some(Delivery { facts, version_id, tag: event.etag, time: event.time, bytes, rank, messages }))
+    Ok(Some(Delivery { facts, version_id, tag: event.etag, time: event.at, bytes, rank, messages }))
 }
 
 /// Notes that a blocked partner's file is left where it is, unless records of it are out or on their way.

@@ -1,8 +1,8 @@
 //! Stands in until the crate of this name is there.
 
+pub use ::events::s3::{Change, NotificationError, ObjectEvent, read};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-pub use storage::notification::{Change, NotificationError, ObjectEvent, read};
 
 #[derive(Deserialize)]
 pub struct SqsBatch {

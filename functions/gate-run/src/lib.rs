@@ -14,13 +14,14 @@ use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use runtime::{Call, Config, ConfigMissing};
+use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
-use workflow::{Workflow, WorkflowError};
+use workflow::{StepFunctions, Workflow, WorkflowError};
 
 pub struct Deps {
-    objects: Objects,
-    job_runs: JobRuns,
-    workflow: Workflow,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub workflow: Arc<dyn Workflow>,
 }
 
 impl Deps {
@@ -29,7 +30,7 @@ impl Deps {
         let deps = Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
-            workflow: Workflow::new(aws),
+            workflow: StepFunctions::shared(aws),
         };
         config.check()?;
         Ok(deps)
@@ -73,7 +74,7 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gate, Error> {
-    let now = call.now;
+    let now = call.now();
     let run_id = &collected.run_id;
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;

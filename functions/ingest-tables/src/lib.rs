@@ -108,7 +108,7 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Respons
     let mut response = Response::default();
     for name in names {
         let mut ingested = match schema.table(&name).filter(|table| table.source == Source::Database) {
-            Some(table) => ingest(deps, table, request.full, call).await,
+            Some(table) => ingest(deps, table, request.full, &call).await,
             None => failed(&name, &Error::NotInFile { table: name.clone() }),
         };
         if let Some(error) = &ingested.error {
@@ -120,7 +120,7 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Respons
                 ingested.sequential_id = row.sequential_id;
             }
         }
-        report(&ingested, call);
+        report(&ingested, &call);
         response.tables.push(ingested);
     }
     Ok(response)
@@ -135,7 +135,7 @@ fn failed(table: &str, error: &Error) -> Ingested {
     }
 }
 
-async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> Ingested {
+async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> Ingested {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -150,14 +150,17 @@ async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> I
     }
 }
 
-async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> Result<Ingested, Error> {
+async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> Result<Ingested, Error> {
     let row = deps.rows.claim_ingest(&table.name, call.left().mul_f32(0.5)).await?;
     let attempt = row.fence.attempt;
     let work = table::ingest(deps, table, &row, full, call);
     let done = deps.rows.hold_ingest(&table.name, attempt, work).await;
     if let Err(error) = &done {
-        let note =
-            FailureNote { error: error.name().entry().name.to_owned(), message: errors::describe(error), at: call.now };
+        let note = FailureNote {
+            error: error.name().entry().name.to_owned(),
+            message: errors::describe(error),
+            at: call.now(),
+        };
         let noted = deps.rows.change_ingest(&table.name, attempt, |row| IngestRow {
             fence: row.fence.end(jiff::Timestamp::now()),
             failure: Some(note.clone()),
@@ -170,7 +173,7 @@ async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: Call) -> 
     done
 }
 
-fn report(ingested: &Ingested, call: Call) {
+fn report(ingested: &Ingested, call: &Call) {
     Metrics::new()
         .dimension("Function", "ingest-tables")
         .property("Table", &ingested.table)

@@ -9,7 +9,6 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
 use lines::{Lines, Step};
 use runtime::Call;
 use std::{
@@ -25,7 +24,7 @@ use warehouse_state::{IngestRow, SourceColumn, known_key, parameter_name};
 const KEYS_AT_ONCE: usize = 1000;
 const LINE_BYTES: usize = 1 << 30;
 
-pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, call: Call) -> Result<Ingested, Error> {
+pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, call: &Call) -> Result<Ingested, Error> {
     let mut spool = Spool::new()?;
     let (last_id, adopted) = adopt(deps, table, row, &mut spool).await?;
     let session = deps.database.connect().await?;
@@ -38,7 +37,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let greatest = read_rows(deps, table, &session, since, &mut spool, call).await?;
     let compares = table.hard_deletes.is_some_and(|every| {
         let due = row.compared_at.map_or(i64::MIN, |at| at.saturating_add(every.as_secs() as i64));
-        due <= call.now.as_second()
+        due <= call.now().as_second()
     });
     if compares {
         read_keys(table, &session, &mut spool).await?;
@@ -78,7 +77,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
             latest_object: latest.or(row.latest_object),
             known: if is_unchanged { row.known } else { Some(key.clone()) },
             planned: Vec::new(),
-            compared_at: if compares { Some(call.now.as_second()) } else { row.compared_at },
+            compared_at: if compares { Some(call.now().as_second()) } else { row.compared_at },
             first_columns: with_new(row.first_columns, &columns),
             columns: columns.clone(),
             failure: None,
@@ -88,7 +87,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let committed = committed.await?;
     tell(deps, table, &committed).await?;
     let ended = deps.rows.change_ingest(&table.name, row.fence.attempt, |row| {
-        let fence = row.fence.end(Timestamp::now());
+        let fence = row.fence.end(jiff::Timestamp::now());
         IngestRow { fence, ..row }
     });
     ended.await?;
@@ -210,7 +209,7 @@ async fn read_rows(
     session: &Session,
     since: Option<i64>,
     spool: &mut Spool,
-    call: Call,
+    call: &Call,
 ) -> Result<Option<i64>, Error> {
     let mut rows = pin!(session.rows(table, since).await?);
     let (mut greatest, mut count, began) = (None, 0_u64, Instant::now());

@@ -29,23 +29,24 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{OpenSearch, SourceError, Sources, api::SharedPace};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
-use workflow::{Workflow, WorkflowError};
+use workflow::{StepFunctions, Workflow, WorkflowError};
 
 /// By how much the clock of whoever started the run may be ahead of the function's.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 pub struct Deps {
-    sources: Sources,
-    objects: Objects,
-    job_runs: JobRuns,
-    windows: Windows,
-    ledger: Tracking,
-    workflow: Workflow,
+    pub sources: Sources,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub windows: Windows,
+    pub ledger: Tracking,
+    pub workflow: Arc<dyn Workflow>,
     /// Documents that a window should hold at most.
-    target: u64,
+    pub target: u64,
     /// How long after its instant a document may still appear in the source.
-    settle: SignedDuration,
+    pub settle: SignedDuration,
 }
 
 impl Deps {
@@ -59,7 +60,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, job_runs.clone()),
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
-            workflow: Workflow::new(aws),
+            workflow: StepFunctions::shared(aws),
             target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
             settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
         };
@@ -155,7 +156,7 @@ impl Task {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: self.scheduled_for.clone(),
-            mails: BTreeMap::new(),
+            outbox: BTreeMap::new(),
             error: None,
             message: None,
             revision: 1,
@@ -164,7 +165,7 @@ impl Task {
 }
 
 pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Plan, Error> {
-    let now = call.now;
+    let now = call.now();
     let input: Input = serde_json::from_value(request.input.clone())
         .map_err(|error| Error::Input { input: request.input.to_string(), problem: error.to_string() })?;
     if let Input::FailedOnly { run_id } = &input {
@@ -191,7 +192,7 @@ pub async fn handle(deps: &Deps, request: PlanRequest, call: Call) -> Result<Pla
         note_refusal(deps, &task, &error, now).await;
         return Err(error);
     }
-    let planned = Box::pin(plan(deps, &task, call)).await;
+    let planned = Box::pin(plan(deps, &task, &call)).await;
     if let Err(error) = &planned {
         mark_failed(deps, &task, error, now).await;
     }
@@ -267,17 +268,17 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
 
 /// Storing the list of windows is the decisive moment: a repeated call goes on with the list that stands, whatever the
 /// source holds by then. So every row of a window belongs to the plan, and none is left over from another.
-async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
-    let now = call.now;
+async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
+    let now = call.now();
     begin(deps, task, now).await?;
     if deps.sources.api.is_some() {
         deps.job_runs.note_api_use().await?;
     }
-    let (key, opensearch) = (plan_key(&task.run_id), deps.sources.opensearch()?);
+    let (key, opensearch) = (plan_key(&task.run_id), deps.sources.opensearch());
     let windows = match find_list(deps, &key).await? {
         Some(windows) => windows,
         None => {
-            let planned = cut(deps, task, opensearch.as_ref(), call).await?;
+            let planned = cut(deps, task, opensearch, call).await?;
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => {
@@ -286,7 +287,7 @@ async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
             }
         }
     };
-    let undated = match &opensearch {
+    let undated = match opensearch {
         Some(source) => source.undated().await?,
         None => 0,
     };
@@ -303,14 +304,14 @@ async fn plan(deps: &Deps, task: &Task, call: Call) -> Result<Plan, Error> {
 }
 
 /// The windows of a run, sized by what the source holds now.
-async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: Call) -> Result<Vec<Window>, Error> {
+async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &Call) -> Result<Vec<Window>, Error> {
     if let Some(source) = opensearch {
         for index in [&source.indices.messages, &source.indices.history, &source.indices.audit] {
             source.check_mapping(index).await?;
         }
     }
     if task.mode == Mode::Process {
-        return pending_days(deps, call.now).await;
+        return pending_days(deps, call.now()).await;
     }
     if task.from >= task.to {
         return Ok(Vec::new());
@@ -437,7 +438,7 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     let update = deps.job_runs.runs.update(&task.run_id, None, |before| {
         let row = task.row(now);
         Ok::<_, LedgerError>(Some(match before.cloned() {
-            Some(JobRun { mails, created_at, attempt, .. }) => JobRun { mails, created_at, attempt, ..row },
+            Some(JobRun { outbox, created_at, attempt, .. }) => JobRun { outbox, created_at, attempt, ..row },
             None => row,
         }))
     });
@@ -448,7 +449,7 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
 /// Where the first scheduled run begins. An API cannot be asked for its first message, and may refuse what is old: it is
 /// asked for as much as a hybrid run would ask for.
 async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
-    match deps.sources.opensearch()? {
+    match deps.sources.opensearch() {
         Some(source) => Ok(source.earliest().await?.unwrap_or(to)),
         None => Ok(to - HYBRID_REACH),
     }

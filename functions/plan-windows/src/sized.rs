@@ -22,9 +22,9 @@ pub async fn windows(
     opensearch: Option<&OpenSearch>,
     from: Timestamp,
     to: Timestamp,
-    call: Call,
+    call: &Call,
 ) -> Result<Vec<Window>, Error> {
-    let border = first_of_api(deps.sources.mode, call.now).clamp(from, to);
+    let border = first_of_api(deps.sources.mode, call.now()).clamp(from, to);
     let mut windows = Vec::new();
     if let Some(opensearch) = opensearch.filter(|_| from < border) {
         let count = async |from, to, interval| opensearch.histogram(from, to, interval).await;
@@ -37,7 +37,7 @@ pub async fn windows(
             if is_over.get() || call.is_ending() {
                 return 0;
             }
-            let count = api.count(Span { from, to }, call.deadline - call.left() / 20).await;
+            let count = api.count(Span { from, to }, call.deadline() - call.left() / 20).await;
             count.map(|count| count.min(LARGEST_ESTIMATE)).unwrap_or_else(|error| {
                 tracing::warn!(error = errors::describe(&error), "windows of the API are planned without counting");
                 is_over.set(true);

@@ -21,25 +21,24 @@ use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
 use identity::Identity;
-use jiff::Timestamp;
 use reading::{Position, Reading};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
 use sources::{Defect, Document, Found, OpenSearch, Related, SourceError, Sources, api::SharedPace};
 use spool_writer::SpoolWriter;
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError};
 
 /// Messages whose history and audit are asked for at once.
 const RELATED_BATCH: usize = 200;
 
 pub struct Deps {
-    sources: Sources,
-    objects: Objects,
-    job_runs: JobRuns,
-    windows: Windows,
-    rules: Rules,
+    pub sources: Sources,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub windows: Windows,
+    pub rules: Rules,
 }
 
 impl Deps {
@@ -105,37 +104,36 @@ struct Checkpoint {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let mut result = Box::pin(query(deps, &mut task, call)).await;
+    let mut result = Box::pin(query(deps, &mut task, &call)).await;
     let mut again = 0;
     while result.as_ref().is_err_and(|error| again < reading::worth_again(error)) {
         again += 1;
         // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
-        result = match still_ours(deps, &task).await {
+        result = match still_ours(deps, &task, &call).await {
             Ok(()) => {
                 task.step_done();
-                Box::pin(query(deps, &mut task, call)).await
+                Box::pin(query(deps, &mut task, &call)).await
             }
             Err(error) => Err(error),
         };
     }
     if let Err(error) = &result {
-        deps.windows.note_failure(&task, error, Timestamp::now()).await;
-        wait::note(deps, &task, error, Timestamp::now()).await?;
+        deps.windows.note_failure(&task, error, call.now()).await;
+        wait::note(deps, &task, error, call.now()).await?;
     }
     result.map(|()| task)
 }
 
 /// A newer attempt closes the points in time of an older one, which must not take the window back for that.
-async fn still_ours(deps: &Deps, task: &WindowTask) -> Result<(), Error> {
+async fn still_ours(deps: &Deps, task: &WindowTask, call: &Call) -> Result<(), Error> {
     let Some(attempt) = task.attempt else { return Ok(()) };
-    let proceed =
-        |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", Timestamp::now());
+    let proceed = |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", call.now());
     deps.windows.change(&task.run_id, &task.window.window_id, proceed).await?;
     Ok(())
 }
 
-async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = call.now;
+async fn query(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
+    let now = call.now();
     let window_id = task.window.window_id.clone();
     let continued = task.more;
     let attempt = match continued {
@@ -167,18 +165,18 @@ async fn query(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
     };
     task.attempt = Some(attempt);
     let run_id = task.run_id.clone();
-    deps.windows.hold(&run_id, &window_id, attempt, Box::pin(drain(deps, task, attempt, call))).await
+    deps.windows.hold(call, &run_id, &window_id, attempt, Box::pin(drain(deps, task, attempt, call))).await
 }
 
 /// One call's share of the window, as the attempt that owns it.
-async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> Result<(), Error> {
+async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) -> Result<(), Error> {
     let window_id = task.window.window_id.clone();
     let continued = task.more;
     let prefix = spool_prefix(&task.run_id, &window_id, attempt);
     if task.window.source == Source::Api {
-        wait::check(deps, task, call.now).await?;
+        wait::check(deps, task, call.now()).await?;
     }
-    let opensearch = deps.sources.opensearch()?;
+    let opensearch = deps.sources.opensearch();
     let (position, summary) = match continued {
         true => {
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
@@ -187,11 +185,11 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
         false => (None, Summary { had_api: deps.job_runs.uses_api().await?, ..Summary::default() }),
     };
     let points_key = points_key(&task.run_id, &window_id);
-    if let Some(opensearch) = opensearch.as_ref().filter(|_| continued || attempt > 1) {
+    if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {
         close_what_was_left(deps, opensearch, &points_key, position.as_ref()).await?;
     }
     let related = async {
-        match &opensearch {
+        match opensearch {
             Some(source) => {
                 let (history, audit) =
                     (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
@@ -200,7 +198,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: Call) -> 
             None => Ok(None),
         }
     };
-    let reading = Reading::open(deps, opensearch.as_ref(), &task.window, position, call);
+    let reading = Reading::open(deps, opensearch, &task.window, position, call);
     let (mut reading, trail) = tokio::try_join!(reading, related)?;
     // Before anything else: what is not noted here stays open when this call is killed.
     let position = reading.position();
@@ -287,7 +285,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// `true` at the end of the window; `false` when the call ends first.
-    async fn drain(&mut self, call: Call) -> Result<bool, Error> {
+    async fn drain(&mut self, call: &Call) -> Result<bool, Error> {
         while let Reading::OpenSearch(drain) = &mut self.reading {
             // An operator excluded these: their bytes are kept, and nothing of them is read.
             let Some(document) = drain.next_excluded().await? else { break };
@@ -299,14 +297,14 @@ impl Run<'_> {
             self.push(entry, &document.hit.source, &[], &[]).await?;
         }
         loop {
-            let asked = Instant::now();
+            let asked = call.took();
             let page = self.reading.next_page().await?;
-            self.waited += asked.elapsed();
+            self.waited += call.took() - asked;
             if page.is_empty() {
                 return Ok(true);
             }
             for batch in page.chunks(RELATED_BATCH) {
-                self.batch(batch).await?;
+                self.batch(batch, call).await?;
             }
             if call.is_ending() {
                 return Ok(false);
@@ -314,7 +312,7 @@ impl Run<'_> {
         }
     }
 
-    async fn batch(&mut self, documents: &[Document]) -> Result<(), Error> {
+    async fn batch(&mut self, documents: &[Document], call: &Call) -> Result<(), Error> {
         // An index gives a document for each of its instants, and the earliest owns it. What the API lists in a window
         // belongs to it: no other window need have it.
         let is_own =
@@ -324,12 +322,12 @@ impl Run<'_> {
         let mut outcomes: Vec<_> = own.iter().map(|document| self.judge(document)).collect();
         let closed = own.iter().zip(&outcomes).filter(|(_, outcome)| outcome.disposition == Disposition::Closed);
         let ids: Vec<&str> = closed.map(|(document, _)| document.hit.id.as_str()).collect();
-        let asked = Instant::now();
+        let asked = call.took();
         let (history, audit) = match &self.trail {
             Some(Trail { history, audit }) => tokio::try_join!(history.of(&ids), audit.of(&ids))?,
             None => Default::default(),
         };
-        self.waited += asked.elapsed();
+        self.waited += call.took() - asked;
         let none = Vec::new();
         for (document, outcome) in own.into_iter().zip(&mut outcomes) {
             let hit = &document.hit;

@@ -40,7 +40,7 @@ impl Reading {
         opensearch: Option<&OpenSearch>,
         window: &Window,
         position: Option<Position>,
-        call: Call,
+        call: &Call,
     ) -> Result<Self, SourceError> {
         let absent =
             |what: &str| SourceError::NotConfigured { window: window.window_id.clone(), what: what.to_owned() };
@@ -66,7 +66,7 @@ impl Reading {
                     opensearch.cloned(),
                     window,
                     cursor,
-                    call.deadline - margin,
+                    call.deadline() - margin,
                 ))))
             }
         }

@@ -3,32 +3,28 @@
 use alerts::{
     keys::run_prefix,
     run::{
-        job_run::Mail,
         payloads::ReportRequest,
         report::{Details, RunReport},
     },
 };
 use archive::JobRuns;
+use async_trait::async_trait;
 use aws_config::SdkConfig;
-use aws_sdk_ses::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    operation::send_raw_email::SendRawEmailError,
-    primitives::Blob,
-    types::RawMessage,
-};
 use errors::{Name, Named};
-use reports::mail::{self, Links};
+use ledger::Once;
+use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use reports::mail::{Links, Rendered, Summary, summary};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
+use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
 
 pub struct Deps {
-    objects: Objects,
-    job_runs: JobRuns,
-    ses: Client,
-    from: String,
-    to: Vec<String>,
-    dashboard: Option<String>,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub mailer: Arc<dyn Mailer>,
+    pub from: String,
+    pub to: Vec<String>,
+    pub dashboard: Option<String>,
 }
 
 impl Deps {
@@ -37,7 +33,7 @@ impl Deps {
         let deps = Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
-            ses: Client::new(aws),
+            mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
             to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
@@ -51,12 +47,10 @@ impl Deps {
 pub enum Error {
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
-    #[error("SES refuses the mail: {message}")]
-    Rejected { message: String },
-    #[error("SES cannot take the mail now: {message}")]
-    Unavailable { message: String, source: Box<SdkError<SendRawEmailError>> },
-    #[error("the mail cannot be built")]
-    Mail(#[from] mail::Error),
+    #[error("the mail's text cannot be made")]
+    Render(#[from] reports::mail::Error),
+    #[error(transparent)]
+    Mail(#[from] MailError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -67,8 +61,8 @@ impl Named for Error {
     fn name(&self) -> Name {
         match self {
             Error::PlanMissing { .. } => Name::PlanMissing,
-            Error::Rejected { .. } | Error::Mail(_) => Name::MailRejected,
-            Error::Unavailable { .. } => Name::MailUnavailable,
+            Error::Render(_) => Name::MailRejected,
+            Error::Mail(error) => error.name(),
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
         }
@@ -79,60 +73,52 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     let run_id = &request.run_id;
     let report: RunReport = deps.objects.get_json(&request.report_key).await?;
     let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(run_id))).await?;
-    // Claimed before it is sent: SES has no idempotency key. A claim that was never marked sent
-    // belongs to a call that died, so that this mail may be the second of its kind, and says so.
-    let key = report.attempt.to_string();
-    let mut before = None;
-    let claimed = deps.job_runs.change(run_id, |row| {
-        before = row.mails.get(&key).copied();
-        row.mails.entry(key.clone()).or_insert(Mail::Claimed);
-    });
-    claimed.await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
-    if before == Some(Mail::Sent) {
-        tracing::info!(run = run_id, attempt = key, "the mail of this attempt is out already");
-        return Ok(());
-    }
-    let now = call.now;
+    let now = call.now();
     let links = Links { dashboard: deps.dashboard.clone(), console: None };
-    let summary = mail::Summary {
-        report: &report,
-        oldest_open: &details.oldest_open,
-        quarantine_reasons: &details.quarantine_reasons,
-        links: &links,
-        duplicate: before.is_some(),
-        now,
+    let content = |duplicate: bool| {
+        let Rendered { subject, text, html } = summary(&Summary {
+            report: &report,
+            oldest_open: &details.oldest_open,
+            quarantine_reasons: &details.quarantine_reasons,
+            links: &links,
+            duplicate,
+            now,
+        })?;
+        Ok(Content { id: format!("{run_id}.{}", report.attempt), subject, text, html })
     };
-    send(deps, mail::summary(&summary, &deps.from, &deps.to)?).await?;
-    let sent = deps.job_runs.change(run_id, |row| {
-        row.mails.insert(key.clone(), Mail::Sent);
-    });
-    sent.await?;
-    step_metrics("send-summary", run_id, "", call.took(), &[("Mails", 1)]);
+    let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, attempt: report.attempt };
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
+    if outcome.sent.is_empty() {
+        tracing::info!(run = run_id, attempt = report.attempt, "the mail of this attempt is out already");
+    }
+    let figures = [("Mails", outcome.sent.len() as u64), ("MailsRejected", outcome.rejected.len() as u64)];
+    step_metrics("send-summary", run_id, "", call.took(), &figures);
     Ok(())
 }
 
-async fn send(deps: &Deps, mail: Vec<u8>) -> Result<(), Error> {
-    let raw = RawMessage::builder()
-        .data(Blob::new(mail))
-        .build()
-        .map_err(|error| Error::Rejected { message: error.to_string() })?;
-    let outcome = deps
-        .ses
-        .send_raw_email()
-        .source(&deps.from)
-        .set_destinations(Some(deps.to.clone()))
-        .raw_message(raw)
-        .send()
-        .await;
-    outcome.map(|_| ()).map_err(|error| {
-        let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-        match &error {
-            SdkError::ServiceError(answer)
-                if answer.raw().status().is_client_error() && error.code() != Some("Throttling") =>
-            {
-                Error::Rejected { message }
-            }
-            _ => Error::Unavailable { message, source: Box::new(error) },
-        }
-    })
+/// Notes in the run's row who has the mail of one attempt.
+struct RunOutbox<'a> {
+    job_runs: &'a JobRuns,
+    run_id: &'a str,
+    attempt: u64,
+}
+
+#[async_trait]
+impl Outbox for RunOutbox<'_> {
+    type Error = Error;
+
+    async fn change(
+        &self,
+        recipient: &str,
+        decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
+    ) -> Result<(), Error> {
+        let note = format!("{}/{recipient}", self.attempt);
+        let changed = self.job_runs.change(self.run_id, |row| {
+            match decide(row.outbox.get(&note).copied()) {
+                Some(once) => row.outbox.insert(note.clone(), once),
+                None => row.outbox.remove(&note),
+            };
+        });
+        changed.await?.map(|_| ()).ok_or_else(|| Error::PlanMissing { run_id: self.run_id.to_owned() })
+    }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use storage::{LedgerError, Scanned};
 
 pub struct Deps {
-    job_runs: JobRuns,
+    pub job_runs: JobRuns,
 }
 
 impl Deps {
@@ -53,7 +53,7 @@ pub async fn handle(deps: &Deps, _request: Request, call: Call) -> Result<Silenc
         // The metric may then tell of more silence than there is: an alarm too many, and here is why.
         tracing::error!(error = describe(error), "a run cannot be read");
     }
-    let days = days_of_silence(&runs, call.now);
+    let days = days_of_silence(&runs, call.now());
     if let Some(days) = days {
         Metrics::new().figure("DaysSinceCompletedRun", Unit::None, days).write();
     }

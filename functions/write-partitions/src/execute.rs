@@ -22,12 +22,11 @@ use bytes::Bytes;
 use columnar::{ObjectWriter, Origin};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use identity::Identity;
-use jiff::Timestamp;
 use runtime::Call;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage::{Head, PutOnce, StoreError};
 
 /// Small uploads under way at once, and the bytes that they may hold together (a larger document goes alone).
@@ -47,10 +46,11 @@ pub enum Progress {
     },
 }
 
-pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progress, Error> {
+pub async fn carry_out(deps: &Deps, intent: &Intent, call: &Call) -> Result<Progress, Error> {
     let mut run = Run {
         deps,
         intent,
+        call,
         objects: Vec::new(),
         replaced: BTreeMap::new(),
         messages: Vec::new(),
@@ -61,19 +61,20 @@ pub async fn carry_out(deps: &Deps, intent: &Intent, call: Call) -> Result<Progr
     // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
     run.still_stands().await?;
     let missing = done.iter().filter(|head| head.is_none()).count();
-    let written = run.write_objects(&done, call).await?;
+    let written = run.write_objects(&done).await?;
     if written < missing {
         return Ok(Progress::Interrupted { advanced: written });
     }
     for (object, head) in intent.objects.iter().zip(done) {
         run.note_existing(object, head).await?;
     }
-    run.commit(call, written).await
+    run.commit(written).await
 }
 
 struct Run<'a> {
     deps: &'a Deps,
     intent: &'a Intent,
+    call: &'a Call,
     objects: Vec<WrittenObject>,
     /// Objects that hold earlier versions of the window's messages, and which.
     replaced: BTreeMap<String, HashSet<Identity>>,
@@ -98,7 +99,7 @@ enum Body {
 
 impl Run<'_> {
     /// Streams the spool once and writes the objects that are not there; returns how many it wrote.
-    async fn write_objects(&mut self, done: &[Option<Head>], call: Call) -> Result<usize, Error> {
+    async fn write_objects(&mut self, done: &[Option<Head>]) -> Result<usize, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
         let replaces: HashMap<u32, &String> =
@@ -128,7 +129,7 @@ impl Run<'_> {
                     continue;
                 };
                 // An object that is begun and not finished is begun anew by the next call.
-                if call.is_ending() {
+                if self.call.is_ending() {
                     return Ok(written);
                 }
                 if alerts::message::document::version(&record.message) != entry.version {
@@ -212,11 +213,11 @@ impl Run<'_> {
     }
 
     async fn put_messages(&mut self) -> Result<(), Error> {
-        let (began, objects) = (Instant::now(), &self.deps.objects);
+        let (began, objects) = (self.call.took(), &self.deps.objects);
         let uploads =
             self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
         try_join_all(uploads).await?;
-        self.uploading += began.elapsed();
+        self.uploading += self.call.took() - began;
         Ok(())
     }
 
@@ -224,7 +225,7 @@ impl Run<'_> {
     async fn finish(&mut self, object: Filling<'_>) -> Result<(), Error> {
         let Filling { planned, entries, body, jsonl, .. } = object;
         self.put_messages().await?;
-        let began = Instant::now();
+        let began = self.call.took();
         if let (Some(key), Some(jsonl)) = (&planned.jsonl_key, jsonl) {
             let body: Bytes = jsonl.finish().map_err(|source| Error::Compress { key: key.clone(), source })?.into();
             self.put_once(key, body, entries.len() as u64, "application/zstd").await?;
@@ -241,7 +242,7 @@ impl Run<'_> {
             "application/zstd"
         };
         self.put_once(&planned.key, body, entries.len() as u64, content_type).await?;
-        self.uploading += began.elapsed();
+        self.uploading += self.call.took() - began;
         Ok(())
     }
 
@@ -324,7 +325,7 @@ impl Run<'_> {
 
     /// Earlier versions leave their objects, the manifest is written, the rows are completed, and last the window is.
     /// The manifest comes before the rows: as long as one of them is claimed, the next run that needs it carries this intent out.
-    async fn commit(mut self, call: Call, written: usize) -> Result<Progress, Error> {
+    async fn commit(mut self, written: usize) -> Result<Progress, Error> {
         let intent = self.intent;
         // JSON lines are a copy for other readers and no part of what the archive costs.
         let is_copy = |object: &WrittenObject| {
@@ -335,7 +336,7 @@ impl Run<'_> {
         self.still_stands().await?;
         let mut rewritten = 0;
         for (object, identities) in std::mem::take(&mut self.replaced) {
-            if call.is_ending() {
+            if self.call.is_ending() {
                 return Ok(Progress::Interrupted { advanced: written + rewritten });
             }
             rewritten += usize::from(self.take_out(&object, &identities).await?);
@@ -346,17 +347,17 @@ impl Run<'_> {
             run_id: intent.run_id.clone(),
             window_id: intent.window_id.clone(),
             attempt: intent.attempt,
-            committed_at: Timestamp::now(),
+            committed_at: self.call.now(),
             source: intent.counts.source,
             counts: intent.counts,
             objects: std::mem::take(&mut self.objects),
         };
         self.deps.objects.put_json(&key, &manifest).await?;
-        let completed = self.complete_rows(call).await?;
+        let completed = self.complete_rows().await?;
         if !completed.all {
             return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
         }
-        let now = Timestamp::now();
+        let now = self.call.now();
         let completed = self.deps.windows.change(&intent.run_id, &intent.window_id, |record| {
             Ok(record.complete(intent.counts, bytes, Some(key.clone()), now))
         });
@@ -371,7 +372,7 @@ impl Run<'_> {
     }
 
     /// Rows of objects that are verified, pair by pair.
-    async fn complete_rows(&self, call: Call) -> Result<Changed, Error> {
+    async fn complete_rows(&self) -> Result<Changed, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
         let claim = Claim { run_id: intent.run_id.clone(), window_id: intent.window_id.clone() };
@@ -386,11 +387,11 @@ impl Run<'_> {
             }
             position += entries.len() as u32;
             for (object, entries) in written {
-                let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), Timestamp::now());
+                let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), self.call.now());
                 let complete = |entry: &Entry, row: Option<&Row>| {
                     Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)))
                 };
-                let changed = self.deps.ledger.change_all(&entries, complete, || call.is_ending()).await?;
+                let changed = self.deps.ledger.change_all(&entries, complete, || self.call.is_ending()).await?;
                 completed.rows += changed.rows;
                 if !changed.all {
                     return Ok(completed);

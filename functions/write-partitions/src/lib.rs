@@ -14,18 +14,17 @@ use aws_config::SdkConfig;
 use columnar::ColumnarError;
 use errors::{Name, Named};
 use execute::Progress;
-use jiff::Timestamp;
 use prepare::Registered;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use storage::{LedgerError, Objects, StoreError};
 
 pub struct Deps {
-    objects: Objects,
-    job_runs: JobRuns,
-    windows: Windows,
-    ledger: Tracking,
-    jsonl: bool,
-    message_json: bool,
+    pub objects: Objects,
+    pub job_runs: JobRuns,
+    pub windows: Windows,
+    pub ledger: Tracking,
+    pub jsonl: bool,
+    pub message_json: bool,
 }
 
 impl Deps {
@@ -99,15 +98,15 @@ impl Named for Error {
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
     let (run_id, window_id, attempt) =
         (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
-    let result = deps.windows.hold(&run_id, &window_id, attempt, Box::pin(write(deps, &mut task, call))).await;
+    let result = deps.windows.hold(&call, &run_id, &window_id, attempt, Box::pin(write(deps, &mut task, &call))).await;
     if let Err(error) = &result {
-        deps.windows.note_failure(&task, error, Timestamp::now()).await;
+        deps.windows.note_failure(&task, error, call.now()).await;
     }
     result.map(|()| task)
 }
 
-async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Error> {
-    let now = call.now;
+async fn write(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
+    let now = call.now();
     let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
     let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
     let record =
@@ -118,7 +117,7 @@ async fn write(deps: &Deps, task: &mut WindowTask, call: Call) -> Result<(), Err
             return Ok(());
         }
         (State::Prepared, Some(key)) => {
-            Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone()).await?)
+            Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone(), call).await?)
         }
         _ => prepare::register(deps, task, attempt, call).await?,
     };

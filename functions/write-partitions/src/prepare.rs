@@ -14,7 +14,6 @@ use alerts::{
     window::{record::State, spool::Summary},
 };
 use identity::Identity;
-use jiff::Timestamp;
 use runtime::Call;
 use std::collections::{BTreeMap, HashSet};
 use storage::PutOnce;
@@ -29,7 +28,7 @@ pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
 
 /// The intent that is registered, without the documents that operators have excluded since. An object that is written
 /// keeps what it holds. The window's row says which intent counts, so that it does not matter who amends it, or when.
-pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String) -> Result<Intent, Error> {
+pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String, call: &Call) -> Result<Intent, Error> {
     let excluded = deps.job_runs.unresolved().await?.excluded();
     loop {
         let intent = load(deps, &key).await?;
@@ -41,7 +40,7 @@ pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String)
         let amended = intent.without(&amendable);
         // Of two executors the quicker one wins, here and at the row.
         deps.objects.put_lines_once(&amended.key(), std::slice::from_ref(&amended)).await?;
-        let (number, now) = (amendable.len() as u64, Timestamp::now());
+        let (number, now) = (amendable.len() as u64, call.now());
         let record =
             deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
         key = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
@@ -78,7 +77,7 @@ pub enum Registered {
 }
 
 /// Claims the rows of the window, plans its objects and registers the intent: the moment from which it counts.
-pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) -> Result<Registered, Error> {
+pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call) -> Result<Registered, Error> {
     let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
     let prefix = spool_prefix(run_id, window_id, attempt);
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
@@ -126,7 +125,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         spool_prefix: prefix.clone(),
         pairs: summary.pairs,
         source_bytes: summary.bytes,
-        archived_at: call.now,
+        archived_at: call.now(),
         jsonl: deps.jsonl,
         message_json: deps.message_json,
         objects: layout.finish(),
@@ -139,7 +138,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: Call) 
         PutOnce::Created(_) => intent,
         PutOnce::Exists(_) => load(deps, &key).await?,
     };
-    deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), Timestamp::now())).await?;
+    deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), call.now())).await?;
     Ok(Registered::Intent(intent))
 }
 
@@ -174,7 +173,7 @@ async fn resolve_contested(
     decisions: &mut [Decision],
     claim: &Claim,
     had_api: bool,
-    call: Call,
+    call: &Call,
 ) -> Result<Resolved, Error> {
     let mut advanced = 0;
     for _ in 0..ROUNDS {
@@ -213,8 +212,8 @@ async fn resolve_contested(
         if !released.all {
             return Ok(Resolved::Interrupted { advanced });
         }
-        let now = Timestamp::now();
-        let Some(staged) = deps.ledger.stage_all(&affected, claim, had_api, now, || call.is_ending()).await? else {
+        let staged = deps.ledger.stage_all(&affected, claim, had_api, call.now(), || call.is_ending());
+        let Some(staged) = staged.await? else {
             return Ok(Resolved::Interrupted { advanced });
         };
         for (position, decision) in positions.into_iter().zip(staged) {
@@ -231,8 +230,8 @@ async fn resolve_contested(
 }
 
 /// Carries out the intent of a window that has one, or releases the window when its lease is over.
-async fn resolve_holder(deps: &Deps, holder: &Claim, call: Call) -> Result<Resolved, Error> {
-    let now = Timestamp::now();
+async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
+    let now = call.now();
     let decide = |record: &alerts::window::record::WindowRecord| match record.status {
         State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
         _ => record.abandon(now),
@@ -244,7 +243,7 @@ async fn resolve_holder(deps: &Deps, holder: &Claim, call: Call) -> Result<Resol
             window = holder.window_id,
             "finishing the intent of a window that did not end"
         );
-        let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone()).await?;
+        let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone(), call).await?;
         if let execute::Progress::Interrupted { advanced } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
             // The next call finds its objects and goes on behind them.
             return Ok(Resolved::Interrupted { advanced });

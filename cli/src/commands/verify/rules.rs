@@ -287,7 +287,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
-            mails: BTreeMap::new(),
+            outbox: BTreeMap::new(),
             error: None,
             message: None,
             revision: 1,

@@ -5,6 +5,7 @@ use super::keyed_by_run;
 use crate::{counts::Messages, mode::Mode, window::plan::Window};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
+use ledger::Once;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -44,9 +45,9 @@ pub struct JobRun {
     pub counts: Messages,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_for: Option<String>,
-    /// Mails by attempt: claimed before they are sent.
+    /// Which recipient has the mail of which attempt: `attempt/recipient`.
     #[serde(default)]
-    pub mails: BTreeMap<String, Mail>,
+    pub outbox: BTreeMap<String, Once>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,12 +83,6 @@ impl JobRun {
         self.message = None;
         self.updated_at = now;
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mail {
-    Claimed,
-    Sent,
 }
 
 /// The end of the part of a run's range that is committed without a gap: where its first failed window begins.
@@ -144,7 +139,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
-            mails: BTreeMap::new(),
+            outbox: BTreeMap::new(),
             error: Some("ExecutionDied".into()),
             message: Some("the execution ended ABORTED before its report".into()),
             revision: 1,

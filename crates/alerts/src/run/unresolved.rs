@@ -226,7 +226,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
-            mails: Default::default(),
+            outbox: Default::default(),
             error: None,
             message: None,
             revision: 1,

@@ -109,7 +109,9 @@ impl World {
             .map(|(at, body)| json!({"messageId": at.to_string(), "body": body, "eventSource": "aws:sqs"}))
             .collect();
         let batch = serde_json::from_value(json!({"Records": records})).expect("a batch");
-        let response = handle(&self.deps(network), batch, Call::new(left)).await.expect("a response");
+        let response = handle(&self.deps(network), batch, Call::new(runtime::SystemClock::shared(), left))
+            .await
+            .expect("a response");
         let response = serde_json::to_value(response).expect("JSON");
         let failures = response["batchItemFailures"].as_array().expect("a list");
         let id = |failure: &Value| failure["itemIdentifier"].as_str().and_then(|id| id.parse().ok()).expect("an id");

@@ -1,0 +1,154 @@
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// The time, as a function sees it: only the edge of the program asks the system for it.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    /// The time of day, in UTC.
+    fn now(&self) -> Timestamp;
+
+    /// Time since some moment in the past; never goes back.
+    fn elapsed(&self) -> Duration;
+
+    async fn sleep(&self, time: Duration);
+}
+
+/// The clocks of the system.
+pub struct SystemClock {
+    began: Instant,
+}
+
+impl SystemClock {
+    pub fn shared() -> Arc<dyn Clock> {
+        Arc::new(SystemClock { began: Instant::now() })
+    }
+}
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// A clock that stands still until it is moved, for tests.
+pub struct ManualClock {
+    began: Timestamp,
+    elapsed: watch::Sender<Duration>,
+}
+
+impl ManualClock {
+    pub fn at(began: Timestamp) -> Arc<Self> {
+        Arc::new(ManualClock { began, elapsed: watch::Sender::new(Duration::ZERO) })
+    }
+
+    /// Moves on, and wakes who slept until then.
+    pub fn advance(&self, time: Duration) {
+        self.elapsed.send_modify(|elapsed| *elapsed += time);
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = SignedDuration::try_from(self.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.began.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+    }
+
+    fn elapsed(&self) -> Duration {
+        *self.elapsed.borrow()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        let until = self.elapsed() + time;
+        // The sender lives as long as the clock.
+        let _ = self.elapsed.subscribe().wait_for(|elapsed| *elapsed >= until).await;
+    }
+}
+
+/// One invocation: when it began and when Lambda will end it.
+#[derive(Clone)]
+pub struct Call {
+    clock: Arc<dyn Clock>,
+    began: Duration,
+    allowed: Duration,
+}
+
+impl Call {
+    /// A call that may take `allowed` from now on.
+    pub fn new(clock: Arc<dyn Clock>, allowed: Duration) -> Self {
+        Call { began: clock.elapsed(), clock, allowed }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn took(&self) -> Duration {
+        self.clock.elapsed().saturating_sub(self.began)
+    }
+
+    pub fn left(&self) -> Duration {
+        self.allowed.saturating_sub(self.took())
+    }
+
+    /// Time to stop, keep what is done and ask to be called again: a fifth of the time is left, at most a minute of it.
+    pub fn is_ending(&self) -> bool {
+        self.left() < (self.allowed / 5).min(Duration::from_secs(60))
+    }
+
+    /// When Lambda ends the call, for clients that measure the system's time.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.left()
+    }
+
+    pub async fn sleep(&self, time: Duration) {
+        self.clock.sleep(time).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_ends_when_a_fifth_of_its_time_is_left_or_a_minute() {
+        for (allowed, last) in [(100, 80), (900, 840)] {
+            let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+            clock.advance(Duration::from_secs(7));
+            let call = Call::new(clock.clone(), Duration::from_secs(allowed));
+            clock.advance(Duration::from_secs(last));
+            assert!(!call.is_ending());
+            clock.advance(Duration::from_millis(1));
+            assert!(call.is_ending());
+            clock.advance(Duration::from_secs(2 * allowed));
+            assert_eq!((call.left(), call.now().as_second()), (Duration::ZERO, (7 + last + 2 * allowed) as i64));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_the_clock_is_moved_and_not_before() {
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let sleeper = clock.clone();
+        let sleeping = tokio::spawn(async move { sleeper.sleep(Duration::from_secs(10)).await });
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_secs(9));
+        tokio::task::yield_now().await;
+        assert!(!sleeping.is_finished());
+        clock.advance(Duration::from_secs(1));
+        sleeping.await.expect("awake");
+    }
+}

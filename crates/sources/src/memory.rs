@@ -1,0 +1,486 @@
+use crate::node::{Body, Node, Request, Response};
+use ::opensearch::http::Method;
+use async_trait::async_trait;
+use bytes::Bytes;
+use identity::instant;
+use jiff::SignedDuration;
+use network::{Network, through};
+use runtime::Clock;
+use serde_json::{Value, json, value::RawValue};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// What a sort by time gives to a document that has none: it comes last.
+const NO_INSTANT: i64 = i64::MAX;
+/// Points in time of one node, one for each shard.
+const LARGEST_NUMBER_OF_CONTEXTS: usize = 300;
+
+/// An OpenSearch node in memory, for unit tests and simulations, which answers the requests that this crate sends, and
+/// refuses every other. It has aliases, points in time that expire by the clock, a refresh that lags, exact counts,
+/// documents that are not valid JSON, and shards that fail. Each index is one shard.
+#[derive(Clone)]
+pub struct MemoryNode {
+    state: Arc<Mutex<State>>,
+    network: Arc<dyn Network>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By index and id.
+    documents: BTreeMap<(String, String), Stored>,
+    indices: BTreeSet<String>,
+    aliases: BTreeMap<String, BTreeSet<String>>,
+    points: HashMap<String, Point>,
+    opened: u64,
+    /// Searches that lose a shard from now on.
+    failing: usize,
+    lags: bool,
+}
+
+/// A document and what a search sees of it, which may be an earlier version, or nothing yet.
+#[derive(Default)]
+struct Stored {
+    live: Option<Arc<Indexed>>,
+    searched: Option<Arc<Indexed>>,
+}
+
+#[derive(Debug)]
+struct Indexed {
+    index: String,
+    id: String,
+    source: Bytes,
+    /// Milliseconds since 1970, in order.
+    instants: Vec<i64>,
+    messages: Vec<String>,
+}
+
+struct Point {
+    /// In order of index, as its shards hold them.
+    documents: Vec<Arc<Indexed>>,
+    contexts: usize,
+    until: Duration,
+}
+
+/// A document that a search found: its values of the sort fields.
+struct Found<'a> {
+    document: &'a Indexed,
+    sort: (i64, Tiebreaker, &'a str),
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Tiebreaker {
+    /// The position in the shard: it repeats in each index.
+    ShardDoc(u64),
+    Id(String),
+}
+
+struct Refusal(u16, Value);
+
+impl MemoryNode {
+    pub fn new(network: Arc<dyn Network>, clock: Arc<dyn Clock>) -> Self {
+        MemoryNode { state: Arc::default(), network, clock }
+    }
+
+    /// The same documents, seen through another network.
+    pub fn through(&self, network: Arc<dyn Network>) -> Self {
+        MemoryNode { network, ..self.clone() }
+    }
+
+    /// Creates an index, which may stay empty.
+    pub fn index(self, index: &str) -> Self {
+        self.state().indices.insert(index.to_owned());
+        self
+    }
+
+    /// Lets `alias` name an index too.
+    pub fn alias(self, alias: &str, index: &str) -> Self {
+        self.state().indices.insert(index.to_owned());
+        self.state().aliases.entry(alias.to_owned()).or_default().insert(index.to_owned());
+        self
+    }
+
+    /// Stores a document, or its next version, by the `timestamp` and the `message_id` that it has.
+    pub fn put(&self, index: &str, id: &str, source: &str) {
+        let fields: HashMap<&str, &RawValue> = serde_json::from_str(source).unwrap_or_default();
+        let of = |name: &str| fields.get(name).map(|value| listed(value)).unwrap_or_default();
+        let mut instants: Vec<i64> = of("timestamp").into_iter().filter_map(millis).collect();
+        instants.sort_unstable();
+        let messages =
+            of("message_id").into_iter().filter_map(|value| serde_json::from_str(value.get()).ok()).collect();
+        self.store(index, id, source.as_bytes(), instants, messages);
+    }
+
+    /// Stores bytes that are not valid JSON, as OpenSearch does with comments or a byte order mark.
+    pub fn put_bytes(&self, index: &str, id: &str, source: &[u8], millis: i64, message_id: &str) {
+        self.store(index, id, source, vec![millis], vec![message_id.to_owned()]);
+    }
+
+    fn store(&self, index: &str, id: &str, source: &[u8], instants: Vec<i64>, messages: Vec<String>) {
+        let (index, id) = (index.to_owned(), id.to_owned());
+        let source = Bytes::copy_from_slice(source);
+        let mut state = self.state();
+        let (key, lags) = ((index.clone(), id.clone()), state.lags);
+        state.indices.insert(index.clone());
+        let stored = state.documents.entry(key).or_default();
+        stored.live = Some(Arc::new(Indexed { index, id, source, instants, messages }));
+        if !lags {
+            stored.searched = stored.live.clone();
+        }
+    }
+
+    pub fn delete(&self, index: &str, id: &str) {
+        let mut state = self.state();
+        let lags = state.lags;
+        if let Some(stored) = state.documents.get_mut(&(index.to_owned(), id.to_owned())) {
+            stored.live = None;
+            if !lags {
+                stored.searched = None;
+            }
+        }
+    }
+
+    /// From now on searches do not see what changes, until [`MemoryNode::refresh`].
+    pub fn let_refresh_lag(&self) {
+        self.state().lags = true;
+    }
+
+    pub fn refresh(&self) {
+        for stored in self.state().documents.values_mut() {
+            stored.searched = stored.live.clone();
+        }
+    }
+
+    /// The next `searches` lose a shard.
+    pub fn fail_shards(&self, searches: usize) {
+        self.state().failing = searches;
+    }
+
+    /// Forgets all points in time, as a node that restarts does.
+    pub fn forget_points_in_time(&self) {
+        self.state().points.clear();
+    }
+
+    /// Points in time that are open now.
+    pub fn points_in_time(&self) -> usize {
+        let now = self.clock.elapsed();
+        self.state().points.values().filter(|point| point.until > now).count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Node for MemoryNode {
+    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        let (path, query) = request.path.split_once('?').unwrap_or((request.path, ""));
+        let operation = match path.rsplit('/').next().unwrap_or_default() {
+            "point_in_time" => "point_in_time",
+            "_search" => "_search",
+            "_count" => "_count",
+            "_mget" => "_mget",
+            "_field_caps" => "_field_caps",
+            "_mapping" => "_mapping",
+            _ => "other",
+        };
+        let seen = network::Request { service: "source", operation, subject: path.to_owned() };
+        let body: Value = request.body.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default();
+        let now = self.clock.elapsed();
+        let answer = through(&*self.network, &seen, || self.state().answer(request.method, path, query, &body, now));
+        let (status, body) = match answer.await? {
+            Ok(body) => (200, body),
+            Err(Refusal(status, error)) => (status, json!({"error": error, "status": status}).to_string().into()),
+        };
+        let bytes = body.len() as u64;
+        let is_too_large = status == 200 && bytes > request.limit;
+        Ok(Response { status, body: if is_too_large { Body::TooLarge(bytes) } else { Body::Whole(body) } })
+    }
+
+    async fn wait(&self, time: Duration) {
+        self.network.wait(time).await;
+    }
+}
+
+impl State {
+    fn answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: &Value,
+        now: Duration,
+    ) -> Result<Bytes, Refusal> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        self.points.retain(|_, point| point.until > now);
+        match (method, parts.as_slice()) {
+            (Method::Get, []) => Ok(bytes(json!({"version": {"number": "3.8.0"}}))),
+            (Method::Post, [index, "_search", "point_in_time"]) => {
+                self.open(index, parameter(query, "keep_alive"), now)
+            }
+            (Method::Delete, ["_search", "point_in_time"]) => {
+                for id in body["pit_id"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    self.points.remove(id);
+                }
+                Ok(bytes(json!({"pits": []})))
+            }
+            (Method::Post, ["_search"]) => self.page(body, now),
+            (Method::Post, [index, "_search"]) => self.search(index, body),
+            (Method::Post, [index, "_count"]) => {
+                let (documents, failed) = (self.searched(index)?, self.loses_a_shard());
+                let count = count(documents.iter().map(|document| &**document), &body["query"])?;
+                Ok(bytes(json!({"count": count, "_shards": shards(failed)})))
+            }
+            (Method::Post, ["_mget"]) => self.get(body),
+            (Method::Get, [index, "_field_caps"]) => {
+                let indices = self.named(index)?;
+                let fields = json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}});
+                Ok(bytes(json!({"indices": indices, "fields": fields})))
+            }
+            (Method::Get, [index, "_mapping"]) => {
+                let mapping = |index: &String| (index.clone(), json!({"mappings": {}}));
+                Ok(bytes(self.named(index)?.iter().map(mapping).collect::<serde_json::Map<_, _>>().into()))
+            }
+            _ => Err(Refusal(
+                400,
+                json!({"type": "illegal_argument_exception", "reason": format!("no handler for {path}")}),
+            )),
+        }
+    }
+
+    /// The concrete indices behind a name.
+    fn named(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        if let Some(indices) = self.aliases.get(name) {
+            return Ok(indices.iter().cloned().collect());
+        }
+        match self.indices.contains(name) {
+            true => Ok(vec![name.to_owned()]),
+            false => Err(Refusal(404, json!({"type": "index_not_found_exception", "index": name}))),
+        }
+    }
+
+    fn searched(&self, name: &str) -> Result<Vec<Arc<Indexed>>, Refusal> {
+        let indices = self.named(name)?;
+        let is_named = |document: &&Arc<Indexed>| indices.contains(&document.index);
+        Ok(self.documents.values().filter_map(|stored| stored.searched.as_ref()).filter(is_named).cloned().collect())
+    }
+
+    fn loses_a_shard(&mut self) -> bool {
+        let failing = self.failing > 0;
+        self.failing = self.failing.saturating_sub(1);
+        failing
+    }
+
+    fn open(&mut self, index: &str, keep_alive: &str, now: Duration) -> Result<Bytes, Refusal> {
+        let (documents, contexts) = (self.searched(index)?, self.named(index)?.len());
+        let open: usize = self.points.values().map(|point| point.contexts).sum();
+        if open + contexts > LARGEST_NUMBER_OF_CONTEXTS {
+            return Err(Refusal(429, json!({"type": "rejected_execution_exception", "reason": "too many contexts"})));
+        }
+        self.opened += 1;
+        let id = format!("point-{}", self.opened);
+        self.points.insert(id.clone(), Point { documents, contexts, until: now + duration(keep_alive)? });
+        Ok(bytes(json!({"pit_id": id})))
+    }
+
+    /// A page of a point in time, or its count.
+    fn page(&mut self, body: &Value, now: Duration) -> Result<Bytes, Refusal> {
+        let keep_alive = duration(body["pit"]["keep_alive"].as_str().unwrap_or_default())?;
+        let failed = self.loses_a_shard();
+        let missing = || {
+            Refusal(
+                404,
+                json!({"type": "search_phase_execution_exception", "root_cause": [{"type": "search_context_missing_exception"}]}),
+            )
+        };
+        let point = self.points.get_mut(body["pit"]["id"].as_str().unwrap_or_default()).ok_or_else(missing)?;
+        point.until = point.until.max(now + keep_alive);
+        if body["track_total_hits"] == true {
+            let total = count(point.documents.iter().map(|document| &**document), &body["query"])?;
+            let hits = json!({"total": {"value": total, "relation": "eq"}, "hits": []});
+            return Ok(bytes(json!({"timed_out": false, "_shards": shards(failed), "hits": hits})));
+        }
+        let by_shard_doc = body["sort"].as_array().into_iter().flatten().any(|field| !field["_shard_doc"].is_null());
+        let (mut found, mut shard, mut position) = (Vec::new(), "", 0);
+        for document in &point.documents {
+            position = if document.index == shard { position + 1 } else { 0 };
+            shard = &document.index;
+            if matches(&body["query"], document)? {
+                let tiebreaker =
+                    if by_shard_doc { Tiebreaker::ShardDoc(position) } else { Tiebreaker::Id(document.id.clone()) };
+                let first = document.instants.first().copied().unwrap_or(NO_INSTANT);
+                found.push(Found { document, sort: (first, tiebreaker, &document.index) });
+            }
+        }
+        found.sort_by(|left, right| left.sort.cmp(&right.sort));
+        if let Some(after) = body["search_after"].as_array() {
+            found.retain(|hit| hit.is_behind(after));
+        }
+        if failed {
+            found.retain(|hit| hit.document.index != shard);
+        }
+        found.truncate(body["size"].as_u64().unwrap_or(10) as usize);
+        let with_source = body["_source"] != false;
+        let hits: Vec<Vec<u8>> = found.iter().map(|hit| hit.shown(with_source)).collect();
+        let mut page = format!(r#"{{"timed_out":false,"_shards":{},"hits":{{"hits":["#, shards(failed)).into_bytes();
+        page.extend(hits.join(&b','));
+        page.extend(b"]}}");
+        Ok(page.into())
+    }
+
+    /// A search without a point in time: an aggregation, or the places of ids.
+    fn search(&mut self, index: &str, body: &Value) -> Result<Bytes, Refusal> {
+        let (documents, failed) = (self.searched(index)?, self.loses_a_shard());
+        let mut found = Vec::new();
+        for document in &documents {
+            if body["query"].is_null() || matches(&body["query"], document)? {
+                found.push(document);
+            }
+        }
+        let mut answer = json!({"timed_out": false, "_shards": shards(failed), "hits": {"hits": []}});
+        if let Some(interval) = body["aggs"]["stretches"]["date_histogram"]["fixed_interval"].as_str() {
+            let length = duration(interval)?.as_millis() as i64;
+            let mut buckets: BTreeMap<i64, u64> = BTreeMap::new();
+            for document in found {
+                let keys: BTreeSet<i64> = document.instants.iter().map(|at| at.div_euclid(length) * length).collect();
+                for key in keys {
+                    *buckets.entry(key).or_default() += 1;
+                }
+            }
+            let buckets = buckets.into_iter().map(|(key, count)| json!({"key": key, "doc_count": count}));
+            answer["aggregations"] = json!({"stretches": {"buckets": buckets.collect::<Vec<_>>()}});
+        } else if !body["aggs"]["earliest"].is_null() {
+            let earliest = found.iter().filter_map(|document| document.instants.first()).min();
+            answer["aggregations"] = json!({"earliest": {"value": earliest.map(|at| *at as f64)}});
+        } else {
+            let hits = found.iter().map(|document| json!({"_index": document.index, "_id": document.id}));
+            answer["hits"]["hits"] = hits.collect();
+        }
+        Ok(bytes(answer))
+    }
+
+    /// Documents as they are now, whether a search sees them or not.
+    fn get(&self, body: &Value) -> Result<Bytes, Refusal> {
+        let [wanted] = body["docs"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+            return Err(Refusal(
+                400,
+                json!({"type": "illegal_argument_exception", "reason": "one document at a time"}),
+            ));
+        };
+        let (index, id) = (wanted["_index"].as_str().unwrap_or_default(), wanted["_id"].as_str().unwrap_or_default());
+        let stored = self.documents.get(&(index.to_owned(), id.to_owned())).and_then(|stored| stored.live.as_ref());
+        let mut answer = format!(r#"{{"docs":[{{"_index":{},"_id":{}"#, json!(index), json!(id)).into_bytes();
+        match stored {
+            Some(document) => {
+                answer.extend(br#","found":true,"_source":"#);
+                answer.extend(&document.source);
+            }
+            None => answer.extend(br#","found":false"#),
+        }
+        answer.extend(b"}]}");
+        Ok(answer.into())
+    }
+}
+
+impl Found<'_> {
+    fn is_behind(&self, after: &[Value]) -> bool {
+        let (at, tiebreaker, index) = &self.sort;
+        let by_time = at.cmp(&after.first().and_then(Value::as_i64).unwrap_or(i64::MIN));
+        let by_tiebreaker = || match (tiebreaker, after.get(1)) {
+            (Tiebreaker::ShardDoc(position), Some(Value::Number(other))) => position.cmp(&other.as_u64().unwrap_or(0)),
+            (Tiebreaker::Id(id), Some(Value::String(other))) => id.cmp(other),
+            _ => Ordering::Equal,
+        };
+        let by_index = || (*index).cmp(after.get(2).and_then(Value::as_str).unwrap_or_default());
+        by_time.then_with(by_tiebreaker).then_with(by_index) == Ordering::Greater
+    }
+
+    /// The document's bytes stand in the answer as they are, also where that spoils the answer.
+    fn shown(&self, with_source: bool) -> Vec<u8> {
+        let (at, tiebreaker, index) = &self.sort;
+        let tiebreaker = match tiebreaker {
+            Tiebreaker::ShardDoc(position) => json!(position),
+            Tiebreaker::Id(id) => json!(id),
+        };
+        let mut hit = format!(r#"{{"_index":{},"_id":{}"#, json!(index), json!(self.document.id)).into_bytes();
+        if with_source {
+            hit.extend(br#","_source":"#);
+            hit.extend(&self.document.source);
+        }
+        hit.extend(format!(r#","sort":{}}}"#, json!([at, tiebreaker, index])).into_bytes());
+        hit
+    }
+}
+
+fn count<'a>(mut documents: impl Iterator<Item = &'a Indexed>, query: &Value) -> Result<u64, Refusal> {
+    documents.try_fold(0, |count, document| Ok(count + u64::from(matches(query, document)?)))
+}
+
+/// Whether a query finds a document. A query that this crate does not send is refused.
+fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
+    let unknown = || Refusal(400, json!({"type": "parsing_exception", "reason": format!("unknown query {query}")}));
+    let (name, inner) = query.as_object().and_then(|query| query.iter().next()).ok_or_else(unknown)?;
+    let contains =
+        |values: &Value, text: &str| values.as_array().is_some_and(|values| values.iter().any(|value| value == text));
+    let names = |values: &Value| document.messages.iter().any(|message| contains(values, message));
+    Ok(match name.as_str() {
+        "match_all" => true,
+        "range" => {
+            let bound = |name: &str, default: i64| inner["timestamp"][name].as_i64().unwrap_or(default);
+            let within = bound("gte", i64::MIN)..bound("lt", i64::MAX);
+            document.instants.iter().any(|at| within.contains(at))
+        }
+        "ids" => contains(&inner["values"], &document.id),
+        "term" => inner["_index"] == document.index.as_str(),
+        "terms" => names(&inner["message_id"]) || names(&inner["message_id.keyword"]),
+        "match_phrase" => document.messages.iter().any(|message| inner["message_id"] == message.as_str()),
+        "bool" => {
+            let clauses = |name: &str| match &inner[name] {
+                Value::Null => Vec::new(),
+                Value::Array(clauses) => clauses.clone(),
+                clause => vec![clause.clone()],
+            };
+            let found = |name: &str| {
+                clauses(name).iter().map(|clause| matches(clause, document)).collect::<Result<Vec<_>, _>>()
+            };
+            let (all, none, some) = ([found("filter")?, found("must")?].concat(), found("must_not")?, found("should")?);
+            let needs_one = !some.is_empty() && (all.is_empty() || inner["minimum_should_match"] == 1);
+            all.iter().all(|found| *found) && !none.contains(&true) && (!needs_one || some.contains(&true))
+        }
+        _ => return Err(unknown()),
+    })
+}
+
+fn shards(failed: bool) -> Value {
+    json!({"total": 2, "successful": 2 - u8::from(failed), "failed": u8::from(failed)})
+}
+
+fn bytes(value: Value) -> Bytes {
+    value.to_string().into()
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> &'a str {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+}
+
+/// `3m` or `86400000ms`.
+fn duration(text: &str) -> Result<Duration, Refusal> {
+    let invalid = || Refusal(400, json!({"type": "parse_exception", "reason": format!("failed to parse {text:?}")}));
+    let duration: SignedDuration = text.parse().map_err(|_| invalid())?;
+    Duration::try_from(duration).map_err(|_| invalid())
+}
+
+/// The values of a field: one, or those of a list.
+fn listed(value: &RawValue) -> Vec<&RawValue> {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| vec![value])
+}
+
+fn millis(value: &RawValue) -> Option<i64> {
+    instant::parse_json(value).map(|at| at.as_millisecond())
+}

@@ -1,0 +1,74 @@
+use ::opensearch::{
+    OpenSearch as Client,
+    http::{
+        Method,
+        headers::{HeaderMap, HeaderValue},
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{error::Error, time::Duration};
+
+/// What carries requests to OpenSearch and its answers back; nothing of their content is looked at.
+#[async_trait]
+pub trait Node: Send + Sync {
+    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>>;
+
+    /// Waits before another try.
+    async fn wait(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    pub method: Method,
+    /// With the query behind it.
+    pub path: &'a str,
+    pub body: Option<Bytes>,
+    /// An answer of 200 with more bytes is not read.
+    pub limit: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Response {
+    pub status: u16,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug)]
+pub enum Body {
+    Whole(Bytes),
+    /// The size that was announced.
+    TooLarge(u64),
+}
+
+/// OpenSearch over HTTP.
+pub(crate) struct Http(pub(crate) Client);
+
+#[async_trait]
+impl Node for Http {
+    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        // The client would ask for gzip, which costs both ends more than it saves and hides how long the answer is.
+        headers.insert("accept-encoding", HeaderValue::from_static("identity"));
+        let Request { method, path, body, limit } = request;
+        let answer = self.0.send(method, path, headers, None::<&()>, body, None).await?;
+        let status = answer.status_code().as_u16();
+        if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > limit) {
+            return Ok(Response { status, body: Body::TooLarge(length) });
+        }
+        Ok(Response { status, body: Body::Whole(answer.bytes().await?) })
+    }
+}
+
+/// Stands in for a node whose address is missing.
+pub(crate) struct Unconnected;
+
+#[async_trait]
+impl Node for Unconnected {
+    async fn send(&self, _: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        Err("OPENSEARCH_URL is not set".into())
+    }
+}

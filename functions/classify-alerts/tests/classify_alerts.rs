@@ -1,0 +1,86 @@
+//! Classification's rows and counts over a cloud in memory.
+
+use alerts::window::record::{State, WindowRecord};
+use classify_alerts::{Deps, handle};
+use errors::Named;
+use memory_cloud::{
+    Cloud, column, fail_each_request,
+    given::{RUN, day, message, task},
+};
+use serde_json::{Value, json};
+
+fn deps(cloud: &Cloud) -> Deps {
+    Deps { objects: cloud.objects(), windows: cloud.windows(), ledger: cloud.tracking() }
+}
+
+/// A spool with a closed message, an open one and one that names another id.
+async fn queried() -> Cloud {
+    let cloud = Cloud::default();
+    let (closed, open, foreign) = (message("a", "closed"), message("b", "open"), message("x", "closed"));
+    cloud.given_spool(&day(0), &[("a", &closed), ("b", &open), ("c", &foreign)]).await;
+    cloud
+}
+
+#[tokio::test]
+async fn each_message_gets_a_row_and_the_window_its_counts() {
+    let cloud = queried().await;
+    for _ in 0..2 {
+        let done = handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("classified");
+        assert!(!done.more);
+        let rows = cloud.tracking_rows();
+        let mut dispositions = column(&rows, "disposition");
+        dispositions.sort_by_key(Value::to_string);
+        assert_eq!(dispositions, ["closed", "open", "quarantined"]);
+        assert_eq!(column(&rows, "status"), ["Pending", "Pending", "Pending"]);
+        assert_eq!(column(&rows, "revision"), [1, 1, 1], "the second call changes nothing");
+        let window = &cloud.window_rows()[0];
+        assert_eq!(
+            window["messages"],
+            json!({"source": 3, "archived": 0, "open": 1, "quarantined": 1, "already_archived": 0, "no_alerts": 0})
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_superseded_changes_no_row() {
+    let cloud = queried().await;
+    let next = |record: &WindowRecord| Ok(record.begin("query-messages", record.updated_at).0);
+    cloud.windows().change(RUN, &day(0).window_id, next).await.expect("a second attempt");
+    let error = handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect_err("superseded");
+    assert_eq!(error.name(), "WindowSuperseded");
+    assert!(cloud.tracking_rows().is_empty());
+    assert_eq!(cloud.window_rows()[0]["status"], "Running");
+}
+
+#[tokio::test]
+async fn a_window_that_is_done_is_left_alone() {
+    let cloud = queried().await;
+    let done = |record: &WindowRecord| Ok(WindowRecord { status: State::Completed, ..record.clone() });
+    cloud.windows().change(RUN, &day(0).window_id, done).await.expect("completed");
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("nothing to do");
+    assert!(cloud.tracking_rows().is_empty());
+}
+
+#[tokio::test]
+async fn a_failure_is_noted_on_the_window() {
+    let cloud = queried().await;
+    let key = cloud.keys("spool/").into_keys().find(|key| key.contains("index-")).expect("an index");
+    cloud.objects().put(&key, "no zstd", "application/zstd").await.expect("written");
+    let error = handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect_err("damaged");
+    assert_eq!(error.name(), "ObjectCorrupt");
+    let window = &cloud.window_rows()[0];
+    assert_eq!((&window["status"], &window["error"]), (&json!("Failed"), &json!("ObjectCorrupt")));
+}
+
+#[tokio::test]
+async fn whatever_request_fails_the_rows_are_the_same_after_another_call() {
+    let classify = async |cloud: &Cloud| handle(&deps(cloud), task(day(0), Some(1)), cloud.call()).await;
+    let look = |cloud: &Cloud| {
+        let keys: Vec<String> = cloud.keys("spool/").into_keys().collect();
+        let window = cloud.window_rows().remove(0);
+        (cloud.tracking_rows(), keys, window["messages"].clone(), window["reasons"].clone(), window["status"].clone())
+    };
+    assert!(fail_each_request(queried, classify, look).await > 10);
+    let rows: Vec<Value> = queried().await.tracking_rows();
+    assert!(rows.is_empty(), "each starts without rows");
+}

@@ -1,0 +1,125 @@
+//! The report of a run over a cloud in memory.
+
+use alerts::{
+    counts::Messages,
+    mode::Mode,
+    run::payloads::{CollectRequest, Version},
+    window::record::{State, WindowRecord},
+};
+use collect_windows::{Deps, handle};
+use errors::Named;
+use ledger::Fence;
+use memory_cloud::{
+    Cloud, fail_each_request,
+    given::{RUN, arn, day},
+};
+use serde_json::{Value, json};
+
+fn deps(cloud: &Cloud) -> Deps {
+    Deps {
+        objects: cloud.objects(),
+        job_runs: cloud.job_runs(),
+        windows: cloud.windows(),
+        ledger: cloud.tracking(),
+        workflow: cloud.workflow(),
+    }
+}
+
+fn request() -> CollectRequest {
+    CollectRequest {
+        v: Version,
+        run_id: RUN.into(),
+        mode: Mode::Range,
+        execution_arn: arn(RUN),
+        bucket: memory_cloud::BUCKET.into(),
+        windows_key: "runs/r1/windows.jsonl".into(),
+    }
+}
+
+/// The fence of a first attempt that has ended.
+fn first(planned: &WindowRecord) -> Fence {
+    Fence { attempt: 1, ..planned.fence }
+}
+
+fn completed(planned: WindowRecord) -> WindowRecord {
+    let messages = Messages { source: 5, archived: 3, open: 1, quarantined: 1, ..Messages::default() };
+    WindowRecord { status: State::Completed, fence: first(&planned), messages, ..planned }
+}
+
+/// A run of four windows: one is completed, one failed, one crashed, one was never started.
+async fn ended() -> Cloud {
+    let cloud = Cloud::default();
+    cloud.given_run("range").await;
+    cloud.given_list("runs/r1/windows.jsonl", &[day(0), day(1), day(2), day(3)]).await;
+    cloud.given_window(&day(0), completed).await;
+    let failed = |planned: WindowRecord| {
+        let (error, message) = (Some("CountMismatch".to_owned()), Some("5 counted, 4 read".to_owned()));
+        WindowRecord { status: State::Failed, fence: first(&planned), error, message, ..planned }
+    };
+    cloud.given_window(&day(1), failed).await;
+    let crashed = |planned: WindowRecord| WindowRecord { status: State::Running, fence: first(&planned), ..planned };
+    cloud.given_window(&day(2), crashed).await;
+    cloud
+}
+
+#[tokio::test]
+async fn what_is_planned_and_not_committed_has_failed_each_with_its_reason() {
+    let cloud = ended().await;
+    let collected = handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!((collected.failed, collected.windows, collected.reported_at), (3, 3, 0));
+    let report = cloud.json("runs/r1/report.json");
+    assert_eq!(report["windows"], json!({"planned": 4, "succeeded": 1, "failed": 3}));
+    assert_eq!(
+        (&report["messages"]["source"], &report["reconciled"], &report["status"]),
+        (&json!(5), &json!(false), &json!("Failed"))
+    );
+    let errors: Vec<&Value> =
+        report["failures"].as_array().expect("a list").iter().map(|failure| &failure["error"]).collect();
+    assert_eq!(errors, ["CountMismatch", "StepCrashed", "NotStarted"]);
+    let failed = String::from_utf8(cloud.object(&collected.windows_key).to_vec()).expect("UTF-8");
+    assert_eq!(failed.lines().count(), 3);
+    assert!(!failed.contains(&day(0).window_id));
+}
+
+#[tokio::test]
+async fn a_skipped_window_is_reported_but_does_not_fail_the_run() {
+    let cloud = Cloud::default();
+    cloud.given_run("range").await;
+    cloud.given_list("runs/r1/windows.jsonl", &[day(0), day(1)]).await;
+    cloud.given_window(&day(0), completed).await;
+    let skip = |planned: WindowRecord| planned.skip("the index is damaged", planned.updated_at).expect("skipped");
+    cloud.given_window(&day(1), skip).await;
+    let collected = handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!(collected.failed, 0);
+    let report = cloud.json("runs/r1/report.json");
+    assert_eq!((&report["failures"][0]["error"], &report["reconciled"]), (&json!("WindowSkipped"), &json!(false)));
+    assert_eq!(report["unresolved"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_redrive_that_comes_while_the_report_is_made_is_seen_by_the_gate() {
+    let cloud = ended().await;
+    cloud.executions.end(&arn(RUN), "FAILED", None);
+    cloud.workflow().redrive(&arn(RUN)).await.expect("redriven");
+    let collected = handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!(collected.reported_at, 1);
+}
+
+#[tokio::test]
+async fn a_run_without_a_row_or_a_readable_plan_has_no_report() {
+    let cloud = Cloud::default();
+    let missing = handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no row");
+    assert_eq!(missing.name(), "PlanMissing");
+    let cloud = ended().await;
+    cloud.objects().put("runs/r1/windows.jsonl", "{\"window_id\"", "application/jsonl").await.expect("written");
+    let unreadable = handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no window");
+    assert_eq!(unreadable.name(), "ObjectCorrupt");
+}
+
+#[tokio::test]
+async fn whatever_request_fails_the_report_can_be_made_again() {
+    let collect = async |cloud: &Cloud| handle(&deps(cloud), request(), cloud.call()).await;
+    let look =
+        |cloud: &Cloud| (cloud.json("runs/r1/report.json"), cloud.keys("runs/"), cloud.job_run(RUN)["counts"].clone());
+    assert!(fail_each_request(ended, collect, look).await > 30);
+}

@@ -1,0 +1,118 @@
+//! The mail of a run over a cloud in memory.
+
+use alerts::run::payloads::{ReportRequest, Version};
+use errors::Named;
+use memory_cloud::{
+    Cloud, fail_each_request,
+    given::{RUN, from, to},
+};
+use network::{OneFault, Strike};
+use send_summary::{Deps, handle};
+use serde_json::json;
+
+fn deps(cloud: &Cloud) -> Deps {
+    Deps {
+        objects: cloud.objects(),
+        job_runs: cloud.job_runs(),
+        mailer: cloud.mailer(),
+        from: "archive@example.com".into(),
+        to: vec!["operations@example.com".into(), "support@example.com".into()],
+        dashboard: None,
+    }
+}
+
+fn request() -> ReportRequest {
+    ReportRequest { v: Version, run_id: RUN.into(), report_key: "runs/r1/report.json".into(), reported_at: 0 }
+}
+
+async fn given_report(cloud: &Cloud, attempt: u64) {
+    let report = json!({
+        "run_id": RUN, "mode": "range", "from": from(), "to": to(), "status": "Completed", "attempt": attempt,
+        "windows": {"planned": 1, "succeeded": 1, "failed": 0},
+        "messages": {"source": 3, "archived": 3, "open": 0, "quarantined": 0, "already_archived": 0, "no_alerts": 0},
+        "recheck": {"looked_at": 0, "closed": 0, "open": 0, "gone": 0},
+        "sweep": {"late": 0, "changed": 0, "reopened": 0}, "collisions": 0, "undated": 0, "backlog": 0,
+        "bytes": {"source": 9, "archive": 3}, "reconciled": true, "failures": [], "unresolved": [],
+    });
+    let objects = cloud.objects();
+    objects.put_json("runs/r1/report.json", &report).await.expect("written");
+    let details = json!({"oldest_open": [], "quarantine_reasons": []});
+    objects.put_json("runs/r1/details.json", &details).await.expect("written");
+}
+
+async fn reported() -> Cloud {
+    let cloud = Cloud::default();
+    cloud.given_run("range").await;
+    given_report(&cloud, 1).await;
+    cloud
+}
+
+fn subjects(cloud: &Cloud) -> Vec<(String, String)> {
+    cloud.mails.sent().iter().map(|mail| (mail.to.clone(), mail.header("Subject").expect("a subject"))).collect()
+}
+
+#[tokio::test]
+async fn each_attempt_of_a_run_mails_each_recipient_once() {
+    let cloud = reported().await;
+    for _ in 0..2 {
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("sent");
+    }
+    let first = cloud.mails.sent();
+    assert_eq!(
+        first.iter().map(|mail| mail.to.as_str()).collect::<Vec<_>>(),
+        ["operations@example.com", "support@example.com"]
+    );
+    assert!(first[0].header("Message-ID").expect("an id").starts_with("<r1.1@"));
+    given_report(&cloud, 2).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("sent");
+    assert_eq!(cloud.mails.sent().len(), 4);
+}
+
+#[tokio::test]
+async fn a_recipient_whom_ses_refuses_loses_nobody_else_s_mail() {
+    let cloud = reported().await;
+    let cloud = Cloud { mails: cloud.mails.clone().refusing("operations@example.com"), ..cloud };
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("one got it");
+    assert_eq!(cloud.mails.sent().len(), 1);
+    let nobody = Deps { to: vec!["operations@example.com".into()], ..deps(&cloud) };
+    let error = handle(&nobody, request(), cloud.call()).await.expect_err("nobody got it");
+    assert_eq!(error.name(), "MailRejected");
+}
+
+#[tokio::test]
+async fn a_run_without_a_row_or_a_report_has_no_mail() {
+    let cloud = Cloud::default();
+    assert_eq!(handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no report").name(), "ObjectMissing");
+    given_report(&cloud, 1).await;
+    assert_eq!(handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no row").name(), "PlanMissing");
+    assert!(cloud.mails.sent().is_empty());
+}
+
+#[tokio::test]
+async fn whatever_request_fails_the_mail_goes_out_and_only_a_marked_one_twice() {
+    let send = async |cloud: &Cloud| handle(&deps(cloud), request(), cloud.call()).await;
+    let outbox = |cloud: &Cloud| {
+        let outbox = cloud.job_run(RUN)["outbox"].clone();
+        outbox
+            .as_object()
+            .map(|notes| notes.iter().map(|(note, once)| (note.clone(), once["sent"].clone())).collect::<Vec<_>>())
+    };
+    let requests = fail_each_request(reported, send, outbox).await;
+    for strike in [Strike::Request, Strike::Answer] {
+        for nth in 0..requests {
+            let cloud = reported().await;
+            let _ = send(&cloud.through(OneFault::at(nth, strike))).await;
+            send(&cloud).await.expect("sent");
+            for recipient in ["operations@example.com", "support@example.com"] {
+                let mails: Vec<String> = subjects(&cloud)
+                    .into_iter()
+                    .filter(|(to, _)| to == recipient)
+                    .map(|(_, subject)| subject)
+                    .collect();
+                let first_is_whole = !mails.is_empty() && mails.len() <= 2;
+                let second_says_so = mails.get(1).is_none_or(|subject| subject.starts_with("[duplicate]"));
+                assert!(first_is_whole && second_says_so, "{strike:?} {nth}: {mails:?}");
+            }
+        }
+    }
+}
