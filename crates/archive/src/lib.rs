@@ -8,4 +8,4 @@ mod windows;
 
 pub use job_runs::JobRuns;
 pub use tracking::{Changed, StageError, Tracking, row_key};
-pub use windows::{WindowError, Windows};
+pub use windows::{StepEnd, WindowError, Windows};

@@ -1,6 +1,6 @@
 use alerts::{
-    run::payloads::WindowTask,
-    window::record::{LEASE, Refused, WindowRecord},
+    run::payloads::{NoProgress, WindowTask},
+    window::record::{Begin, LEASE, Refused, State, WindowRecord},
 };
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
@@ -21,6 +21,18 @@ pub enum WindowError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error("window {window_id} names no attempt: it was not queried")]
+    NoAttempt { window_id: String },
+}
+
+/// How one call of a step ends, if it does not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    Done,
+    /// The call's time is over before the work. `advanced`: the call got further than the one before.
+    Interrupted {
+        advanced: bool,
+    },
 }
 
 impl Named for WindowError {
@@ -30,6 +42,7 @@ impl Named for WindowError {
             WindowError::Refused(Refused::Busy { .. }) => Name::WindowBusy,
             WindowError::Refused(Refused::Unknown { .. }) => Name::PlanMissing,
             WindowError::Refused(_) => Name::WindowSuperseded,
+            WindowError::NoAttempt { .. } => Name::InvalidInput,
         }
     }
 }
@@ -59,7 +72,61 @@ impl Windows {
         Ok(changed.await?.ok_or_else(unknown)?)
     }
 
-    /// Does a step's work and meanwhile renews the lease of its attempt. The work ends early when the attempt is no longer the window's.
+    /// One call of a step that follows query-messages. `work` gets the window's row and goes on as the attempt that
+    /// the task names. A window that is completed or skipped needs no work. A failure is noted on the row.
+    pub async fn run_step<E>(
+        &self,
+        step: &'static str,
+        task: &mut WindowTask,
+        call: &Call,
+        work: impl AsyncFnOnce(&WindowTask, WindowRecord) -> Result<StepEnd, E>,
+    ) -> Result<(), E>
+    where
+        E: Named + From<WindowError> + From<NoProgress>,
+    {
+        let result = match self.proceed(step, task, call).await {
+            Err(error) => Err(error.into()),
+            Ok(row) if matches!(row.status, State::Completed | State::Skipped) => Ok(StepEnd::Done),
+            Ok(row) => {
+                let attempt = row.fence.attempt;
+                self.hold(call, &task.run_id, &task.window.window_id, attempt, Box::pin(work(task, row))).await
+            }
+        };
+        let result = match result {
+            Ok(StepEnd::Done) => {
+                task.step_done();
+                Ok(())
+            }
+            Ok(StepEnd::Interrupted { advanced }) => task.call_again(step, advanced).map_err(E::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            self.note_failure(task, error, call.now()).await;
+        }
+        result
+    }
+
+    /// A new attempt of the window begins with `step`.
+    pub async fn begin(&self, step: &str, task: &WindowTask, call: &Call) -> Result<Begin, WindowError> {
+        let mut begin = Begin::Nothing { attempt: 0 };
+        let decide = |record: &WindowRecord| {
+            let (next, what) = record.begin(step, call.now());
+            begin = what;
+            Ok(next)
+        };
+        self.change(&task.run_id, &task.window.window_id, decide).await?;
+        Ok(begin)
+    }
+
+    /// The same attempt goes on with `step`. Refused when the window has a newer attempt, or another run released it.
+    pub async fn proceed(&self, step: &str, task: &WindowTask, call: &Call) -> Result<WindowRecord, WindowError> {
+        let window_id = &task.window.window_id;
+        let attempt = task.attempt.ok_or_else(|| WindowError::NoAttempt { window_id: window_id.clone() })?;
+        self.change(&task.run_id, window_id, |record| record.proceed(attempt, step, call.now())).await
+    }
+
+    /// Does a step's work and meanwhile renews the lease of its attempt. The work ends early when the attempt is no
+    /// longer the window's.
     pub async fn hold<T, E: From<WindowError>>(
         &self,
         call: &Call,

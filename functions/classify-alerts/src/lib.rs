@@ -10,11 +10,11 @@ use alerts::{
     },
     run::payloads::{NoProgress, WindowTask},
     window::{
-        record::State,
+        record::{State, WindowRecord},
         spool::{Summary, id_hash},
     },
 };
-use archive::{StageError, Tracking, WindowError, Windows};
+use archive::{StageError, StepEnd, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
@@ -47,8 +47,6 @@ pub enum Error {
     Stage(#[from] StageError),
     #[error(transparent)]
     Window(#[from] WindowError),
-    #[error("window {window_id} names no attempt: it was not queried")]
-    Attempt { window_id: String },
     #[error("the spool of window {window_id} is not complete")]
     Unfinished { window_id: String },
     #[error("the spool of window {window_id} says {expected} documents, its index holds {found}")]
@@ -63,7 +61,6 @@ impl Named for Error {
             Error::Store(error) => error.name(),
             Error::Stage(error) => error.name(),
             Error::Window(error) => error.name(),
-            Error::Attempt { .. } => Name::InvalidInput,
             Error::Unfinished { .. } => Name::SpoolUnfinished,
             Error::CountMismatch { .. } => Name::CountMismatch,
             Error::NoProgress(_) => Name::NoProgress,
@@ -72,26 +69,18 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let (run_id, window_id, attempt) =
-        (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
-    let result =
-        deps.windows.hold(&call, &run_id, &window_id, attempt, Box::pin(classify(deps, &mut task, &call))).await;
-    if let Err(error) = &result {
-        deps.windows.note_failure(&task, error, call.now()).await;
-    }
-    result.map(|()| task)
+    let work = async |task: &WindowTask, row| classify(deps, task, row, &call).await;
+    deps.windows.run_step("classify-alerts", &mut task, &call, work).await?;
+    Ok(task)
 }
 
-async fn classify(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
-    let now = call.now();
-    let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
-    let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-    task.more = false;
-    let record =
-        deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "classify-alerts", now)).await?;
-    if matches!(record.status, State::Prepared | State::Completed | State::Skipped) {
-        return Ok(());
+async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call) -> Result<StepEnd, Error> {
+    if row.status == State::Prepared {
+        // An earlier call classified the window, and its intent is registered.
+        return Ok(StepEnd::Done);
     }
+    let now = call.now();
+    let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), row.fence.attempt);
     let prefix = spool_prefix(&run_id, &window_id, attempt);
     let summary: Summary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     if !summary.done {
@@ -112,7 +101,7 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(),
                 let Some(decisions) =
                     deps.ledger.stage_all(&all, &claim, summary.had_api, now, || call.is_ending()).await?
                 else {
-                    return Ok(task.call_again("classify-alerts", staged > 0)?);
+                    return Ok(StepEnd::Interrupted { advanced: staged > 0 });
                 };
                 deps.objects.put_lines(&key, &decisions).await?;
                 staged += 1;
@@ -129,7 +118,6 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(),
     }
     deps.objects.put(&ids_key(&prefix), ids, "application/octet-stream").await?;
     deps.windows.change(&run_id, &window_id, |record| record.classified(attempt, tally.clone(), now)).await?;
-    task.step_done();
     let figures = [
         ("Documents", messages.source),
         ("Open", messages.open),
@@ -138,5 +126,5 @@ async fn classify(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(),
         ("SourceBytes", summary.bytes),
     ];
     step_metrics("classify-alerts", &run_id, &window_id, call.took(), &figures);
-    Ok(())
+    Ok(StepEnd::Done)
 }

@@ -76,8 +76,6 @@ pub enum Error {
     NoProgress(#[from] NoProgress),
     #[error("the spool of window {window_id} cannot be compressed")]
     Compress { window_id: String, source: std::io::Error },
-    #[error("continuation of window {window_id} names no attempt")]
-    Attempt { window_id: String },
 }
 
 impl Named for Error {
@@ -90,7 +88,6 @@ impl Named for Error {
             Error::CountMismatch { .. } => Name::CountMismatch,
             Error::NoProgress(_) => Name::NoProgress,
             Error::Compress { .. } => Name::CompressionFailed,
-            Error::Attempt { .. } => Name::InvalidInput,
         }
     }
 }
@@ -103,18 +100,21 @@ struct Checkpoint {
     cursor: Option<Position>,
 }
 
+const STEP: &str = "query-messages";
+
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
     let mut result = Box::pin(query(deps, &mut task, &call)).await;
     let mut again = 0;
     while result.as_ref().is_err_and(|error| again < reading::worth_again(error)) {
         again += 1;
         // What was read belongs to a view of the source that is gone: a new attempt starts over, never splices.
-        result = match still_ours(deps, &task, &call).await {
-            Ok(()) => {
+        // Where a newer attempt closed the points in time of this one, the window is no longer its own.
+        result = match deps.windows.proceed(STEP, &task, &call).await {
+            Ok(_) => {
                 task.step_done();
                 Box::pin(query(deps, &mut task, &call)).await
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
     }
     if let Err(error) = &result {
@@ -124,47 +124,22 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
     result.map(|()| task)
 }
 
-/// A newer attempt closes the points in time of an older one, which must not take the window back for that.
-async fn still_ours(deps: &Deps, task: &WindowTask, call: &Call) -> Result<(), Error> {
-    let Some(attempt) = task.attempt else { return Ok(()) };
-    let proceed = |record: &alerts::window::record::WindowRecord| record.proceed(attempt, "query-messages", call.now());
-    deps.windows.change(&task.run_id, &task.window.window_id, proceed).await?;
-    Ok(())
-}
-
 async fn query(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
-    let now = call.now();
-    let window_id = task.window.window_id.clone();
-    let continued = task.more;
-    let attempt = match continued {
-        true => {
-            let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-            deps.windows
-                .change(&task.run_id, &window_id, |record| record.proceed(attempt, "query-messages", now))
-                .await?;
-            attempt
-        }
-        false => {
-            let mut begin = Begin::Query { attempt: 0 };
-            let decide = |record: &alerts::window::record::WindowRecord| {
-                let (next, what) = record.begin("query-messages", now);
-                begin = what;
-                Ok(next)
-            };
-            deps.windows.change(&task.run_id, &window_id, decide).await?;
-            match begin {
-                Begin::Query { attempt } => attempt,
-                // Only the write is left, or nothing at all.
-                Begin::Finish { attempt } | Begin::Nothing { attempt } => {
-                    task.attempt = Some(attempt);
-                    task.step_done();
-                    return Ok(());
-                }
+    let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
+    let attempt = if task.more {
+        deps.windows.proceed(STEP, task, call).await?.fence.attempt
+    } else {
+        match deps.windows.begin(STEP, task, call).await? {
+            Begin::Query { attempt } => attempt,
+            // Only the write is left, or nothing at all.
+            Begin::Finish { attempt } | Begin::Nothing { attempt } => {
+                task.attempt = Some(attempt);
+                task.step_done();
+                return Ok(());
             }
         }
     };
     task.attempt = Some(attempt);
-    let run_id = task.run_id.clone();
     deps.windows.hold(call, &run_id, &window_id, attempt, Box::pin(drain(deps, task, attempt, call))).await
 }
 
@@ -230,7 +205,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         summary.done = true;
         task.step_done();
     } else {
-        task.call_again("query-messages", summary.documents + summary.foreign > before)?;
+        task.call_again(STEP, summary.documents + summary.foreign > before)?;
         reading.leave().await?;
     }
     let (documents, bytes) = (summary.documents, summary.bytes);
@@ -242,7 +217,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         ("SpoolBytes", spooled),
         ("SourceWaitMillis", waited.as_millis() as u64),
     ];
-    step_metrics("query-messages", &task.run_id, &window_id, call.took(), &figures);
+    step_metrics(STEP, &task.run_id, &window_id, call.took(), &figures);
     Ok(())
 }
 

@@ -5,11 +5,11 @@ mod execute;
 mod prepare;
 
 use alerts::{
-    counts::{Bytes, Messages},
+    counts::Messages,
     run::payloads::{NoProgress, WindowTask},
-    window::record::State,
+    window::record::{State, WindowRecord},
 };
-use archive::{JobRuns, StageError, Tracking, WindowError, Windows};
+use archive::{JobRuns, StageError, StepEnd, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use columnar::ColumnarError;
 use errors::{Name, Named};
@@ -57,8 +57,6 @@ pub enum Error {
     Columnar { key: String, source: ColumnarError },
     #[error("object {key} cannot be compressed")]
     Compress { key: String, source: std::io::Error },
-    #[error("window {window_id} names no attempt: it was not queried")]
-    Attempt { window_id: String },
     #[error("spool {prefix} is damaged: {what}")]
     Spool { prefix: String, what: String },
     #[error("the intent of window {window_id} was amended meanwhile")]
@@ -84,7 +82,6 @@ impl Named for Error {
             Error::Window(error) => error.name(),
             Error::Columnar { .. } => Name::EncodingFailed,
             Error::Compress { .. } => Name::CompressionFailed,
-            Error::Attempt { .. } => Name::InvalidInput,
             Error::Spool { .. } => Name::ObjectCorrupt,
             Error::Amended { .. } | Error::ClaimLost { .. } => Name::WindowSuperseded,
             Error::ClaimStuck { .. } => Name::WindowBusy,
@@ -96,45 +93,30 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
-    let (run_id, window_id, attempt) =
-        (task.run_id.clone(), task.window.window_id.clone(), task.attempt.unwrap_or_default());
-    let result = deps.windows.hold(&call, &run_id, &window_id, attempt, Box::pin(write(deps, &mut task, &call))).await;
-    if let Err(error) = &result {
-        deps.windows.note_failure(&task, error, call.now()).await;
-    }
-    result.map(|()| task)
+    let work = async |task: &WindowTask, row| write(deps, task, row, &call).await;
+    deps.windows.run_step("write-partitions", &mut task, &call, work).await?;
+    Ok(task)
 }
 
-async fn write(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {
-    let now = call.now();
-    let (run_id, window_id) = (task.run_id.clone(), task.window.window_id.clone());
-    let attempt = task.attempt.ok_or_else(|| Error::Attempt { window_id: window_id.clone() })?;
-    let record =
-        deps.windows.change(&run_id, &window_id, |record| record.proceed(attempt, "write-partitions", now)).await?;
-    let registered = match (record.status, &record.intent_key) {
-        (State::Completed | State::Skipped, _) => {
-            task.step_done();
-            return Ok(());
+async fn write(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call) -> Result<StepEnd, Error> {
+    let (run_id, window_id) = (&task.run_id, &task.window.window_id);
+    let registered = match row.intent_key {
+        Some(key) if row.status == State::Prepared => {
+            Registered::Intent(prepare::resume(deps, run_id, window_id, key, call).await?)
         }
-        (State::Prepared, Some(key)) => {
-            Registered::Intent(prepare::resume(deps, &run_id, &window_id, key.clone(), call).await?)
-        }
-        _ => prepare::register(deps, task, attempt, call).await?,
+        _ => prepare::register(deps, task, row.fence.attempt, call).await?,
     };
     let intent = match registered {
         Registered::Intent(intent) => intent,
-        Registered::Interrupted { advanced } => return Ok(task.call_again("write-partitions", advanced > 0)?),
+        Registered::Interrupted { advanced } => return Ok(StepEnd::Interrupted { advanced: advanced > 0 }),
     };
-    match execute::carry_out(deps, &intent, call).await? {
-        Progress::Done { bytes, figures } => {
-            task.step_done();
-            let Bytes { source, archive } = bytes;
-            let mut line =
-                vec![("Documents", intent.counts.archived), ("SourceBytes", source), ("ArchiveBytes", archive)];
-            line.extend(figures);
-            step_metrics("write-partitions", &run_id, &window_id, call.took(), &line);
-            Ok(())
-        }
-        Progress::Interrupted { advanced } => Ok(task.call_again("write-partitions", advanced > 0)?),
-    }
+    let (bytes, figures) = match execute::carry_out(deps, &intent, call).await? {
+        Progress::Done { bytes, figures } => (bytes, figures),
+        Progress::Interrupted { advanced } => return Ok(StepEnd::Interrupted { advanced: advanced > 0 }),
+    };
+    let mut line =
+        vec![("Documents", intent.counts.archived), ("SourceBytes", bytes.source), ("ArchiveBytes", bytes.archive)];
+    line.extend(figures);
+    step_metrics("write-partitions", run_id, window_id, call.took(), &line);
+    Ok(StepEnd::Done)
 }
