@@ -89,5 +89,9 @@ module "monitoring" {
       functions = local.archive_steps
       when_dead = module.mark_dead_run.arn
     }
+    report-log-errors = {
+      arn       = module.report_log_errors.arn
+      functions = { for name, function in module.logs_function : name => function.function }
+    }
   }
 }

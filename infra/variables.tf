@@ -373,3 +373,29 @@ variable "feeds_kms_key_arn" {
   type        = string
   default     = null
 }
+
+# Logs
+
+variable "logs_concurrency" {
+  description = "Log objects that are extracted at once, from 2."
+  type        = number
+  default     = 10
+}
+
+variable "logs_limits" {
+  description = "What a log object may unpack to: bytes in all, and bytes for each packed one. What goes beyond is a bomb."
+  type        = object({ bytes = number, ratio = number })
+  default     = { bytes = 274877906944, ratio = 400 }
+}
+
+variable "log_patterns" {
+  description = "Path of a pattern file for logs (see docs/logs.md); null for what is built in."
+  type        = string
+  default     = null
+}
+
+variable "log_report_schedule" {
+  description = "When the report of log errors goes out, in the zone of schedule_timezone; it covers the day before."
+  type        = string
+  default     = "cron(0 6 * * ? *)"
+}

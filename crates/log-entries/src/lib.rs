@@ -8,5 +8,8 @@ mod search;
 
 pub use columns::{ColumnsError, Row, read, write};
 pub use keys::{ENTRIES, Part, SETTINGS, contributions_key, object_id, staged_key};
-pub use rows::{Contribution, Damaged, Intent, LogObject, Moved, Occurrence, Sample, Seen, Version};
+pub use rows::{
+    Contribution, Damaged, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, PAYLOAD, ReportTask, Sample, Seen,
+    Version,
+};
 pub use search::{Filter, Group, SearchError, group, groups};

@@ -1,7 +1,10 @@
 //! Rows of the two tables: `log-objects`, one a log object, and `log-errors`, one a fingerprint and object.
 
+use identity::instant;
 use jiff::Timestamp;
-use ledger::{Keyed, Work};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use ledger::{Keyed, Once, Work};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -18,8 +21,14 @@ pub struct LogObject {
     pub claimed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work<Intent>>,
+    /// UTC date on which the current version came, where something of it could not be read. For [`NOT_READ`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_read_on: Option<Date>,
     pub revision: u64,
 }
+
+/// Index of `log-objects` over `not_read_on`: what a report tells of a day without looking at all objects.
+pub const NOT_READ: &str = "not-read";
 
 /// What was extracted of one version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +37,9 @@ pub struct Version {
     pub sequencer: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
+    /// When S3 had it.
+    #[serde(with = "instant::serde_iso")]
+    pub at: Timestamp,
     pub lines: u64,
     /// Unpacked.
     pub bytes: u64,
@@ -39,6 +51,14 @@ pub struct Version {
     pub parts: Vec<String>,
     /// Key of its [`Contribution`]s, JSON lines.
     pub contributions: String,
+}
+
+impl Version {
+    /// Its date, where some of its lines could not be read.
+    pub fn not_read_on(&self) -> Option<Date> {
+        let is_read = self.damaged.is_none() && self.unparsed == 0;
+        (!is_read).then(|| self.at.to_zoned(TimeZone::UTC).date())
+    }
 }
 
 /// Why a version could not be read to its end.
@@ -79,6 +99,10 @@ impl Keyed for LogObject {
 
     fn revised(self, revision: u64) -> Self {
         LogObject { revision, ..self }
+    }
+
+    fn holds(partition: &str) -> bool {
+        !partition.starts_with(MAIL)
     }
 }
 
@@ -173,5 +197,56 @@ impl Seen {
             }
         }
         seen
+    }
+}
+
+/// What one step of the report hands to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportTask {
+    /// [`PAYLOAD`].
+    pub v: u32,
+    /// The same for the same scheduled time.
+    pub id: String,
+    pub report_key: String,
+}
+
+/// Version of what the report's steps are handed: a redrive runs an old definition with new functions.
+pub const PAYLOAD: u32 = 1;
+
+/// A row of `log-objects`, too: whether a recipient has the mail of a report. No object's key begins as these do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogMail {
+    pub object: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<Once>,
+    pub revision: u64,
+}
+
+const MAIL: &str = "//mail/";
+
+impl LogMail {
+    pub fn key_of(report: &str, recipient: &str) -> String {
+        format!("{MAIL}{report}/{recipient}")
+    }
+}
+
+impl Keyed for LogMail {
+    const PARTITION: &'static str = "object";
+    const SORT: Option<&'static str> = None;
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.object.clone(), None)
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        LogMail { revision, ..self }
+    }
+
+    fn holds(partition: &str) -> bool {
+        partition.starts_with(MAIL)
     }
 }

@@ -1,9 +1,8 @@
 //! Puts lines together to entries: an entry's first line, the lines of its message, and its trace, in each of the
 //! texts that are mixed in a file and in each thread that its format names.
 
-use crate::entry::{Context, Entry, Position, Raw};
+use crate::entry::{Context, Entry, LONGEST_LINE, Position, Raw};
 use crate::envelope::{self, Body};
-use crate::extract::LONGEST_LINE;
 use crate::level::Level;
 use crate::record::{Record, Written, own};
 use crate::settings::{Format, Formats};

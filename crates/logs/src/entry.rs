@@ -7,6 +7,9 @@ use crate::trace::{self, Start};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+/// The most of one line that is read, in bytes. Enough for the 10 MB lines that collectors do write.
+pub const LONGEST_LINE: usize = 16 << 20;
+
 /// Where a line stands in the unpacked text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

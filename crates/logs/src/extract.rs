@@ -1,11 +1,8 @@
 use crate::assemble::Assembler;
-use crate::entry::{Context, Entry, Position};
+use crate::entry::{Context, Entry, LONGEST_LINE, Position};
 use crate::settings::Settings;
 use bytes::Bytes;
 use lines::{GzipError, Limits, Lines, Step};
-
-/// The most of one line that is read, in bytes. Enough for the 10 MB lines that collectors do write.
-pub const LONGEST_LINE: usize = 16 << 20;
 
 /// What a log object may unpack to: 256 GiB, and 400:1. Logs reach 10:1 to 100:1; deflate itself ends at 1032:1.
 pub const LIMITS: Limits = Limits { bytes: 256 << 30, ratio: 400 };

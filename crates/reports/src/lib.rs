@@ -30,6 +30,7 @@
 
 pub mod dashboard;
 pub mod letter;
+pub mod log_errors;
 pub mod mail;
 pub mod section;
 mod words;

@@ -1,0 +1,80 @@
+//! What a report of a period says, in figures and samples. Words and looks belong to `reports`.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogReport {
+    pub id: String,
+    /// Inclusive and exclusive, UTC.
+    pub from: String,
+    pub to: String,
+    /// Types and services that were asked for; empty: all.
+    pub error_types: Vec<String>,
+    pub services: Vec<String>,
+    /// Error entries of the period, and of the period of the same length before it.
+    pub entries: u64,
+    pub entries_before: u64,
+    pub kinds: u64,
+    pub by_category: Vec<Share>,
+    pub by_service: Vec<Share>,
+    /// Seen for the first time, the most frequent first.
+    pub new: Vec<Finding>,
+    /// Seen again after days of silence.
+    pub back: Vec<Finding>,
+    /// By growth against the period before.
+    pub top: Vec<Finding>,
+    /// Those that are neither new nor back.
+    pub frequent: Vec<Finding>,
+    pub worst_files: Vec<FileShare>,
+    pub by_hour: Vec<Share>,
+    /// Files of the period that could not be read to their end.
+    pub damaged: Vec<DamagedFile>,
+    /// Files of the period with lines in no known format; the count is of these lines.
+    pub unread_files: Vec<FileShare>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedFile {
+    /// Key of the log object.
+    pub object: String,
+    /// `GzipTruncated` and its like.
+    pub error: String,
+    /// Lines before the damage.
+    pub lines: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub label: String,
+    pub count: u64,
+    pub before: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileShare {
+    /// Key of the log object.
+    pub object: String,
+    pub count: u64,
+}
+
+/// One error of the period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub fingerprint: String,
+    pub service: String,
+    pub category: String,
+    pub level: String,
+    pub exception: Option<String>,
+    /// Without secrets.
+    pub message: String,
+    pub count: u64,
+    pub before: u64,
+    /// Ever, over all logs.
+    pub first_seen: Option<String>,
+    /// Before the period.
+    pub last_before: Option<String>,
+    /// Where the sample stands.
+    pub object: String,
+    pub line: u64,
+    pub stack: Option<String>,
+}

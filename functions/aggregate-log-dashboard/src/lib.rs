@@ -1,0 +1,55 @@
+//! Writes what the page shows of log errors: a section beside those of the other pipelines.
+
+use aws_config::SdkConfig;
+use errors::{Name, Named};
+use log_entries::{PAYLOAD, ReportTask};
+use logs::LogReport;
+use reports::dashboard;
+use reports::log_errors::section;
+use runtime::{Call, Config, ConfigMissing};
+use storage::{Objects, StoreError};
+
+const PAGE: &str = "dashboard/index.html";
+
+pub struct Deps {
+    pub archive: Objects,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps { archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")) };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("payload version {0} is not {PAYLOAD}")]
+    Version(u32),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Named for Error {
+    fn name(&self) -> Name {
+        match self {
+            Error::Version(_) => Name::InvalidInput,
+            Error::Store(error) => error.name(),
+        }
+    }
+}
+
+pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Error> {
+    if task.v != PAYLOAD {
+        return Err(Error::Version(task.v));
+    }
+    let report: LogReport = deps.archive.get_json(&task.report_key).await?;
+    deps.archive.put_json("dashboard/data/logs.json", &section(&report).published(call.now())).await?;
+    // Where the archive has not run yet, nothing else has written the page.
+    if deps.archive.head(PAGE).await?.is_none() {
+        deps.archive.put(PAGE, dashboard::page(), "text/html; charset=utf-8").await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Makes a version the one that readers see. Each step can be repeated, by this call or another.
+
+use crate::{Deps, Error};
+use futures::{StreamExt, TryStreamExt, stream};
+use log_entries::{Contribution, Intent, Occurrence};
+use std::collections::HashSet;
+use storage::PutOnce;
+
+/// Rows written at once.
+const WRITES: usize = 16;
+
+pub async fn carry_out(deps: &Deps, key: &str, intent: &Intent) -> Result<(), Error> {
+    for moved in &intent.moves {
+        let Some(body) = deps.archive.find(&moved.from).await? else {
+            // Another executor of this intent was quicker.
+            deps.archive
+                .head(&moved.to)
+                .await?
+                .ok_or_else(|| deps.archive.corrupt(&moved.to, "its staged bytes are gone"))?;
+            continue;
+        };
+        let wanted = body.len();
+        match deps.archive.put_once(&moved.to, body, "application/vnd.apache.parquet").await? {
+            PutOnce::Created(_) => {}
+            PutOnce::Exists(head) if head.bytes == wanted as u64 => {}
+            PutOnce::Exists(_) => return Err(deps.archive.corrupt(&moved.to, "it is not what was staged").into()),
+        }
+    }
+    let version = &intent.version;
+    let added: Vec<Contribution> = deps.archive.get_lines(&version.contributions).await?;
+    let key_of = |contribution: &Contribution| format!("{}#{}", contribution.service, contribution.fingerprint);
+    let row = |fingerprint: String, contribution| Occurrence {
+        fingerprint,
+        object: key.to_owned(),
+        sequencer: version.sequencer.clone(),
+        contribution,
+        revision: 0,
+    };
+    let still: HashSet<String> = added.iter().map(key_of).collect();
+    note(deps, added.into_iter().map(|added| row(key_of(&added), Some(added))).collect()).await?;
+    let Some(before) = &intent.before else { return Ok(()) };
+    let earlier: Vec<Contribution> = deps.archive.find_lines(&before.contributions).await?.unwrap_or_default();
+    let gone = earlier.iter().map(key_of).filter(|fingerprint| !still.contains(fingerprint));
+    note(deps, gone.map(|fingerprint| row(fingerprint, None)).collect()).await?;
+    for part in before.parts.iter().filter(|part| !version.parts.contains(part)) {
+        deps.archive.delete(part).await?;
+    }
+    Ok(())
+}
+
+/// Writes rows, unless a later version of the object has written them.
+async fn note(deps: &Deps, rows: Vec<Occurrence>) -> Result<(), Error> {
+    let writes = rows.into_iter().map(|row| async move {
+        let decide = |standing: Option<&Occurrence>| {
+            let is_newer = standing.is_some_and(|standing| standing.sequencer > row.sequencer);
+            Ok::<_, Error>((!is_newer).then(|| row.clone()))
+        };
+        deps.occurrences.update(&row.fingerprint, Some(&row.object), decide).await.map(|_| ())
+    });
+    stream::iter(writes).buffer_unordered(WRITES).try_collect().await
+}
+
+/// What served the commit only.
+pub async fn clean_up(deps: &Deps, intent: &Intent) -> Result<(), Error> {
+    for moved in &intent.moves {
+        deps.archive.delete(&moved.from).await?;
+    }
+    if let Some(before) = &intent.before {
+        deps.archive.delete(&before.contributions).await?;
+    }
+    Ok(())
+}

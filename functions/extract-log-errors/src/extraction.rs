@@ -1,0 +1,190 @@
+//! One version of a log object, from its bytes to staged parts and an intent. Readers see nothing of it yet.
+
+use crate::claim::Holder;
+use crate::{Deps, Error};
+use events::s3::ObjectEvent;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use log_entries::{
+    Contribution, Damaged, Intent, Moved, Part, Sample, Version, contributions_key, object_id, staged_key, write,
+};
+use logs::{Entry, Extraction, Mask, Settings, Summary, mask, service_of};
+use runtime::Call;
+use std::collections::{BTreeMap, HashMap};
+
+/// Bytes of entries that wait for a part of their own, in one partition and in all of them.
+const PART_BYTES: usize = 8 << 20;
+const WAITING_BYTES: usize = 24 << 20;
+/// A sample's message and trace in DynamoDB, in bytes.
+const SAMPLE_MESSAGE: usize = 1 << 10;
+const SAMPLE_STACK: usize = 4 << 10;
+/// Hours of one fingerprint in one object that are told apart.
+const HOURS: usize = 1000;
+
+pub async fn run(
+    deps: &Deps,
+    settings: &Settings,
+    event: &ObjectEvent,
+    holder: &Holder,
+    before: Option<Version>,
+    call: &Call,
+) -> Result<Intent, Error> {
+    let mut object = deps.logs.open(&event.key, event.version_id.as_deref()).await?;
+    let mut extraction = Extraction::new(&event.key, settings, deps.limits);
+    let mut parts = Parts::new(event, holder, settings);
+    while !extraction.is_over() {
+        if call.is_ending() {
+            return Err(Error::OutOfTime { key: event.key.clone() });
+        }
+        match object.chunk().await? {
+            Some(piece) => extraction.feed(piece),
+            None => extraction.end(),
+        }
+        while let Some(entry) = extraction.next_entry() {
+            parts.push(deps, entry).await?;
+        }
+    }
+    parts.finish(deps, extraction.summary(), before).await
+}
+
+fn size(entry: &Entry) -> usize {
+    200 + entry.message.len() + entry.stack.as_ref().map_or(0, String::len)
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+/// Entries by partition, on their way into staged Parquet objects.
+struct Parts<'a> {
+    key: &'a str,
+    service: &'a str,
+    sequencer: String,
+    version_id: Option<String>,
+    attempt: String,
+    masks: &'a [Mask],
+    arrived: Timestamp,
+    waiting: BTreeMap<(Date, bool), Waiting>,
+    bytes: usize,
+    moves: Vec<Moved>,
+    contributions: HashMap<String, Contribution>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(event: &'a ObjectEvent, holder: &Holder, settings: &'a Settings) -> Self {
+        Parts {
+            key: &event.key,
+            service: service_of(&event.key),
+            sequencer: holder.sequencer.clone(),
+            version_id: event.version_id.clone(),
+            attempt: format!("{}-{}", holder.sequencer, holder.attempt),
+            masks: &settings.masks,
+            arrived: event.at,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            moves: Vec::new(),
+            contributions: HashMap::new(),
+        }
+    }
+
+    async fn push(&mut self, deps: &Deps, entry: Entry) -> Result<(), Error> {
+        self.count(&entry);
+        let date = entry.time.unwrap_or(self.arrived).to_zoned(TimeZone::UTC).date();
+        let place = (date, entry.time.is_some());
+        let waiting = self.waiting.entry(place).or_default();
+        let bytes = size(&entry);
+        waiting.bytes += bytes;
+        waiting.entries.push(entry);
+        let is_full = waiting.bytes >= PART_BYTES;
+        self.bytes += bytes;
+        if is_full {
+            return self.flush(deps, place).await;
+        }
+        if self.bytes >= WAITING_BYTES
+            && let Some(largest) = self.waiting.iter().max_by_key(|(_, waiting)| waiting.bytes).map(|(place, _)| *place)
+        {
+            return self.flush(deps, largest).await;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, deps: &Deps, place: (Date, bool)) -> Result<(), Error> {
+        let Some(waiting) = self.waiting.remove(&place) else { return Ok(()) };
+        self.bytes -= waiting.bytes;
+        let (date, is_dated) = place;
+        let number = self.moves.len();
+        let (object, sequencer) = (object_id(self.key), self.sequencer.clone());
+        let part = Part { date, object, sequencer, is_dated, number };
+        let body = write(self.service, self.key, &waiting.entries);
+        let body = body.map_err(|source| Error::Columns { key: self.key.to_owned(), source })?;
+        let moved = Moved { from: staged_key(self.key, &self.attempt, number), to: part.key() };
+        deps.archive.put(&moved.from, body, "application/vnd.apache.parquet").await?;
+        self.moves.push(moved);
+        Ok(())
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        let time = format!("{:.3}", entry.time.unwrap_or(self.arrived));
+        let (key, masks) = (self.key, self.masks);
+        let cut = |text: &str, bytes: usize| mask(&text[..text.floor_char_boundary(bytes)], masks).into_owned();
+        let known = self.contributions.entry(entry.fingerprint.clone()).or_insert_with(|| Contribution {
+            fingerprint: entry.fingerprint.clone(),
+            service: self.service.to_owned(),
+            category: entry.category.clone(),
+            level: entry.level.as_str().to_owned(),
+            exception: entry.exception.clone(),
+            count: 0,
+            first_seen: time.clone(),
+            last_seen: time.clone(),
+            hours: BTreeMap::new(),
+            sample: Sample {
+                object: key.to_owned(),
+                line: entry.line,
+                time: entry.time.map(|time| format!("{time:.3}")),
+                message: cut(&entry.message, SAMPLE_MESSAGE),
+                stack: entry.stack.as_deref().map(|stack| cut(stack, SAMPLE_STACK)),
+            },
+        });
+        known.count += 1;
+        if time < known.first_seen {
+            known.first_seen.clone_from(&time);
+        }
+        if time > known.last_seen {
+            known.last_seen.clone_from(&time);
+        }
+        let hour = &time[..time.len().min(13)];
+        if known.hours.len() < HOURS || known.hours.contains_key(hour) {
+            *known.hours.entry(hour.to_owned()).or_default() += 1;
+        } else if let Some(mut last) = known.hours.last_entry() {
+            *last.get_mut() += 1;
+        }
+    }
+
+    async fn finish(mut self, deps: &Deps, summary: Summary, before: Option<Version>) -> Result<Intent, Error> {
+        while let Some(place) = self.waiting.keys().next().copied() {
+            self.flush(deps, place).await?;
+        }
+        let contributions = contributions_key(self.key, &self.attempt);
+        let mut list: Vec<Contribution> = self.contributions.into_values().collect();
+        list.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
+        deps.archive.put_lines(&contributions, &list).await?;
+        let damaged =
+            summary.damage.map(|damage| Damaged { error: damage.name().to_owned(), message: damage.text().to_owned() });
+        let version = Version {
+            sequencer: self.sequencer,
+            version_id: self.version_id,
+            at: self.arrived,
+            lines: summary.lines,
+            bytes: summary.bytes,
+            entries: summary.entries,
+            unparsed: summary.unparsed,
+            damaged,
+            parts: self.moves.iter().map(|moved| moved.to.clone()).collect(),
+            contributions,
+        };
+        Ok(Intent { version, moves: self.moves, before })
+    }
+}

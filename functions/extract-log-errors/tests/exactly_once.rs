@@ -1,0 +1,202 @@
+//! Whatever happens to a call, once the queue is empty each entry of the newest version is there once.
+
+use events::sqs::Batch;
+use extract_log_errors::{Deps, handle};
+use flate2::{Compression, write::GzEncoder};
+use log_entries::{ENTRIES, LogObject, Occurrence, Row, read};
+use logs::LIMITS;
+use network::{Calm, Network, OneFault, Strike};
+use runtime::{Call, ManualClock};
+use serde_json::json;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{MemoryObjects, MemoryTables, Objects, Table};
+
+const KEY: &str = "shop/2024/07/01/app.gz";
+
+struct Cloud {
+    objects: MemoryObjects,
+    tables: MemoryTables,
+    clock: Arc<ManualClock>,
+}
+
+impl Cloud {
+    fn new() -> Self {
+        Cloud {
+            objects: MemoryObjects::new(Calm::shared()).bucket("archive").bucket_with_versions("logs"),
+            tables: MemoryTables::new(Calm::shared()).table("objects", "object", None).table(
+                "errors",
+                "fingerprint",
+                Some("object"),
+            ),
+            clock: ManualClock::at("2026-11-21T12:00:00Z".parse().expect("an instant")),
+        }
+    }
+
+    fn deps(&self, network: Arc<dyn Network>) -> Deps {
+        Deps {
+            logs: Objects::over(self.objects.through(network.clone()), "logs"),
+            archive: Objects::over(self.objects.through(network.clone()), "archive"),
+            objects: Table::over(self.tables.through(network.clone()), "objects"),
+            occurrences: Table::over(self.tables.through(network), "errors"),
+            limits: LIMITS,
+        }
+    }
+
+    /// Puts a version of the log, and returns the event on it.
+    async fn put(&self, key: &str, text: &str, sequencer: &str) -> serde_json::Value {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).expect("memory");
+        let body = encoder.finish().expect("memory");
+        let logs = Objects::over(self.objects.clone(), "logs");
+        logs.put(key, body, "application/gzip").await.expect("stored");
+        let version = logs.open(key, None).await.expect("stored").version().map(str::to_owned);
+        json!({
+            "eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": "2026-11-21T12:00:00.000Z",
+            "eventName": "ObjectCreated:Put",
+            "s3": {"bucket": {"name": "logs"}, "object": {"key": key, "size": 1, "sequencer": sequencer, "versionId": version}},
+        })
+    }
+
+    /// One call with a message for each event; how many failed.
+    async fn deliver(&self, network: Arc<dyn Network>, events: &[serde_json::Value]) -> usize {
+        let message = |event: &serde_json::Value| json!({"messageId": event.to_string(), "body": json!({"Records": [event]}).to_string()});
+        let batch: Batch = serde_json::from_value(json!({"Records": events.iter().map(message).collect::<Vec<_>>()}))
+            .expect("a batch");
+        let call = Call::new(self.clock.clone(), Duration::from_secs(900));
+        match handle(&self.deps(network), batch, call).await {
+            Ok(response) => response.batch_item_failures.len(),
+            Err(_) => events.len(),
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let contents = self.objects.contents("archive");
+        let parts = contents.iter().filter(|(key, _)| key.starts_with(ENTRIES));
+        let mut rows: Vec<Row> = parts.flat_map(|(_, body)| read(body.clone()).expect("entries")).collect();
+        rows.sort_by_key(|row| (row.object.clone(), row.line));
+        rows
+    }
+
+    async fn counted(&self) -> u64 {
+        let errors: Table<Occurrence> = Table::over(self.tables.clone(), "errors");
+        let rows = errors.scan().await.expect("rows").rows;
+        rows.iter().filter_map(|row| row.contribution.as_ref()).map(|contribution| contribution.count).sum()
+    }
+
+    async fn row(&self) -> LogObject {
+        let objects: Table<LogObject> = Table::over(self.tables.clone(), "objects");
+        objects.get(KEY, None).await.expect("a row").expect("a row")
+    }
+}
+
+fn log(errors: std::ops::Range<u32>) -> String {
+    let line =
+        |n: u32| format!("2024-07-0{}T10:00:00Z ERROR order {n} failed\n2024-07-01T10:00:01Z INFO fine\n", n % 3 + 1);
+    errors.map(line).collect()
+}
+
+fn lines(cloud: &Cloud) -> Vec<u64> {
+    cloud.rows().iter().map(|row| row.line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_becomes_entries_by_the_date_of_their_time() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, &(log(0..6) + "no format\nERROR without a time\n"), "01").await;
+    assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+    assert_eq!(lines(&cloud), [1, 3, 5, 7, 9, 11, 14]);
+    let keys: Vec<String> =
+        cloud.objects.contents("archive").into_keys().filter(|key| key.starts_with(ENTRIES)).collect();
+    for date in ["date=2024-07-01", "date=2024-07-02", "date=2024-07-03", "date=2026-11-21"] {
+        assert!(keys.iter().any(|key| key.contains(date)), "{date} is not among {keys:?}");
+    }
+    let version = cloud.row().await.current.expect("extracted");
+    assert_eq!((version.lines, version.entries, version.unparsed, version.damaged), (14, 7, 0, None));
+    assert_eq!(cloud.counted().await, 7);
+    assert!(!cloud.objects.contents("archive").keys().any(|key| key.contains("/staging/")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twice_out_of_order_and_again_changes_nothing() {
+    let cloud = Cloud::new();
+    let first = cloud.put(KEY, &log(0..3), "01").await;
+    let second = cloud.put(KEY, &log(0..5), "02").await;
+    assert_eq!(cloud.deliver(Calm::shared(), &[second.clone(), first.clone(), second.clone()]).await, 0);
+    assert_eq!(lines(&cloud), [1, 3, 5, 7, 9]);
+    let before = cloud.objects.contents("archive");
+    assert_eq!(cloud.deliver(Calm::shared(), &[first, second]).await, 0);
+    assert_eq!(cloud.objects.contents("archive"), before);
+    assert_eq!(cloud.counted().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_replaces_the_rows_of_the_one_before() {
+    let cloud = Cloud::new();
+    for (errors, sequencer) in [(0..4, "01"), (0..9, "02"), (7..9, "03")] {
+        let event = cloud.put(KEY, &log(errors), sequencer).await;
+        assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+    }
+    assert_eq!(lines(&cloud), [1, 3]);
+    assert_eq!(cloud.counted().await, 2);
+    let other = cloud.put(KEY, "2024-07-01T10:00:00Z ERROR another\n", "04").await;
+    assert_eq!(cloud.deliver(Calm::shared(), &[other]).await, 0);
+    assert_eq!((lines(&cloud), cloud.counted().await), (vec![1], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_that_fails_takes_no_other_with_it() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, &log(0..3), "01").await;
+    let mut gone = event.clone();
+    gone["s3"]["object"]["key"] = json!("shop/2024/07/01/gone.gz");
+    gone["s3"]["object"]["versionId"] = json!(null);
+    assert_eq!(cloud.deliver(Calm::shared(), &[gone, event]).await, 1);
+    assert_eq!(lines(&cloud), [1, 3, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_before_a_damage_counts_and_the_damage_is_noted() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, &log(0..500), "01").await;
+    let logs = Objects::over(cloud.objects.clone(), "logs");
+    let body = logs.get(KEY).await.expect("stored");
+    logs.put(KEY, body.slice(..body.len() - 20), "application/gzip").await.expect("stored");
+    let mut event = event;
+    event["s3"]["object"]["versionId"] = json!(logs.open(KEY, None).await.expect("stored").version());
+    assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+    let version = cloud.row().await.current.expect("extracted");
+    assert_eq!(version.damaged.map(|damaged| damaged.error).as_deref(), Some("GzipTruncated"));
+    assert!(version.entries > 100 && version.entries == cloud.rows().len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_request_costs_no_entry_and_doubles_none() {
+    for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
+        let mut nth = 0;
+        loop {
+            let cloud = Cloud::new();
+            let first = cloud.put(KEY, &log(0..4), "01").await;
+            assert_eq!(cloud.deliver(Calm::shared(), std::slice::from_ref(&first)).await, 0);
+            let second = cloud.put(KEY, &log(2..9), "02").await;
+            let fault = OneFault::at(nth, strike);
+            let mut left = cloud.deliver(fault.clone(), std::slice::from_ref(&second)).await;
+            let mut tries = 0;
+            while left > 0 {
+                // What a dead call claimed is free after the time that it had.
+                cloud.clock.advance(Duration::from_secs(1000));
+                left = cloud.deliver(Calm::shared(), &[first.clone(), second.clone()]).await;
+                tries += 1;
+                assert!(tries < 4, "request {nth}, {strike:?}: it does not get further");
+            }
+            assert_eq!(lines(&cloud), (0..7).map(|n| n * 2 + 1).collect::<Vec<_>>(), "request {nth}, {strike:?}");
+            assert_eq!(cloud.counted().await, 7, "request {nth}, {strike:?}");
+            if !fault.struck() {
+                assert!(nth > 15, "only {nth} requests were looked at");
+                break;
+            }
+            nth += 1;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Mails the report of log errors, once to each recipient.
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use errors::{Name, Named};
+use ledger::Once;
+use log_entries::{LogMail, PAYLOAD, ReportTask};
+use logs::LogReport;
+use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use reports::letter::Rendered;
+use reports::log_errors::letter;
+use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
+use std::sync::Arc;
+use storage::{LedgerError, Objects, StoreError, Table};
+
+pub struct Deps {
+    pub archive: Objects,
+    pub mails: Table<LogMail>,
+    pub mailer: Arc<dyn Mailer>,
+    pub from: String,
+    pub to: Vec<String>,
+    pub dashboard: Option<String>,
+}
+
+impl Deps {
+    pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
+        let mut config = Config::default();
+        let deps = Deps {
+            archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
+            mails: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_OBJECTS_TABLE")),
+            mailer: Arc::new(Ses::new(aws)),
+            from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
+            to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
+            dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
+        };
+        config.check()?;
+        Ok(deps)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("payload version {0} is not {PAYLOAD}")]
+    Version(u32),
+    #[error("the mail's text cannot be made")]
+    Render(#[from] reports::letter::Error),
+    #[error(transparent)]
+    Mail(#[from] MailError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Named for Error {
+    fn name(&self) -> Name {
+        match self {
+            Error::Version(_) => Name::InvalidInput,
+            Error::Render(_) => Name::MailRejected,
+            Error::Mail(error) => error.name(),
+            Error::Store(error) => error.name(),
+            Error::Ledger(error) => error.name(),
+        }
+    }
+}
+
+pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Error> {
+    if task.v != PAYLOAD {
+        return Err(Error::Version(task.v));
+    }
+    let report: LogReport = deps.archive.get_json(&task.report_key).await?;
+    let content = |duplicate: bool| {
+        let Rendered { subject, text, html } = letter(&report, duplicate, deps.dashboard.as_deref()).render()?;
+        Ok(Content { id: format!("log-errors.{}", task.id), subject, text, html })
+    };
+    let outbox = ReportOutbox { mails: &deps.mails, id: &task.id };
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), call.now(), content).await?;
+    if outcome.sent.is_empty() {
+        tracing::info!(report = task.id, "the mail of this report is out already");
+    }
+    Metrics::new()
+        .dimension("Step", "send-log-report")
+        .property("Report", &task.id)
+        .figure("Mails", Unit::Count, outcome.sent.len() as u64)
+        .figure("MailsRejected", Unit::Count, outcome.rejected.len() as u64)
+        .write();
+    Ok(())
+}
+
+struct ReportOutbox<'a> {
+    mails: &'a Table<LogMail>,
+    id: &'a str,
+}
+
+#[async_trait]
+impl Outbox for ReportOutbox<'_> {
+    type Error = Error;
+
+    async fn change(
+        &self,
+        recipient: &str,
+        decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
+    ) -> Result<(), Error> {
+        let object = LogMail::key_of(self.id, recipient);
+        let changed = self.mails.update(&object, None, |row: Option<&LogMail>| {
+            let once = decide(row.and_then(|row| row.once));
+            Ok::<_, Error>(Some(LogMail { object: object.clone(), once, revision: 0 }))
+        });
+        changed.await.map(|_| ())
+    }
+}
