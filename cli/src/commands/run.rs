@@ -12,7 +12,8 @@ Examples:
   alert-archive run --from 2019-01-01 --to 2019-07-01 --wait
   alert-archive run --from 2024-07-01T12:00:00Z --to 2024-07-02 --wait --json
   alert-archive run --from 2024-07-01 --to 2024-08-01 --mode extract   stage only
-  alert-archive run --mode process                                     write what is staged")]
+  alert-archive run --mode process                                     write what is staged
+  alert-archive run --mode recheck --wait                              archive what has closed since")]
 pub struct Run {
     /// First instant of the range, in UTC: a date or an instant
     #[arg(long, value_name = "D")]
@@ -41,8 +42,10 @@ enum Mode {
     Extract,
     /// Write what is staged as pending
     Process,
-    /// From the watermark to --scheduled-for, as the weekly schedule does
+    /// From the watermark to --scheduled-for, as the weekly schedule does; held-over messages too
     Scheduled,
+    /// Held-over messages only, wherever they lie
+    Recheck,
 }
 
 impl Run {
@@ -75,6 +78,7 @@ impl Run {
                 (Input::Extract { from, to }, format!("extract-{name}"))
             }
             Mode::Process => (Input::Process, format!("process-{unique}")),
+            Mode::Recheck => (Input::Recheck, format!("recheck-{unique}")),
             Mode::Scheduled => {
                 let at = super::instant_of("--scheduled-for", self.scheduled_for.as_deref())?;
                 (

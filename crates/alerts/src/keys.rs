@@ -16,6 +16,11 @@ pub fn plan_key(run_id: &str) -> String {
     format!("{}/windows.jsonl", run_prefix(run_id))
 }
 
+/// What the plan of a run found out about messages outside its range.
+pub fn looked_at_key(run_id: &str) -> String {
+    format!("{}/looked-at.json", run_prefix(run_id))
+}
+
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
     format!("archive/parquet/date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }

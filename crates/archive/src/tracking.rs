@@ -219,9 +219,14 @@ impl Tracking {
     /// eventually consistent: a row that changed a moment ago may be missing or stale.
     pub async fn staged(&self, mut look: impl FnMut(Row)) -> Result<(), LedgerError> {
         for shard in 0..STAGING_SHARDS {
-            self.rows.by_index(STAGING, STAGING, &staging_shard(shard), None).await?.into_iter().for_each(&mut look);
+            self.staged_in(shard).await?.into_iter().for_each(&mut look);
         }
         Ok(())
+    }
+
+    /// The rows of one shard of the sparse index.
+    pub async fn staged_in(&self, shard: u8) -> Result<Vec<Row>, LedgerError> {
+        self.rows.by_index(STAGING, STAGING, &staging_shard(shard), None).await
     }
 
     /// How many messages are held over, and the `most` oldest of them by their own instant.

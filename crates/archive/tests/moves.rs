@@ -26,7 +26,16 @@ fn claim(run_id: &str) -> Claim {
 
 fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
     let outcome = Outcome { disposition, reason: None, no_alerts: false };
-    Entry { index: index.into(), id: "m".into(), at: at("2026-10-08"), version: "v1".into(), bytes: 1, source, outcome }
+    Entry {
+        index: index.into(),
+        id: "m".into(),
+        at: at("2026-10-08"),
+        version: "v1".into(),
+        bytes: 1,
+        source,
+        written: None,
+        outcome,
+    }
 }
 
 fn ledger() -> Tracking {

@@ -61,6 +61,7 @@ fn entry(id: &str, version: &str) -> Entry {
         version: version.into(),
         bytes: 1,
         source: alerts::source::Source::Opensearch,
+        written: None,
         outcome,
     }
 }

@@ -71,6 +71,7 @@ fn entry(number: usize, message: &[u8]) -> Entry {
         version: document::version(message),
         bytes: message.len() as u64,
         source: Source::Opensearch,
+        written: None,
         outcome,
     }
 }

@@ -386,6 +386,7 @@ mod tests {
             version: document::version(source.as_bytes()),
             bytes: source.len() as u64,
             source: Source::Opensearch,
+            written: None,
             outcome,
         }
     }

@@ -33,7 +33,7 @@ fn report() -> RunReport {
             already_archived: 55,
             no_alerts: 51,
         },
-        recheck: Recheck { looked_at: 112, closed: 70, open: 41, gone: 1 },
+        recheck: Recheck { looked_at: 112, closed: 70, open: 41, gone: 1, read: 71, ..Recheck::default() },
         sweep: Sweep { late: 4, changed: 2, reopened: 1 },
         collisions: 0,
         undated: 3,

@@ -305,7 +305,7 @@ impl Fetch {
         let unreadable =
             || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
         let body = json!({
-            "size": documents.len(), "track_total_hits": false, "_source": false,
+            "size": documents.len(), "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
             "query": {"bool": {"filter": [of(&self.window), any_of(documents)]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
@@ -324,7 +324,7 @@ impl Fetch {
             query = json!({"bool": {"filter": [query], "must_not": self.cursor.excluded.iter().map(only).collect::<Vec<_>>()}});
         }
         let mut body = json!({
-            "size": size, "track_total_hits": false, "_source": source, "query": query,
+            "size": size, "track_total_hits": false, "_source": source, "seq_no_primary_term": true, "query": query,
             "pit": {"id": point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(tiebreaker),
         });

@@ -8,6 +8,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod memory;
+mod names;
 mod node;
 mod opensearch;
 mod page;
@@ -18,7 +19,8 @@ pub use deployment::{Mode, Sources};
 pub use drain::{Cursor, Defect, Document, Drain};
 pub use error::SourceError;
 pub use memory::MemoryNode;
+pub use names::NAMES_AT_ONCE;
 pub use node::{Body, Node, Request, Response};
-pub use opensearch::{Auth, Indices, MessageField, OpenSearch};
+pub use opensearch::{Auth, Indices, MessageField, OpenSearch, Sighting};
 pub use page::Hit;
 pub use related::{Found, Related};

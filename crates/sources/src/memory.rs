@@ -35,6 +35,8 @@ struct State {
     /// By index and id.
     documents: BTreeMap<(String, String), Stored>,
     indices: BTreeSet<String>,
+    /// Writes of each index so far.
+    writes: BTreeMap<String, u64>,
     aliases: BTreeMap<String, BTreeSet<String>>,
     points: HashMap<String, Point>,
     opened: u64,
@@ -55,6 +57,7 @@ struct Indexed {
     index: String,
     id: String,
     source: Bytes,
+    seq_no: u64,
     /// Milliseconds since 1970, in order.
     instants: Vec<i64>,
     messages: Vec<String>,
@@ -127,8 +130,9 @@ impl MemoryNode {
         let mut state = self.state();
         let (key, lags) = ((index.clone(), id.clone()), state.lags);
         state.indices.insert(index.clone());
+        let seq_no = state.next_write(&index);
         let stored = state.documents.entry(key).or_default();
-        stored.live = Some(Arc::new(Indexed { index, id, source, instants, messages }));
+        stored.live = Some(Arc::new(Indexed { index, id, source, seq_no, instants, messages }));
         if !lags {
             stored.searched = stored.live.clone();
         }
@@ -137,6 +141,7 @@ impl MemoryNode {
     pub fn delete(&self, index: &str, id: &str) {
         let mut state = self.state();
         let lags = state.lags;
+        state.next_write(index);
         if let Some(stored) = state.documents.get_mut(&(index.to_owned(), id.to_owned())) {
             stored.live = None;
             if !lags {
@@ -209,6 +214,13 @@ impl Node for MemoryNode {
 }
 
 impl State {
+    /// The sequence number of the next write to an index.
+    fn next_write(&mut self, index: &str) -> u64 {
+        let writes = self.writes.entry(index.to_owned()).or_default();
+        *writes += 1;
+        *writes - 1
+    }
+
     fn answer(
         &mut self,
         method: Method,
@@ -359,32 +371,47 @@ impl State {
             let earliest = found.iter().filter_map(|document| document.instants.first()).min();
             answer["aggregations"] = json!({"earliest": {"value": earliest.map(|at| *at as f64)}});
         } else {
-            let hits = found.iter().map(|document| json!({"_index": document.index, "_id": document.id}));
-            answer["hits"]["hits"] = hits.collect();
+            let hit = |document: &Arc<Indexed>| {
+                let fields = json!({"timestamp": document.instants.iter().map(i64::to_string).collect::<Vec<_>>()});
+                json!({
+                    "_index": document.index, "_id": document.id, "_seq_no": document.seq_no, "_primary_term": 1,
+                    "fields": fields,
+                })
+            };
+            answer["hits"]["hits"] = found.into_iter().map(hit).collect();
         }
         Ok(bytes(answer))
     }
 
     /// Documents as they are now, whether a search sees them or not.
     fn get(&self, body: &Value) -> Result<Bytes, Refusal> {
-        let [wanted] = body["docs"].as_array().map(Vec::as_slice).unwrap_or_default() else {
-            return Err(Refusal(
-                400,
-                json!({"type": "illegal_argument_exception", "reason": "one document at a time"}),
-            ));
-        };
+        let wanted = body["docs"].as_array().into_iter().flatten();
+        let answers: Vec<Vec<u8>> = wanted.map(|wanted| self.get_one(wanted)).collect();
+        let mut answer = br#"{"docs":["#.to_vec();
+        answer.extend(answers.join(&b','));
+        answer.extend(b"]}");
+        Ok(answer.into())
+    }
+
+    fn get_one(&self, wanted: &Value) -> Vec<u8> {
         let (index, id) = (wanted["_index"].as_str().unwrap_or_default(), wanted["_id"].as_str().unwrap_or_default());
+        let mut answer = format!(r#"{{"_index":{},"_id":{}"#, json!(index), json!(id)).into_bytes();
         let stored = self.documents.get(&(index.to_owned(), id.to_owned())).and_then(|stored| stored.live.as_ref());
-        let mut answer = format!(r#"{{"docs":[{{"_index":{},"_id":{}"#, json!(index), json!(id)).into_bytes();
         match stored {
+            _ if !self.indices.contains(index) => {
+                answer.extend(br#","error":{"type":"index_not_found_exception"}"#);
+            }
             Some(document) => {
-                answer.extend(br#","found":true,"_source":"#);
-                answer.extend(&document.source);
+                answer.extend(format!(r#","_seq_no":{},"_primary_term":1,"found":true"#, document.seq_no).into_bytes());
+                if wanted["_source"] != false {
+                    answer.extend(br#","_source":"#);
+                    answer.extend(&document.source);
+                }
             }
             None => answer.extend(br#","found":false"#),
         }
-        answer.extend(b"}]}");
-        Ok(answer.into())
+        answer.push(b'}');
+        answer
     }
 }
 
@@ -408,7 +435,9 @@ impl Found<'_> {
             Tiebreaker::ShardDoc(position) => json!(position),
             Tiebreaker::Id(id) => json!(id),
         };
-        let mut hit = format!(r#"{{"_index":{},"_id":{}"#, json!(index), json!(self.document.id)).into_bytes();
+        let (id, seq_no) = (json!(self.document.id), self.document.seq_no);
+        let named = format!(r#"{{"_index":{},"_id":{id},"_seq_no":{seq_no},"_primary_term":1"#, json!(index));
+        let mut hit = named.into_bytes();
         if with_source {
             hit.extend(br#","_source":"#);
             hit.extend(&self.document.source);

@@ -11,10 +11,14 @@ use ::opensearch::{
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
-use alerts::window::plan::{Bucket, Interval};
+use alerts::{
+    message::entry::Written,
+    window::plan::{Bucket, Interval},
+};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
+use identity::Identity;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -309,6 +313,20 @@ impl OpenSearch {
         Ok(indices)
     }
 
+    /// Every document of these ids that a search finds, in whatever index behind the alias.
+    pub async fn found(&self, ids: &[&str]) -> Result<Vec<Sighting>, SourceError> {
+        let mut found = Vec::new();
+        for batch in ids.chunks(IDS_AT_ONCE) {
+            let places = self.until_whole(|| self.places_of_all(batch)).await?;
+            let sighting = |place: Place| {
+                let at = place.earliest().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+                Sighting { document: Identity::new(place.index, place.id), at, written: place.written }
+            };
+            found.extend(places.into_iter().map(sighting));
+        }
+        Ok(found)
+    }
+
     /// Where messages stand, in order of index.
     async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<Place>, SourceError> {
         #[derive(Deserialize)]
@@ -323,7 +341,8 @@ impl OpenSearch {
             hits: Vec<Place>,
         }
         let body = json!({
-            "size": LARGEST_RESULT, "track_total_hits": false, "_source": false, "query": {"ids": {"values": ids}},
+            "size": LARGEST_RESULT, "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
+            "query": {"ids": {"values": ids}},
             "docvalue_fields": [{"field": "timestamp", "format": "epoch_millis"}],
             "sort": [{"_index": {"order": "asc", "unmapped_type": "keyword"}}],
         });
@@ -471,8 +490,19 @@ struct Place {
     index: String,
     #[serde(rename = "_id")]
     id: String,
+    #[serde(flatten)]
+    written: Option<Written>,
     #[serde(default)]
     fields: HashMap<String, Vec<Value>>,
+}
+
+/// A document that a search found, without its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sighting {
+    pub document: Identity,
+    /// The earliest instant that the index knows.
+    pub at: Option<Timestamp>,
+    pub written: Option<Written>,
 }
 
 impl Place {

@@ -1,4 +1,5 @@
 use crate::SourceError;
+use alerts::message::entry::Written;
 use bytes::Bytes;
 use identity::Identity;
 use serde::Deserialize;
@@ -10,6 +11,8 @@ pub struct Hit {
     pub index: String,
     pub id: String,
     pub routing: Option<String>,
+    /// The write that made it what it is, where that was asked for.
+    pub written: Option<Written>,
     /// Values of the sort fields: the position from which the next page goes on.
     pub sort: Vec<Value>,
     /// The document's bytes; empty when they were not asked for.
@@ -48,6 +51,10 @@ struct RawHit<'a> {
     id: String,
     #[serde(rename = "_routing")]
     routing: Option<String>,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    primary_term: Option<u64>,
     #[serde(rename = "_source", borrow)]
     source: Option<&'a RawValue>,
     #[serde(default)]
@@ -85,6 +92,7 @@ pub(crate) fn parse(body: &Bytes) -> Result<Option<Vec<Hit>>, SourceError> {
         index: hit.index,
         id: hit.id,
         routing: hit.routing,
+        written: hit.seq_no.zip(hit.primary_term).map(|(seq_no, primary_term)| Written { seq_no, primary_term }),
         sort: hit.sort,
         source: hit.source.map(|source| with_blanks(body, source.get())).unwrap_or_default(),
     });

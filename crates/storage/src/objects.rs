@@ -178,6 +178,15 @@ impl Objects {
         serde_json::from_slice(&body).map_err(|error| self.corrupt(key, error))
     }
 
+    /// As [`Objects::get_json`]; `None` when there is no such object.
+    pub async fn find_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        match self.get_json(key).await {
+            Ok(value) => Ok(Some(value)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub async fn put_json<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StoreError> {
         let body = serde_json::to_vec(value).map_err(|error| self.corrupt(key, error))?;
         self.put(key, body, "application/json").await

@@ -2,16 +2,19 @@
 
 use alerts::{
     counts::{Bytes, Messages},
-    keys::{ids_key, plan_key, run_prefix, spool_prefix},
-    message::tracking::Row,
+    keys::{ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
+    message::tracking::{self, Row},
     mode::Mode,
     run::{
         job_run::RunStatus,
+        looked_at::{Gone, LookedAt},
         payloads::{CollectRequest, Collected, Version},
-        report::{Details, Failure, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts},
+        report::{
+            Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts,
+        },
     },
     window::{
-        plan::{ListUnreadable, Window, read_list, write_list},
+        plan::{ListUnreadable, Purpose, Window, read_list, write_list},
         record::{State, WindowRecord},
     },
 };
@@ -19,6 +22,7 @@ use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -90,12 +94,16 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let mut rechecked = Messages::default();
     let (mut done, mut skipped, mut failures, mut failed) = (Vec::new(), 0, Vec::new(), Vec::new());
     for window in planned.iter() {
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
                 bytes += record.bytes;
+                if window.purpose == Purpose::Recheck {
+                    rechecked += record.messages;
+                }
                 done.push(record);
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
@@ -112,7 +120,11 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             }
         }
     }
-    let (backlog, oldest_open) = open_messages(deps).await?;
+    let looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
+    let gone = looked_at.gone.iter().take(GONE_SHOWN).map(gone_message).collect();
+    let (backlog, oldest_open) = open_messages(deps, &looked_at.gone).await?;
+    // Those that are gone leave the staging area once the report that names them is written.
+    let backlog = backlog.saturating_sub(still_staged(deps, &looked_at.gone).await?);
     let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
     quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
     // An extraction archives nothing yet; what it staged is reconciled when it is written.
@@ -130,7 +142,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             failed: failed.len() as u64,
         },
         messages,
-        recheck: Recheck::default(),
+        recheck: recheck(&looked_at, rechecked),
         sweep: Sweep::default(),
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
@@ -144,12 +156,13 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;
     deps.objects
-        .put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons })
+        .put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons, gone })
         .await?;
+    let now = call.now();
+    mark_gone(deps, &looked_at.gone, now).await?;
     let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
-    let now = call.now();
     let counted = deps.job_runs.change(run_id, |row| {
         row.counts = messages;
         row.updated_at = now;
@@ -174,6 +187,42 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         windows_key,
         reported_at,
     })
+}
+
+fn recheck(looked_at: &LookedAt, read: Messages) -> Recheck {
+    let (gone, closed) = (looked_at.gone.len() as u64, read.archived + read.already_archived);
+    // Of those that no window read, nothing new is known: they are open.
+    let open = looked_at.held_over.saturating_sub(gone + closed + read.quarantined);
+    Recheck { looked_at: looked_at.held_over, closed, open, gone, quarantined: read.quarantined, read: read.source }
+}
+
+fn gone_message(gone: &Gone) -> OpenMessage {
+    let (message_id, source_index) = (gone.document.id.clone(), gone.document.source_index.clone());
+    OpenMessage { message_id, source_index, timestamp: gone.timestamp, first_seen_open: gone.first_seen_open }
+}
+
+/// How many of these rows stand in the staging area as long as nothing has marked them.
+async fn still_staged(deps: &Deps, gone: &[Gone]) -> Result<u64, Error> {
+    let rows = deps.ledger.rows.get_many(&keys_of(gone)).await?;
+    let is_staged = |gone: &&Gone| rows.get(&key_of(gone)).is_some_and(|row| row.revision == gone.revision);
+    Ok(gone.iter().filter(is_staged).count() as u64)
+}
+
+/// Behind the report: should this call die before it, the next run finds them gone and tells it.
+async fn mark_gone(deps: &Deps, gone: &[Gone], now: Timestamp) -> Result<(), Error> {
+    let rows = deps.ledger.rows.get_many(&keys_of(gone)).await?;
+    let marked = |gone: &Gone| tracking::gone(rows.get(&key_of(gone))?, gone.revision, now);
+    // One that changed meanwhile was found after all.
+    deps.ledger.rows.put_many(gone.iter().filter_map(marked).collect()).await?;
+    Ok(())
+}
+
+fn keys_of(gone: &[Gone]) -> Vec<(String, Option<String>)> {
+    gone.iter().map(key_of).collect()
+}
+
+fn key_of(gone: &Gone) -> (String, Option<String>) {
+    (gone.document.id.clone(), Some(gone.document.source_index.clone()))
 }
 
 async fn read_plan(deps: &Deps, run_id: &str) -> Result<Vec<Window>, Error> {
@@ -225,8 +274,9 @@ async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result
 }
 
 /// How many messages are held over now, and the oldest of them.
-async fn open_messages(deps: &Deps) -> Result<(u64, Vec<OpenMessage>), Error> {
-    let (backlog, oldest) = deps.ledger.oldest_open(OLDEST_SHOWN).await?;
+async fn open_messages(deps: &Deps, gone: &[Gone]) -> Result<(u64, Vec<OpenMessage>), Error> {
+    let (backlog, mut oldest) = deps.ledger.oldest_open(OLDEST_SHOWN).await?;
+    oldest.retain(|row| !gone.iter().any(|gone| gone.revision == row.revision && gone.document == row.identity()));
     let open = |row: Row| {
         let first_seen_open = row.first_seen_open?;
         let Row { message_id, source_index, timestamp, .. } = row;

@@ -1,11 +1,12 @@
 //! Turns what the execution was started with into a range, takes the range's lock, and writes the list of windows.
 //! A repeated call of the same run finds its plan and leaves it.
 
+mod held_over;
 mod sized;
 
 use alerts::{
     counts::Messages,
-    keys::{plan_key, run_prefix},
+    keys::{looked_at_key, plan_key, run_prefix},
     message::{
         classification::Disposition,
         tracking::{Row, Status},
@@ -14,6 +15,7 @@ use alerts::{
     run::{
         job_run::{JobRun, RunStatus},
         lock::Held,
+        looked_at::LookedAt,
         payloads::{Input, Plan, PlanRequest, Version},
     },
     window::{
@@ -222,11 +224,8 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
             (Mode::Scheduled, from.min(to), to, Some(scheduled_for))
         }
         Input::Process => (Mode::Process, Timestamp::UNIX_EPOCH, now, None),
-        Input::Recheck => {
-            let problem =
-                "mode `recheck` is not built yet; a run over the range looks at held-over messages again".to_owned();
-            return Err(Error::Input { input: request.input.to_string(), problem });
-        }
+        // Wherever they lie: no run of a range may be at work on one of them.
+        Input::Recheck => (Mode::Recheck, Timestamp::UNIX_EPOCH, now, None),
         Input::FailedOnly { run_id } => return Err(Error::NoSuchRun { run_id }),
     };
     if from >= to && mode != Mode::Scheduled {
@@ -278,7 +277,8 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
     let windows = match find_list(deps, &key).await? {
         Some(windows) => windows,
         None => {
-            let planned = cut(deps, task, opensearch, call).await?;
+            let mut planned = cut(deps, task, opensearch, call).await?;
+            planned.extend(outside_the_range(deps, task, opensearch).await?);
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => {
@@ -313,10 +313,31 @@ async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &C
     if task.mode == Mode::Process {
         return pending_days(deps, call.now()).await;
     }
-    if task.from >= task.to {
+    if task.from >= task.to || task.mode == Mode::Recheck {
         return Ok(Vec::new());
     }
     sized::windows(deps, opensearch, task.from, task.to, call).await
+}
+
+/// Windows of messages outside the range: held-over ones that are to be read again. What was found out about the others
+/// is kept for the report, and a repeated call goes by what the first one found.
+async fn outside_the_range(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>) -> Result<Vec<Window>, Error> {
+    let is_in_range = match task.mode {
+        Mode::Scheduled => |task: &Task, at: Timestamp| task.from <= at && at < task.to,
+        Mode::Recheck => |_: &Task, _: Timestamp| false,
+        _ => return Ok(Vec::new()),
+    };
+    let key = looked_at_key(&task.run_id);
+    if let Some(found) = deps.objects.find_json::<LookedAt>(&key).await? {
+        return Ok(found.windows);
+    }
+    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at)).await?;
+    let found = LookedAt { held_over: held_over.looked_at, gone: held_over.gone.clone(), windows: held_over.windows() };
+    let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
+    match deps.objects.put_once(&key, body.into(), "application/json").await? {
+        PutOnce::Created(_) => Ok(found.windows),
+        PutOnce::Exists(_) => Ok(deps.objects.get_json::<LookedAt>(&key).await?.windows),
+    }
 }
 
 /// One row a window; one that exists is from another call of this very plan, and may be at work.

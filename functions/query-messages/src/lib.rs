@@ -343,6 +343,7 @@ impl Run<'_> {
             version: document::version(&hit.source),
             bytes: hit.source.len() as u64,
             source: self.task.window.source,
+            written: hit.written,
             outcome,
         }
     }

@@ -269,6 +269,7 @@ mod tests {
                     version,
                     bytes: 1,
                     source: Source::Opensearch,
+                    written: None,
                     outcome,
                 };
                 let record = Record { message: source(id), ..Record::default() };

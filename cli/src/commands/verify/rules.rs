@@ -166,11 +166,13 @@ pub fn judge(found: Option<&Head>, named: &[Named], writer_unfinished: bool, tak
 pub fn covered(runs: &[JobRun], windows: &[WindowRecord]) -> Vec<Span> {
     let is_done = |record: &&WindowRecord| record.status == State::Completed;
     let span = |record: &WindowRecord| Span { from: record.window.from, to: record.window.to };
-    let mut spans: Vec<Span> = windows.iter().filter(is_done).map(span).collect();
+    // Documents by name are not all that stands between the first and the last of them.
+    let of_range = || windows.iter().filter(|record| record.window.purpose.is_range());
+    let mut spans: Vec<Span> = of_range().filter(is_done).map(span).collect();
     let reads_its_range = |mode: Mode| matches!(mode, Mode::Range | Mode::Scheduled);
     for run in runs.iter().filter(|run| run.status == RunStatus::Completed && reads_its_range(run.mode)) {
         let mut left = vec![Span { from: run.from, to: run.to }];
-        for record in windows.iter().filter(|record| record.run_id == run.run_id && !is_done(record)) {
+        for record in of_range().filter(|record| record.run_id == run.run_id && !is_done(record)) {
             left = subtract(left, &span(record));
         }
         spans.extend(left);

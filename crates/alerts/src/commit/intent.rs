@@ -157,6 +157,7 @@ mod tests {
             version: String::new(),
             bytes,
             source: Source::Opensearch,
+            written: None,
             outcome,
         }
     }

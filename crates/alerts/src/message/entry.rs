@@ -6,6 +6,16 @@ use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// The write that made a document what it is, as its index numbers its writes. While it is the same the document is the
+/// same; another one may have brought the same bytes. So it tells what need not be read, and never what a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    #[serde(rename = "_seq_no")]
+    pub seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    pub primary_term: u64,
+}
+
 /// One line of a spool index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -20,6 +30,9 @@ pub struct Entry {
     /// Where these bytes are from.
     #[serde(default, skip_serializing_if = "Source::is_opensearch")]
     pub source: Source,
+    /// None where these bytes are the API's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }

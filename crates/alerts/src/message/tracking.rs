@@ -2,7 +2,7 @@
 //! that the row has not changed in between (its revision).
 
 use crate::message::classification::{Disposition, Outcome, Reason};
-use crate::message::entry::Entry;
+use crate::message::entry::{Entry, Written};
 use crate::source::Source;
 use identity::{Identity, instant};
 use jiff::Timestamp;
@@ -39,6 +39,9 @@ pub struct Row {
     /// Where this version is from.
     #[serde(default, skip_serializing_if = "Source::is_opensearch")]
     pub source: Source,
+    /// The write that made the document what it was when a run read it last: it need not be read again until another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
     /// The document's own instant.
     #[serde(with = "instant::serde_iso")]
     pub timestamp: Timestamp,
@@ -53,6 +56,9 @@ pub struct Row {
     pub archived_path: Option<String>,
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub first_seen_open: Option<Timestamp>,
+    /// Since when a held-over message stands in no index any more: nobody waits for it. Found again, it is held over again.
+    #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
+    pub gone_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -91,6 +97,11 @@ impl Keyed for Row {
 impl Row {
     pub fn identity(&self) -> Identity {
         Identity::new(&self.source_index, &self.message_id)
+    }
+
+    /// Open, and looked at again by each scheduled run until it closes or is gone.
+    pub fn is_held_over(&self) -> bool {
+        self.disposition == Disposition::Open && self.staging.is_some() && self.claim.is_none()
     }
 
     /// What `s3_path` names is a quarantine object.
@@ -204,7 +215,7 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestam
         return Staged { row: None, decision: Decision::Contested { run_id, window_id } };
     }
     match (row.status, entry.outcome.disposition) {
-        (Status::Completed, Disposition::Open) => hold_again(row, now),
+        (Status::Completed, Disposition::Open) => hold_again(row, entry, now),
         (Status::Completed, disposition) => restage_completed(row, entry, disposition, claim),
         (_, Disposition::Open) => {
             let mut next = restaged(row, entry, claim, now);
@@ -218,9 +229,11 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestam
 }
 
 /// A reopened message: what is archived stays Completed, and the row returns to staging until it closes.
-fn hold_again(row: &Row, now: Timestamp) -> Staged {
+fn hold_again(row: &Row, entry: &Entry, now: Timestamp) -> Staged {
     let mut next = row.clone();
     next.disposition = Disposition::Open;
+    next.written = entry.written;
+    next.reason = None;
     next.first_seen_open.get_or_insert(now);
     into_staging(&mut next);
     Staged { row: changed(row, next), decision: Decision::Hold }
@@ -234,6 +247,7 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: 
         describe(&mut next, &entry.outcome);
         if entry.source == Source::Opensearch {
             next.source = entry.source;
+            next.written = entry.written;
         }
         out_of_staging(&mut next);
         return Staged { row: changed(row, next), decision: Decision::Already };
@@ -285,6 +299,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     next.status = Status::Completed;
     next.version = entry.version.clone();
     next.source = entry.source;
+    next.written = entry.written;
     next.timestamp = entry.at;
     next.archived_path = match entry.outcome.disposition {
         // The earlier version stays in the archive, and goes when a newer one comes out of quarantine.
@@ -301,6 +316,22 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     out_of_staging(&mut next);
     changed(row, next)
 }
+
+/// A held-over message that no index has any more leaves the staging area; what the ledger and the archive know of it
+/// stays. `None` when the row is no longer the one that was looked for: it was found after all.
+pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
+    if row.revision != looked_for || !row.is_held_over() {
+        return None;
+    }
+    let mut next = row.clone();
+    out_of_staging(&mut next);
+    next.gone_at = Some(now);
+    next.reason = Some(GONE.to_owned());
+    changed(row, next)
+}
+
+/// The `reason` of a row whose message is gone.
+pub const GONE: &str = "gone";
 
 /// Releases a dead window's claim on a row; `complete` of that window no longer finds it.
 pub fn release(row: &Row, claim: &Claim) -> Option<Row> {
@@ -350,12 +381,14 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         window_id: before.map(|row| row.window_id.clone()).unwrap_or_default(),
         version,
         source: before.map(|row| row.source).unwrap_or_default(),
+        written: None,
         timestamp,
         inserted_at: before.map_or(now, |row| row.inserted_at),
         processed_at: before.and_then(|row| row.processed_at).or(Some(now)),
         s3_path: Some(s3_path),
         archived_path: None,
         first_seen_open: before.and_then(|row| row.first_seen_open),
+        gone_at: None,
         reason: None,
         no_alerts,
         claim: None,
@@ -376,12 +409,14 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         window_id: claim.window_id.clone(),
         version: entry.version.clone(),
         source: entry.source,
+        written: entry.written,
         timestamp: entry.at,
         inserted_at: now,
         processed_at: None,
         s3_path: None,
         archived_path: None,
         first_seen_open: open.then_some(now),
+        gone_at: None,
         reason: None,
         no_alerts: false,
         claim: (!open).then(|| claim.clone()),
@@ -406,6 +441,7 @@ fn restaged(row: &Row, entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
     }
     next.version = entry.version.clone();
     next.source = entry.source;
+    next.written = entry.written;
     next.timestamp = entry.at;
     next.run_id = claim.run_id.clone();
     next.window_id = claim.window_id.clone();
@@ -421,10 +457,12 @@ fn describe(row: &mut Row, outcome: &Outcome) {
 }
 
 fn into_staging(row: &mut Row) {
+    row.gone_at = None;
     row.staging.get_or_insert_with(|| staging_of(&row.message_id, &row.source_index));
 }
 
 fn out_of_staging(row: &mut Row) {
+    row.gone_at = None;
     row.staging = None;
 }
 
@@ -458,6 +496,7 @@ mod tests {
             version: version.into(),
             bytes: 1,
             source: Source::Opensearch,
+            written: None,
             outcome,
         }
     }

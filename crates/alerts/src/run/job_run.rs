@@ -85,13 +85,14 @@ impl JobRun {
     }
 }
 
-/// The end of the part of a run's range that is committed without a gap: where its first failed window begins.
-/// `None` when windows failed and none of them is known: then nothing is known to be committed.
+/// The end of the part of a run's range that is committed without a gap: where the first failed window of its range
+/// begins. `None` when windows failed and not all of them are known: then nothing is known to be committed.
 pub fn committed_to(failed: u64, windows: &[Window], to: Timestamp) -> Option<Timestamp> {
-    if failed == 0 {
-        return Some(to);
+    if windows.len() as u64 != failed {
+        return None;
     }
-    windows.iter().map(|window| window.from).min().filter(|_| windows.len() as u64 == failed)
+    let of_range = windows.iter().filter(|window| window.purpose.is_range());
+    Some(of_range.map(|window| window.from).min().unwrap_or(to))
 }
 
 /// Up to where scheduled runs have archived everything without a gap.
@@ -111,6 +112,7 @@ keyed_by_run!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::plan::{Dated, Purpose};
 
     #[test]
     fn the_watermark_stops_at_the_first_failed_window_and_never_passes_one_that_is_not_known() {
@@ -120,6 +122,9 @@ mod tests {
         assert_eq!(committed_to(2, &failed, at(60)), Some(at(10)));
         assert_eq!(committed_to(2, &failed[..1], at(60)), None);
         assert_eq!(committed_to(1, &[], at(60)), None);
+        let document = Dated { at: at(5), document: identity::Identity::new("m", "a") };
+        let by_name = Window::of_documents(Purpose::Recheck, vec![document]);
+        assert_eq!(committed_to(1, &by_name, at(60)), Some(at(60)), "its message stays held over");
     }
 
     #[test]

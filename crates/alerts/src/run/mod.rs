@@ -3,6 +3,7 @@
 pub mod api_use;
 pub mod job_run;
 pub mod lock;
+pub mod looked_at;
 pub mod payloads;
 pub mod report;
 pub mod turns;

@@ -20,6 +20,12 @@ pub struct Recheck {
     pub closed: u64,
     pub open: u64,
     pub gone: u64,
+    /// Closed, and not fit for the archive.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// Of `looked_at`, the ones whose documents had to be read, because they were written again.
+    #[serde(default)]
+    pub read: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +93,12 @@ pub struct Details {
     pub oldest_open: Vec<OpenMessage>,
     /// Quarantined messages of this run by reason, most frequent first.
     pub quarantine_reasons: Vec<(String, u64)>,
+    /// Held-over messages that stand in no index any more, told this once; at most [`GONE_SHOWN`].
+    #[serde(default)]
+    pub gone: Vec<OpenMessage>,
 }
 
 /// How many of the oldest open messages a report lists.
 pub const OLDEST_SHOWN: usize = 10;
+/// How many of the messages that are gone a report lists; the ledger has all of them.
+pub const GONE_SHOWN: usize = 100;

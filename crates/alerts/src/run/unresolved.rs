@@ -181,14 +181,15 @@ impl Register {
 fn committed_since(run: &JobRun, records: &[WindowRecord], since: Timestamp) -> Vec<Span> {
     let span = |record: &WindowRecord| Span { from: record.window.from, to: record.window.to };
     let is_done = |record: &&WindowRecord| record.status == State::Completed;
+    // Documents by name are not all that stands between the first and the last of them.
+    let of_range = || records.iter().filter(|record| record.window.purpose.is_range());
     if run.created_at > since && matches!(run.mode, Mode::Range | Mode::Scheduled) {
         let whole = vec![Span { from: run.from, to: run.to }];
-        return records
-            .iter()
+        return of_range()
             .filter(|record| !is_done(record))
             .fold(whole, |whole, record| subtract(whole, &span(record)));
     }
-    records.iter().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
+    of_range().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
 }
 
 /// What is left of stretches of time without another.

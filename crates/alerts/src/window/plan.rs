@@ -36,6 +36,33 @@ pub enum Selection {
     SequenceNumbers { source_index: String, above: u64, up_to: u64 },
 }
 
+/// What a window is planned for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// All documents of a stretch of time.
+    #[default]
+    Range,
+    /// Held-over messages that may have closed.
+    Recheck,
+    /// Documents that were written behind the range since the last sweep.
+    Sweep,
+}
+
+impl Purpose {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Range => "range",
+            Purpose::Recheck => "recheck",
+            Purpose::Sweep => "sweep",
+        }
+    }
+
+    pub fn is_range(&self) -> bool {
+        *self == Purpose::Range
+    }
+}
+
 /// One line of `runs/<run>/windows.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -49,6 +76,15 @@ pub struct Window {
     pub source: Source,
     #[serde(default, skip_serializing_if = "Selection::is_range")]
     pub selection: Selection,
+    #[serde(default, skip_serializing_if = "Purpose::is_range")]
+    pub purpose: Purpose,
+}
+
+/// A document, and its instant as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dated {
+    pub at: Timestamp,
+    pub document: Identity,
 }
 
 impl Selection {
@@ -61,7 +97,33 @@ impl Window {
     /// All documents of a stretch of time.
     pub fn new(from: Timestamp, to: Timestamp, expected: u64) -> Self {
         let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
-        Window { window_id, from, to, expected, source: Source::default(), selection: Selection::Range }
+        let (source, selection) = (Source::default(), Selection::Range);
+        Window { window_id, from, to, expected, source, selection, purpose: Purpose::Range }
+    }
+
+    /// Windows of documents by name, in order of their instants. A window's id names its purpose and number between the
+    /// first and the last of them.
+    pub fn of_documents(purpose: Purpose, documents: Vec<Dated>) -> Vec<Self> {
+        Window::numbered(purpose, 0, documents)
+    }
+
+    /// The same, with numbers behind those of `before` windows.
+    pub fn numbered(purpose: Purpose, before: usize, mut documents: Vec<Dated>) -> Vec<Self> {
+        documents.sort();
+        documents.dedup_by(|next, kept| next.document == kept.document);
+        let window = |(number, part): (usize, &[Dated])| {
+            let (from, last) = (part.first()?.at, part.last()?.at);
+            let to = last.checked_add(Interval::Millisecond.length()).unwrap_or(last);
+            let edges = (instant::compact(from), instant::compact(to));
+            let identities = part.iter().map(|dated| dated.document.clone()).collect();
+            Some(Window {
+                window_id: format!("{}-{}-{}--{}", edges.0, purpose.as_str(), before + number + 1, edges.1),
+                selection: Selection::Identities(identities),
+                purpose,
+                ..Window::new(from, to, part.len() as u64)
+            })
+        };
+        documents.chunks(MOST_IDENTITIES).enumerate().filter_map(window).collect()
     }
 
     /// The same window, read from another source.
@@ -296,6 +358,19 @@ mod tests {
             assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), window);
             assert_eq!(window.contains(at(2 * DAY)), matches!(window.selection, Selection::Identities(_)));
         }
+    }
+
+    #[test]
+    fn documents_by_name_come_in_windows_whose_ids_tell_what_for() {
+        let dated = |n: i64| Dated { at: at(n * DAY), document: Identity::new("m", format!("{n}")) };
+        let documents: Vec<Dated> = (0..250).rev().chain(0..3).map(dated).collect();
+        let windows = Window::of_documents(Purpose::Recheck, documents);
+        assert_eq!(windows.iter().map(|window| window.expected).collect::<Vec<_>>(), [100, 100, 50]);
+        assert_eq!(windows[0].window_id, "19700101T000000.000Z-recheck-1--19700410T000000.001Z");
+        assert!(windows[2].contains(at(-DAY)), "wherever its instant lies by now");
+        let json = serde_json::to_string(&windows[0]).expect("JSON");
+        assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), windows[0]);
+        assert!(Window::of_documents(Purpose::Sweep, Vec::new()).is_empty());
     }
 
     #[test]

@@ -56,5 +56,9 @@ fn document(element: Element, indices: &HashMap<String, String>, from: Timestamp
         if !has_usable_id { Some(Defect::NoUsableId) } else { at.is_none().then_some(Defect::NoUsableTimestamp) };
     // The hash of an element's bytes is the id of no message, also where one is called so.
     let index = indices.get(&id).filter(|_| has_usable_id).map_or(NO_INDEX, String::as_str).to_owned();
-    Document { hit: Hit { index, id, routing: None, sort: Vec::new(), source }, at: at.unwrap_or(from), defect }
+    Document {
+        hit: Hit { index, id, routing: None, written: None, sort: Vec::new(), source },
+        at: at.unwrap_or(from),
+        defect,
+    }
 }

@@ -1,0 +1,31 @@
+//! What the plan of a run found out about messages outside its range by their names alone, without reading one of them.
+//! It is stored once, like the list of windows: a repeated plan and the report go by what stands there.
+
+use crate::window::plan::Window;
+use identity::{Identity, instant};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// `runs/<run>/looked-at.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LookedAt {
+    /// Held-over messages that were looked for.
+    pub held_over: u64,
+    /// Of those, the ones that stand in no index any more.
+    pub gone: Vec<Gone>,
+    /// Windows of the documents that are to be read.
+    pub windows: Vec<Window>,
+}
+
+/// A held-over message that stands in no index any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gone {
+    #[serde(flatten)]
+    pub document: Identity,
+    #[serde(with = "instant::serde_iso")]
+    pub timestamp: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub first_seen_open: Timestamp,
+    /// Of its row when it was looked for.
+    pub revision: u64,
+}
