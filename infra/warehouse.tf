@@ -75,8 +75,11 @@ module "warehouse_function" {
   environment = merge(local.warehouse_functions_environment, each.value.environment, {
     ALERT_ARCHIVE_WAREHOUSE_PARAMETERS = local.warehouse_parameters
   })
-  vpc      = each.value.vpc
-  policies = { work = "${path.root}/policies/${each.key}.json" }
+  vpc = each.value.vpc
+  policies = merge(
+    { work = "${path.root}/policies/${each.key}.json" },
+    each.key == "build-warehouse" && var.feeds_kms_key_arn != null ? { key = "${path.root}/policies/feeds-read-key.json" } : {},
+  )
 
   policy_variables = {
     ingestion  = "arn:${local.partition}:s3:::${local.ingestion_bucket}"
@@ -85,6 +88,8 @@ module "warehouse_function" {
     secret     = local.database_secret_arn
     parameters = "arn:${local.partition}:ssm:${local.here}:parameter${local.warehouse_parameters}"
     queue      = module.warehouse_pipeline.queue_arn
+    feeds      = "arn:${local.partition}:s3:::${local.feeds_bucket}"
+    key        = var.feeds_kms_key_arn
   }
 }
 
@@ -101,7 +106,7 @@ module "warehouse_pipeline" {
   # A build takes along all that has landed: one works, and a second one waits for its turn.
   max_concurrency    = 2
   visibility_seconds = local.warehouse_sizes["build-warehouse"].timeout
-  further_buckets    = [module.warehouse_bucket.arn]
+  further_buckets    = [module.warehouse_bucket.arn, module.feeds_bucket.arn]
 }
 
 # A schema file that is put in force, and requests to build anew, start a build too.
@@ -116,6 +121,18 @@ resource "aws_s3_bucket_notification" "warehouse" {
       events        = ["s3:ObjectCreated:*"]
       filter_prefix = queue.value
     }
+  }
+
+  depends_on = [module.warehouse_pipeline]
+}
+
+# What the partner feeds put out is the input of tables with `source: feed/CONTENT_TYPE`.
+resource "aws_s3_bucket_notification" "consolidated_feeds" {
+  bucket = module.feeds_bucket.bucket
+
+  queue {
+    queue_arn = module.warehouse_pipeline.queue_arn
+    events    = ["s3:ObjectCreated:*"]
   }
 
   depends_on = [module.warehouse_pipeline]
