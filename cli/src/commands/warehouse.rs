@@ -5,7 +5,7 @@ use aws_sdk_lambda::primitives::Blob;
 use clap::{Args, Subcommand};
 use comfy_table::{Table as Grid, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use runtime::Config;
 use serde_json::{Value, json};
 use std::{
@@ -15,7 +15,7 @@ use std::{
 };
 use storage::{Objects, Table, sha256_hex};
 use warehouse::schema::{Problem, Schema};
-use warehouse_state::{BuildState, Known, SCHEMA_KEY, Status, Warehouse as Rows, request_key, status};
+use warehouse_state::{BuildRow, BuildState, Known, SCHEMA_KEY, Status, Warehouse as Rows, request_key, status};
 
 /// How long `--wait` waits for builds.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -28,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(500);
   alert-archive warehouse ingest --wait --json
   alert-archive warehouse ingest --table customer --full
   alert-archive warehouse rebuild --table fact_sale --wait
+  alert-archive warehouse rebuild --from 2024-07-01
   alert-archive warehouse status --json | jq '.tables[] | {table, rows, location}'")]
 pub struct Warehouse {
     #[command(subcommand)]
@@ -70,6 +71,9 @@ enum Command {
         /// Only this table, or all that comes from this source; may be given several times
         #[arg(long)]
         table: Vec<String>,
+        /// Only what is made of objects from this time on, such as 2024-07-01 or 2024-07-01T12:00:00Z (UTC)
+        #[arg(long, value_parser = moment)]
+        from: Option<Timestamp>,
         /// Return when they are built
         #[arg(long)]
         wait: bool,
@@ -88,7 +92,7 @@ impl Warehouse {
             Command::Check { file, json } => check(&file, json),
             Command::Apply { file, wait } => apply(&file, wait).await,
             Command::Ingest { table, full, wait, json } => ingest(table, full, wait, json).await,
-            Command::Rebuild { table, wait } => rebuild(table, wait).await,
+            Command::Rebuild { table, from, wait } => rebuild(table, from, wait).await,
             Command::Status { json } => {
                 let status = Deployed::from_env().await?.status().await?;
                 print_status(&status, json)?;
@@ -129,11 +133,7 @@ impl Deployed {
         let schema = Schema::parse(&text).map_err(|problems| {
             anyhow::anyhow!("the schema file in force has mistakes; the first: {}", problems[0].message)
         })?;
-        let row = self.rows.build().await?;
-        let build = match row.as_ref().and_then(|row| row.state.as_ref()) {
-            Some(key) => self.warehouse.get_lines::<BuildState>(key).await?.pop().unwrap_or_default(),
-            None => BuildState::default(),
-        };
+        let (row, build) = self.build().await?;
         let mut ingests = HashMap::new();
         for table in &schema.tables {
             if let Some(ingest) = self.rows.ingest(&table.name).await? {
@@ -150,7 +150,24 @@ impl Deployed {
         Ok(status(&known, &self.ingestion, self.feeds.as_ref(), &self.warehouse).await?)
     }
 
-    /// Waits until all that landed is built; `true` when nothing failed.
+    /// The build's row, and what the last build knew. Its document is replaced by the next build, and is then read there.
+    async fn build(&self) -> Result<(Option<BuildRow>, BuildState)> {
+        loop {
+            let row = self.rows.build().await?;
+            let Some(key) = row.as_ref().and_then(|row| row.state.as_ref()) else {
+                return Ok((row, BuildState::default()));
+            };
+            if let Some(mut documents) = self.warehouse.find_lines::<BuildState>(key).await? {
+                return Ok((row, documents.pop().unwrap_or_default()));
+            }
+            let again = self.rows.build().await?;
+            if again.and_then(|row| row.state).as_ref() == Some(key) {
+                bail!("{} is missing: alert-archive warehouse rebuild makes it anew", self.warehouse.uri(key));
+            }
+        }
+    }
+
+    /// Waits until all that landed is built; `true` when no build failed. What an ingest has failed at is its own answer.
     async fn wait(&self) -> Result<bool> {
         let style =
             ProgressStyle::with_template("{spinner} {msg} ({elapsed})").unwrap_or(ProgressStyle::default_spinner());
@@ -158,21 +175,14 @@ impl Deployed {
         spinner.enable_steady_tick(Duration::from_millis(100));
         let began = Instant::now();
         loop {
-            let status = match self.status().await {
-                Ok(status) => status,
-                // The state was replaced between two reads.
-                Err(_) if began.elapsed() < Duration::from_secs(10) => {
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+            let status = self.status().await?;
             if status.up_to_date {
                 spinner.finish_and_clear();
-                for failure in &status.failures {
+                let failed: Vec<_> = status.failures.iter().filter(|failure| !failure.is_of_ingest()).collect();
+                for failure in &failed {
                     eprintln!("failed: {} {} {}: {}", failure.table, failure.object, failure.error, failure.message);
                 }
-                return Ok(status.failures.is_empty());
+                return Ok(failed.is_empty());
             }
             if began.elapsed() > PATIENCE {
                 bail!("{} objects are still waiting; see alert-archive warehouse status", status.pending);
@@ -183,6 +193,12 @@ impl Deployed {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// A time, or the midnight of a date in UTC.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let date = || Ok::<_, jiff::Error>(text.parse::<Date>()?.to_zoned(TimeZone::UTC)?.timestamp());
+    text.parse().or_else(|_| date()).map_err(|_| "it is no date and no time".to_owned())
 }
 
 fn read_schema(file: &Path) -> Result<Vec<u8>> {
@@ -245,10 +261,10 @@ async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Resu
     Ok(went_well && is_built)
 }
 
-async fn rebuild(tables: Vec<String>, wait: bool) -> Result<bool> {
+async fn rebuild(tables: Vec<String>, from: Option<Timestamp>, wait: bool) -> Result<bool> {
     let deployed = Deployed::from_env().await?;
     let now = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ").to_string();
-    let request = serde_json::to_vec(&json!({"tables": tables}))?;
+    let request = serde_json::to_vec(&json!({"tables": tables, "from": from}))?;
     deployed.warehouse.put(&request_key(&now), request, "application/json").await?;
     if wait {
         return deployed.wait().await;

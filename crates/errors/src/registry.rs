@@ -340,6 +340,11 @@ names! {
         meaning: "a parameter that an ingest wrote is not in Parameter Store",
         advice: "Ingest the table again, which writes it from the table's row.",
     }
+    ParameterUnreadable {
+        retried: No,
+        meaning: "a parameter of the warehouse is not the JSON that an ingest writes",
+        advice: "Set it right or delete it; the next ingest writes it from the table's row.",
+    }
     ParameterDenied {
         retried: No,
         meaning: "Parameter Store refuses the call",

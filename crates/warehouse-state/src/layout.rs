@@ -27,8 +27,18 @@ pub fn members_key(table: &str, attempt: u64) -> String {
     format!("_state/members/{table}/{attempt:010}.bin")
 }
 
+/// The parameter with what a table's ingests have reached.
+pub fn ingest_parameter(prefix: &str, table: &str) -> String {
+    format!("{}/ingest", parameter_name(prefix, table))
+}
+
+/// The parameter with what a table's last build has read.
+pub fn build_parameter(prefix: &str, table: &str) -> String {
+    format!("{}/build", parameter_name(prefix, table))
+}
+
 /// Parameter Store allows letters, digits, and `.-_/` in names; what else a table's name has becomes its hex digits.
-pub fn parameter_name(prefix: &str, table: &str) -> String {
+fn parameter_name(prefix: &str, table: &str) -> String {
     let mut name = format!("{prefix}/");
     for byte in table.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' {

@@ -9,9 +9,12 @@ mod state;
 mod status;
 
 pub use layout::{
-    QUARANTINE, REQUESTS, SCHEMA_KEY, build_state_key, known_key, members_key, parameter_name, request_key,
+    QUARANTINE, REQUESTS, SCHEMA_KEY, build_parameter, build_state_key, ingest_parameter, known_key, members_key,
+    request_key,
 };
-pub use parameters::{ParameterError, Parameters, Ssm};
+pub use parameters::{
+    BuildParameter, IngestParameter, MemoryParameters, ParameterError, Parameters, Ssm, recall, tell,
+};
 pub use rows::{BuildRow, ClaimError, FailureNote, IngestRow, Planned, SourceColumn, Warehouse};
 pub use state::{BuildState, BuiltObject, Place, SourceState, Superseded, TableState};
 pub use status::{Failure, Known, SchemaChange, SourceStatus, Status, TableStatus, schema_changes, status};

@@ -5,9 +5,11 @@ use errors::{Name, Named};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Fence, Keyed, Superseded};
+use runtime::Call;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use storage::{LedgerError, Table};
+use tokio::task::JoinSet;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// How often a claim that another executor holds is asked for again.
@@ -200,12 +202,12 @@ impl Warehouse {
     }
 
     /// Waits for the turn of this build, at most `patience`.
-    pub async fn claim_build(&self, patience: Duration) -> Result<BuildRow, ClaimError> {
-        claim(&self.builds, BUILD, "another build", patience).await
+    pub async fn claim_build(&self, patience: Duration, call: &Call) -> Result<BuildRow, ClaimError> {
+        claim(&self.builds, BUILD, "another build", patience, call).await
     }
 
-    pub async fn claim_ingest(&self, table: &str, patience: Duration) -> Result<IngestRow, ClaimError> {
-        claim(&self.ingests, &ingest_name(table), "another ingest of this table", patience).await
+    pub async fn claim_ingest(&self, table: &str, patience: Duration, call: &Call) -> Result<IngestRow, ClaimError> {
+        claim(&self.ingests, &ingest_name(table), "another ingest of this table", patience, call).await
     }
 
     /// Changes the row as long as the attempt is its own.
@@ -230,25 +232,33 @@ impl Warehouse {
     pub async fn hold_build<T, E: From<ClaimError>>(
         &self,
         attempt: u64,
+        call: &Call,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        hold(&self.builds, BUILD, attempt, work).await
+        hold(&self.builds, BUILD, attempt, call, work).await
     }
 
     pub async fn hold_ingest<T, E: From<ClaimError>>(
         &self,
         table: &str,
         attempt: u64,
+        call: &Call,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        hold(&self.ingests, &ingest_name(table), attempt, work).await
+        hold(&self.ingests, &ingest_name(table), attempt, call, work).await
     }
 }
 
-async fn claim<R: Claimed>(table: &Table<R>, name: &str, what: &str, patience: Duration) -> Result<R, ClaimError> {
-    let began = std::time::Instant::now();
+async fn claim<R: Claimed>(
+    table: &Table<R>,
+    name: &str,
+    what: &str,
+    patience: Duration,
+    call: &Call,
+) -> Result<R, ClaimError> {
+    let until = call.took() + patience;
     loop {
-        let now = Timestamp::now();
+        let now = call.now();
         let claimed = table.update(name, None, |row| {
             let row = row.cloned().unwrap_or_else(|| R::first(name, now));
             let fence = row.fence();
@@ -259,10 +269,8 @@ async fn claim<R: Claimed>(table: &Table<R>, name: &str, what: &str, patience: D
         });
         match claimed.await {
             Ok(Some(row)) => return Ok(row),
-            Err(ClaimError::Busy { .. } | ClaimError::Ledger(LedgerError::Contended { .. }))
-                if began.elapsed() < patience =>
-            {
-                tokio::time::sleep(PAUSE).await;
+            Err(ClaimError::Busy { .. } | ClaimError::Ledger(LedgerError::Contended { .. })) if call.took() < until => {
+                call.sleep(PAUSE).await;
             }
             Ok(None) => {}
             Err(error) => return Err(error),
@@ -289,14 +297,16 @@ async fn hold<R: Claimed, T, E: From<ClaimError>>(
     table: &Table<R>,
     name: &str,
     attempt: u64,
+    call: &Call,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    // On a thread of its own: the work may keep its thread busy for longer than the lease.
-    let (table, name) = (table.clone(), name.to_owned());
-    let mut renewing = tokio::spawn(async move {
+    let (table, name, call) = (table.clone(), name.to_owned(), call.clone());
+    // On a thread of its own, since the work may keep its thread busy for longer than the lease; it ends with the set.
+    let mut renewing = JoinSet::new();
+    renewing.spawn(async move {
         loop {
-            tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
-            let now = Timestamp::now();
+            call.sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+            let now = call.now();
             let renew = |row: R| {
                 let fence = row.fence().renew(now, LEASE);
                 row.with_fence(fence)
@@ -311,10 +321,8 @@ async fn hold<R: Claimed, T, E: From<ClaimError>>(
             }
         }
     });
-    let done = tokio::select! {
+    tokio::select! {
         done = work => done,
-        Ok(lost) = &mut renewing => Err(lost.into()),
-    };
-    renewing.abort();
-    done
+        Some(Ok(lost)) = renewing.join_next() => Err(lost.into()),
+    }
 }

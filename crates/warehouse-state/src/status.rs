@@ -33,6 +33,13 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// The last ingest of the table failed; else a build did, or an object could not be read.
+    pub fn is_of_ingest(&self) -> bool {
+        !self.table.is_empty() && self.object.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceStatus {
     pub table: String,

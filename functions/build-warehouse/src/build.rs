@@ -22,8 +22,8 @@ use warehouse::{
     value::Value,
 };
 use warehouse_state::{
-    BuildRow, BuildState, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Superseded, TableState, build_state_key,
-    members_key, parameter_name,
+    BuildParameter, BuildRow, BuildState, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Superseded, TableState,
+    build_parameter, build_state_key, members_key, tell,
 };
 
 /// Readers may go on with an earlier location for this long. The contract says ten minutes.
@@ -34,18 +34,16 @@ const KEEP_SECONDS: i64 = 15 * 60;
 struct Request {
     #[serde(default)]
     tables: Vec<String>,
+    /// Only what is made of objects from this time on.
+    #[serde(default)]
+    from: Option<Timestamp>,
 }
 
 pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Result<Response, Error> {
     let before = read_state(deps, row).await?;
-    let uri = deps.warehouse.uri(SCHEMA_KEY);
-    let text = deps.warehouse.find(SCHEMA_KEY).await?.ok_or(Error::SchemaMissing { uri })?;
-    let schema = Schema::parse(&text).map_err(|problems| Error::SchemaInvalid { problems })?;
+    let (schema, schema_digest) = schema(deps).await?;
     let requests = deps.warehouse.list(REQUESTS).await?;
-    let mut forced = Forced::default();
-    for key in &requests {
-        forced.add(deps.warehouse.find(key).await?.as_deref().unwrap_or_default());
-    }
+    let forced = Forced::read(deps, &requests).await?;
     let plan = Plan::make(deps, &schema, &before, event, &forced).await?;
     let mut build = Build {
         deps,
@@ -54,7 +52,7 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
         attempt: row.fence.attempt,
         spills: HashMap::new(),
         members: HashMap::new(),
-        after: BuildState { schema: sha256_hex(&text), ..BuildState::default() },
+        after: BuildState { schema: schema_digest, ..BuildState::default() },
     };
     let held = before.superseded.iter().filter(|old| old.until > call.now().as_second());
     build.after.superseded = held.cloned().collect();
@@ -68,6 +66,14 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     Ok(Response::default())
 }
 
+/// The schema file in force, and its sha256 in hex.
+pub async fn schema(deps: &Deps) -> Result<(Schema, String), Error> {
+    let uri = deps.warehouse.uri(SCHEMA_KEY);
+    let text = deps.warehouse.find(SCHEMA_KEY).await?.ok_or(Error::SchemaMissing { uri })?;
+    let schema = Schema::parse(&text).map_err(|problems| Error::SchemaInvalid { problems })?;
+    Ok((schema, sha256_hex(&text)))
+}
+
 async fn read_state(deps: &Deps, row: &BuildRow) -> Result<BuildState, Error> {
     let Some(key) = &row.state else { return Ok(BuildState::default()) };
     let mut documents = deps.warehouse.get_lines::<BuildState>(key).await?;
@@ -75,22 +81,30 @@ async fn read_state(deps: &Deps, row: &BuildRow) -> Result<BuildState, Error> {
 }
 
 /// What is built anew although nothing changed.
-#[derive(Default)]
-struct Forced {
-    everything: bool,
-    tables: HashSet<String>,
-}
+struct Forced(Vec<Request>);
 
 impl Forced {
     /// A request that cannot be read asks for everything: too much work is better than none.
-    fn add(&mut self, request: &[u8]) {
-        let request: Request = serde_json::from_slice(request).unwrap_or_default();
-        self.everything |= request.tables.is_empty();
-        self.tables.extend(request.tables);
+    async fn read(deps: &Deps, requests: &[String]) -> Result<Forced, Error> {
+        let mut forced = Vec::new();
+        for key in requests {
+            let text = deps.warehouse.find(key).await?.unwrap_or_default();
+            forced.push(serde_json::from_slice(&text).unwrap_or_default());
+        }
+        Ok(Forced(forced))
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.everything || self.tables.contains(name)
+    /// Whether something of that name, made of these objects, is asked for; `None`: it is made of no objects.
+    fn has(&self, name: &str, listed: Option<&[Listed]>) -> bool {
+        self.0.iter().any(|request| {
+            let is_named = request.tables.is_empty() || request.tables.iter().any(|table| table == name);
+            is_named
+                && request.from.is_none_or(|from| {
+                    let from = from.as_microsecond();
+                    let is_later = |object: &Listed| object.place.time.is_none_or(|time| time >= from);
+                    listed.is_some_and(|listed| listed.iter().any(is_later))
+                })
+        })
     }
 }
 
@@ -134,29 +148,33 @@ impl Plan {
                 None => Vec::new(),
             };
             let landed = bucket(deps, source).map(|bucket| event.landed(bucket.bucket())).unwrap_or_default();
-            if forced.has(&source.name) || is_changed(source, before.sources.get(&source.name), &found, &landed) {
+            if forced.has(&source.name, Some(&found))
+                || is_changed(source, before.sources.get(&source.name), &found, &landed)
+            {
                 changed.insert(at);
             }
             listed.push(found);
         }
-        let is_new = |name: &str, definition: String| {
-            forced.has(name) || before.tables.get(name).is_none_or(|table| table.definition != definition)
+        let is_new = |name: &str, from: Option<usize>, definition: String| {
+            let listed = from.map(|from| listed[from].as_slice());
+            forced.has(name, listed) || before.tables.get(name).is_none_or(|table| table.definition != definition)
         };
         let dimensions: Vec<usize> = (0..schema.dimensions.len())
             .filter(|at| {
                 let dimension = &schema.dimensions[*at];
                 let name = table::dimension(schema, dimension).name;
-                changed.contains(&dimension.from) || is_new(&name, dimension_digest(schema, dimension))
+                changed.contains(&dimension.from)
+                    || is_new(&name, Some(dimension.from), dimension_digest(schema, dimension))
             })
             .collect();
         let facts = (0..schema.facts.len()).filter(|at| {
             let fact = &schema.facts[*at];
             changed.contains(&fact.from)
                 || fact.roles.iter().any(|role| dimensions.contains(&role.dimension))
-                || is_new(&table::fact(schema, fact).name, fact_digest(schema, fact))
+                || is_new(&table::fact(schema, fact).name, Some(fact.from), fact_digest(schema, fact))
         });
         let facts = facts.collect();
-        let date = schema.date_dimension.as_ref().is_some_and(|date| is_new(&table::date().name, digest(date)));
+        let date = schema.date_dimension.as_ref().is_some_and(|date| is_new(&table::date().name, None, digest(date)));
         Ok(Plan { listed, changed, dimensions, facts, date })
     }
 
@@ -407,7 +425,7 @@ impl Build<'_> {
             self.deps.warehouse.put_lines(&key, std::slice::from_ref(&self.after)).await?;
         }
         let row = self.deps.rows.change_build(self.attempt, |row| BuildRow {
-            fence: row.fence.end(jiff::Timestamp::now()),
+            fence: row.fence.end(now),
             state: if is_same { row.state } else { Some(key.clone()) },
             failure: None,
             ..row
@@ -439,12 +457,15 @@ impl Build<'_> {
                 .write();
             let latest = state.objects.last().map(|object| object.key.as_str());
             let id = state.objects.iter().filter_map(|built| object::Place::of(&built.key).id()).max();
-            let value = serde_json::json!({
-                "latest_object": latest, "sequential_id": id.unwrap_or(0), "rows": state.rows, "built_at": call.now(),
-            });
-            let name = format!("{}/build", parameter_name(&self.deps.parameter_prefix, &source.name));
+            let parameter = BuildParameter {
+                latest_object: latest.map(str::to_owned),
+                sequential_id: id.unwrap_or(0),
+                rows: state.rows,
+                built_at: call.now(),
+            };
+            let name = build_parameter(&self.deps.parameter_prefix, &source.name);
             // It tells others and decides nothing, so that the tables stay in force without it.
-            if let Err(error) = self.deps.parameters.put(&name, &value.to_string()).await {
+            if let Err(error) = tell(self.deps.parameters.as_ref(), &name, &parameter).await {
                 tracing::warn!(
                     table = source.name,
                     error = errors::describe(&error),

@@ -30,4 +30,17 @@ impl Event {
         let events = bodies.flatten().flatten().filter(|event| event.bucket == bucket);
         events.map(|event| (event.key, event.etag)).collect()
     }
+
+    /// Whether all that it tells of are objects of a bucket that nobody wants.
+    pub fn is_unwanted(&self, bucket: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
+        let is_unwanted = |message: &Message| {
+            let events = s3::read(message.body.as_bytes());
+            events.is_ok_and(|events| {
+                events
+                    .iter()
+                    .all(|event| event.as_ref().is_ok_and(|event| event.bucket == bucket && !is_wanted(&event.key)))
+            })
+        };
+        !self.records.is_empty() && self.records.iter().all(is_unwanted)
+    }
 }

@@ -85,11 +85,18 @@ impl Named for Error {
 
 /// Builds what has landed. Any error fails all messages of the batch: they come again.
 pub async fn handle(deps: &Deps, event: Event, call: Call) -> Result<Response, Error> {
+    // Most of what partners deliver is no table's business, and no build needs to wait its turn for it.
+    if let Some(feeds) = &deps.feeds {
+        let (schema, _) = build::schema(deps).await?;
+        if event.is_unwanted(feeds.bucket(), |key| schema.tables.iter().any(|table| table.is_fed_by(key))) {
+            return Ok(Response::default());
+        }
+    }
     // Another build may have taken these objects along by the time that this one has its turn.
     let patience = call.left().mul_f32(0.5);
-    let row = deps.rows.claim_build(patience).await?;
+    let row = deps.rows.claim_build(patience, &call).await?;
     let attempt = row.fence.attempt;
-    let built = deps.rows.hold_build(attempt, build::all(deps, &row, &event, &call)).await;
+    let built = deps.rows.hold_build(attempt, &call, build::all(deps, &row, &event, &call)).await;
     if let Err(error) = &built {
         let note = warehouse_state::FailureNote {
             error: error.name().entry().name.to_owned(),
@@ -97,7 +104,7 @@ pub async fn handle(deps: &Deps, event: Event, call: Call) -> Result<Response, E
             at: call.now(),
         };
         let noted = deps.rows.change_build(attempt, |row| warehouse_state::BuildRow {
-            fence: row.fence.end(jiff::Timestamp::now()),
+            fence: row.fence.end(call.now()),
             failure: Some(note.clone()),
             ..row
         });

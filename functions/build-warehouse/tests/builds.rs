@@ -10,11 +10,11 @@ use parquet::{
 use runtime::{Call, SystemClock};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
-use warehouse_state::{BuildRow, BuildState, ParameterError, Parameters, SCHEMA_KEY, Warehouse};
+use warehouse_state::{BuildRow, BuildState, MemoryParameters, SCHEMA_KEY, Warehouse};
 
 const SCHEMA: &str = "\
 version: 1
@@ -26,20 +26,6 @@ date_dimension: {from: 2024-01-01, to: 2024-01-31}
 facts:
   event: {from: event, as_of: at, dimensions: {member: member}, dates: {day: at}, columns: [amount]}
 ";
-
-struct Nowhere(Mutex<BTreeMap<String, String>>);
-
-#[async_trait::async_trait]
-impl Parameters for Nowhere {
-    async fn get(&self, name: &str) -> Result<String, ParameterError> {
-        let found = self.0.lock().expect("lock").get(name).cloned();
-        found.ok_or_else(|| ParameterError::Missing { name: name.to_owned() })
-    }
-    async fn put(&self, name: &str, value: &str) -> Result<(), ParameterError> {
-        self.0.lock().expect("lock").insert(name.to_owned(), value.to_owned());
-        Ok(())
-    }
-}
 
 struct World {
     objects: MemoryObjects,
@@ -63,7 +49,7 @@ impl World {
             warehouse: Objects::over(objects, "warehouse"),
             feeds: None,
             rows: Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows")),
-            parameters: Arc::new(Nowhere(Mutex::default())),
+            parameters: Arc::new(MemoryParameters::default()),
             parameter_prefix: "/test".into(),
         }
     }

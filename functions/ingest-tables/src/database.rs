@@ -1,6 +1,7 @@
 //! PostgreSQL: one connection a table, read only, in one snapshot, with a time limit.
 
 use crate::Error;
+use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use runtime::Config;
@@ -13,6 +14,8 @@ use warehouse::{schema::Table, time};
 use warehouse_state::SourceColumn;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+const ROWS_PER_SECOND: u64 = 100_000;
 /// How far behind the stored timestamp a read begins in any case. A transaction has its start a moment before it is to
 /// be seen among those that run: what it writes at that very moment must still be ahead.
 const OVERLAP_MICROS: i64 = 5_000_000;
@@ -21,8 +24,24 @@ const OVERLAP_MICROS: i64 = 5_000_000;
 const ROW: &str = "\"alert-archive row\"";
 const KEY: &str = "\"alert-archive key\"";
 
+/// Where credentials lie.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The text of a secret; else what stands in the way.
+    async fn read(&self, name: &str) -> Result<String, String>;
+}
+
+#[async_trait]
+impl Secrets for aws_sdk_secretsmanager::Client {
+    async fn read(&self, name: &str) -> Result<String, String> {
+        let found = self.get_secret_value().secret_id(name).send().await;
+        let found = found.map_err(|error| DisplayErrorContext(&error).to_string())?;
+        found.secret_string.ok_or_else(|| "holds no text".to_owned())
+    }
+}
+
 pub struct Database {
-    secrets: aws_sdk_secretsmanager::Client,
+    secrets: Box<dyn Secrets>,
     secret: String,
     /// Of one statement, which is the read of one table.
     read_timeout: Duration,
@@ -51,11 +70,19 @@ fn port() -> u16 {
 impl Database {
     pub fn from_env(aws: &SdkConfig, config: &mut Config) -> Self {
         Database {
-            secrets: aws_sdk_secretsmanager::Client::new(aws),
+            secrets: Box::new(aws_sdk_secretsmanager::Client::new(aws)),
             secret: config.required("ALERT_ARCHIVE_DATABASE_SECRET"),
-            read_timeout: Duration::from_secs(config.parsed("ALERT_ARCHIVE_READ_TIMEOUT_SECONDS", 600)),
-            rows_per_second: config.parsed("ALERT_ARCHIVE_READ_ROWS_PER_SECOND", 100_000),
+            read_timeout: Duration::from_secs(
+                config.parsed("ALERT_ARCHIVE_READ_TIMEOUT_SECONDS", READ_TIMEOUT.as_secs()),
+            ),
+            rows_per_second: config.parsed("ALERT_ARCHIVE_READ_ROWS_PER_SECOND", ROWS_PER_SECOND),
         }
+    }
+
+    /// Logs in with that secret.
+    pub fn over(secrets: impl Secrets + 'static, secret: &str) -> Self {
+        let secret = secret.to_owned();
+        Database { secrets: Box::new(secrets), secret, read_timeout: READ_TIMEOUT, rows_per_second: ROWS_PER_SECOND }
     }
 
     /// A connection in which nothing was read yet. The secret is read each time, so that a rotation needs no restart.
@@ -92,11 +119,9 @@ impl Database {
 
     async fn credentials(&self) -> Result<Credentials, Error> {
         let failed = |what: String| Error::Secret { secret: self.secret.clone(), what };
-        let found = self.secrets.get_secret_value().secret_id(&self.secret).send().await;
-        let found = found.map_err(|error| failed(DisplayErrorContext(&error).to_string()))?;
-        let text = found.secret_string().ok_or_else(|| failed("holds no text".to_owned()))?;
+        let text = self.secrets.read(&self.secret).await.map_err(failed)?;
         // The message of the parser names what is missing and never a value.
-        serde_json::from_str(text).map_err(|error| failed(format!("is not as it should be: {:?}", error.classify())))
+        serde_json::from_str(&text).map_err(|error| failed(format!("is not as it should be: {:?}", error.classify())))
     }
 }
 
@@ -180,7 +205,9 @@ impl Session {
         let never = columns.iter().map(|column| format!("({column} IS NULL OR {column} = '-infinity')"));
         let (newer, never) = (newer.collect::<Vec<_>>().join(" OR "), never.collect::<Vec<_>>().join(" AND "));
         let behind = i64::try_from(table.lookback.as_micros()).unwrap_or(i64::MAX).saturating_add(OVERLAP_MICROS);
-        let since = time::text(since.saturating_sub(behind));
+        let since = since.saturating_sub(behind);
+        // Before the year 1 a time is not written as PostgreSQL reads it.
+        let since = if since < time::FIRST { "-infinity".to_owned() } else { time::text(since) };
         self.stream(table, &format!("{select} WHERE ({newer}) OR ({never})"), &[&since]).await
     }
 

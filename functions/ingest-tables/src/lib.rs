@@ -13,6 +13,7 @@ mod spool;
 mod table;
 mod writer;
 
+pub use database::{Database, Secrets};
 pub use error::Error;
 
 use aws_config::SdkConfig;
@@ -32,7 +33,7 @@ pub struct Deps {
     pub warehouse: Objects,
     pub rows: Warehouse,
     pub parameters: Arc<dyn Parameters>,
-    pub database: database::Database,
+    pub database: Database,
     /// Begins the names of parameters.
     pub parameter_prefix: String,
 }
@@ -46,7 +47,7 @@ impl Deps {
             warehouse: Objects::new(aws, config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET")),
             rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
             parameters: Arc::new(Ssm::new(aws)),
-            database: database::Database::from_env(aws, &mut config),
+            database: Database::from_env(aws, &mut config),
             parameter_prefix: config.required("ALERT_ARCHIVE_WAREHOUSE_PARAMETERS"),
         };
         config.check()?;
@@ -143,7 +144,7 @@ async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> 
             Ok(ingested) => return ingested,
             Err(error @ Error::Connection { .. }) if tries < TRIES && !call.is_ending() => {
                 tracing::warn!(table = table.name, error = errors::describe(&error), "the table is read again");
-                tokio::time::sleep(Duration::from_secs(1 << tries)).await;
+                call.sleep(Duration::from_secs(1 << tries)).await;
             }
             Err(error) => return failed(&table.name, &error),
         }
@@ -151,10 +152,10 @@ async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> 
 }
 
 async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> Result<Ingested, Error> {
-    let row = deps.rows.claim_ingest(&table.name, call.left().mul_f32(0.5)).await?;
+    let row = deps.rows.claim_ingest(&table.name, call.left().mul_f32(0.5), call).await?;
     let attempt = row.fence.attempt;
     let work = table::ingest(deps, table, &row, full, call);
-    let done = deps.rows.hold_ingest(&table.name, attempt, work).await;
+    let done = deps.rows.hold_ingest(&table.name, attempt, call, work).await;
     if let Err(error) = &done {
         let note = FailureNote {
             error: error.name().entry().name.to_owned(),
@@ -162,7 +163,7 @@ async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) ->
             at: call.now(),
         };
         let noted = deps.rows.change_ingest(&table.name, attempt, |row| IngestRow {
-            fence: row.fence.end(jiff::Timestamp::now()),
+            fence: row.fence.end(call.now()),
             failure: Some(note.clone()),
             ..row
         });

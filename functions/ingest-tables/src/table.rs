@@ -14,11 +14,11 @@ use runtime::Call;
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use storage::PutOnce;
 use warehouse::{schema::Table, time};
-use warehouse_state::{IngestRow, SourceColumn, known_key, parameter_name};
+use warehouse_state::{IngestParameter, IngestRow, SourceColumn, ingest_parameter, known_key, recall, tell};
 
 /// Keys that are asked for at once.
 const KEYS_AT_ONCE: usize = 1000;
@@ -26,14 +26,23 @@ const LINE_BYTES: usize = 1 << 30;
 
 pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, call: &Call) -> Result<Ingested, Error> {
     let mut spool = Spool::new()?;
+    let parameter = ingest_parameter(&deps.parameter_prefix, &table.name);
+    let told: Option<IngestParameter> = recall(deps.parameters.as_ref(), &parameter).await?;
     let (last_id, adopted) = adopt(deps, table, row, &mut spool).await?;
+    let last_id = last_id.max(told.as_ref().map_or(0, |told| told.sequential_id));
     let session = deps.database.connect().await?;
     let horizon = session.begin().await?;
     let columns = session.columns(&table.name).await?;
     check(table, &columns)?;
     let read_at = session.now().await?;
-    let stored = row.timestamp.as_deref().and_then(|text| time::timestamptz(text).ok());
-    let since = if full { None } else { stored };
+    let micros = |text: &Option<String>| text.as_deref().and_then(|text| time::timestamptz(text).ok());
+    let stored = micros(&row.timestamp);
+    // Where the parameter is behind the row, what lies between is compared once more; never is anything left out.
+    let since = match &told {
+        _ if full => None,
+        Some(told) => stored.min(micros(&told.timestamp)),
+        None => stored,
+    };
     let greatest = read_rows(deps, table, &session, since, &mut spool, call).await?;
     let compares = table.hard_deletes.is_some_and(|every| {
         let due = row.compared_at.map_or(i64::MIN, |at| at.saturating_add(every.as_secs() as i64));
@@ -85,9 +94,16 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
         }
     });
     let committed = committed.await?;
-    tell(deps, table, &committed).await?;
+    let reached = IngestParameter {
+        timestamp: committed.timestamp.clone(),
+        sequential_id,
+        latest_object: committed.latest_object.clone(),
+    };
+    if told.as_ref() != Some(&reached) {
+        tell(deps.parameters.as_ref(), &parameter, &reached).await?;
+    }
     let ended = deps.rows.change_ingest(&table.name, row.fence.attempt, |row| {
-        let fence = row.fence.end(jiff::Timestamp::now());
+        let fence = row.fence.end(call.now());
         IngestRow { fence, ..row }
     });
     ended.await?;
@@ -212,7 +228,7 @@ async fn read_rows(
     call: &Call,
 ) -> Result<Option<i64>, Error> {
     let mut rows = pin!(session.rows(table, since).await?);
-    let (mut greatest, mut count, began) = (None, 0_u64, Instant::now());
+    let (mut greatest, mut count, began) = (None, 0_u64, call.took());
     while let Some(row) = rows.try_next().await.map_err(|error| Error::of(&table.name, error))? {
         let record = record(table, &row)?;
         if let Record::Row { cursor, .. } = &record {
@@ -227,7 +243,7 @@ async fn read_rows(
                 return Err(Error::Read { table: table.name.clone(), what });
             }
             let due = Duration::from_secs_f64(count as f64 / deps.database.rows_per_second.max(1) as f64);
-            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+            call.sleep(due.saturating_sub(call.took().saturating_sub(began))).await;
         }
     }
     Ok(greatest)
@@ -342,14 +358,4 @@ fn with_new(mut first: Vec<SourceColumn>, columns: &[SourceColumn]) -> Vec<Sourc
         }
     }
     first
-}
-
-/// Writes the table's parameter.
-async fn tell(deps: &Deps, table: &Table, row: &IngestRow) -> Result<(), Error> {
-    let name = format!("{}/ingest", parameter_name(&deps.parameter_prefix, &table.name));
-    let value = serde_json::json!({
-        "timestamp": row.timestamp, "sequential_id": row.sequential_id, "latest_object": row.latest_object,
-    });
-    deps.parameters.put(&name, &value.to_string()).await?;
-    Ok(())
 }

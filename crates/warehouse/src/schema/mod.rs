@@ -146,6 +146,11 @@ impl Table {
             Source::Feed { content_type } => format!("{content_type}/"),
         }
     }
+
+    /// Whether an output of the partner feeds is its input.
+    pub fn is_fed_by(&self, key: &str) -> bool {
+        matches!(self.source, Source::Feed { .. }) && key.starts_with(&self.prefix())
+    }
 }
 
 impl Dimension {

@@ -1,0 +1,6 @@
+//! The warehouse in one process: both functions over stores in memory, and what a reader of the tables then finds.
+
+pub mod columns;
+pub mod odd;
+pub mod reader;
+pub mod world;

@@ -1,0 +1,219 @@
+//! Tables made and changed by chance in a PostgreSQL that runs: after each ingest and build the warehouse holds what
+//! the model says, whatever dies, comes twice or at once on the way. `ALERT_ARCHIVE_ODD_SEEDS=100..200` takes other seeds.
+
+use network::{Answer, Broken, Calm, Network, OneFault, Request, Strike};
+use rand::{Rng, RngExt, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::Notify;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use warehouse_tests::{odd::Database, world::World};
+
+const HOW: &str = "ALERT_ARCHIVE_DATABASE_URL names no PostgreSQL: `make test` starts one, and so does `make up && \
+    eval \"$(make -s env)\"`";
+const ROUNDS: usize = 6;
+
+fn url() -> String {
+    std::env::var("ALERT_ARCHIVE_DATABASE_URL").expect(HOW)
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("ALERT_ARCHIVE_ODD_SEEDS") else { return 0..12 };
+    let (from, to) = text.split_once("..").expect("seeds are given as 100..200");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+async fn connect() -> Client {
+    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.expect("PostgreSQL");
+    tokio::spawn(connection);
+    client.batch_execute("SET TimeZone = 'UTC'; SET bytea_output = 'hex'").await.expect("settings");
+    client
+}
+
+/// The database's owner, as a secret holds it.
+fn secret() -> String {
+    let config: Config = url().parse().expect("a URL");
+    let Some(tokio_postgres::config::Host::Tcp(host)) = config.get_hosts().first() else { panic!("a host") };
+    serde_json::json!({
+        "username": config.get_user(), "password": String::from_utf8_lossy(config.get_password().expect("a password")),
+        "host": host, "port": config.get_ports()[0], "dbname": config.get_dbname(), "sslmode": "disable",
+    })
+    .to_string()
+}
+
+async fn ask(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
+    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+async fn execute(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// Ends the caller at its n-th request: before the service sees it, or after.
+struct Kill {
+    left: AtomicUsize,
+    before: bool,
+    died: Notify,
+}
+
+impl Kill {
+    async fn pass(&self, before: bool) {
+        if self.before == before && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.died.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Network for Kill {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        self.pass(true).await;
+        Ok(())
+    }
+
+    async fn answered(&self, _: &Request) -> Answer {
+        self.pass(false).await;
+        Answer::Arrives
+    }
+}
+
+/// Does something once, after something went wrong with it or beside it.
+async fn with_trouble<O, E: std::fmt::Debug>(
+    world: &World,
+    rng: &mut impl Rng,
+    act: impl AsyncFn(Arc<dyn Network>) -> Result<O, E>,
+) {
+    match rng.random_range(0..6) {
+        0 => {
+            let kill = Arc::new(Kill {
+                left: AtomicUsize::new(rng.random_range(0..60)),
+                before: rng.random_bool(0.5),
+                died: Notify::new(),
+            });
+            tokio::select! {
+                _ = act(kill.clone()) => {}
+                _ = kill.died.notified() => {}
+            }
+            world.wait_for_leases();
+        }
+        1 => {
+            let strike = *[Strike::Request, Strike::Answer, Strike::AnswerThenRetry].choose(rng).expect("strikes");
+            // Whether it fails is its own affair.
+            let _ = act(OneFault::at(rng.random_range(0..60), strike)).await;
+            world.wait_for_leases();
+        }
+        2 => {
+            let (one, two) = tokio::join!(act(Calm::shared()), act(Calm::shared()));
+            one.expect("the first of two");
+            two.expect("the second of two");
+        }
+        _ => {}
+    }
+}
+
+async fn ingest(world: &World, full: bool) {
+    let done = world.ingest(Calm::shared(), full).await.expect("an ingest");
+    assert!(done.failures.is_empty(), "{:?}", done.failures);
+}
+
+async fn observe(database: &mut Database, client: &Client) {
+    for at in 0..database.sources.len() {
+        let mut references = BTreeMap::new();
+        if let Some((question, names, keys)) = database.references(at) {
+            for row in ask(client, &question).await {
+                let text = |at: usize| row[at].clone().unwrap_or_default();
+                let key: Vec<String> = (0..keys).map(text).collect();
+                let parts = names.iter().cloned().zip(row[keys..].iter().cloned()).collect();
+                references.insert(key, parts);
+            }
+        }
+        let rows = ask(client, &database.sources[at].question()).await;
+        database.sources[at].observe(rows, &references);
+    }
+}
+
+async fn play(seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let client = connect().await;
+    let mut database = Database::new(&mut rng);
+    execute(&client, &database.created()).await;
+    let world = World::new(secret());
+    world.apply(&database.schema()).await;
+    let mut held: BTreeMap<usize, Client> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        eprintln!("seed {seed} round {round}");
+        let mut full = false;
+        for at in 0..database.sources.len() {
+            for _ in 0..rng.random_range(1..3) {
+                let changes = database.changes(&mut rng, at, false);
+                execute(&client, &format!("BEGIN; {changes} COMMIT")).await;
+            }
+            match held.remove(&at) {
+                // It began before earlier reads, and commits after them.
+                Some(long) if rng.random_bool(0.5) => execute(&long, "COMMIT").await,
+                Some(long) => drop(held.insert(at, long)),
+                None if rng.random_bool(0.3) => {
+                    let long = connect().await;
+                    execute(&long, &format!("BEGIN; {}", database.changes(&mut rng, at, true))).await;
+                    held.insert(at, long);
+                }
+                None if round > 0 && rng.random_bool(0.4) => {
+                    if let Some(sql) = database.alteration(&mut rng, at) {
+                        execute(&client, &sql).await;
+                        full = true;
+                    }
+                }
+                None => {}
+            }
+        }
+        with_trouble(&world, &mut rng, async |network| world.ingest(network, full).await).await;
+        ingest(&world, full).await;
+        observe(&mut database, &client).await;
+        for source in &database.sources {
+            source.check_lines(&world.lines(&source.name));
+        }
+        if rng.random_bool(0.3) {
+            database.follow();
+            world.apply(&database.schema()).await;
+        }
+        with_trouble(&world, &mut rng, async |network| world.build(network).await).await;
+        world.build(Calm::shared()).await.expect("a build");
+        database.check(&world.read().await);
+        let state = world.state().await;
+        for source in &database.sources {
+            assert_eq!(state.sources[&source.name].quarantined, source.quarantined(), "{}: quarantined", source.name);
+        }
+    }
+    for (_, long) in held {
+        execute(&long, "COMMIT").await;
+    }
+    ingest(&world, false).await;
+    observe(&mut database, &client).await;
+    world.build(Calm::shared()).await.expect("a build");
+    let tables = world.read().await;
+    database.check(&tables);
+    world.ask_for_a_rebuild().await;
+    world.build(Calm::shared()).await.expect("a rebuild");
+    assert_eq!(world.read().await, tables, "a rebuild makes the same tables");
+    execute(&client, &database.dropped()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_to_odd_tables_the_warehouse_holds_what_postgresql_held() {
+    for seed in seeds() {
+        play(seed).await;
+    }
+}
