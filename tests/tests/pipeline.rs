@@ -63,10 +63,7 @@ fn main() {
         warehouse::TESTS,
     ];
     for (name, test) in lists.concat() {
-        // Open: it compares from an empty warehouse on, and was not seen to pass behind the other tests. Alone, on a new
-        // cloud: cargo test -p pipeline-tests --test pipeline -- --include-ignored after_each_week
-        let is_alone = name.starts_with("after_each_week");
-        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)).with_ignored_flag(is_alone));
+        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {
         let trial =
