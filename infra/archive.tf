@@ -8,13 +8,24 @@ locals {
     ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
   })
   windows_environment = { ALERT_ARCHIVE_WINDOWS_TABLE = module.storage.windows_table }
-  source_environment = merge(local.api_environment, var.message_source == "api" ? {} : {
+  source_environment = merge(local.api_environment, !local.reads_opensearch ? {} : {
     OPENSEARCH_URL                = var.opensearch_url
     ALERT_ARCHIVE_OPENSEARCH_AUTH = var.opensearch_auth
     ALERT_ARCHIVE_MESSAGES_INDEX  = var.messages_index
     ALERT_ARCHIVE_HISTORY_INDEX   = var.history_index
     ALERT_ARCHIVE_AUDIT_INDEX     = var.audit_index
-  })
+    }, local.reads_opensearch && var.opensearch_auth == "basic" ? {
+    ALERT_ARCHIVE_OPENSEARCH_SECRET_ID = var.opensearch_secret_arn
+  } : {})
+  reads_opensearch = var.message_source != "api"
+  # What lets a function that reads the source do so, by the way in which OpenSearch knows who asks.
+  source_policies = {
+    for name in keys(local.archive_functions) : name => merge(
+      local.reads_opensearch && var.opensearch_auth == "iam" ? { source = "${path.root}/policies/source/${name}.json" } : {},
+      local.reads_opensearch && var.opensearch_auth == "basic" ? { source = "${path.root}/policies/source-secret.json" } : {},
+      local.reads_api ? { api = "${path.root}/policies/api/${name}.json" } : {},
+    ) if lookup(local.archive_functions[name], "reads_source", false)
+  }
 
   # One entry a function: its memory (MB) is above what it needs because CPU comes with it; its timeout (seconds) stays
   # below TimeoutSeconds of its state. What it may do stands in policies/<function>.json.
@@ -89,18 +100,15 @@ module "archive_function" {
   environment = each.value.environment
   schedule    = lookup(each.value, "schedule", null)
   vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
-  policies = merge(
-    { work = "${path.root}/policies/${each.key}.json" },
-    var.opensearch_auth == "iam" && lookup(each.value, "reads_source", false) ? { source = "${path.root}/policies/source/${each.key}.json" } : {},
-    local.reads_api && lookup(each.value, "reads_source", false) ? { api = "${path.root}/policies/api/${each.key}.json" } : {},
-  )
+  policies    = merge({ work = "${path.root}/policies/${each.key}.json" }, lookup(local.source_policies, each.key, {}))
   policy_variables = merge(local.policy_variables, {
-    executions = module.archive_alerts.executions_arn
-    domain     = var.opensearch_domain_arn
-    messages   = var.messages_index
-    history    = var.history_index
-    audit      = var.audit_index
-    api_secret = local.api_secret_arn
+    executions        = module.archive_alerts.executions_arn
+    domain            = var.opensearch_domain_arn
+    opensearch_secret = var.opensearch_secret_arn
+    messages          = var.messages_index
+    history           = var.history_index
+    audit             = var.audit_index
+    api_secret        = local.api_secret_arn
   })
 }
 

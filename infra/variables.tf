@@ -58,13 +58,18 @@ variable "message_source" {
 }
 
 variable "opensearch_url" {
-  description = "Where messages, history and audit are now; not needed with message_source = api."
+  description = "Where messages, history and audit are now, without a name or a password; not needed with message_source = api."
   type        = string
   default     = null
 
   validation {
     condition     = var.message_source == "api" || var.opensearch_url != null
     error_message = "Without it only message_source = api can work."
+  }
+
+  validation {
+    condition     = var.local || !can(regex("//[^/]*@", var.opensearch_url))
+    error_message = "A password in the URL would stand in Terraform's state and in plain environment variables: use opensearch_auth = basic."
   }
 }
 
@@ -112,13 +117,29 @@ variable "api_secret_arn" {
 }
 
 variable "opensearch_auth" {
-  description = "none, or iam for signed requests to an Amazon OpenSearch domain."
+  description = "none; iam for signed requests to an Amazon OpenSearch domain; basic for a name and a password from a secret."
   type        = string
   default     = "none"
 
   validation {
-    condition     = contains(["none", "iam"], var.opensearch_auth)
-    error_message = "Known are none and iam."
+    condition     = contains(["none", "iam", "basic"], var.opensearch_auth)
+    error_message = "Known are none, iam and basic."
+  }
+
+  validation {
+    condition     = var.opensearch_auth != "basic" || var.local || !startswith(coalesce(var.opensearch_url, "-"), "http://")
+    error_message = "A password may not go over a network in plain text: use https."
+  }
+}
+
+variable "opensearch_secret_arn" {
+  description = "Needed with opensearch_auth = basic: the secret with {\"username\",\"password\"}. Terraform never reads its value."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.opensearch_auth != "basic" || var.opensearch_secret_arn != null
+    error_message = "With opensearch_auth = basic the functions need the secret's ARN."
   }
 }
 

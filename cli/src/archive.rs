@@ -79,7 +79,7 @@ impl Archive {
     pub fn source(&self) -> Result<Option<OpenSearch>> {
         let mut config = Config::default();
         let Some(url) = config.optional("OPENSEARCH_URL") else { return Ok(None) };
-        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
+        let auth = Auth::from_env(&mut config, &self.aws);
         let indices = Indices::from_env(&mut config);
         config.check()?;
         Ok(Some(OpenSearch::connect(&url, auth, &self.aws, indices)?))

@@ -70,6 +70,57 @@ run "recent_messages_from_an_api" {
   }
 }
 
+run "a_password_from_a_secret" {
+  command = plan
+
+  variables {
+    opensearch_auth       = "basic"
+    opensearch_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:messages-AbCdEf"
+  }
+
+  assert {
+    condition     = toset([for name, policies in local.source_policies : name if can(policies.source)]) == toset(["plan-windows", "query-messages"])
+    error_message = "The two functions that read the source may read the secret, and no other."
+  }
+
+  assert {
+    condition     = local.source_environment.ALERT_ARCHIVE_OPENSEARCH_SECRET_ID == var.opensearch_secret_arn
+    error_message = "The functions are given the name of the secret, not its value."
+  }
+}
+
+run "a_password_without_a_secret_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_auth = "basic"
+  }
+
+  expect_failures = [var.opensearch_secret_arn]
+}
+
+run "a_password_in_plain_text_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_url        = "http://search.example.com"
+    opensearch_auth       = "basic"
+    opensearch_secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:messages-AbCdEf"
+  }
+
+  expect_failures = [var.opensearch_auth]
+}
+
+run "a_password_in_the_url_is_refused" {
+  command = plan
+
+  variables {
+    opensearch_url = "https://reader:secret@search.example.com"
+  }
+
+  expect_failures = [var.opensearch_url]
+}
+
 run "iam_without_a_domain_is_refused" {
   command = plan
 

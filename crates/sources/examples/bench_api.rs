@@ -4,7 +4,10 @@
 use async_trait::async_trait;
 use fixtures::api::{Message, Secret, Server, Settings};
 use jiff::{SignedDuration, Timestamp};
-use sources::api::{Api, Listing, OwnPace, ReadSecret, SecretError, Span, Turns};
+use sources::{
+    ReadSecret, SecretError,
+    api::{Api, Listing, OwnPace, Span, Turns},
+};
 use std::{
     error::Error,
     net::SocketAddr,

@@ -1,6 +1,7 @@
 use crate::{
     OpenSearch,
-    api::{Api, Pace, SecretsManager, Turns},
+    api::{Api, Pace, Turns},
+    secret::SecretsManager,
 };
 use aws_config::SdkConfig;
 use runtime::Config;

@@ -1,9 +1,12 @@
+use crate::secret::SecretError;
 use errors::{Name, Named};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("OpenSearch at {url} cannot be reached to {doing}")]
     Unreachable { url: String, doing: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("OpenSearch at {url} was not asked to {doing}: its name and password cannot be had")]
+    Secret { url: String, doing: &'static str, source: SecretError },
     #[error("OpenSearch cannot {doing} now (status {status}): {reason}")]
     Unavailable { doing: &'static str, status: u16, reason: String },
     #[error("OpenSearch refuses to {doing} (status {status}): {reason}")]
@@ -29,7 +32,9 @@ pub enum SourceError {
 impl Named for SourceError {
     fn name(&self) -> Name {
         match self {
-            SourceError::Unreachable { .. } | SourceError::Unavailable { .. } => Name::SourceUnavailable,
+            SourceError::Unreachable { .. } | SourceError::Unavailable { .. } | SourceError::Secret { .. } => {
+                Name::SourceUnavailable
+            }
             SourceError::Rejected { .. } | SourceError::Unreadable { .. } => Name::SourceRejected,
             SourceError::IndexMissing { .. } => Name::SourceIndexMissing,
             SourceError::Mapping { .. } => Name::MappingUnsupported,

@@ -12,8 +12,10 @@ mod names;
 mod node;
 mod opensearch;
 mod page;
+mod password;
 mod related;
 mod restore;
+mod secret;
 
 pub use deployment::{Mode, Sources};
 pub use drain::{Cursor, Defect, Document, Drain};
@@ -24,3 +26,4 @@ pub use node::{Body, Node, Request, Response};
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch, Sighting};
 pub use page::Hit;
 pub use related::{Found, Related};
+pub use secret::{ReadSecret, SecretError, SecretsManager};

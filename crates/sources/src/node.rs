@@ -1,3 +1,4 @@
+use crate::password::Password;
 use ::opensearch::{
     OpenSearch as Client,
     http::{
@@ -44,24 +45,54 @@ pub enum Body {
 }
 
 /// OpenSearch over HTTP.
-pub(crate) struct Http(pub(crate) Client);
+pub(crate) struct Http {
+    pub client: Client,
+    /// None where the node asks for none, or requests are signed.
+    pub password: Option<Password>,
+}
 
-#[async_trait]
-impl Node for Http {
-    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+impl Http {
+    async fn ask(
+        &self,
+        request: &Request<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<::opensearch::http::response::Response, ::opensearch::Error> {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         // The client would ask for gzip, which costs both ends more than it saves and hides how long the answer is.
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
-        let Request { method, path, body, limit } = request;
-        let answer = self.0.send(method, path, headers, None::<&()>, body, None).await?;
+        if let Some(authorization) = authorization {
+            headers.insert("authorization", authorization.clone());
+        }
+        self.client.send(request.method, request.path, headers, None::<&()>, request.body.clone(), None).await
+    }
+}
+
+#[async_trait]
+impl Node for Http {
+    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        let answer = match &self.password {
+            None => self.ask(&request, None).await?,
+            Some(password) => {
+                let held = password.header(None).await?;
+                let answer = self.ask(&request, Some(&held)).await?;
+                if answer.status_code().as_u16() != UNAUTHORIZED {
+                    answer
+                } else {
+                    // Once more, with what the secret holds now.
+                    self.ask(&request, Some(&password.header(Some(&held)).await?)).await?
+                }
+            }
+        };
         let status = answer.status_code().as_u16();
-        if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > limit) {
+        if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > request.limit) {
             return Ok(Response { status, body: Body::TooLarge(length) });
         }
         Ok(Response { status, body: Body::Whole(answer.bytes().await?) })
     }
 }
+
+const UNAUTHORIZED: u16 = 401;
 
 /// Stands in for a node whose address is missing.
 pub(crate) struct Unconnected;

@@ -2,6 +2,8 @@ use crate::{
     SourceError,
     node::{Body, Http, Node, Request, Unconnected},
     page,
+    password::Password,
+    secret::{ReadSecret, SecretError, SecretsManager},
 };
 use ::opensearch::{
     OpenSearch as Client,
@@ -24,7 +26,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
-    str::FromStr,
+    error::Error,
     sync::Arc,
     time::Duration,
 };
@@ -39,21 +41,30 @@ pub(crate) const KEEP_ALIVE_FOR_SUCCESSOR: &str = "20m";
 /// A page's answer above this is dropped and asked for again with fewer documents.
 const LARGEST_ANSWER: u64 = 24 << 20;
 
-/// How requests are signed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How the node knows who asks.
+#[derive(Clone)]
 pub enum Auth {
     None,
     /// AWS Signature Version 4 with the function's own role.
     Iam,
+    /// A name and a password, which this secret holds as `{"username","password"}`.
+    Basic(Arc<dyn ReadSecret>),
 }
 
-impl FromStr for Auth {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "none" => Ok(Auth::None),
-            "iam" => Ok(Auth::Iam),
-            _ => Err(()),
+impl Auth {
+    /// From `ALERT_ARCHIVE_OPENSEARCH_AUTH` (`none`, `iam` or `basic`) and `ALERT_ARCHIVE_OPENSEARCH_SECRET_ID`.
+    pub fn from_env(config: &mut runtime::Config, aws: &aws_config::SdkConfig) -> Self {
+        match config.optional("ALERT_ARCHIVE_OPENSEARCH_AUTH").as_deref() {
+            None | Some("none") => Auth::None,
+            Some("iam") => Auth::Iam,
+            Some("basic") => {
+                let id = config.required("ALERT_ARCHIVE_OPENSEARCH_SECRET_ID");
+                Auth::Basic(Arc::new(SecretsManager::new(aws, id)))
+            }
+            Some(other) => {
+                config.refuse(format!("ALERT_ARCHIVE_OPENSEARCH_AUTH is `{other}`, expected none, iam or basic"));
+                Auth::None
+            }
         }
     }
 }
@@ -112,13 +123,19 @@ impl OpenSearch {
         let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(parsed))
             .disable_proxy()
             .timeout(Duration::from_secs(120));
-        if auth == Auth::Iam {
-            let provider = aws.credentials_provider().ok_or_else(|| fault("no AWS credentials to sign with".into()))?;
-            let region = aws.region().ok_or_else(|| fault("no AWS region to sign for".into()))?.clone();
-            transport = transport.auth(Credentials::AwsSigV4(provider, region)).service_name("es");
+        let mut password = None;
+        match auth {
+            Auth::None => {}
+            Auth::Iam => {
+                let provider =
+                    aws.credentials_provider().ok_or_else(|| fault("no AWS credentials to sign with".into()))?;
+                let region = aws.region().ok_or_else(|| fault("no AWS region to sign for".into()))?.clone();
+                transport = transport.auth(Credentials::AwsSigV4(provider, region)).service_name("es");
+            }
+            Auth::Basic(secret) => password = Some(Password::new(secret)),
         }
         let transport = transport.build().map_err(|error| fault(error.to_string()))?;
-        Ok(OpenSearch { node: Arc::new(Http(Client::new(transport))), url: shown, indices })
+        Ok(OpenSearch { node: Arc::new(Http { client: Client::new(transport), password }), url: shown, indices })
     }
 
     /// Another node than one over HTTP, such as [`MemoryNode`](crate::MemoryNode).
@@ -130,7 +147,7 @@ impl OpenSearch {
     /// one of them cannot be used, a node without a connection stands in until the configuration is refused.
     pub fn from_env(config: &mut runtime::Config, aws: &aws_config::SdkConfig) -> Self {
         let url = config.required("OPENSEARCH_URL");
-        let auth = config.parsed("ALERT_ARCHIVE_OPENSEARCH_AUTH", Auth::None);
+        let auth = Auth::from_env(config, aws);
         let indices = Indices::from_env(config);
         if !url.is_empty() {
             match OpenSearch::connect(&url, auth, aws, indices.clone()) {
@@ -439,7 +456,13 @@ impl OpenSearch {
         index: &str,
         limit: u64,
     ) -> Result<Answer, SourceError> {
-        let unreachable = |source| SourceError::Unreachable { url: self.url.clone(), doing, source };
+        let unreachable = |source: Box<dyn Error + Send + Sync>| {
+            let url = self.url.clone();
+            match source.downcast::<SecretError>() {
+                Ok(source) => SourceError::Secret { url, doing, source: *source },
+                Err(source) => SourceError::Unreachable { url, doing, source },
+            }
+        };
         let answer = self.node.send(Request { method, path, body, limit }).await.map_err(unreachable)?;
         match answer.body {
             Body::TooLarge(length) => Ok(Answer::TooLarge(length)),

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use errors::{Name, Named};
 use fixtures::api::{Fault, Harm, Message, Retry, Secret, Server, Settings};
 use jiff::{SignedDuration, Timestamp};
-use sources::api::{Api, ApiError, Element, Listing, OwnPace, ReadSecret, SecretError, Span, Turns};
+use sources::{
+    ReadSecret, SecretError,
+    api::{Api, ApiError, Element, Listing, OwnPace, Span, Turns},
+};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

@@ -1,8 +1,9 @@
 use super::{
-    ApiError, ReadSecret, Turns,
+    ApiError, Turns,
     answer::{self, Page},
     token::{Token, Tokens},
 };
+use crate::secret::ReadSecret;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use identity::instant;
 use jiff::Timestamp;

@@ -7,7 +7,6 @@ mod drain;
 mod listing;
 mod message;
 mod pace;
-mod secret;
 mod shared_pace;
 mod token;
 
@@ -17,5 +16,4 @@ pub use drain::ApiDrain;
 pub use listing::{Cursor as ListingCursor, Listing};
 pub use message::{Element, element};
 pub use pace::{Granted, OwnPace, Pace, Turns, reserve};
-pub use secret::{ReadSecret, SecretError, SecretsManager};
 pub use shared_pace::SharedPace;

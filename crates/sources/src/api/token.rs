@@ -1,6 +1,7 @@
 //! The token of a request: one that others rotate, or one that is fetched with OAuth 2 client credentials.
 
-use super::{ApiError, ReadSecret, Turns, answer};
+use super::{ApiError, Turns, answer};
+use crate::secret::ReadSecret;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{
