@@ -3,14 +3,17 @@
 //!
 //! - [`key`]: what a key says: content type, partner, date.
 //! - [`record`]: which lines are records; the others are quarantined.
+//! - [`partners`]: who comes first, and who is left out.
 //! - [`pack`]: how records are put into output objects.
 //! - [`protocol`]: why each record comes out once, whoever is killed.
 
 pub mod key;
 pub mod pack;
+pub mod partners;
 pub mod protocol;
 pub mod record;
 
 pub use key::{DateSource, FeedKey, KeyError};
 pub use pack::{Format, OUTPUT_BYTES, Pack, Rank};
+pub use partners::{Rules, Treatment};
 pub use protocol::{Batch, Counts, FeedFile, FileState, Intent, Numbers, Part, Plan};

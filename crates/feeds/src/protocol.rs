@@ -16,12 +16,15 @@
 //! # Steps of a round
 //!
 //! 1. Create the batch's row (`Claimed`, with a lease).
-//! 2. Claim each file: write the batch's name into its row, on condition of the row's revision. A file whose row says
-//!    `Done` is finished. A file that another batch holds is taken only after that batch was looked after:
-//!    - it is `Done`: the file was not in its intent, or the row would have moved on;
+//! 2. Claim each file: write the batch's name into its row, on condition of the row's revision. Where the row names
+//!    another batch, that one is looked after first, also when the row says `Done` or has moved on: its function may
+//!    have died between steps 7 and 8.
+//!    - it is `Done`: it holds nothing any more;
 //!    - it is `Prepared`: carry out steps 6 to 8 for it first;
 //!    - it is `Claimed` and its lease is over: claim the *batch's* row, which fences its function off from step 5;
 //!    - it is `Claimed` and its lease runs: wait, or leave the message to its next delivery.
+//!
+//!    Then a file whose row says `Done` is finished, and any other is taken.
 //! 3. Read each file from where its row says, and pack the records.
 //! 4. Take numbers for the outputs. Stage the bytes and the intent.
 //! 5. Register the intent: the batch's row becomes `Prepared`. **This one conditional write decides.** Before it,
@@ -39,6 +42,7 @@
 //! - **No record lost.** A message is done with only when the row of each of its files says `Done` (or the file is
 //!   blocked), which is written after its outputs were seen in S3. Until then it is delivered again, and whoever meets
 //!   a registered intent carries it out.
+//! - **No batch forgotten.** The messages of a function that died come again, and name its batch by its files' rows.
 //! - **In order.** Within a batch a file's records are packed in order, into outputs with rising numbers. The next part
 //!   of the file can be claimed after step 7 only, takes its numbers after that, and so has greater ones.
 //! - **No output overwritten.** Two batches never have a number in common, and step 6 refuses to overwrite.
@@ -87,7 +91,7 @@ pub struct FeedFile {
     pub object: String,
     pub version: String,
     pub state: FileState,
-    /// What holds it, or held it last.
+    /// What holds it, or took a part of it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
     pub content_type: String,
@@ -191,11 +195,9 @@ impl FeedFile {
             }))
         };
         let Some(file) = existing else { return taken(FeedFile::new(facts, now)) };
-        match (file.state, &file.batch) {
-            (FileState::Done, _) => FileClaim::Done,
-            (FileState::Claimed, Some(holder)) if holder != batch && !free.contains(holder) => {
-                FileClaim::Held(holder.clone())
-            }
+        match &file.batch {
+            Some(holder) if holder != batch && !free.contains(holder) => FileClaim::Held(holder.clone()),
+            _ if file.state == FileState::Done => FileClaim::Done,
             _ => taken(file.clone()),
         }
     }
@@ -227,7 +229,7 @@ impl FeedFile {
     pub fn release(&self, batch: &str, error: Option<&str>, now: Timestamp) -> Option<Self> {
         let error = error.map(str::to_owned);
         let state = FileState::Waiting;
-        self.is_held_by(batch).then(|| FeedFile { state, error, updated_at: now, ..self.clone() })
+        self.is_held_by(batch).then(|| FeedFile { state, batch: None, error, updated_at: now, ..self.clone() })
     }
 
     fn is_held_by(&self, batch: &str) -> bool {
@@ -425,6 +427,9 @@ impl Numbers {
     }
 }
 
+/// The most outputs that an intent has, so that the intent of an output is found without a look at all of them.
+pub const MOST_OUTPUTS: u64 = 4_000;
+
 /// Where the intent lies whose outputs have `count` numbers from `first` on. Sorted by key, intents are in the order of
 /// their numbers, so that the intent of an output can be found by its number.
 pub fn intent_key(first: u64, count: usize) -> String {
@@ -462,8 +467,13 @@ mod tests {
         }
     }
 
+    /// Once batch `one` was looked after.
+    fn claim(existing: Option<&FeedFile>, batch: &str) -> FileClaim {
+        FeedFile::claim(existing, &facts(), batch, &HashSet::from(["one".to_owned()]), at(0))
+    }
+
     fn claimed(existing: Option<&FeedFile>, batch: &str) -> FeedFile {
-        match FeedFile::claim(existing, &facts(), batch, &HashSet::new(), at(0)) {
+        match claim(existing, batch) {
             FileClaim::Take(file) => *file,
             other => panic!("{other:?}"),
         }
@@ -505,7 +515,23 @@ mod tests {
         assert_eq!(next.advance("one", "k", &part(5, false), at(2)), None);
         let last = claimed(Some(&next), "two").advance("two", "l", &part(9, true), at(3)).expect("its own");
         assert_eq!((last.state, last.records, last.intents.len()), (FileState::Done, 14, 2));
-        assert_eq!(FeedFile::claim(Some(&last), &facts(), "three", &HashSet::new(), at(4)), FileClaim::Done);
+        assert_eq!((next.batch.as_deref(), last.batch.as_deref()), (Some("one"), Some("two")));
+    }
+
+    #[test]
+    fn a_file_that_is_done_is_finished_once_its_batch_was_looked_after() {
+        let file = claimed(None, "one").advance("one", "k", &part(5, true), at(1)).expect("its own");
+        let unknown = FeedFile::claim(Some(&file), &facts(), "two", &HashSet::new(), at(4));
+        assert_eq!(unknown, FileClaim::Held("one".into()));
+        assert_eq!(claim(Some(&file), "two"), FileClaim::Done);
+    }
+
+    #[test]
+    fn a_file_that_was_released_can_be_taken_at_once_and_says_why_it_did_not_come_out() {
+        let file = claimed(None, "two").release("two", Some("FeedFileMissing"), at(1)).expect("its own");
+        assert_eq!((file.batch.as_deref(), file.error.as_deref()), (None, Some("FeedFileMissing")));
+        assert_eq!(file.release("two", None, at(2)), None);
+        assert!(matches!(claim(Some(&file), "three"), FileClaim::Take(_)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use feeds::{Batch, FeedFile, Intent, Part, Plan, Rank, pack::Output, protocol::staged_key};
 use futures::{StreamExt, TryStreamExt, stream};
 use ledger::{Keyed, State};
+use runtime::Call;
 use storage::{LedgerError, ObjectReader, PutOnce, StoreError};
 
 /// Rows that are written at once.
@@ -16,6 +17,7 @@ const PUTS: usize = 8;
 /// By the function that registered the intent: it has the bytes, and the rows as it claimed them.
 pub async fn fresh(
     deps: &Deps,
+    call: &Call,
     intent: &Intent,
     plan: &Plan,
     bodies: Vec<Bytes>,
@@ -30,11 +32,11 @@ pub async fn fresh(
         puts.buffered(PUTS).try_for_each(|()| async { Ok(()) }).await?;
     }
     let rows = intent.parts.iter().zip(rows.into_iter().map(Some));
-    finish(deps, intent, plan, 1, rows.collect()).await
+    finish(deps, call, intent, plan, rows.collect()).await
 }
 
 /// By any other function, from the staged bytes.
-pub async fn staged(deps: &Deps, batch: &str, attempt: u64, plan: &Plan) -> Result<(), Error> {
+pub async fn staged(deps: &Deps, call: &Call, batch: &str, plan: &Plan) -> Result<(), Error> {
     let intents: Vec<Intent> = deps.archive.get_lines(&plan.key).await?;
     let [intent] = &intents[..] else {
         return Err(deps.archive.corrupt(&plan.key, "it does not hold one intent").into());
@@ -55,7 +57,7 @@ pub async fn staged(deps: &Deps, batch: &str, attempt: u64, plan: &Plan) -> Resu
         }
     }
     let rows = intent.parts.iter().map(|part| (part, None));
-    finish(deps, intent, plan, attempt, rows.collect()).await
+    finish(deps, call, intent, plan, rows.collect()).await
 }
 
 async fn is_done(deps: &Deps, batch: &str) -> Result<bool, LedgerError> {
@@ -78,13 +80,13 @@ async fn create(deps: &Deps, output: &Output, body: Bytes) -> Result<(), Error> 
 /// The rows of the files, as far as they are known, move on behind their parts; then the batch is done.
 async fn finish(
     deps: &Deps,
+    call: &Call,
     intent: &Intent,
     plan: &Plan,
-    attempt: u64,
     rows: Vec<(&Part, Option<FeedFile>)>,
 ) -> Result<(), Error> {
     let moves = stream::iter(rows).map(|(part, row)| async move {
-        let advance = |row: &FeedFile| row.advance(&intent.batch, &plan.key, part, deps.now());
+        let advance = |row: &FeedFile| row.advance(&intent.batch, &plan.key, part, call.now());
         if let Some(next) = row.as_ref().and_then(advance) {
             let revision = next.revision + 1;
             if deps.files.put(&next.revised(revision)).await? {
@@ -96,9 +98,9 @@ async fn finish(
         update.await.map(|_| ())
     });
     moves.buffer_unordered(ROWS).try_for_each(|()| async { Ok(()) }).await?;
-    // Refused when another function carries the same intent out and will end the batch itself.
+    // Whoever saw all of it done may say so, also when another function carries the same intent out: that one may die.
     let complete = deps.batches.update(&intent.batch, None, |row| {
-        let work = row.and_then(|row| row.work.complete(attempt, deps.now()).ok());
+        let work = row.and_then(|row| row.work.complete(row.work.attempt(), call.now()).ok());
         Ok::<_, LedgerError>(row.zip(work).map(|(row, work)| Batch { work, ..row.clone() }))
     });
     let row = complete.await?;

@@ -24,7 +24,7 @@ pub async fn all(deps: &Deps, mut queue: VecDeque<Delivery>, call: &Call, report
             // The other function is nearly done, or its lease is over soon. To leave it to the next delivery would cost
             // one of the message's receives.
             patience -= LOOK;
-            tokio::time::sleep(LOOK).await;
+            call.sleep(LOOK).await;
             queue.extend(busy.into_iter().map(|busy| busy.delivery));
         }
         if queue.is_empty() {
@@ -45,7 +45,7 @@ async fn rounds(deps: &Deps, queue: &mut VecDeque<Delivery>, call: &Call, report
         }
         let files = take(queue, deps);
         let waiting: Vec<usize> = files.iter().flat_map(|delivery| delivery.messages.clone()).collect();
-        match Round::run(deps, files, &mut open, report).await {
+        match Round::run(deps, call, files, &mut open, report).await {
             Ok(rounded) => {
                 overtaken = 0;
                 report.counts += rounded.counts;

@@ -1,9 +1,9 @@
 //! From messages to files: what each event names, whose it is, and which message waits for it.
 
-use crate::events::{Change, ObjectEvent, SqsBatch, SqsResponse};
-use crate::{Deps, Error, partners::Treatment};
+use crate::{Deps, Error};
 use errors::{Named, describe};
-use feeds::{Counts, DateSource, FeedFile, FeedKey, FileState, Rank, protocol::FileFacts};
+use events::{s3::ObjectEvent, sqs};
+use feeds::{Counts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment, protocol::FileFacts};
 use jiff::{Timestamp, tz::TimeZone};
 use runtime::{Call, Metrics, Unit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -55,30 +55,22 @@ impl Report {
             .figure("FailedMessages", Unit::Count, self.failed.len() as u64)
     }
 
-    pub fn response(&self, batch: &SqsBatch) -> SqsResponse {
-        batch.response(&self.failed)
+    pub fn response(&self, batch: &sqs::Batch) -> sqs::Response {
+        sqs::Response::of(self.failed.iter().map(|position| batch.messages[*position].id.clone()))
     }
 }
 
 /// The files that the messages name, each version once, those of priority partners first.
-pub async fn read(deps: &Deps, batch: &SqsBatch, report: &mut Report) -> VecDeque<Delivery> {
+pub async fn read(deps: &Deps, batch: &sqs::Batch, call: &Call, report: &mut Report) -> VecDeque<Delivery> {
     let mut files: BTreeMap<(String, String), Delivery> = BTreeMap::new();
     let mut order = Vec::new();
-    for (position, message) in batch.messages().enumerate() {
-        let events = match crate::events::read(message.body.as_bytes()) {
-            Ok(events) => events,
-            Err(error) => {
-                report.fail([position], &error.into());
-                continue;
-            }
-        };
-        for event in events {
-            let delivery = match event {
-                Ok(event) if event.change != Change::Created => continue,
-                Ok(event) => delivery(deps, event).await,
-                Err(error) => Err(error.into()),
-            };
-            match delivery {
+    for (position, message) in batch.messages.iter().enumerate() {
+        let created = message.created();
+        if let Some(error) = created.first_error {
+            report.fail([position], &error.into());
+        }
+        for event in created.objects {
+            match delivery(deps, event, call.now()).await {
                 Ok(Some(delivery)) => {
                     let key = (delivery.facts.object.clone(), delivery.facts.version.clone());
                     let known = files.entry(key.clone()).or_insert_with(|| {
@@ -98,12 +90,11 @@ pub async fn read(deps: &Deps, batch: &SqsBatch, report: &mut Report) -> VecDequ
 }
 
 /// `None`: the file's partner is blocked.
-async fn delivery(deps: &Deps, event: ObjectEvent) -> Result<Option<Delivery>, Error> {
+async fn delivery(deps: &Deps, event: ObjectEvent, now: Timestamp) -> Result<Option<Delivery>, Error> {
     if event.bucket != deps.source.bucket() {
         return Err(Error::ForeignBucket(event.bucket));
     }
     let key = FeedKey::parse(&event.key).map_err(|why| Error::unknown_content_type(&event.key, why))?;
-    let now = deps.now();
     let rules = deps.partners.rules(key.content_type, now).await?.ok_or_else(|| Error::UnknownContentType {
         key: event.key.clone(),
         why: format!("the partners' table has no row {:?}", key.content_type),

@@ -4,17 +4,15 @@
 mod carry_out;
 mod consolidate;
 mod deliveries;
-pub mod events;
 mod partners;
 mod round;
 
-pub use partners::{Partners, Rules};
+pub use partners::Partners;
 
-use crate::events::{NotificationError, SqsBatch, SqsResponse};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-
-use feeds::{Batch, FeedFile, Format, KeyError, Numbers};
+use events::{s3::NotificationError, sqs};
+use feeds::{Batch, FeedFile, Format, KeyError, Numbers, protocol::MOST_OUTPUTS};
 use jiff::Timestamp;
 use lines::LineTooLong;
 use runtime::{Call, Config, ConfigMissing};
@@ -33,7 +31,6 @@ pub struct Deps {
     pub partners: Partners,
     pub format: Format,
     pub limits: Limits,
-    pub clock: fn() -> Timestamp,
 }
 
 /// What bounds the memory, and with it the size of a batch.
@@ -45,6 +42,8 @@ pub struct Limits {
     pub round_outputs: usize,
     /// Files of a round.
     pub round_files: usize,
+    /// A round reads for so long, and at least one line.
+    pub round_time: Duration,
     /// A line of more bytes is not read.
     pub line_bytes: usize,
     /// How long a call waits for files that another function holds.
@@ -55,8 +54,10 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             round_bytes: 16 << 20,
-            round_outputs: 4_000,
+            round_outputs: MOST_OUTPUTS as usize,
             round_files: 2_000,
+            // Half a lease: the other half is for what comes after.
+            round_time: Duration::from_secs(10),
             line_bytes: 128 << 20,
             // A lease lasts 20 seconds.
             patience: Duration::from_secs(30),
@@ -78,14 +79,9 @@ impl Deps {
             partners: Partners::new(Table::new(aws, config.required("ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE"))),
             format: config.parsed("ALERT_ARCHIVE_FEEDS_COMPRESSION", Format::Plain),
             limits: Limits::default(),
-            clock: Timestamp::now,
         };
         config.check()?;
         Ok(deps)
-    }
-
-    fn now(&self) -> Timestamp {
-        (self.clock)()
     }
 }
 
@@ -137,9 +133,9 @@ impl Named for Error {
 }
 
 /// The call itself never fails: a message whose files did not all come out is named in the response.
-pub async fn handle(deps: &Deps, batch: SqsBatch, call: Call) -> Result<SqsResponse, Error> {
+pub async fn handle(deps: &Deps, batch: sqs::Batch, call: Call) -> Result<sqs::Response, Error> {
     let mut report = deliveries::Report::default();
-    let deliveries = deliveries::read(deps, &batch, &mut report).await;
+    let deliveries = deliveries::read(deps, &batch, &call, &mut report).await;
     consolidate::all(deps, deliveries, &call, &mut report).await;
     report.metrics(&call).write();
     Ok(report.response(&batch))

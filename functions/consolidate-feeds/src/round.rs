@@ -6,7 +6,7 @@ use crate::{
     deliveries::{Delivery, Report},
 };
 use bytes::Bytes;
-use errors::Named;
+use errors::{Name, Named};
 use feeds::{
     Batch, Counts, FeedFile, Intent, Numbers, Pack, Part, Plan, Rank,
     pack::{Destination, Output},
@@ -17,7 +17,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use ledger::{Keyed, Superseded};
 use lines::{Lines, Position, Step};
-use std::collections::HashSet;
+use runtime::Call;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use storage::{LedgerError, ObjectReader, StoreError};
 
 /// Files that are opened ahead of the one that is read.
@@ -72,6 +77,11 @@ struct Held {
 
 pub struct Round<'a> {
     deps: &'a Deps,
+    call: &'a Call,
+    /// How far the call was when the round began.
+    began: Duration,
+    /// It has read for long enough.
+    is_late: bool,
     batch: String,
     pack: Pack,
     parts: Vec<Part>,
@@ -85,15 +95,19 @@ impl<'a> Round<'a> {
     /// Brings out what fits of the files.
     pub async fn run(
         deps: &'a Deps,
+        call: &'a Call,
         files: Vec<Delivery>,
         open: &mut Option<OpenFile>,
         report: &mut Report,
     ) -> Result<Rounded, RoundError> {
-        let batch = format!("{:016}", take_numbers(deps, 1).await?);
+        let batch = format!("{:016}", take_numbers(deps, call, 1).await?);
         // Refused only when the row is there already, by a request of this call whose answer was lost.
-        deps.batches.put(&Batch::begin(&batch, deps.now()).revised(1)).await?;
+        deps.batches.put(&Batch::begin(&batch, call.now()).revised(1)).await?;
         let mut round = Round {
             deps,
+            call,
+            began: call.took(),
+            is_late: false,
             batch,
             pack: Pack::default(),
             parts: Vec::new(),
@@ -112,7 +126,7 @@ impl<'a> Round<'a> {
                 None => return Err(RoundError::Overtaken { batch, files }),
             }
         };
-        release(deps, &batch, unread).await?;
+        release(deps, call, &batch, unread).await?;
         Ok(Rounded { left, busy, counts, large })
     }
 
@@ -159,7 +173,7 @@ impl<'a> Round<'a> {
         // Nearly always there is no row yet, and the condition of the write says so.
         let mut row = None;
         for _ in 0..CLAIMS {
-            let taken = match FeedFile::claim(row.as_ref(), facts, &self.batch, free, self.deps.now()) {
+            let taken = match FeedFile::claim(row.as_ref(), facts, &self.batch, free, self.call.now()) {
                 FileClaim::Done => return Ok((delivery, Claimed::Done)),
                 FileClaim::Held(batch) => return Ok((delivery, Claimed::HeldBy(batch))),
                 FileClaim::Take(taken) => taken.revised(row.as_ref().map_or(1, |row| row.revision + 1)),
@@ -179,7 +193,7 @@ impl<'a> Round<'a> {
             let row = self.deps.batches.get(batch, None).await?;
             let revision = row.as_ref().map_or(1, |row| row.revision + 1);
             let put = |row: Batch| async move { self.deps.batches.put(&row.revised(revision)).await };
-            match Batch::looked_after(row.as_ref(), self.deps.now()) {
+            match Batch::looked_after(row.as_ref(), self.call.now()) {
                 Err(Superseded { .. }) => {}
                 Ok(Holder::Free) => return Ok(None),
                 Ok(Holder::Busy { until }) => return Ok(Some(until)),
@@ -189,10 +203,9 @@ impl<'a> Round<'a> {
                     }
                 }
                 Ok(Holder::CarryOut { row, plan }) => {
-                    let attempt = row.work.attempt();
                     if put(row).await? {
                         tracing::info!(batch, "carrying out the intent of a function that died");
-                        carry_out::staged(self.deps, batch, attempt, &plan).await?;
+                        carry_out::staged(self.deps, self.call, batch, &plan).await?;
                         return Ok(None);
                     }
                 }
@@ -213,28 +226,33 @@ impl<'a> Round<'a> {
         let deps = self.deps;
         let (mut left, mut unread) = (Vec::new(), Vec::new());
         let mut kept = open.take();
+        // Files are opened ahead, but not those that would only be left.
+        let (is_full, full) = (AtomicBool::new(false), Ordering::Relaxed);
         let opening = held.into_iter().map(|held| {
-            let kept = kept.take_if(|kept| kept.is(&held));
+            let (kept, is_full) = (kept.take_if(|kept| kept.is(&held)), &is_full);
             async move {
                 let file = match kept {
-                    Some(file) => Ok(file),
-                    None => OpenFile::open(deps, &held).await,
+                    _ if is_full.load(full) => None,
+                    Some(file) => Some(Ok(file)),
+                    None => Some(OpenFile::open(deps, &held).await),
                 };
                 (held, file)
             }
         });
         let mut files = stream::iter(opening.collect::<Vec<_>>()).buffered(OPEN);
         while let Some((Held { delivery, row }, file)) = files.next().await {
-            if self.is_full() {
+            self.look_at_the_clock();
+            is_full.store(self.is_full(), full);
+            let Some(file) = file.filter(|_| !self.is_full()) else {
                 left.push(delivery);
                 unread.push(Released { row, error: None });
                 continue;
-            }
+            };
             let mut file = match file {
                 Ok(file) => file,
                 Err(error) => {
                     report.fail(delivery.messages, &error);
-                    unread.push(Released { row, error: Some(error) });
+                    unread.push(Released { row, error: Some(error.name()) });
                     continue;
                 }
             };
@@ -245,7 +263,7 @@ impl<'a> Round<'a> {
                 self.oldest = self.oldest.min(delivery.time);
                 self.rows.push(row);
             } else {
-                unread.push(Released { row, error: None });
+                unread.push(Released { row, error: error.as_ref().map(Error::name) });
             }
             match error {
                 // What was read in front of it comes out; the next delivery goes on there.
@@ -261,7 +279,15 @@ impl<'a> Round<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.pack.bytes() >= self.deps.limits.round_bytes || self.pack.outputs() >= self.deps.limits.round_outputs
+        let limits = &self.deps.limits;
+        self.is_late || self.pack.bytes() >= limits.round_bytes || self.pack.outputs() >= limits.round_outputs
+    }
+
+    /// Not for every line: that would cost as much as to check it. A round takes something, however late it is.
+    fn look_at_the_clock(&mut self) {
+        let has_something = !self.parts.is_empty() || self.pack.bytes() > 0;
+        let is_long = self.call.took().saturating_sub(self.began) > self.deps.limits.round_time;
+        self.is_late = has_something && (is_long || self.call.is_ending());
     }
 
     async fn read_part(&mut self, delivery: &Delivery, row: &FeedFile, file: &mut OpenFile) -> (Part, Option<Error>) {
@@ -306,12 +332,18 @@ impl<'a> Round<'a> {
                         Reason::DamagedGzip(damage.what.text()),
                         damage.bytes,
                     );
+                    // The end, also of a round that is full: whoever went on here would meet the damage again.
+                    part.is_last = true;
+                    break None;
                 }
-                Ok(Step::Starved) => match file.reader.chunk().await {
-                    Ok(Some(piece)) => file.lines.feed(piece),
-                    Ok(None) => file.lines.end(),
-                    Err(error) => break Some(error.into()),
-                },
+                Ok(Step::Starved) => {
+                    match file.reader.chunk().await {
+                        Ok(Some(piece)) => file.lines.feed(piece),
+                        Ok(None) => file.lines.end(),
+                        Err(error) => break Some(error.into()),
+                    }
+                    self.look_at_the_clock();
+                }
                 Ok(Step::End) => {
                     part.is_last = true;
                     break None;
@@ -329,9 +361,9 @@ impl<'a> Round<'a> {
 
     /// `None`: another function took the batch over.
     async fn register_and_carry_out(self) -> Result<Option<Counts>, Error> {
-        let deps = self.deps;
+        let (deps, call) = (self.deps, self.call);
         let count = self.pack.outputs();
-        let first = take_numbers(deps, count.max(1) as u64).await?;
+        let first = take_numbers(deps, call, count.max(1) as u64).await?;
         let (outputs, bodies): (Vec<Output>, Vec<Bytes>) = self.pack.seal(first, deps.format).into_iter().unzip();
         if !bodies.is_empty() {
             let mut upload = deps.archive.upload(&staged_key(&self.batch), "application/octet-stream");
@@ -345,7 +377,7 @@ impl<'a> Round<'a> {
         deps.archive.put_lines(&plan.key, std::slice::from_ref(&intent)).await?;
         let mut is_overtaken = false;
         let prepared = deps.batches.update(&intent.batch, None, |row| {
-            let now = deps.now();
+            let now = call.now();
             let work = row.and_then(|row| row.work.prepare(1, plan.clone(), now).ok());
             is_overtaken = work.is_none();
             Ok::<_, LedgerError>(row.zip(work).map(|(row, work)| Batch { work, ..row.clone() }))
@@ -355,7 +387,7 @@ impl<'a> Round<'a> {
             return Ok(None);
         }
         let counts = plan.counts;
-        carry_out::fresh(deps, &intent, &plan, bodies, self.rows).await?;
+        carry_out::fresh(deps, call, &intent, &plan, bodies, self.rows).await?;
         tracing::info!(
             batch = intent.batch,
             files = intent.parts.len(),
@@ -380,15 +412,15 @@ enum Claimed {
 /// A file that was claimed and of which nothing was taken.
 struct Released {
     row: FeedFile,
-    error: Option<Error>,
+    error: Option<Name>,
 }
 
 /// Lets go of files, so that nobody has to look after this batch for their sake.
-async fn release(deps: &Deps, batch: &str, files: Vec<Released>) -> Result<(), Error> {
+async fn release(deps: &Deps, call: &Call, batch: &str, files: Vec<Released>) -> Result<(), Error> {
     let releases = stream::iter(files).map(|Released { row, error }| async move {
-        let name = error.as_ref().map(|error| error.name().as_str());
+        let name = error.map(Name::as_str);
         let update = deps.files.update(&row.object, Some(&row.version), |row| {
-            Ok::<_, LedgerError>(row.and_then(|row| row.release(batch, name, deps.now())))
+            Ok::<_, LedgerError>(row.and_then(|row| row.release(batch, name, call.now())))
         });
         update.await
     });
@@ -396,9 +428,9 @@ async fn release(deps: &Deps, batch: &str, files: Vec<Released>) -> Result<(), E
 }
 
 /// The first of `count` numbers that no other output has.
-async fn take_numbers(deps: &Deps, count: u64) -> Result<u64, LedgerError> {
+async fn take_numbers(deps: &Deps, call: &Call, count: u64) -> Result<u64, LedgerError> {
     let update =
-        deps.numbers.update(NUMBERS, None, |row| Ok::<_, LedgerError>(Some(Numbers::give(row, count, deps.now()))));
+        deps.numbers.update(NUMBERS, None, |row| Ok::<_, LedgerError>(Some(Numbers::give(row, count, call.now()))));
     let last = update.await?.map_or(0, |row| row.last);
     Ok(last + 1 - count)
 }

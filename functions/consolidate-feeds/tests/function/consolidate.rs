@@ -131,7 +131,7 @@ async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
         json!({"Records": [foreign]}).to_string(),
         json!({"Records": [good]}).to_string(),
     ];
-    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_secs(90)).await, [0, 1, 2, 6, 7]);
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0, 1, 2, 6, 7]);
     assert_eq!(world.records(), ["{\"good\":2}", "{\"good\":1}"]);
 }
 
@@ -154,9 +154,9 @@ async fn a_call_that_has_no_time_leaves_its_messages_to_the_next() {
     world.partners("offers", &[], &[]).await;
     let file = world.put("offers/acme/a", "{}").await;
     let bodies = [json!({"Records": [file]}).to_string()];
-    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_micros(1)).await, [0]);
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_secs(80)).await, [0]);
     assert_eq!(world.outputs().len(), 0);
-    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::from_secs(90)).await, [0; 0]);
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0; 0]);
     assert_eq!(world.records(), ["{}"]);
 }
 

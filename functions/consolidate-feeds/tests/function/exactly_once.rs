@@ -1,6 +1,6 @@
 //! Each record comes out once and in order, wherever a function dies and however often a message comes.
 
-use crate::world::{FEEDS, World, a_minute_later, lines};
+use crate::world::{FEEDS, World, lines};
 use async_trait::async_trait;
 use network::{Broken, Network, OneFault, Request, Strike};
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn check_meanwhile(world: &World, what: &str) {
 
 async fn deliver_until_done(world: &World, events: &[Value], what: &str) {
     for _ in 0..10 {
-        a_minute_later();
+        world.a_minute_later();
         let messages: Vec<&[Value]> = events.chunks(2).collect();
         let failed = world.deliver(&messages).await;
         check_meanwhile(world, what);
@@ -137,7 +137,7 @@ async fn a_function_that_is_killed_at_any_request_and_again_at_another_is_follow
             let killed = Killed { left: AtomicUsize::new(left), is_carried_out: first % 2 == 0 };
             world.deliver_through(Arc::new(killed), &messages).await;
             check_meanwhile(&world, &what);
-            a_minute_later();
+            world.a_minute_later();
         }
         deliver_until_done(&world, &events, &what).await;
         check(&world, &expected, &what);

@@ -1,20 +1,18 @@
 //! The function with its stores in memory, and what a reader of the feeds' bucket sees.
 
+use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use consolidate_feeds::{Deps, Limits, Partners, Rules, handle};
-use feeds::Format;
+use consolidate_feeds::{Deps, Limits, Partners, handle};
+use feeds::{Format, Rules};
 use jiff::{SignedDuration, Timestamp};
 use network::{Calm, Network};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use runtime::Call;
+use runtime::{Call, Clock};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
@@ -23,16 +21,34 @@ pub const SOURCE: &str = "source";
 pub const FEEDS: &str = "feeds";
 pub const ARCHIVE: &str = "archive";
 
-/// Seconds that have passed in all worlds of this process, beside the clock's.
-static PASSED: AtomicI64 = AtomicI64::new(0);
+/// What Lambda allows a call.
+pub const ALLOWED: Duration = Duration::from_secs(90);
 
-/// A minute passes: every lease is over.
-pub fn a_minute_later() {
-    PASSED.fetch_add(60, Ordering::SeqCst);
+/// Time passes when a test says so, and while a function sleeps.
+#[derive(Default)]
+pub struct TestClock(Mutex<Duration>);
+
+impl TestClock {
+    pub fn advance(&self, time: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time;
+    }
 }
 
-fn now() -> Timestamp {
-    Timestamp::now() + SignedDuration::from_secs(PASSED.load(Ordering::SeqCst))
+#[async_trait]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        let began: Timestamp = "2026-11-22T06:00:00Z".parse().expect("an instant");
+        began + SignedDuration::try_from(self.elapsed()).expect("not so long")
+    }
+
+    fn elapsed(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn sleep(&self, time: Duration) {
+        self.advance(time);
+        tokio::task::yield_now().await;
+    }
 }
 
 #[derive(Clone)]
@@ -41,6 +57,7 @@ pub struct World {
     pub tables: MemoryTables,
     pub limits: Limits,
     pub format: Format,
+    pub clock: Arc<TestClock>,
 }
 
 impl World {
@@ -57,7 +74,20 @@ impl World {
             tables,
             limits: Limits { patience: Duration::ZERO, ..Limits::default() },
             format: Format::Plain,
+            clock: Arc::default(),
         }
+    }
+
+    /// Every lease is over.
+    pub fn a_minute_later(&self) {
+        self.clock.advance(Duration::from_secs(60));
+    }
+
+    /// A call of which so much time has passed already.
+    fn call(&self, spent: Duration) -> Call {
+        let call = Call::new(self.clock.clone(), ALLOWED);
+        self.clock.advance(spent);
+        call
     }
 
     pub async fn partners(&self, content_type: &str, priority: &[&str], blocked: &[&str]) {
@@ -88,7 +118,6 @@ impl World {
             partners: Partners::new(Table::over(tables, "partners")),
             format: self.format,
             limits: self.limits,
-            clock: now,
         }
     }
 
@@ -99,19 +128,17 @@ impl World {
 
     pub async fn deliver_through(&self, network: Arc<dyn Network>, messages: &[&[Value]]) -> Vec<usize> {
         let bodies: Vec<String> = messages.iter().map(|records| json!({"Records": records}).to_string()).collect();
-        self.deliver_bodies(network, &bodies, Duration::from_secs(90)).await
+        self.deliver_bodies(network, &bodies, Duration::ZERO).await
     }
 
-    pub async fn deliver_bodies(&self, network: Arc<dyn Network>, bodies: &[String], left: Duration) -> Vec<usize> {
+    pub async fn deliver_bodies(&self, network: Arc<dyn Network>, bodies: &[String], spent: Duration) -> Vec<usize> {
         let records: Vec<Value> = bodies
             .iter()
             .enumerate()
             .map(|(at, body)| json!({"messageId": at.to_string(), "body": body, "eventSource": "aws:sqs"}))
             .collect();
         let batch = serde_json::from_value(json!({"Records": records})).expect("a batch");
-        let response = handle(&self.deps(network), batch, Call::new(runtime::SystemClock::shared(), left))
-            .await
-            .expect("a response");
+        let response = handle(&self.deps(network), batch, self.call(spent)).await.expect("a response");
         let response = serde_json::to_value(response).expect("JSON");
         let failures = response["batchItemFailures"].as_array().expect("a list");
         let id = |failure: &Value| failure["itemIdentifier"].as_str().and_then(|id| id.parse().ok()).expect("an id");
@@ -125,12 +152,12 @@ impl World {
         contents
     }
 
-    /// All records below a content type, in the order of the outputs' numbers.
+    /// All records, in the order of the outputs' numbers.
     pub fn records(&self) -> Vec<String> {
         let mut outputs: Vec<_> = self.outputs().into_iter().collect();
         outputs.sort_by_key(|(key, _)| number(key));
         let text: String = outputs.iter().map(|(_, body)| std::str::from_utf8(body).expect("UTF-8")).collect();
-        text.lines().map(str::to_owned).collect()
+        text.split_terminator('\n').map(str::to_owned).collect()
     }
 
     /// Quarantined lines: object, line, reason, bytes.

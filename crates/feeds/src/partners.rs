@@ -1,0 +1,51 @@
+//! Which partners come first and which are left out: rows that operators keep, one a content type.
+
+use crate::pack::Rank;
+use ledger::Keyed;
+use serde::{Deserialize, Serialize};
+
+/// A row of the partners' table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    pub content_type: String,
+    #[serde(default)]
+    pub priority_partners: Vec<String>,
+    #[serde(default)]
+    pub blocked_partners: Vec<String>,
+}
+
+impl Keyed for Rules {
+    const PARTITION: &'static str = "content_type";
+    const SORT: Option<&'static str> = None;
+    fn key(&self) -> (String, Option<String>) {
+        (self.content_type.clone(), None)
+    }
+    /// Operators write these rows; the product only reads them.
+    fn revision(&self) -> u64 {
+        0
+    }
+    fn revised(self, _: u64) -> Self {
+        self
+    }
+}
+
+/// What becomes of a partner's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    Consolidate(Rank),
+    Blocked,
+}
+
+impl Rules {
+    /// A partner in both lists is blocked.
+    pub fn treatment(&self, partner: &str) -> Treatment {
+        let is_in = |list: &[String]| list.iter().any(|listed| listed == partner);
+        if is_in(&self.blocked_partners) {
+            Treatment::Blocked
+        } else if is_in(&self.priority_partners) {
+            Treatment::Consolidate(Rank::Priority)
+        } else {
+            Treatment::Consolidate(Rank::Other)
+        }
+    }
+}
