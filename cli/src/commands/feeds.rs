@@ -3,16 +3,20 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table as Grid, presets::NOTHING};
+use errors::{Name, Named};
+use events::s3::ObjectEvent;
 use feeds::{
-    Batch, Counts, FeedFile, FileState, Intent, Rank,
+    Batch, Counts, FeedFile, FeedKey, FileState, Intent, Rank, Rules,
     key::QUARANTINE,
     pack::{Output, number_of},
-    protocol::{BLOCKED_INDEX, numbers_of_intent},
+    protocol::{BLOCKED_INDEX, MOST_OUTPUTS, intent_key, numbers_of_intent},
 };
+use futures::TryStreamExt;
 use ledger::State;
-use queue::Queue;
+use queue::{Message, Queue};
 use runtime::Config;
 use serde::Serialize;
+use std::{collections::BTreeSet, pin::pin};
 use storage::{Objects, Table};
 
 #[derive(Args)]
@@ -59,13 +63,14 @@ struct Trace {
 
 #[derive(Args)]
 #[command(after_help = "\
+With --dry-run it tells for each file why it failed, as far as that can still be told, and what to do.
 A message may be delivered twice when the connection breaks in between: that changes nothing.
 
 Examples:
   alert-archive feeds replay-dlq --dry-run
   alert-archive feeds replay-dlq")]
 struct ReplayDlq {
-    /// Only list the messages
+    /// Only tell what failed and why
     #[arg(long)]
     dry_run: bool,
     /// Print JSON: one object
@@ -80,6 +85,7 @@ struct Deployed {
     archive: Objects,
     files: Table<FeedFile>,
     batches: Table<Batch>,
+    partners: Table<Rules>,
     queue: Queue,
     dead: Queue,
 }
@@ -92,6 +98,7 @@ impl Deployed {
         let archive = config.required("ALERT_ARCHIVE_BUCKET");
         let files = config.required("ALERT_ARCHIVE_FEED_FILES_TABLE");
         let batches = config.required("ALERT_ARCHIVE_FEED_BATCHES_TABLE");
+        let partners = config.required("ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE");
         let queue = config.required("ALERT_ARCHIVE_FEEDS_QUEUE_URL");
         let dead = config.required("ALERT_ARCHIVE_FEEDS_DLQ_URL");
         config.check().context("the partner feeds are not named; in a checkout, run: eval \"$(make -s env)\"")?;
@@ -102,9 +109,21 @@ impl Deployed {
             archive: Objects::new(&aws, archive),
             files: Table::new(&aws, files),
             batches: Table::new(&aws, batches),
+            partners: Table::new(&aws, partners),
             queue: Queue::new(&aws, queue),
             dead: Queue::new(&aws, dead),
         })
+    }
+
+    /// Why no file of this key can come out, whatever it holds.
+    async fn refusal(&self, key: &str) -> Result<Option<String>> {
+        let key = match FeedKey::parse(key) {
+            Ok(key) => key,
+            Err(why) => return Ok(Some(why.to_string())),
+        };
+        let rules = self.partners.get(key.content_type, None).await?;
+        let why = || format!("table {} has no row for content type {:?}", self.partners.name(), key.content_type);
+        Ok(rules.is_none().then(why))
     }
 }
 
@@ -182,7 +201,10 @@ impl Status {
             ("files of blocked partners", report.blocked.to_string()),
             ("messages waiting", report.waiting.to_string()),
             ("messages failed", report.failed.to_string()),
-            ("seconds waited, newest batch", report.lag_seconds.map_or("-".to_owned(), |seconds| seconds.to_string())),
+            (
+                "from file to output, newest batch",
+                report.lag_seconds.map_or("-".to_owned(), |time| format!("{time} s")),
+            ),
         ] {
             grid.add_row([name.to_owned(), value]);
         }
@@ -191,7 +213,7 @@ impl Status {
         }
         say!("{grid}");
         if report.failed > 0 {
-            say!("look at what failed with: alert-archive feeds replay-dlq --dry-run");
+            say!("see what failed and why: alert-archive feeds replay-dlq --dry-run");
         }
         Ok(report.failed == 0)
     }
@@ -228,13 +250,22 @@ impl Trace {
             Some(Some((bucket, key))) if bucket == deployed.source || bucket == deployed.outputs => key,
             _ => bail!("{} is neither in {} nor in {}", self.key, deployed.source, deployed.outputs),
         };
+        if key.is_empty() {
+            bail!("which file? Give the key of a partner's file or of an output; see --help");
+        }
         let files = deployed.files.partition(key).await?;
         if !files.is_empty() {
             return self.file(deployed, files).await;
         }
         match number_of(key) {
             Some(number) => self.output(deployed, key, number).await,
-            None => bail!("{key} is neither a partner's file that was delivered nor an output"),
+            None => match deployed.refusal(key).await? {
+                Some(why) => bail!("{key} is not consolidated ({}): {why}", Name::UnknownContentType.as_str()),
+                None => bail!(
+                    "no delivery of {key} is known: is it in {}? Messages that wait: alert-archive feeds status",
+                    deployed.source
+                ),
+            },
         }
     }
 
@@ -273,26 +304,26 @@ impl Trace {
             };
             say!("{} in version {}: {state}", file.object, file.version);
             say!(
-                "  date {} (of the {}), {} records, {} lines in quarantine, {} blank lines",
+                "  date {} (of the {}); records: {}, lines in quarantine: {}, blank lines: {}",
                 file.date,
                 file.date_from,
                 file.records,
                 file.quarantined,
                 file.blank
             );
-            for TracedSpan { key, lines } in outputs.iter().chain(quarantine) {
-                say!("  {lines:>8} lines in s3://{}/{key}", deployed.outputs);
+            for TracedSpan { key, lines } in outputs {
+                say!("  {lines:>8} of the records in s3://{}/{key}", deployed.outputs);
+            }
+            for TracedSpan { key, lines } in quarantine {
+                say!("  {lines:>8} of the bad lines in s3://{}/{key}", deployed.outputs);
             }
         }
         Ok(true)
     }
 
     async fn output(&self, deployed: &Deployed, key: &str, number: u64) -> Result<bool> {
-        let keys = deployed.archive.list("feeds/intents/").await?;
-        let holds =
-            |key: &&String| numbers_of_intent(key).is_some_and(|(first, last)| first <= number && number <= last);
-        let Some(found) = keys.iter().find(holds) else { bail!("{key} is not an output of these feeds") };
-        let intent = intent(deployed, found).await?;
+        let Some(found) = intent_of(deployed, number).await? else { bail!("{key} is not an output of these feeds") };
+        let intent = intent(deployed, &found).await?;
         let is_done =
             deployed.batches.get(&intent.batch, None).await?.is_some_and(|batch| batch.work.intent().is_some());
         let Some(output) = intent.outputs.iter().find(|output| output.key == key && is_done) else {
@@ -320,6 +351,26 @@ impl Trace {
     }
 }
 
+/// The key of the intent that holds the output of this number, found by its place in the order of the keys.
+async fn intent_of(deployed: &Deployed, number: u64) -> Result<Option<String>> {
+    let before = intent_key(number.saturating_sub(MOST_OUTPUTS + 1), 0);
+    let mut pages = pin!(deployed.archive.pages("feeds/intents/", Some(&before)));
+    while let Some(page) = pages.try_next().await? {
+        for (key, first, last) in page.into_iter().filter_map(|object| {
+            let (first, last) = numbers_of_intent(&object.key)?;
+            Some((object.key, first, last))
+        }) {
+            if first > number {
+                return Ok(None);
+            }
+            if number <= last {
+                return Ok(Some(key));
+            }
+        }
+    }
+    Ok(None)
+}
+
 async fn intent(deployed: &Deployed, key: &str) -> Result<Intent> {
     let intents: Vec<Intent> = deployed.archive.get_lines(key).await?;
     intents.into_iter().next().with_context(|| format!("{key} holds no intent"))
@@ -333,38 +384,101 @@ fn lines_of(intent: &Intent, output: &Output, is_wanted: impl Fn(&str, &str) -> 
     spans.map(|span| span.lines).sum()
 }
 
+/// An object that a dead message tells of, or a message that tells of none.
+#[derive(Serialize)]
+struct Dead {
+    message: String,
+    object: Option<String>,
+    version: Option<String>,
+    /// The stable name of why it failed, where that can still be told.
+    error: Option<String>,
+    why: String,
+}
+
 impl ReplayDlq {
     async fn call(self, deployed: &Deployed) -> Result<bool> {
-        let mut objects = Vec::new();
-        let mut count = 0u64;
-        let mut look = |message: &queue::Message| {
-            count += 1;
-            objects.extend(objects_of(&message.body));
-        };
+        let mut messages: Vec<Message> = Vec::new();
+        let mut look = |message: &Message| messages.push(message.clone());
         if self.dry_run {
             deployed.dead.peek(&mut look).await?;
         } else {
             deployed.dead.replay_to(&deployed.queue, &mut look).await?;
         }
+        let mut failures = Vec::new();
+        for message in &messages {
+            failures.extend(failures_of(deployed, message).await?);
+        }
+        let count = messages.len();
         if self.json {
             let replayed = if self.dry_run { 0 } else { count };
-            let report = serde_json::json!({"messages": count, "replayed": replayed, "dry_run": self.dry_run, "objects": objects});
+            let objects: Vec<&String> = failures.iter().filter_map(|dead| dead.object.as_ref()).collect();
+            let report = serde_json::json!({
+                "messages": count, "replayed": replayed, "dry_run": self.dry_run, "objects": objects, "failures": failures,
+            });
             say!("{}", serde_json::to_string_pretty(&report)?);
             return Ok(true);
         }
-        for object in &objects {
-            say!("{object}");
+        for Dead { message, object, error, why, .. } in &failures {
+            let what = object.clone().unwrap_or_else(|| format!("message {message}"));
+            say!("{what}");
+            say!("  {}{why}", error.as_ref().map(|name| format!("{name}: ")).unwrap_or_default());
         }
-        match self.dry_run {
-            true => say!("{count} messages are in the dead-letter queue; without --dry-run they are delivered again"),
-            false => say!("{count} messages are delivered again; follow them with: alert-archive feeds status"),
+        let names: BTreeSet<&str> = failures.iter().filter_map(|dead| dead.error.as_deref()).collect();
+        for (name, advice) in names.into_iter().filter_map(|name| Some((name, errors::entry(name)?.advice))) {
+            say!("{name}: {advice}");
+        }
+        let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
+        match (count, self.dry_run) {
+            (0, _) => say!("the dead-letter queue is empty"),
+            (_, true) => say!("{messages} in the dead-letter queue; deliver again: alert-archive feeds replay-dlq"),
+            (_, false) => say!("{messages} delivered again; follow with: alert-archive feeds status"),
         }
         Ok(true)
     }
 }
 
-/// Keys that a message is about; a message that is not S3's has none.
-fn objects_of(body: &str) -> Vec<String> {
-    let events = events::s3::read(body.as_bytes()).unwrap_or_default();
-    events.into_iter().flatten().map(|event| event.key).collect()
+async fn failures_of(deployed: &Deployed, message: &Message) -> Result<Vec<Dead>> {
+    let unreadable = |error: events::s3::NotificationError| Dead {
+        message: message.id.clone(),
+        object: None,
+        version: None,
+        error: Some(error.name().as_str().to_owned()),
+        why: error.to_string(),
+    };
+    let events = match events::s3::read(message.body.as_bytes()) {
+        Ok(events) => events,
+        Err(error) => return Ok(vec![unreadable(error)]),
+    };
+    let mut failures = Vec::new();
+    for event in events {
+        failures.push(match event {
+            Ok(event) => failure_of(deployed, message, event).await?,
+            Err(error) => unreadable(error),
+        });
+    }
+    Ok(failures)
+}
+
+/// Why an object did not come out, as far as its row, its key and the partners' table tell.
+async fn failure_of(deployed: &Deployed, message: &Message, event: ObjectEvent) -> Result<Dead> {
+    let row = match &event.version_id {
+        Some(version) => deployed.files.get(&event.key, Some(version)).await?,
+        None => None,
+    };
+    let named = |name: Name, why: String| (Some(name.as_str().to_owned()), why);
+    let (error, why) = if event.bucket != deployed.source {
+        named(Name::ForeignBucket, format!("the event is about bucket {}", event.bucket))
+    } else if let Some(why) = deployed.refusal(&event.key).await? {
+        named(Name::UnknownContentType, why)
+    } else {
+        match row {
+            Some(FeedFile { state: FileState::Done, .. }) => (None, "it is consolidated".to_owned()),
+            Some(FeedFile { state: FileState::Blocked, partner, .. }) => {
+                (None, format!("partner {partner} is blocked"))
+            }
+            Some(FeedFile { error: Some(name), updated_at, .. }) => (Some(name), format!("at {updated_at}")),
+            _ => (None, "the log of consolidate-feeds says why".to_owned()),
+        }
+    };
+    Ok(Dead { message: message.id.clone(), object: Some(event.key), version: event.version_id, error, why })
 }
