@@ -244,32 +244,41 @@ const MODE: &str = "ALERT_ARCHIVE_MESSAGE_SOURCE";
 /// From now on each function reaches AWS and OpenSearch through a proxy of its own.
 pub async fn put_proxies_between(cloud: &Cloud) -> Result<()> {
     for function in FUNCTIONS {
-        let mut environment = cloud.environment(function).await?;
-        let aws = cloud.proxies.open(function, Service::Aws).await?;
-        environment.extend(ENDPOINTS.map(|variable| (variable.to_owned(), aws.clone())));
-        if let Some(url) = environment.get_mut(SOURCE) {
-            *url = cloud.proxies.open(function, Service::OpenSearch).await?;
-        }
-        if let Some(mode) = environment.get_mut(MODE) {
-            *mode = "opensearch".to_owned();
-        }
-        cloud.set_environment(function, &environment).await?;
+        put_proxy_before(cloud, function).await?;
     }
     Ok(())
+}
+
+pub async fn put_proxy_before(cloud: &Cloud, function: &'static str) -> Result<()> {
+    let mut environment = cloud.environment(function).await?;
+    let aws = cloud.proxies.open(function, Service::Aws).await?;
+    environment.extend(ENDPOINTS.map(|variable| (variable.to_owned(), aws.clone())));
+    if let Some(url) = environment.get_mut(SOURCE) {
+        *url = cloud.proxies.open(function, Service::OpenSearch).await?;
+    }
+    if let Some(mode) = environment.get_mut(MODE) {
+        *mode = "opensearch".to_owned();
+    }
+    cloud.set_environment(function, &environment).await
 }
 
 /// The functions as they were deployed.
 pub async fn take_proxies_away(cloud: &Cloud) -> Result<()> {
     for function in FUNCTIONS {
-        let mut environment = cloud.environment(function).await?;
-        environment.retain(|variable, _| !ENDPOINTS.contains(&variable.as_str()));
-        if let Some(url) = environment.get_mut(SOURCE) {
-            *url = cloud.opensearch_url.clone();
-        }
-        if let Some(mode) = environment.get_mut(MODE) {
-            *mode = "hybrid".to_owned();
-        }
-        cloud.set_environment(function, &environment).await?;
+        take_proxy_away(cloud, function).await?;
     }
     Ok(())
+}
+
+/// The function as it was deployed.
+pub async fn take_proxy_away(cloud: &Cloud, function: &str) -> Result<()> {
+    let mut environment = cloud.environment(function).await?;
+    environment.retain(|variable, _| !ENDPOINTS.contains(&variable.as_str()));
+    if let Some(url) = environment.get_mut(SOURCE) {
+        *url = cloud.opensearch_url.clone();
+    }
+    if let Some(mode) = environment.get_mut(MODE) {
+        *mode = "hybrid".to_owned();
+    }
+    cloud.set_environment(function, &environment).await
 }

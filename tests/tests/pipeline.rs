@@ -7,6 +7,8 @@ mod api;
 mod failures;
 #[path = "pipeline/faults.rs"]
 mod faults;
+#[path = "pipeline/feeds.rs"]
+mod feeds;
 #[path = "pipeline/limits.rs"]
 mod limits;
 #[path = "pipeline/operators.rs"]
@@ -61,6 +63,7 @@ fn main() {
         verify::TESTS,
         api::TESTS,
         warehouse::TESTS,
+        feeds::TESTS,
     ];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
