@@ -33,6 +33,7 @@ PACKAGES = STATE / "packages"
 STORES = (
     "module.storage", "module.warehouse_table", "module.warehouse_bucket",
     "module.feeds.module.source", "module.feeds_bucket", "module.feed_files", "module.feed_batches",
+    "module.logs_pipeline.module.source", "module.log_objects", "module.log_errors",
     "module.monitoring.aws_sqs_queue_policy.undelivered")
 
 

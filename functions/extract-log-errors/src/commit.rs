@@ -2,10 +2,12 @@
 
 use crate::{Deps, Error};
 use futures::{StreamExt, TryStreamExt, stream};
-use log_entries::{Contribution, Intent, Occurrence};
+use log_entries::{Contribution, Intent, Occurrence, write};
+use logs::service_of;
 use std::collections::HashSet;
 use storage::PutOnce;
 
+pub const PARQUET: &str = "application/vnd.apache.parquet";
 /// Rows written at once.
 const WRITES: usize = 16;
 
@@ -20,7 +22,7 @@ pub async fn carry_out(deps: &Deps, key: &str, intent: &Intent) -> Result<(), Er
             continue;
         };
         let wanted = body.len();
-        match deps.archive.put_once(&moved.to, body, "application/vnd.apache.parquet").await? {
+        match deps.archive.put_once(&moved.to, body, PARQUET).await? {
             PutOnce::Created(_) => {}
             PutOnce::Exists(head) if head.bytes == wanted as u64 => {}
             PutOnce::Exists(_) => return Err(deps.archive.corrupt(&moved.to, "it is not what was staged").into()),
@@ -42,8 +44,11 @@ pub async fn carry_out(deps: &Deps, key: &str, intent: &Intent) -> Result<(), Er
     let earlier: Vec<Contribution> = deps.archive.find_lines(&before.contributions).await?.unwrap_or_default();
     let gone = earlier.iter().map(key_of).filter(|fingerprint| !still.contains(fingerprint));
     note(deps, gone.map(|fingerprint| row(fingerprint, None)).collect()).await?;
+    // An object without rows takes the place of each earlier part. Were the part deleted, an executor of the earlier
+    // version that was thought dead could create it again.
+    let empty = write(service_of(key), key, &[]).map_err(|source| Error::Columns { key: key.to_owned(), source })?;
     for part in before.parts.iter().filter(|part| !version.parts.contains(part)) {
-        deps.archive.delete(part).await?;
+        deps.archive.put(part, empty.clone(), PARQUET).await?;
     }
     Ok(())
 }

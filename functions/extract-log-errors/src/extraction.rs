@@ -1,6 +1,7 @@
 //! One version of a log object, from its bytes to staged parts and an intent. Readers see nothing of it yet.
 
 use crate::claim::Holder;
+use crate::commit::PARQUET;
 use crate::{Deps, Error};
 use events::s3::ObjectEvent;
 use jiff::Timestamp;
@@ -121,7 +122,7 @@ impl<'a> Parts<'a> {
         let body = write(self.service, self.key, &waiting.entries);
         let body = body.map_err(|source| Error::Columns { key: self.key.to_owned(), source })?;
         let moved = Moved { from: staged_key(self.key, &self.attempt, number), to: part.key() };
-        deps.archive.put(&moved.from, body, "application/vnd.apache.parquet").await?;
+        deps.archive.put(&moved.from, body, PARQUET).await?;
         self.moves.push(moved);
         Ok(())
     }
