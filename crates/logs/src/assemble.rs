@@ -263,6 +263,12 @@ impl<'a> Step<'_, 'a> {
     }
 
     fn text(&mut self, position: Position, collected: &Written, level: Option<Level>, line: &str) {
+        if let Some(level) = self.quiet_level(line) {
+            self.close_bare();
+            self.source.orphan = None;
+            self.source.current = Current::Quiet { has_own_traces: level != Level::Info };
+            return;
+        }
         if let Some((mut record, format)) = self.header(line) {
             if let Current::Thread(thread) = &self.source.current
                 && let Some(open) = self.source.threads.get_mut(thread)
@@ -300,6 +306,17 @@ impl<'a> Step<'_, 'a> {
             return self.record(position, collected, record, None, false);
         }
         self.continuation(position, collected, line);
+    }
+
+    /// The level of a line that begins an entry, is no error, and is of no thread whose error may go on.
+    fn quiet_level(&self, line: &str) -> Option<Level> {
+        let known = self.formats.list.get(self.source.format?)?;
+        let head = &line[..line.floor_char_boundary(HEADER)];
+        let may_go_on = |(thread, open): (&String, &Raw)| open.awaits_second_line || head.contains(thread.as_str());
+        if self.source.threads.iter().any(may_go_on) {
+            return None;
+        }
+        known.quiet_level(head)
     }
 
     fn header<'l>(&mut self, line: &'l str) -> Option<(Record<'l>, &'a Format)> {

@@ -363,6 +363,9 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
         .ok()
     });
     let head = &line[..line.floor_char_boundary(1024)];
+    if !head.starts_with('<') && !head.contains("]: ") && !head.ends_with("]:") {
+        return None;
+    }
     let found = NEW.as_ref()?.captures(head).or_else(|| OLD.as_ref()?.captures(head))?;
     let end = found.get(0)?.end();
     let severity = found.name("pri").and_then(|pri| pri.as_str().parse::<u64>().ok()).map(|pri| pri % 8);

@@ -103,6 +103,10 @@ impl<'a> Fields<'a> {
         if let Some((_, raw)) = self.0.iter().rev().find(|(name, _)| name == path) {
             return (*raw != "null").then_some(*raw);
         }
+        // Most records are flat, and no path leads into those.
+        if !self.0.iter().any(|(_, raw)| raw.starts_with('{')) {
+            return None;
+        }
         let (first, rest) = path.split_once('.')?;
         Fields::parse(self.raw(first)?.trim_start()).filter(|_| !rest.is_empty())?.raw(rest)
     }

@@ -1,5 +1,6 @@
 //! The pattern file: formats, zones by prefix, categories and masks. The built-in file has the same form.
 
+use crate::level::Level;
 use jiff::tz::TimeZone;
 use regex::{Regex, RegexSet, RegexSetBuilder};
 use serde::Deserialize;
@@ -36,6 +37,30 @@ pub struct Format {
     /// From a configured file: looks at every line, also at those that begin with a space.
     pub configured: bool,
     pub has_message: bool,
+    /// The same pattern for levels that are no errors.
+    quiet: Option<Quiet>,
+}
+
+/// Most lines of a log begin an entry that is no error, and of those no more need be known than this. A pattern without
+/// groups is many times as fast as one with groups.
+#[derive(Clone, Debug)]
+struct Quiet {
+    info: Regex,
+    other: Regex,
+}
+
+impl Format {
+    /// The level of a line that begins an entry of this format and is no error. `None`: ask [`Format::pattern`].
+    pub fn quiet_level(&self, head: &str) -> Option<Level> {
+        let quiet = self.quiet.as_ref()?;
+        if quiet.info.is_match(head) {
+            Some(Level::Info)
+        } else if quiet.other.is_match(head) {
+            Some(Level::Warn)
+        } else {
+            None
+        }
+    }
 }
 
 /// What is configured for keys that begin alike.
@@ -205,7 +230,10 @@ impl Settings {
                     format!("a format `{}` stands above", format.name.as_ref()),
                 ));
             }
-            let pattern = compile(text, &format.pattern, true)?;
+            let pattern = compile(text, &format.pattern, !configured, true)?;
+            let quiet = (!configured && !format.letters && !format.two_lines && !format.vague)
+                .then(|| quiet(format.pattern.as_ref()))
+                .flatten();
             let has_message = pattern.capture_names().flatten().any(|name| name == "message");
             formats.push(Arc::new(Format {
                 name: format.name.into_inner(),
@@ -216,6 +244,7 @@ impl Settings {
                 vague: format.vague,
                 configured,
                 has_message,
+                quiet,
             }));
         }
         formats.extend(behind.formats.list.into_iter().filter(|format| !names.contains(&format.name)));
@@ -242,14 +271,14 @@ impl Settings {
             if category.name.as_ref().is_empty() {
                 return Err(error_at(text, category.name.span().start, "a category needs a name".into()));
             }
-            let pattern = compile(text, &category.pattern, false)?;
+            let pattern = compile(text, &category.pattern, false, false)?;
             categories.push(Category { name: category.name.into_inner(), pattern, parts: category.parts });
         }
         categories.extend(behind.categories);
         let mut masks = Vec::new();
         for mask in file.mask {
             masks.push(Mask {
-                pattern: compile(text, &mask.pattern, false)?,
+                pattern: compile(text, &mask.pattern, false, false)?,
                 luhn: matches!(mask.check, Some(Check::Luhn)),
             });
         }
@@ -278,20 +307,57 @@ const CLOCK: &str = r"\d\d?:\d\d:\d\d(?:[.,:]\d{1,9})?";
 const OFFSET: &str =
     r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
 
+/// What `%{...}` stands for, with these levels.
+fn expand(source: &str, levels: &str, any_levels: &str) -> String {
+    let months = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec";
+    let dated = format!(
+        r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ ](?:{months})[/ ]\d{{4}}[: ]{CLOCK}{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
+    );
+    source
+        .replace("%{TIME}", &format!("(?<time>{dated}|{CLOCK}Z?)"))
+        .replace("%{DATED}", &format!("(?<time>{dated})"))
+        .replace("%{LEVEL}", &format!(r"(?<level>(?:{levels})\b)"))
+        .replace("%{ANYLEVEL}", &format!(r"(?<level>(?:{any_levels})\b)"))
+}
+
+/// Digits, letters and spaces of ASCII, as all loggers write their headers: Unicode's make patterns large and slow.
+fn ascii(pattern: &str) -> String {
+    pattern
+        .replace(r"\d", "[0-9]")
+        .replace(r"\w", "[0-9A-Za-z_]")
+        .replace(r"\S", r"[^\t\n\r ]")
+        .replace(r"\s", r"[\t\n\r ]")
+        .replace(r"\b", r"(?-u:\b)")
+}
+
+/// A built-in pattern for the levels that are no errors, without groups.
+fn quiet(pattern: &str) -> Option<Quiet> {
+    let levels = |is_wanted: &dyn Fn(Level) -> bool, all: &str| {
+        let wanted = all.split('|').filter(|word| Level::from_word(word).is_some_and(is_wanted));
+        wanted.collect::<Vec<_>>().join("|")
+    };
+    if !pattern.contains("%{LEVEL}") {
+        return None;
+    }
+    let build = |is_wanted: &dyn Fn(Level) -> bool| {
+        let expanded = ascii(&expand(pattern, &levels(is_wanted, LEVELS), ""));
+        let names = ["time", "level", "logger", "thread", "message"];
+        let nameless = names.iter().fold(expanded, |text, name| text.replace(&format!("(?<{name}>"), "(?:"));
+        Regex::new(&nameless).ok()
+    };
+    let info = build(&|level| level == Level::Info)?;
+    Some(Quiet { info, other: build(&|level| level < Level::Error && level != Level::Info)? })
+}
+
 /// Puts what `%{...}` stands for into a pattern, and compiles it.
-fn compile(text: &str, pattern: &Spanned<String>, is_format: bool) -> Result<Regex, SettingsError> {
+fn compile(text: &str, pattern: &Spanned<String>, is_built_in: bool, is_format: bool) -> Result<Regex, SettingsError> {
     let source = pattern.as_ref();
     let mut expanded = source.clone();
     if is_format {
-        let months = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec";
-        let dated = format!(
-            r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ ](?:{months})[/ ]\d{{4}}[: ]{CLOCK}{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
-        );
-        expanded = expanded
-            .replace("%{TIME}", &format!("(?<time>{dated}|{CLOCK}Z?)"))
-            .replace("%{DATED}", &format!("(?<time>{dated})"))
-            .replace("%{LEVEL}", &format!(r"(?<level>(?:{LEVELS})\b)"))
-            .replace("%{ANYLEVEL}", &format!(r"(?<level>(?:{LEVELS}|{LOWER_LEVELS})\b)"));
+        expanded = expand(source, LEVELS, &format!("{LEVELS}|{LOWER_LEVELS}"));
+    }
+    if is_format && is_built_in {
+        expanded = ascii(&expanded);
     }
     let compiled = regex::RegexBuilder::new(&expanded).size_limit(20 << 20).build().map_err(|error| {
         // The place within the pattern, where it was not changed by what `%{...}` stands for.

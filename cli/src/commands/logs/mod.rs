@@ -1,6 +1,7 @@
 //! `alert-archive logs`: errors found in logs, and the logs themselves.
 
 mod errors;
+mod replay;
 mod search;
 mod status;
 
@@ -23,6 +24,8 @@ pub struct Logs {
 enum Command {
     /// List errors of a time range, the most frequent first
     Errors(errors::Errors),
+    /// Deliver again what failed too often, once its cause is gone
+    ReplayDlq(replay::ReplayDlq),
     /// Search the gz logs in S3 for a text
     Search(search::Search),
     /// Tell what was extracted, what is damaged, and what waits
@@ -33,6 +36,7 @@ impl Logs {
     pub async fn call(self) -> Result<ExitCode> {
         match self.command {
             Command::Errors(command) => command.call().await,
+            Command::ReplayDlq(command) => command.call().await,
             Command::Search(command) => command.call().await,
             Command::Status(command) => command.call().await,
         }

@@ -68,7 +68,7 @@ impl Status {
         }
         say!("{waiting} messages wait, {failed} failed");
         if *failed > 0 {
-            say!("the log of extract-log-errors names what failed; put it right, then redrive the dead-letter queue");
+            say!("the log of extract-log-errors names what failed; put it right, then: alert-archive logs replay-dlq");
         }
         Ok(code)
     }
