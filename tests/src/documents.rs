@@ -173,4 +173,11 @@ impl Cloud {
         self.source.write(documents.into_iter(), |_| {}).await?;
         self.source.refresh(&["messages", "history", "audit"]).await
     }
+    /// Takes a message out of the source; what belongs to it stays.
+    pub async fn delete(&self, message: &Message) -> Result<()> {
+        let url = format!("{}/{}/_doc/{}?refresh=true", self.opensearch_url, message.index, message.id);
+        let (status, body) = self.http.send(hyper::Method::DELETE, &url, "").await?;
+        anyhow::ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(())
+    }
 }

@@ -9,6 +9,8 @@ mod failures;
 mod faults;
 #[path = "pipeline/feeds.rs"]
 mod feeds;
+#[path = "pipeline/life.rs"]
+mod life;
 #[path = "pipeline/limits.rs"]
 mod limits;
 #[path = "pipeline/operators.rs"]
@@ -57,6 +59,7 @@ fn main() {
         runs::TESTS,
         reruns::TESTS,
         failures::TESTS,
+        life::TESTS,
         operators::TESTS,
         together::TESTS,
         unresolved::TESTS,
