@@ -2,10 +2,12 @@ use alerts::run::{
     api_use::{API_USE, ApiUse},
     job_run::{JobRun, WATERMARK, Watermark},
     lock::{Held, LOCK, Lock},
+    swept::{IndexSwept, Swept},
     unresolved::{Register, UNRESOLVED},
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use storage::{LedgerError, Table, TableStore};
 
 /// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
@@ -16,6 +18,7 @@ pub struct JobRuns {
     watermarks: Table<Watermark>,
     registers: Table<Register>,
     api_uses: Table<ApiUse>,
+    swept: Table<Swept>,
 }
 
 impl JobRuns {
@@ -25,7 +28,8 @@ impl JobRuns {
             locks: Table::new(config, table.clone()),
             watermarks: Table::new(config, table.clone()),
             registers: Table::new(config, table.clone()),
-            api_uses: Table::new(config, table),
+            api_uses: Table::new(config, table.clone()),
+            swept: Table::new(config, table),
         }
     }
 
@@ -35,7 +39,8 @@ impl JobRuns {
             locks: Table::over(store.clone(), table),
             watermarks: Table::over(store.clone(), table),
             registers: Table::over(store.clone(), table),
-            api_uses: Table::over(store, table),
+            api_uses: Table::over(store.clone(), table),
+            swept: Table::over(store, table),
         }
     }
 
@@ -138,6 +143,29 @@ impl JobRuns {
     /// Whether the API is, or ever was, a source.
     pub async fn uses_api(&self) -> Result<bool, LedgerError> {
         Ok(self.api_uses.get(API_USE, None).await?.is_some())
+    }
+
+    /// How far the writes of each index have been looked at, by its name.
+    pub async fn swept(&self) -> Result<HashMap<String, IndexSwept>, LedgerError> {
+        let mut swept = HashMap::new();
+        let note = |row: Swept| drop(swept.insert(row.index.index.clone(), row.index));
+        self.swept.for_each(note).await?;
+        Ok(swept)
+    }
+
+    /// Notes how far the writes of an index have been looked at: never back, unless it is another index of that name.
+    pub async fn note_swept(&self, index: &IndexSwept) -> Result<(), LedgerError> {
+        let key = Swept::key_of(&index.index);
+        let update = self.swept.update(&key, None, |row| {
+            let mut next = Swept::new(index.clone());
+            let before = row.filter(|row| row.index.uuid == index.uuid);
+            for (shard, up_to) in before.iter().flat_map(|row| &row.index.shards) {
+                let shard = next.index.shards.entry(shard.clone()).or_insert(*up_to);
+                *shard = (*shard).max(*up_to);
+            }
+            Ok::<_, LedgerError>(row.is_none_or(|row| row.index != next.index).then_some(next))
+        });
+        update.await.map(|_| ())
     }
 
     /// What operators have set aside and is not resolved.

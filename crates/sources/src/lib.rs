@@ -21,7 +21,7 @@ pub use deployment::{Mode, Sources};
 pub use drain::{Cursor, Defect, Document, Drain};
 pub use error::SourceError;
 pub use memory::MemoryNode;
-pub use names::NAMES_AT_ONCE;
+pub use names::{IndexWrites, NAMES_AT_ONCE, Write, WrittenAfter};
 pub use node::{Body, Node, Request, Response};
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch, Sighting};
 pub use page::Hit;

@@ -37,6 +37,10 @@ struct State {
     indices: BTreeSet<String>,
     /// Writes of each index so far.
     writes: BTreeMap<String, u64>,
+    /// How often an index was made anew under its name.
+    remade: BTreeMap<String, u64>,
+    /// Refuses to refresh.
+    is_read_only: bool,
     aliases: BTreeMap<String, BTreeSet<String>>,
     points: HashMap<String, Point>,
     opened: u64,
@@ -156,8 +160,23 @@ impl MemoryNode {
     }
 
     pub fn refresh(&self) {
-        for stored in self.state().documents.values_mut() {
-            stored.searched = stored.live.clone();
+        self.state().refresh(|_| true);
+    }
+
+    /// From now on the node refuses what a reader may not do.
+    pub fn let_only_read(&self) {
+        self.state().is_read_only = true;
+    }
+
+    /// Removes an index with all its documents, also from its aliases.
+    pub fn remove_index(&self, index: &str) {
+        let mut state = self.state();
+        state.documents.retain(|(of, _), _| of != index);
+        state.indices.remove(index);
+        state.writes.remove(index);
+        *state.remade.entry(index.to_owned()).or_default() += 1;
+        for indices in state.aliases.values_mut() {
+            indices.remove(index);
         }
     }
 
@@ -221,6 +240,18 @@ impl State {
         *writes - 1
     }
 
+    fn uuid(&self, index: &str) -> String {
+        format!("{index}#{}", self.remade.get(index).copied().unwrap_or_default())
+    }
+
+    fn refresh(&mut self, is_meant: impl Fn(&str) -> bool) {
+        for ((index, _), stored) in &mut self.documents {
+            if is_meant(index) {
+                stored.searched = stored.live.clone();
+            }
+        }
+    }
+
     fn answer(
         &mut self,
         method: Method,
@@ -250,6 +281,20 @@ impl State {
                 Ok(bytes(json!({"count": count, "_shards": shards(failed)})))
             }
             (Method::Post, ["_mget"]) => self.get(body),
+            (Method::Get, [index, "_stats", "docs"]) => {
+                let stats = |index: &String| {
+                    let last = self.writes.get(index).map_or(-1, |writes| *writes as i64 - 1);
+                    let copy = json!({"routing": {"primary": true}, "seq_no": {"global_checkpoint": last}});
+                    (index.clone(), json!({"uuid": self.uuid(index), "shards": {"0": [copy]}}))
+                };
+                let stats: serde_json::Map<_, _> = self.named(index)?.iter().map(stats).collect();
+                Ok(bytes(json!({"indices": stats})))
+            }
+            (Method::Post, [index, "_refresh"]) if !self.is_read_only => {
+                let indices = self.named(index)?;
+                self.refresh(|index| indices.iter().any(|named| named == index));
+                Ok(bytes(json!({"_shards": shards(false)})))
+            }
             (Method::Get, [index, "_field_caps"]) => {
                 let indices = self.named(index)?;
                 let fields = json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}});
@@ -355,6 +400,10 @@ impl State {
                 found.push(document);
             }
         }
+        if !body["sort"][0]["_seq_no"].is_null() {
+            found.sort_by_key(|document| document.seq_no);
+            found.truncate(body["size"].as_u64().unwrap_or(10) as usize);
+        }
         let mut answer = json!({"timed_out": false, "_shards": shards(failed), "hits": {"hits": []}});
         if let Some(interval) = body["aggs"]["stretches"]["date_histogram"]["fixed_interval"].as_str() {
             let length = duration(interval)?.as_millis() as i64;
@@ -372,10 +421,11 @@ impl State {
             answer["aggregations"] = json!({"earliest": {"value": earliest.map(|at| *at as f64)}});
         } else {
             let hit = |document: &Arc<Indexed>| {
-                let fields = json!({"timestamp": document.instants.iter().map(i64::to_string).collect::<Vec<_>>()});
+                let instants = document.instants.iter().map(i64::to_string).collect::<Vec<_>>();
+                let fields = json!({"timestamp": instants, "message_id": document.messages});
                 json!({
                     "_index": document.index, "_id": document.id, "_seq_no": document.seq_no, "_primary_term": 1,
-                    "fields": fields,
+                    "fields": fields, "sort": [document.seq_no],
                 })
             };
             answer["hits"]["hits"] = found.into_iter().map(hit).collect();
@@ -460,6 +510,11 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     let names = |values: &Value| document.messages.iter().any(|message| contains(values, message));
     Ok(match name.as_str() {
         "match_all" => true,
+        "range" if !inner["_seq_no"].is_null() => {
+            let bound = |name: &str| inner["_seq_no"][name].as_i64();
+            let (above, up_to) = (bound("gt").unwrap_or(-1), bound("lte").unwrap_or(i64::MAX));
+            above < document.seq_no as i64 && document.seq_no as i64 <= up_to
+        }
         "range" => {
             let bound = |name: &str, default: i64| inner["timestamp"][name].as_i64().unwrap_or(default);
             let within = bound("gte", i64::MIN)..bound("lt", i64::MAX);

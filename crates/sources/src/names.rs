@@ -1,15 +1,24 @@
 //! Looking at documents by name, without their bodies.
 
-use crate::{OpenSearch, SourceError};
+use crate::{
+    OpenSearch, SourceError,
+    opensearch::{Place, Sighting},
+    page,
+};
 use ::opensearch::http::Method;
 use alerts::message::entry::Written;
 use identity::Identity;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+/// Names in one page of what was written.
+const PAGE: u64 = 2000;
 
 /// Documents that are looked up with one request.
 pub const NAMES_AT_ONCE: usize = 1000;
+const LISTING: &str = "list what was written";
 
 /// One document of an answer to `_mget`.
 #[derive(Deserialize)]
@@ -31,7 +40,154 @@ struct Reply {
     docs: Vec<Looked>,
 }
 
+/// An index, and how far each of its shards has numbered its writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexWrites {
+    pub index: String,
+    /// Another one when an index of this name is made anew.
+    pub uuid: String,
+    /// By shard: all writes up to this number are on every copy; -1 before the first.
+    pub shards: BTreeMap<String, i64>,
+}
+
+/// Writes of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenAfter<'a> {
+    /// The index or alias that is asked, and the concrete index that is meant.
+    pub name: &'a str,
+    pub index: &'a str,
+    pub shard: &'a str,
+    /// Numbers of the writes: above this one, and up to that.
+    pub above: i64,
+    pub up_to: i64,
+    /// Only documents with an instant before this one.
+    pub before: Option<Timestamp>,
+    /// Keyword fields that say to which messages a document belongs.
+    pub message_fields: &'a [&'static str],
+}
+
+/// A document by name, the number of its write, and the messages that it belongs to where that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    pub seq_no: i64,
+    pub sighting: Sighting,
+    pub messages: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    indices: BTreeMap<String, IndexStats>,
+}
+
+#[derive(Deserialize)]
+struct IndexStats {
+    uuid: String,
+    shards: BTreeMap<String, Vec<CopyStats>>,
+}
+
+#[derive(Deserialize)]
+struct CopyStats {
+    routing: Routing,
+    seq_no: Option<SequenceNumbers>,
+}
+
+#[derive(Deserialize)]
+struct Routing {
+    primary: bool,
+}
+
+#[derive(Deserialize)]
+struct SequenceNumbers {
+    global_checkpoint: i64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    timed_out: bool,
+    #[serde(rename = "_shards")]
+    shards: page::Shards,
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(flatten)]
+    place: Place,
+    #[serde(default)]
+    sort: Vec<i64>,
+}
+
 impl OpenSearch {
+    /// How far the writes of each index behind a name are numbered.
+    pub async fn writes(&self, name: &str) -> Result<Vec<IndexWrites>, SourceError> {
+        let path = format!("/{name}/_stats/docs?level=shards");
+        let stats: Stats = self.json("read the numbers of writes", Method::Get, &path, Value::Null, name).await?;
+        let writes = |(index, stats): (String, IndexStats)| {
+            let shards = stats.shards.into_iter().map(|(shard, copies)| {
+                let primary = copies.into_iter().find(|copy| copy.routing.primary).and_then(|copy| copy.seq_no);
+                let what =
+                    || format!("shard {shard} of index {index} has no primary that tells the number of its writes");
+                let numbers = primary.ok_or_else(|| SourceError::PageIncomplete { what: what() })?;
+                Ok((shard, numbers.global_checkpoint))
+            });
+            let shards = shards.collect::<Result<_, SourceError>>()?;
+            Ok(IndexWrites { index, uuid: stats.uuid, shards })
+        };
+        stats.indices.into_iter().map(writes).collect()
+    }
+
+    /// Lets searches see everything that was written. `false` when the source does not allow that.
+    pub async fn refresh(&self, name: &str) -> Result<bool, SourceError> {
+        let path = format!("/{name}/_refresh");
+        match self.json::<Value>("refresh", Method::Post, &path, Value::Null, name).await {
+            Ok(_) => Ok(true),
+            Err(SourceError::Rejected { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A page of what was written, in order of its numbers; empty at the end.
+    pub async fn written_after(&self, writes: WrittenAfter<'_>) -> Result<Vec<Write>, SourceError> {
+        let page = self.until_whole(|| self.written_after_once(writes)).await?;
+        let write = |named: Named| {
+            let mut messages = Vec::new();
+            for field in writes.message_fields {
+                let values = named.place.fields.get(*field).into_iter().flatten();
+                messages.extend(values.filter_map(Value::as_str).map(str::to_owned));
+            }
+            let seq_no = named.sort.first().copied()?;
+            Some(Write { seq_no, sighting: named.place.sighting(), messages })
+        };
+        let unreadable = || SourceError::Unreadable { doing: LISTING, reason: "a hit has no sort value".into() };
+        page.into_iter().map(|named| write(named).ok_or_else(unreadable)).collect()
+    }
+
+    async fn written_after_once(&self, writes: WrittenAfter<'_>) -> Result<Vec<Named>, SourceError> {
+        let WrittenAfter { name, index, shard, above, up_to, before, message_fields } = writes;
+        let numbers = json!({"range": {"_seq_no": {"gt": above, "lte": up_to}}});
+        let mut filter = vec![json!({"term": {"_index": index}}), numbers];
+        filter.extend(
+            before.map(
+                |before| json!({"range": {"timestamp": {"lt": before.as_millisecond(), "format": "epoch_millis"}}}),
+            ),
+        );
+        let mut fields = vec![json!({"field": "timestamp", "format": "epoch_millis"})];
+        fields.extend(message_fields.iter().map(|field| json!({"field": field})));
+        let body = json!({
+            "size": PAGE, "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
+            "query": {"bool": {"filter": filter}}, "docvalue_fields": fields, "sort": [{"_seq_no": "asc"}],
+        });
+        let path = format!("/{name}/_search?allow_partial_search_results=false&preference=_shards:{shard}");
+        let page: Page = self.json(LISTING, Method::Post, &path, body, name).await?;
+        page.shards.check(page.timed_out, None)?;
+        Ok(page.hits.hits)
+    }
+
     /// The write that made each of these documents what it is now, whether a search finds it already or not. Documents
     /// that do not stand where their name says are absent: one that has a routing of its own may stand there all the same.
     pub async fn written(&self, documents: &[Identity]) -> Result<HashMap<Identity, Written>, SourceError> {

@@ -335,11 +335,7 @@ impl OpenSearch {
         let mut found = Vec::new();
         for batch in ids.chunks(IDS_AT_ONCE) {
             let places = self.until_whole(|| self.places_of_all(batch)).await?;
-            let sighting = |place: Place| {
-                let at = place.earliest().and_then(|millis| Timestamp::from_millisecond(millis).ok());
-                Sighting { document: Identity::new(place.index, place.id), at, written: place.written }
-            };
-            found.extend(places.into_iter().map(sighting));
+            found.extend(places.into_iter().map(Place::sighting));
         }
         Ok(found)
     }
@@ -508,7 +504,7 @@ const IDS_AT_ONCE: usize = 500;
 const LARGEST_RESULT: usize = 10_000;
 
 #[derive(Deserialize)]
-struct Place {
+pub(crate) struct Place {
     #[serde(rename = "_index")]
     index: String,
     #[serde(rename = "_id")]
@@ -516,7 +512,7 @@ struct Place {
     #[serde(flatten)]
     written: Option<Written>,
     #[serde(default)]
-    fields: HashMap<String, Vec<Value>>,
+    pub(crate) fields: HashMap<String, Vec<Value>>,
 }
 
 /// A document that a search found, without its bytes.
@@ -529,6 +525,11 @@ pub struct Sighting {
 }
 
 impl Place {
+    pub(crate) fn sighting(self) -> Sighting {
+        let at = self.earliest().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        Sighting { document: Identity::new(self.index, self.id), at, written: self.written }
+    }
+
     /// Milliseconds since 1970 of the earliest instant that the index knows.
     fn earliest(&self) -> Option<i64> {
         let instants = self.fields.get("timestamp")?.iter();

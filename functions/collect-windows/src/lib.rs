@@ -94,16 +94,14 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut messages = Messages::default();
     let mut bytes = Bytes::default();
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
-    let mut rechecked = Messages::default();
+    let mut by_purpose: HashMap<Purpose, Messages> = HashMap::new();
     let (mut done, mut skipped, mut failures, mut failed) = (Vec::new(), 0, Vec::new(), Vec::new());
     for window in planned.iter() {
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
                 bytes += record.bytes;
-                if window.purpose == Purpose::Recheck {
-                    rechecked += record.messages;
-                }
+                *by_purpose.entry(window.purpose).or_default() += record.messages;
                 done.push(record);
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
@@ -129,6 +127,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
     // An extraction archives nothing yet; what it staged is reconciled when it is written.
     let reconciled = failures.is_empty() && (messages.reconciled() || request.mode == Mode::Extract);
+    let of = |purpose| by_purpose.get(&purpose).copied().unwrap_or_default();
     let report = RunReport {
         run_id: run_id.clone(),
         mode: request.mode.as_str().to_owned(),
@@ -142,8 +141,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             failed: failed.len() as u64,
         },
         messages,
-        recheck: recheck(&looked_at, rechecked),
-        sweep: Sweep::default(),
+        recheck: recheck(&looked_at, of(Purpose::Recheck)),
+        sweep: sweep(of(Purpose::Late), of(Purpose::Changed)),
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
         absent: run.absent.clone(),
@@ -194,6 +193,12 @@ fn recheck(looked_at: &LookedAt, read: Messages) -> Recheck {
     // Of those that no window read, nothing new is known: they are open.
     let open = looked_at.held_over.saturating_sub(gone + closed + read.quarantined);
     Recheck { looked_at: looked_at.held_over, closed, open, gone, quarantined: read.quarantined, read: read.source }
+}
+
+/// What was archived already in that very version is neither late nor changed.
+fn sweep(late: Messages, changed: Messages) -> Sweep {
+    let new = |messages: Messages| messages.archived + messages.quarantined;
+    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open }
 }
 
 fn gone_message(gone: &Gone) -> OpenMessage {

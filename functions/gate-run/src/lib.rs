@@ -2,10 +2,12 @@
 //! redrive count is then greater than the one the report was made at, and the failed windows run again.
 
 use alerts::{
+    keys::looked_at_key,
     mode::Mode,
     run::{
         job_run::{JobRun, RunStatus, committed_to},
         lock::Held,
+        looked_at::LookedAt,
         payloads::{Collected, Gate},
     },
     window::plan::{ListUnreadable, Window, read_list},
@@ -102,6 +104,13 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
             failed: collected.failed,
             listed: failed.len(),
         };
+        // A document by name that was not read would not be looked for again.
+        if failed.iter().all(|window| window.purpose.is_range()) {
+            let looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
+            for index in &looked_at.swept {
+                deps.job_runs.note_swept(index).await?;
+            }
+        }
         deps.job_runs.move_watermark(committed_to(collected.failed, &failed, run.to).ok_or_else(incomplete)?).await?;
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };

@@ -3,6 +3,7 @@
 
 mod held_over;
 mod sized;
+mod sweep;
 
 use alerts::{
     counts::Messages,
@@ -33,6 +34,7 @@ use sources::{OpenSearch, SourceError, Sources, api::SharedPace};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
+use sweep::Sweep;
 use workflow::{StepFunctions, Workflow, WorkflowError};
 
 /// By how much the clock of whoever started the run may be ahead of the function's.
@@ -278,7 +280,7 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
         Some(windows) => windows,
         None => {
             let mut planned = cut(deps, task, opensearch, call).await?;
-            planned.extend(outside_the_range(deps, task, opensearch).await?);
+            planned.extend(outside_the_range(deps, task, opensearch, &call).await?);
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => {
@@ -319,9 +321,14 @@ async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &C
     sized::windows(deps, opensearch, task.from, task.to, call).await
 }
 
-/// Windows of messages outside the range: held-over ones that are to be read again. What was found out about the others
-/// is kept for the report, and a repeated call goes by what the first one found.
-async fn outside_the_range(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>) -> Result<Vec<Window>, Error> {
+/// Windows of messages outside the range: held-over ones that are to be read again, and what was written behind the range.
+/// What was found out about the others is kept for the report, and a repeated call goes by what the first one found.
+async fn outside_the_range(
+    deps: &Deps,
+    task: &Task,
+    opensearch: Option<&OpenSearch>,
+    call: &Call,
+) -> Result<Vec<Window>, Error> {
     let is_in_range = match task.mode {
         Mode::Scheduled => |task: &Task, at: Timestamp| task.from <= at && at < task.to,
         Mode::Recheck => |_: &Task, _: Timestamp| false,
@@ -332,7 +339,16 @@ async fn outside_the_range(deps: &Deps, task: &Task, opensearch: Option<&OpenSea
         return Ok(found.windows);
     }
     let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at)).await?;
-    let found = LookedAt { held_over: held_over.looked_at, gone: held_over.gone.clone(), windows: held_over.windows() };
+    let sweep = match opensearch.filter(|_| task.mode == Mode::Scheduled) {
+        Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), call).await?,
+        None => Sweep::default(),
+    };
+    let found = LookedAt {
+        held_over: held_over.looked_at,
+        gone: held_over.gone.clone(),
+        swept: sweep.swept.clone(),
+        windows: held_over.windows().into_iter().chain(sweep.windows()).collect(),
+    };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
         PutOnce::Created(_) => Ok(found.windows),

@@ -152,3 +152,80 @@ async fn the_week_reads_its_range_and_what_has_closed_since() {
     assert_eq!((&report["recheck"]["closed"], &report["messages"]["archived"]), (&json!(1), &json!(2)));
     assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["new", "old"]);
 }
+
+/// A run for a scheduled time of November 2026; its range ends an hour before.
+async fn week(cloud: &Cloud, day: u8) -> Value {
+    let input = json!({"mode": "scheduled", "scheduled_for": format!("2026-11-{day:02}T06:00:00Z")});
+    run(cloud, &format!("week-{day}"), input).await
+}
+
+#[tokio::test]
+async fn what_is_written_behind_the_range_is_found_once() {
+    let cloud = Cloud::default();
+    for id in ["changes", "reopens", "stays"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
+    }
+    let report = week(&cloud, 5).await;
+    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0}));
+    cloud.put_message("late", "2026-09-01T12:00:00Z", "closed");
+    cloud.put_message("late-and-open", "2026-09-01T12:00:00Z", "open");
+    cloud.node.put("messages", "changes", &changed("changes"));
+    cloud.put_message("reopens", "2026-10-02T12:00:00Z", "open");
+    let report = week(&cloud, 12).await;
+    assert_eq!(report["sweep"], json!({"late": 2, "changed": 1, "reopened": 1}));
+    assert_eq!((&report["messages"]["source"], &report["backlog"]), (&json!(4), &json!(2)));
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["changes", "late", "reopens", "stays"]);
+    assert_eq!(cloud.keys("archive/superseded/").len(), 1, "the earlier version is kept");
+    let report = week(&cloud, 19).await;
+    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0}));
+    assert_eq!((&report["windows"]["planned"], &report["recheck"]["looked_at"]), (&json!(0), &json!(2)));
+    cloud.put_message("reopens", "2026-10-02T12:00:00Z", "closed");
+    let report = week(&cloud, 20).await;
+    assert_eq!((&report["recheck"]["closed"], &report["sweep"]["changed"]), (&json!(1), &json!(0)));
+}
+
+fn changed(id: &str) -> String {
+    let alert = json!({"alert_id": "a", "status": "closed"});
+    json!({"message_id": id, "timestamp": "2026-10-02T12:00:00Z", "text": "again", "alerts": [alert]}).to_string()
+}
+
+#[tokio::test]
+async fn what_a_search_does_not_see_yet_is_found_when_it_does() {
+    for may_refresh in [true, false] {
+        let cloud = Cloud::default();
+        cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+        week(&cloud, 5).await;
+        if !may_refresh {
+            cloud.node.let_only_read();
+        }
+        cloud.node.let_refresh_lag();
+        cloud.put_message("late", "2026-09-01T12:00:00Z", "closed");
+        let report = week(&cloud, 12).await;
+        assert_eq!(report["sweep"]["late"], u64::from(may_refresh), "may refresh: {may_refresh}");
+        cloud.node.refresh();
+        week(&cloud, 19).await;
+        assert_eq!(archived(&cloud).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_late_document_whose_window_failed_is_looked_for_again() {
+    let cloud = Cloud::default();
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    week(&cloud, 5).await;
+    cloud.put_message("late", "2026-09-01T12:00:00Z", "closed");
+    struct Spoil(Cloud);
+    impl simulation::Watch for Spoil {
+        fn before(&self, function: &str, _: &Value) {
+            if function == "classify-alerts" {
+                self.0.store.expire(memory_cloud::BUCKET, "spool/");
+            }
+        }
+    }
+    let spoil = Spoil(cloud.clone());
+    let input = json!({"mode": "scheduled", "scheduled_for": "2026-11-12T06:00:00Z"});
+    let failed = Archive { watch: &spoil, ..Archive::new(cloud.clone()) }.run("week-12", input).await;
+    assert_eq!(failed.expect_err("its window failed").name, "WindowsFailed");
+    let report = week(&cloud, 19).await;
+    assert_eq!((&report["sweep"]["late"], archived(&cloud).len()), (&json!(1), 2));
+}

@@ -1,6 +1,7 @@
 //! What the plan of a run found out about messages outside its range by their names alone, without reading one of them.
 //! It is stored once, like the list of windows: a repeated plan and the report go by what stands there.
 
+use crate::run::swept::IndexSwept;
 use crate::window::plan::Window;
 use identity::{Identity, instant};
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ pub struct LookedAt {
     pub gone: Vec<Gone>,
     /// Windows of the documents that are to be read.
     pub windows: Vec<Window>,
+    /// How far the sweep has looked, once these windows are committed.
+    #[serde(default)]
+    pub swept: Vec<IndexSwept>,
 }
 
 /// A held-over message that stands in no index any more.

@@ -6,6 +6,7 @@ pub mod lock;
 pub mod looked_at;
 pub mod payloads;
 pub mod report;
+pub mod swept;
 pub mod turns;
 pub mod unresolved;
 

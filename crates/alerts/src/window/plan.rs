@@ -4,6 +4,7 @@ use crate::source::Source;
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// No window is longer, however little it holds.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
@@ -37,7 +38,7 @@ pub enum Selection {
 }
 
 /// What a window is planned for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
     /// All documents of a stretch of time.
@@ -45,8 +46,10 @@ pub enum Purpose {
     Range,
     /// Held-over messages that may have closed.
     Recheck,
-    /// Documents that were written behind the range since the last sweep.
-    Sweep,
+    /// Documents behind the range that the ledger has never seen.
+    Late,
+    /// Documents behind the range that were written again, or whose history or audit has grown.
+    Changed,
 }
 
 impl Purpose {
@@ -54,7 +57,8 @@ impl Purpose {
         match self {
             Purpose::Range => "range",
             Purpose::Recheck => "recheck",
-            Purpose::Sweep => "sweep",
+            Purpose::Late => "late",
+            Purpose::Changed => "changed",
         }
     }
 
@@ -110,7 +114,8 @@ impl Window {
     /// The same, with numbers behind those of `before` windows.
     pub fn numbered(purpose: Purpose, before: usize, mut documents: Vec<Dated>) -> Vec<Self> {
         documents.sort();
-        documents.dedup_by(|next, kept| next.document == kept.document);
+        let mut known = HashSet::with_capacity(documents.len());
+        documents.retain(|dated| known.insert(dated.document.clone()));
         let window = |(number, part): (usize, &[Dated])| {
             let (from, last) = (part.first()?.at, part.last()?.at);
             let to = last.checked_add(Interval::Millisecond.length()).unwrap_or(last);
@@ -370,7 +375,7 @@ mod tests {
         assert!(windows[2].contains(at(-DAY)), "wherever its instant lies by now");
         let json = serde_json::to_string(&windows[0]).expect("JSON");
         assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), windows[0]);
-        assert!(Window::of_documents(Purpose::Sweep, Vec::new()).is_empty());
+        assert!(Window::of_documents(Purpose::Late, Vec::new()).is_empty());
     }
 
     #[test]

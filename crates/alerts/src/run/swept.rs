@@ -1,0 +1,64 @@
+//! How far the writes of each index have been looked at. A document that is written behind the range of every later run,
+//! because it came late, was changed, or was opened again, has a write that no sweep has looked at yet.
+
+use super::keyed_by_run;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the `run_id` of such a row of `job-runs` begins; the index follows.
+const SWEPT: &str = "#swept/";
+
+/// The row of one index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Swept {
+    pub run_id: String,
+    #[serde(flatten)]
+    pub index: IndexSwept,
+    pub revision: u64,
+}
+
+/// How far one index has been looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexSwept {
+    /// Its name.
+    pub index: String,
+    /// An index that was made anew under an old name is another one.
+    pub uuid: String,
+    /// By shard: every write up to this sequence number has been looked at, and none behind it; -1 before the first.
+    pub shards: BTreeMap<String, i64>,
+}
+
+impl Swept {
+    pub fn key_of(index: &str) -> String {
+        format!("{SWEPT}{index}")
+    }
+
+    pub fn new(index: IndexSwept) -> Self {
+        Swept { run_id: Swept::key_of(&index.index), index, revision: 0 }
+    }
+}
+
+impl IndexSwept {
+    /// Up to where a shard of the index that has this uuid now has been looked at.
+    pub fn up_to(&self, uuid: &str, shard: &str) -> Option<i64> {
+        self.shards.get(shard).copied().filter(|_| self.uuid == uuid)
+    }
+}
+
+keyed_by_run!(Swept: |run_id: &str| run_id.starts_with(SWEPT));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_made_anew_under_an_old_name_has_not_been_looked_at() {
+        let shards = BTreeMap::from([("0".to_owned(), 41), ("1".to_owned(), -1)]);
+        let swept = IndexSwept { index: "messages-1".into(), uuid: "a".into(), shards };
+        assert_eq!((swept.up_to("a", "0"), swept.up_to("a", "1"), swept.up_to("a", "2")), (Some(41), Some(-1), None));
+        assert_eq!(swept.up_to("b", "0"), None);
+        let row = serde_json::to_value(Swept::new(swept.clone())).expect("JSON");
+        assert_eq!((&row["run_id"], &row["shards"]["0"]), (&"#swept/messages-1".into(), &41.into()));
+        assert_eq!(serde_json::from_value::<Swept>(row).expect("a row"), Swept::new(swept));
+    }
+}

@@ -1,0 +1,150 @@
+//! Which documents were written behind the range since the last sweep: late ones, changed ones, and messages whose
+//! history or audit has grown. Only names are read. What the ledger has seen in that very write is passed over, so that a
+//! sweep may look at the same writes again and finds nothing the second time.
+
+use crate::{Deps, Error};
+use alerts::{
+    message::{
+        classification::Disposition,
+        tracking::{Row, Status},
+    },
+    run::swept::IndexSwept,
+    window::plan::{Dated, Purpose, Window},
+};
+use jiff::Timestamp;
+use runtime::Call;
+use sources::{IndexWrites, OpenSearch, Sighting, Write, WrittenAfter};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Documents that one run sets out to read: the rest is found by the next.
+const MOST_FOUND: usize = 100_000;
+
+/// What a sweep found, and how far it looked.
+#[derive(Default)]
+pub struct Sweep {
+    pub swept: Vec<IndexSwept>,
+    late: Vec<Dated>,
+    changed: Vec<Dated>,
+}
+
+impl Sweep {
+    pub fn windows(self) -> Vec<Window> {
+        let late = Window::of_documents(Purpose::Late, self.late).into_iter();
+        late.chain(Window::of_documents(Purpose::Changed, self.changed)).collect()
+    }
+
+    fn is_full(&self) -> bool {
+        self.late.len() + self.changed.len() >= MOST_FOUND
+    }
+}
+
+/// `[from, to)` is the range of the run, whose windows read what lies there.
+pub async fn look(
+    deps: &Deps,
+    opensearch: &OpenSearch,
+    (from, to): (Timestamp, Timestamp),
+    call: &Call,
+) -> Result<Sweep, Error> {
+    let known = deps.job_runs.swept().await?;
+    let names = &opensearch.indices;
+    let mut sweep = Sweep::default();
+    for name in [&names.messages, &names.history, &names.audit] {
+        let message_fields =
+            if *name == names.messages { Vec::new() } else { opensearch.check_mapping(name).await?.keywords };
+        let indices = opensearch.writes(name).await?;
+        // Behind the numbers: from now on a search sees everything up to them.
+        let is_visible = opensearch.refresh(name).await?;
+        for IndexWrites { index, uuid, shards } in indices {
+            let before = known.get(&index);
+            let mut looked = BTreeMap::new();
+            for (shard, up_to) in shards {
+                let above = match before.and_then(|before| before.up_to(&uuid, &shard)) {
+                    Some(above) => above,
+                    // What was there before the first sweep is the business of ranges.
+                    None if known.is_empty() => up_to,
+                    None => -1,
+                };
+                let before = (*name == names.messages).then_some(from);
+                let (index, shard_name, message_fields) = (index.as_str(), shard.as_str(), message_fields.as_slice());
+                let writes = WrittenAfter { name, index, shard: shard_name, above, up_to, before, message_fields };
+                let reached = shard_of(deps, opensearch, writes, (from, to), &mut sweep, call).await?;
+                // Where the source does not let us see everything, the same writes are looked at again.
+                looked.insert(shard, if is_visible || above == up_to { reached } else { above });
+            }
+            sweep.swept.push(IndexSwept { index, uuid, shards: looked });
+        }
+    }
+    Ok(sweep)
+}
+
+/// Looks at the writes of a shard in their order; returns the number up to which it came.
+async fn shard_of(
+    deps: &Deps,
+    opensearch: &OpenSearch,
+    mut writes: WrittenAfter<'_>,
+    range: (Timestamp, Timestamp),
+    sweep: &mut Sweep,
+    call: &Call,
+) -> Result<i64, Error> {
+    while writes.above < writes.up_to && !sweep.is_full() && !call.is_ending() {
+        let page = opensearch.written_after(writes).await?;
+        let Some(last) = page.last() else { return Ok(writes.up_to) };
+        writes.above = last.seq_no;
+        match writes.message_fields {
+            [] => messages(deps, page, range, sweep).await?,
+            _ => grown(deps, opensearch, page, range, sweep).await?,
+        }
+    }
+    Ok(writes.above)
+}
+
+async fn messages(
+    deps: &Deps,
+    page: Vec<Write>,
+    range: (Timestamp, Timestamp),
+    sweep: &mut Sweep,
+) -> Result<(), Error> {
+    let keys: Vec<_> = page.iter().map(|write| key_of(&write.sighting)).collect();
+    let rows = deps.ledger.rows.get_many(&keys).await?;
+    for (Write { sighting, .. }, key) in page.into_iter().zip(&keys) {
+        // A search for instants finds no document without one.
+        let Some(at) = sighting.at else { continue };
+        let found = Dated { at, document: sighting.document };
+        match rows.get(key) {
+            None => sweep.late.push(found),
+            Some(row) if row.written.is_some() && row.written == sighting.written => {}
+            // It is looked at by its name.
+            Some(row) if row.is_held_over() && !is_in(range, row.timestamp) => {}
+            Some(_) => sweep.changed.push(found),
+        }
+    }
+    Ok(())
+}
+
+/// Archived messages to which a document of history or audit belongs that was written since.
+async fn grown(
+    deps: &Deps,
+    opensearch: &OpenSearch,
+    page: Vec<Write>,
+    range: (Timestamp, Timestamp),
+    sweep: &mut Sweep,
+) -> Result<(), Error> {
+    let ids: BTreeSet<String> = page.into_iter().flat_map(|write| write.messages).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let keys: Vec<_> = opensearch.found(&ids).await?.iter().map(key_of).collect();
+    let is_archived = |row: &Row| row.status == Status::Completed && row.disposition == Disposition::Closed;
+    for row in deps.ledger.rows.get_many(&keys).await?.into_values() {
+        if is_archived(&row) && !is_in(range, row.timestamp) {
+            sweep.changed.push(Dated { at: row.timestamp, document: row.identity() });
+        }
+    }
+    Ok(())
+}
+
+fn key_of(sighting: &Sighting) -> (String, Option<String>) {
+    (sighting.document.id.clone(), Some(sighting.document.source_index.clone()))
+}
+
+fn is_in((from, to): (Timestamp, Timestamp), at: Timestamp) -> bool {
+    from <= at && at < to
+}
