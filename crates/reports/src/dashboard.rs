@@ -1,35 +1,55 @@
-//! The dashboard: one page without any data in it, and the data that it fetches beside itself.
+//! The page: one file with its style, its script, its charts and its data, so that it opens from a bucket and from a disk
+//! alike, and asks nobody for anything.
 
+use crate::archive::{account, now_section, run_section};
+use crate::section::{Bar, Colour, Section, State, tamed};
 use crate::words;
-use alerts::run::report::{OpenMessage, RunReport};
+use alerts::run::{
+    overview::{Day, Overview},
+    report::{Details, RunReport},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::instant;
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Upper bounds of the age groups, in days; the last group has none.
 const AGES: [u64; 5] = [7, 30, 60, 90, 180];
 /// Names of the pipelines whose sections the page and the weekly mail show, in this order: `dashboard/data/<name>.json`.
 pub const PIPELINES: [&str; 3] = ["feeds", "logs", "warehouse"];
 /// How many runs the page lists.
-pub const RUNS: usize = 104;
-const FAILURES: usize = 100;
-const OLDEST: usize = 50;
+pub const RUNS: usize = 400;
 
-/// `dashboard/index.html`.
-pub fn page() -> &'static str {
-    include_str!("../../../web/index.html")
+const PAGE: &str = include_str!("../../../web/index.html");
+const STYLE: &str = include_str!("../../../web/page.css");
+const SCRIPT: &str = include_str!("../../../web/page.js");
+const CHARTS: &str = include_str!("../../../web/vendor/chart-4.6.1.umd.min.js");
+
+/// `dashboard/index.html`. `latest` and `runs` are what [`latest`] and [`runs`] give.
+pub fn page(latest: Option<&Value>, runs: &Value, pipelines: &[Section], now: Timestamp) -> String {
+    let data = json!({
+        "v": 1, "generated_at": instant::iso(now), "latest": latest, "runs": runs, "pipelines": tamed(json!(pipelines)),
+    });
+    // Inside a script element only `<` could end it.
+    let data = data.to_string().replace('<', "\\u003c");
+    let mut page = PAGE.to_owned();
+    for (place, text) in [("style_hash", hash(STYLE)), ("charts_hash", hash(CHARTS)), ("script_hash", hash(SCRIPT))] {
+        page = page.replace(&format!("{{{{ {place} }}}}"), &text);
+    }
+    // The data last: nothing that it says is taken for a place.
+    for (place, text) in [("style", STYLE), ("charts", CHARTS), ("script", SCRIPT), ("data", &data)] {
+        page = page.replacen(&format!("{{{{ {place} }}}}"), text, 1);
+    }
+    page
 }
 
-/// An age group of the open messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AgeGroup {
-    pub label: String,
-    pub messages: u64,
+fn hash(block: &str) -> String {
+    format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(block)))
 }
 
 /// How old the open messages are, by their own timestamps.
-pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Vec<AgeGroup> {
+pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Vec<Bar> {
     let mut numbers = [0u64; AGES.len() + 1];
     for at in open {
         let age = words::days(at, now);
@@ -40,75 +60,103 @@ pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> 
         n if n < AGES.len() => format!("{} to {} days", AGES[n - 1], AGES[n] - 1),
         _ => format!("{} days and more", AGES[AGES.len() - 1]),
     };
-    numbers.into_iter().enumerate().map(|(n, messages)| AgeGroup { label: label(n), messages }).collect()
+    let groups = numbers.into_iter().enumerate();
+    groups.map(|(n, messages)| Bar::count(label(n), messages, Colour::Waiting)).collect()
 }
 
-/// `dashboard/data/runs.json`: the latest runs, newest first, as they come in. `unreadable`: why a row that should be
-/// a run's cannot be read, one text a row.
-pub fn runs(runs: &[RunReport], unreadable: &[String], now: Timestamp) -> Value {
-    let list: Vec<Value> = runs
-        .iter()
-        .take(RUNS)
-        .map(|report| {
-            let mut run = json!(report);
-            run["failures"] = json!(report.failures.len());
-            run["unresolved"] = json!(report.unresolved.len());
-            run["well"] = json!(words::all_well(report));
-            run["range"] = json!(words::range(report.from, report.to));
-            run
-        })
-        .collect();
-    json!({"v": 1, "generated_at": instant::iso(now), "runs": list, "unreadable": unreadable})
+/// All runs that the page lists.
+#[derive(Clone, Debug)]
+pub struct Runs<'a> {
+    /// Newest first; a run without a report as its row has it.
+    pub reports: &'a [RunReport],
+    /// Why a row that should be a run's cannot be read, one text a row.
+    pub unreadable: &'a [String],
+    /// When a run completed last.
+    pub last_completed: Option<Timestamp>,
+    /// Days without a completed run after which something is wrong.
+    pub silent_days: u64,
+    pub now: Timestamp,
 }
 
-/// What the page tells of the latest run and of the archive as it stands.
+/// `dashboard/data/runs.json`.
+pub fn runs(runs: &Runs) -> Value {
+    let list: Vec<Value> = runs.reports.iter().take(RUNS).map(run).collect();
+    tamed(json!({
+        "v": 1,
+        "generated_at": instant::iso(runs.now),
+        "last_completed": runs.last_completed.map(instant::iso),
+        "silent_days": runs.silent_days,
+        "runs": list,
+        "unreadable": runs.unreadable,
+    }))
+}
+
+fn run(report: &RunReport) -> Value {
+    let seconds = seconds(report);
+    let left = words::not_archived(report);
+    let mut run = json!({
+        "run_id": report.run_id,
+        "mode": report.mode,
+        "from": instant::iso(report.from),
+        "to": instant::iso(report.to),
+        "range": words::range(report.from, report.to),
+        "status": report.status,
+        "outcome": words::outcome_label(report),
+        "state": words::state(report),
+        "attempt": report.attempt,
+        "started_at": report.started_at,
+        "seconds": seconds,
+        "took": seconds.map(words::duration),
+        "windows": report.windows,
+        "messages": report.messages,
+        "planned": account(report).total,
+        "not_archived": left.failed + left.set_aside,
+        "bytes": report.bytes,
+    });
+    // A run that went well has nothing to tell that the numbers do not.
+    if words::state(report) != State::Good {
+        run["sentence"] = json!(words::sentence(report));
+        run["section"] = json!(run_section(report, &Details::default()));
+    }
+    run
+}
+
+/// From the run's beginning to its report, redrives included.
+fn seconds(report: &RunReport) -> Option<u64> {
+    let at = |text: &Option<String>| instant::parse(text.as_deref()?);
+    let took = at(&report.reported_at)?.duration_since(at(&report.started_at)?);
+    u64::try_from(took.as_secs()).ok()
+}
+
+/// What the page tells of the archive as it stands, and of the latest run that is of interest to everybody.
 #[derive(Clone, Debug)]
 pub struct Latest<'a> {
     pub report: &'a RunReport,
-    /// Oldest first.
-    pub oldest_open: &'a [OpenMessage],
-    pub open_ages: &'a [AgeGroup],
-    pub quarantine_reasons: &'a [(String, u64)],
-    /// Messages in the archive by month of the message, `2024-07`, oldest first; empty when not known.
-    pub archived_by_month: &'a [(String, u64)],
+    pub details: &'a Details,
+    pub open_ages: &'a [Bar],
     pub now: Timestamp,
 }
 
 /// `dashboard/data/latest.json`.
 pub fn latest(latest: &Latest) -> Value {
-    let &Latest { report, now, .. } = latest;
-    let failures: Vec<Value> = words::failures(report)
-        .take(FAILURES)
-        .map(|failure| json!({"window_id": failure.window_id, "error": failure.error, "message": failure.message, "advice": errors::advice(&failure.error)}))
-        .collect();
-    let oldest: Vec<Value> = latest
-        .oldest_open
-        .iter()
-        .take(OLDEST)
-        .map(|open| {
-            json!({
-                "message_id": open.message_id, "source_index": open.source_index, "timestamp": instant::iso(open.timestamp),
-                "first_seen_open": instant::iso(open.first_seen_open), "days": words::days(open.timestamp, now),
-            })
-        })
-        .collect();
-    let pairs = |list: &[(String, u64)]| {
-        list.iter().map(|(label, messages)| json!({"label": label, "messages": messages})).collect::<Vec<_>>()
-    };
-    json!({
+    let &Latest { report, details, now, .. } = latest;
+    let overview = details.overview.clone().unwrap_or_default();
+    let Overview { days, covered, gaps, .. } = &overview;
+    let now_section = now_section(&overview, details.before.as_ref(), &report.unresolved, now);
+    let run_section = Section { title: "The latest run".into(), ..run_section(report, details) };
+    let day = |day: &Day| json!([day.date, day.archived, day.open, day.quarantined, day.bytes]);
+    tamed(json!({
         "v": 1,
         "generated_at": instant::iso(now),
-        "sentence": words::sentence(report),
-        "well": words::all_well(report),
-        "range": words::range(report.from, report.to),
-        "rerun": words::rerun_command(&report.run_id),
+        "run_id": report.run_id,
+        "attempt": report.attempt,
+        "state": words::state(report).max(now_section.state),
+        "sections": [now_section, run_section],
         "report": report,
-        "failures": failures,
-        "failures_in_all": words::failures(report).count(),
         "set_aside": report.unresolved.iter().map(|item| words::set_aside(item, now)).collect::<Vec<_>>(),
-        "oldest_open": oldest,
         "open_ages": latest.open_ages,
-        "quarantine_reasons": pairs(latest.quarantine_reasons),
-        "archived_by_month": pairs(latest.archived_by_month),
-    })
+        "covered": covered,
+        "gaps": gaps,
+        "days": days.iter().map(day).collect::<Vec<_>>(),
+    }))
 }

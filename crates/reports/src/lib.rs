@@ -28,6 +28,7 @@
 //! long lists are cut and counted, and foreign text stays on its line: none of it has to be asked for. Numbers and sizes
 //! are put into words by [`count`], [`grouped`] and [`bytes`], so that they read alike everywhere.
 
+pub mod archive;
 pub mod dashboard;
 pub mod letter;
 pub mod log_errors;
@@ -35,4 +36,7 @@ pub mod mail;
 pub mod section;
 mod words;
 
-pub use words::{bytes, count, days, failures, grouped, minute, quoted, range, sentence};
+pub use words::{
+    all_well, bytes, count, days, duration, failures, grouped, minute, outcome_label, quoted, range, rerun_command, sentence,
+    state,
+};

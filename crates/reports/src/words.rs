@@ -5,6 +5,7 @@ use alerts::run::{
     report::{Failure, RunReport},
     unresolved::{Span, Unresolved},
 };
+use crate::section::State;
 use identity::{Identity, instant::iso};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -44,16 +45,27 @@ fn outcome(report: &RunReport) -> String {
         grouped(messages.quarantined)
     );
     let missing = unaccounted(report);
+    let left = not_archived(report);
+    let in_all = messages.source + left.failed + left.set_aside;
+    let waiting = |number: u64| match number {
+        0 => String::new(),
+        number => format!(", with {} of {}", grouped(number), count(in_all, "message")),
+    };
     if windows.failed > 0 {
         return format!(
-            "{} of {} failed; the others are safe: {done}.",
+            "{} of {} failed{}, not archived yet; the others are safe: {done}.",
             grouped(windows.failed),
-            count(windows.planned, "window")
+            count(windows.planned, "window"),
+            waiting(left.failed),
         );
     }
     match report.status {
         RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => {
-            "The run failed before its windows were done; nothing was lost, but it has to run again.".to_owned()
+            let cause = report.failures.first().map(|failure| format!(" ({})", one_line(&failure.error)));
+            format!(
+                "The run died before its windows were done{}; nothing was lost, but it has to run again.",
+                cause.unwrap_or_default()
+            )
         }
         RunStatus::Running => {
             format!(
@@ -69,10 +81,11 @@ fn outcome(report: &RunReport) -> String {
                 count(messages.source, "message")
             )
         }
-        RunStatus::Completed if windows.succeeded < windows.planned => {
+        RunStatus::Completed if set_aside_here(report) > 0 => {
             format!(
-                "{} skipped by an operator; the others: {done}.",
-                count(windows.planned - windows.succeeded, "window")
+                "{} set aside by an operator{}; the others: {done}.",
+                count(set_aside_here(report), "window"),
+                waiting(left.set_aside),
             )
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
@@ -92,9 +105,60 @@ fn outcome(report: &RunReport) -> String {
     }
 }
 
+/// The outcome of a run in few words, the same in mail, page and command line.
+pub fn outcome_label(report: &RunReport) -> String {
+    match report.status {
+        RunStatus::Running => "Running".to_owned(),
+        RunStatus::Failed if report.windows.failed > 0 => {
+            format!("Failed, {} of {}", grouped(report.windows.failed), count(report.windows.planned, "window"))
+        }
+        RunStatus::Failed => "Failed before its report".to_owned(),
+        RunStatus::Completed if all_well(report) => "Completed".to_owned(),
+        RunStatus::Completed if set_aside_here(report) > 0 => {
+            format!("Completed, {} set aside", count(set_aside_here(report), "window"))
+        }
+        RunStatus::Completed => "Completed, counts not confirmed".to_owned(),
+    }
+}
+
+/// How much a reader of the run has to care.
+pub fn state(report: &RunReport) -> State {
+    match report.status {
+        RunStatus::Running => State::Plain,
+        RunStatus::Completed if all_well(report) => State::Good,
+        RunStatus::Completed if set_aside_here(report) > 0 && unaccounted(report) == 0 => State::Attention,
+        RunStatus::Completed | RunStatus::Failed => State::Bad,
+    }
+}
+
 /// Whether a reader can go back to work.
 pub fn all_well(report: &RunReport) -> bool {
     report.status == RunStatus::Completed && report.windows.failed == 0 && report.reconciled && unaccounted(report) == 0
+}
+
+/// Windows of the run that an operator has set aside.
+pub fn set_aside_here(report: &RunReport) -> u64 {
+    report.windows.planned.saturating_sub(report.windows.succeeded + report.windows.failed)
+}
+
+/// Messages that the plan counted and that are not archived yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotArchived {
+    /// In failed windows.
+    pub failed: u64,
+    /// In windows that an operator has set aside.
+    pub set_aside: u64,
+}
+
+pub fn not_archived(report: &RunReport) -> NotArchived {
+    let mut left = NotArchived::default();
+    for failure in &report.failures {
+        match failure.error.as_str() {
+            "WindowSkipped" => left.set_aside += failure.messages,
+            _ => left.failed += failure.messages,
+        }
+    }
+    left
 }
 
 /// Documents of the source that became nothing; negative when more came out than went in.
@@ -109,7 +173,7 @@ pub fn unaccounted(report: &RunReport) -> i128 {
 
 /// The command that repeats what failed, and nothing else.
 pub fn rerun_command(run_id: &str) -> String {
-    format!("alert-archive rerun {} --redrive", quoted(run_id))
+    format!("alert-archive rerun {} --wait", quoted(run_id))
 }
 
 /// An argument of a command, whatever it holds.
@@ -222,6 +286,15 @@ pub fn minute(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
+/// `45 s`, `1 min 20 s`, `2 h 5 min`.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", grouped(seconds / 3600), seconds % 3600 / 60),
+    }
+}
+
 /// `12.3 MB`, in powers of ten.
 pub fn bytes(number: u64) -> String {
     let (mut value, mut unit) = (number as f64, "B");
@@ -285,8 +358,8 @@ mod tests {
 
     #[test]
     fn a_command_survives_any_run_id() {
-        assert_eq!(rerun_command("run-1"), "alert-archive rerun run-1 --redrive");
-        assert_eq!(rerun_command("a'; rm -rf ~"), r"alert-archive rerun 'a'\''; rm -rf ~' --redrive");
+        assert_eq!(rerun_command("run-1"), "alert-archive rerun run-1 --wait");
+        assert_eq!(rerun_command("a'; rm -rf ~"), r"alert-archive rerun 'a'\''; rm -rf ~' --wait");
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is unresolved, and its report.
+//! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is unresolved, its report, and the overview
+//! of all runs.
 
 pub mod api_use;
 pub mod job_run;
 pub mod lock;
 pub mod looked_at;
+pub mod overview;
 pub mod payloads;
 pub mod report;
 pub mod swept;

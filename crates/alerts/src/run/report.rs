@@ -1,7 +1,8 @@
 //! The run report: what a script reads, the mail says and the dashboard draws.
 
 use crate::counts::{Bytes, Messages};
-use crate::run::job_run::RunStatus;
+use crate::run::job_run::{JobRun, RunStatus};
+use crate::run::overview::Overview;
 use crate::run::unresolved::Unresolved;
 use identity::instant;
 use jiff::Timestamp;
@@ -41,6 +42,9 @@ pub struct Failure {
     pub window_id: String,
     pub error: String,
     pub message: String,
+    /// Documents that the plan counted in it: they are not archived yet.
+    #[serde(default)]
+    pub messages: u64,
 }
 
 /// `runs/<run>/report.json`.
@@ -73,6 +77,59 @@ pub struct RunReport {
     /// What operators have set aside in any run and is not resolved.
     #[serde(default)]
     pub unresolved: Vec<Unresolved>,
+    /// When the run began, and when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported_at: Option<String>,
+}
+
+impl RunReport {
+    /// What is known of a run that has no report: it is at work, was refused, or died.
+    pub fn unreported(run: &JobRun) -> Self {
+        let failure = run.error.clone().map(|error| Failure {
+            window_id: String::new(),
+            error,
+            message: run.message.clone().unwrap_or_default(),
+            messages: 0,
+        });
+        RunReport {
+            run_id: run.run_id.clone(),
+            mode: run.mode.as_str().to_owned(),
+            from: run.from,
+            to: run.to,
+            status: run.status,
+            attempt: run.attempt,
+            windows: Windows { planned: run.planned, ..Windows::default() },
+            messages: run.counts,
+            recheck: Recheck::default(),
+            sweep: Sweep::default(),
+            collisions: 0,
+            undated: run.undated,
+            absent: run.absent.clone(),
+            backlog: 0,
+            bytes: Bytes::default(),
+            reconciled: false,
+            failures: failure.into_iter().collect(),
+            unresolved: Vec::new(),
+            started_at: Some(instant::iso(run.created_at)),
+            reported_at: None,
+        }
+    }
+
+    /// As the run's row has it by now: a redrive makes the run live again, and an execution may die, whatever the
+    /// last report said.
+    pub fn brought_up_to(mut self, run: &JobRun) -> Self {
+        self.status = run.status;
+        self.attempt = run.attempt;
+        self.started_at = Some(instant::iso(run.created_at));
+        if let Some(error) = &run.error {
+            let message = run.message.clone().unwrap_or_default();
+            self.failures.insert(0, Failure { window_id: String::new(), error: error.clone(), message, messages: 0 });
+            self.reconciled = false;
+        }
+        self
+    }
 }
 
 /// A held-over message, for the lists in mail and dashboard.
@@ -96,6 +153,27 @@ pub struct Details {
     /// Held-over messages that stand in no index any more, told this once; at most [`GONE_SHOWN`].
     #[serde(default)]
     pub gone: Vec<OpenMessage>,
+    /// All runs together.
+    #[serde(default)]
+    pub overview: Option<Overview>,
+    /// Where the archive stood at the report before this one.
+    #[serde(default)]
+    pub before: Option<Before>,
+    #[serde(default)]
+    pub execution_arn: String,
+}
+
+/// What the report before this one said, so that readers see what changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    pub run_id: String,
+    pub attempt: u64,
+    pub archived: u64,
+    pub open: u64,
+    pub quarantined: u64,
+    /// Windows of this very run that had failed, and the messages in them.
+    pub failed_windows: u64,
+    pub failed_messages: u64,
 }
 
 /// How many of the oldest open messages a report lists.

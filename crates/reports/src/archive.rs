@@ -1,0 +1,269 @@
+//! The alert archive's own sections: the archive now, and one run. Each is labelled with what its numbers are about.
+
+use crate::section::{Account, Bar, Colour, Figure, Problem, Section, State, Table};
+use crate::words::{self, bytes, count, grouped};
+use alerts::run::{
+    overview::{Overview, span_of},
+    report::{Before, Details, Failure, OpenMessage, RunReport},
+    unresolved::{Span, Unresolved},
+};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Days after which an open message is worth a look.
+const OLD: u64 = 60;
+/// Ranges that a problem names.
+const RANGES: usize = 6;
+
+/// All runs together.
+pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[Unresolved], now: Timestamp) -> Section {
+    let since = overview.since.as_deref().map_or(String::new(), |since| format!("since {}, ", &since[..since.len().min(10)]));
+    let scope = format!("all {}, {since}as of {} UTC", count(overview.runs, "run"), words::minute(overview.as_of));
+    let (state, headline) = match (overview.gaps.len(), overview.covered.first(), overview.covered.last()) {
+        (0, Some(first), Some(last)) => {
+            let whole = words::range(first.from, last.to);
+            (State::Good, if overview.covered.len() == 1 {
+                format!("Complete without a gap: {whole}.")
+            } else {
+                format!("Complete within {} that runs have covered, {whole}.", count(overview.covered.len() as u64, "stretch"))
+            })
+        }
+        (0, ..) => (State::Plain, "No run has archived anything yet.".to_owned()),
+        (gaps, ..) => (State::Bad, format!("{} that runs were to archive and none has committed.", count(gaps as u64, "gap"))),
+    };
+    let change = |now: u64, then: fn(&Before) -> u64| match before {
+        Some(before) => format!("{} since {}", signed(i128::from(now) - i128::from(then(before))), before.run_id),
+        None => String::new(),
+    };
+    let mut open = Figure::count("Still open, held over", overview.open).note(change(overview.open, |before| before.open));
+    let oldest = overview.oldest_open.first().map(|open| words::days(open.timestamp, now));
+    if oldest.is_some_and(|days| days >= OLD) {
+        open = open.state(State::Attention);
+    }
+    let mut quarantined =
+        Figure::count("In quarantine", overview.quarantined).note(change(overview.quarantined, |before| before.quarantined));
+    if overview.quarantined > 0 {
+        quarantined = quarantined.state(State::Attention);
+    }
+    let figures = vec![
+        Figure::count("Messages in the archive", overview.archived).note(change(overview.archived, |before| before.archived)),
+        Figure::new("Size in the archive", bytes(overview.bytes)),
+        open,
+        quarantined,
+    ];
+    let gaps = overview.gaps.iter().map(|Span { from, to }| [words::range(*from, *to)]);
+    let reasons = overview.quarantine_reasons.iter();
+    let section = Section::new("The archive now", scope)
+        .headline(state, headline)
+        .figures(figures)
+        .table(Table::new("Gaps", &["Messages of"]).rows(gaps, None))
+        .bars(
+            "In quarantine, by reason",
+            reasons.map(|(reason, number)| Bar::count(reason.replace('_', " "), *number, Colour::SetAside)).collect(),
+        )
+        .table(oldest_open(&overview.oldest_open, overview.open, now));
+    set_aside(section, unresolved, now)
+}
+
+/// Ages count from the messages' own time; how long a message was seen open stands beside it.
+fn oldest_open(oldest: &[OpenMessage], open: u64, now: Timestamp) -> Table {
+    let rows = oldest.iter().map(|open| {
+        let (age, held) = (words::days(open.timestamp, now), words::days(open.first_seen_open, now));
+        [open.message_id.clone(), open.source_index.clone(), words::date(open.timestamp), grouped(age), grouped(held)]
+    });
+    Table::new("Oldest open messages", &["Message", "Index", "Message of", "#Age in days", "#Held over, days"])
+        .rows(rows, Some(open))
+}
+
+fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Section {
+    let problem = |item: &Unresolved| {
+        let item = words::set_aside(item, now);
+        Problem {
+            name: format!("{} {}", item.what, item.name),
+            affected: format!("of {}, for {} (since {})", item.of, item.age, item.since),
+            message: item.reason,
+            advice: format!("When the cause is gone: {}", item.way_back.join("; then ")),
+            ..Problem::default()
+        }
+    };
+    section.problems("Set aside by operators, until somebody comes back to it", unresolved.iter().map(problem).collect())
+}
+
+/// One run.
+pub fn run_section(report: &RunReport, details: &Details) -> Section {
+    let range = words::range(report.from, report.to);
+    let scope = format!("{}, {range}, {}, attempt {}", report.run_id, report.mode, report.attempt);
+    let mut section = Section::new("This run", scope).headline(words::state(report), words::sentence(report));
+    if let Some(repaired) = repaired(report, details) {
+        section = section.text(repaired);
+    }
+    if report.windows.planned > 0 || report.messages.source > 0 {
+        section = section.account(account(report));
+    }
+    section = section.notes(notes(report)).problems("What failed", problems(report));
+    if words::failures(report).next().is_some() {
+        let why = "Only what failed runs again, with this command or with Redrive in the console:";
+        section = section.command(why, vec![words::rerun_command(&report.run_id)]);
+    }
+    let reasons = details.quarantine_reasons.iter();
+    section.bars(
+        "Sent to quarantine by this run, by reason",
+        reasons.map(|(reason, number)| Bar::count(reason.replace('_', " "), *number, Colour::SetAside)).collect(),
+    )
+}
+
+/// What was to be archived, and what became of it: counted against the plan.
+pub fn account(report: &RunReport) -> Account {
+    let (messages, left) = (&report.messages, words::not_archived(report));
+    let mut parts = vec![
+        ("Archived", messages.archived, Colour::Done),
+        ("Archived earlier", messages.already_archived, Colour::DoneBefore),
+        ("Still open, held over", messages.open, Colour::Waiting),
+        ("In quarantine", messages.quarantined, Colour::SetAside),
+    ];
+    for (label, count) in
+        [("Not archived yet, in failed windows", left.failed), ("Not archived, set aside", left.set_aside)]
+    {
+        if count > 0 {
+            parts.push((label, count, Colour::Failed));
+        }
+    }
+    Account::new("In the source, in all", messages.source + left.failed + left.set_aside, &parts)
+}
+
+/// Told when failed windows of an earlier attempt are done now.
+fn repaired(report: &RunReport, details: &Details) -> Option<String> {
+    let before = details.before.as_ref().filter(|before| before.run_id == report.run_id)?;
+    let windows = before.failed_windows.saturating_sub(report.windows.failed);
+    let messages = before.failed_messages.saturating_sub(words::not_archived(report).failed);
+    (windows > 0).then(|| {
+        format!("Repaired: {}, {} since the last report.", count(windows, "window"), count(messages, "message"))
+    })
+}
+
+/// What failed, by error: how many windows, how many messages, where, and what to do.
+pub fn problems(report: &RunReport) -> Vec<Problem> {
+    let mut by_error: BTreeMap<&str, Vec<&Failure>> = BTreeMap::new();
+    for failure in words::failures(report) {
+        by_error.entry(&failure.error).or_default().push(failure);
+    }
+    let mut groups: Vec<_> = by_error.into_iter().collect();
+    groups.sort_by_key(|(_, failures)| std::cmp::Reverse(failures.len()));
+    let problem = |(error, failures): (&str, Vec<&Failure>)| {
+        let messages: u64 = failures.iter().map(|failure| failure.messages).sum();
+        let windows = failures.iter().filter(|failure| !failure.window_id.is_empty()).count() as u64;
+        let affected = match (windows, messages) {
+            (0, _) => "the whole run".to_owned(),
+            (windows, 0) => count(windows, "window"),
+            (windows, messages) => format!("{}, {}", count(windows, "window"), count(messages, "message")),
+        };
+        Problem {
+            name: error.to_owned(),
+            affected,
+            places: folded(&failures),
+            message: failures.first().map(|failure| failure.message.clone()).unwrap_or_default(),
+            advice: errors::advice(error).to_owned(),
+            link: None,
+        }
+    };
+    groups.into_iter().map(problem).collect()
+}
+
+/// Windows that follow each other are one range; a window that stands alone keeps its id, which commands take.
+fn folded(failures: &[&Failure]) -> Vec<String> {
+    let mut ids: Vec<&str> = failures.iter().map(|failure| failure.window_id.as_str()).filter(|id| !id.is_empty()).collect();
+    ids.sort_unstable();
+    let mut ranges: Vec<(Span, Vec<&str>)> = Vec::new();
+    let mut places = Vec::new();
+    for id in ids {
+        match (span_of(id), ranges.last_mut()) {
+            (Some(span), Some((last, members))) if span.from <= last.to => {
+                last.to = last.to.max(span.to);
+                members.push(id);
+            }
+            (Some(span), _) => ranges.push((span, vec![id])),
+            (None, _) => places.push(id.to_owned()),
+        }
+    }
+    places.extend(ranges.into_iter().map(|(span, members)| match members.as_slice() {
+        [id] => (*id).to_owned(),
+        members => format!("{}: {}", words::range(span.from, span.to), count(members.len() as u64, "window")),
+    }));
+    let left_out = places.len().saturating_sub(RANGES);
+    places.truncate(RANGES);
+    if left_out > 0 {
+        places.push(format!("and {} more", count(left_out as u64, "range")));
+    }
+    places
+}
+
+/// The smaller facts, told only when there is something to tell.
+fn notes(report: &RunReport) -> Vec<String> {
+    let RunReport { messages, recheck, sweep, .. } = report;
+    let mut notes = Vec::new();
+    let mut note = |when: u64, text: String| notes.extend((when > 0).then_some(text));
+    note(
+        messages.no_alerts,
+        format!("{} had no alerts at all and count as closed.", count(messages.no_alerts, "message")),
+    );
+    note(
+        recheck.looked_at,
+        format!(
+            "{} of earlier runs looked at again: {} closed since, {} still open, {} gone from the source.",
+            count(recheck.looked_at, "open message"),
+            grouped(recheck.closed),
+            grouped(recheck.open),
+            grouped(recheck.gone)
+        ),
+    );
+    note(
+        sweep.late + sweep.changed + sweep.reopened,
+        format!(
+            "Found behind the range: {} late, {} changed, {} reopened.",
+            grouped(sweep.late),
+            grouped(sweep.changed),
+            grouped(sweep.reopened)
+        ),
+    );
+    note(report.collisions, format!("{} in more than one index; every copy is kept.", count(report.collisions, "id")));
+    note(
+        report.undated,
+        format!(
+            "{} without a usable timestamp: in no window, and left where they are.",
+            count(report.undated, "document")
+        ),
+    );
+    note(
+        report.absent.len() as u64,
+        format!("The source has no {}: messages were archived without.", report.absent.join(" and no ")),
+    );
+    notes.extend(size(report));
+    notes
+}
+
+/// What was written, and about how large it was in the source: repeats were written by earlier runs and do not count.
+pub fn size(report: &RunReport) -> Option<String> {
+    let (messages, sizes) = (&report.messages, &report.bytes);
+    let written = u128::from(messages.archived + messages.quarantined);
+    if written == 0 || messages.source == 0 || sizes.archive == 0 {
+        return None;
+    }
+    let source = u128::from(sizes.source) * written / u128::from(messages.source);
+    let source = u64::try_from(source).unwrap_or(u64::MAX);
+    let what = count(messages.archived + messages.quarantined, "message");
+    let about = if written == u128::from(messages.source) { "" } else { "about " };
+    let saved = match sizes.archive {
+        archive if archive < source => format!(": {} % less", 100 - u128::from(archive) * 100 / u128::from(source)),
+        _ => String::new(),
+    };
+    Some(format!("{what} of {about}{} became {} in the archive{saved}.", bytes(source), bytes(sizes.archive)))
+}
+
+/// `+1,234`, `-5`, `no change`.
+fn signed(difference: i128) -> String {
+    match difference {
+        0 => "no change".to_owned(),
+        more if more > 0 => format!("+{}", grouped(more.unsigned_abs())),
+        less => format!("-{}", grouped(less.unsigned_abs())),
+    }
+}

@@ -1,0 +1,348 @@
+"use strict";
+// All text from the data goes through textContent or setAttribute: it never becomes markup.
+
+const byId = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const DAY = 86400000;
+
+function make(name, { text, children = [], on = {}, ...attributes } = {}) {
+  const node = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
+  for (const [event, act] of Object.entries(on)) node.addEventListener(event, act);
+  if (text !== undefined) node.textContent = text;
+  node.append(...children);
+  return node;
+}
+
+const number = (value) => (Number.isFinite(Number(value)) ? Number(value) : 0);
+const grouped = (value) => number(value).toLocaleString("en-US");
+const list = (value) => (Array.isArray(value) ? value : []);
+const texts = (value) => (typeof value === "string" ? value : value === undefined || value === null ? "" : String(value));
+const plural = (value, noun) => `${grouped(value)} ${noun}${number(value) === 1 ? "" : "s"}`;
+const iso = (at) => new Date(at).toISOString().slice(0, 10);
+const minute = (text) => texts(text).slice(0, 16).replace("T", " ");
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const sized = (node, width) => { node.style.width = `${width}%`; return node; };
+
+function bytes(value) {
+  let rest = number(value);
+  let unit = "B";
+  for (const next of ["kB", "MB", "GB", "TB"]) {
+    if (rest < 999.5) break;
+    rest /= 1000;
+    unit = next;
+  }
+  return `${unit === "B" || rest >= 99.95 ? rest.toFixed(0) : rest.toFixed(1)} ${unit}`;
+}
+
+function card(state, title, scope, children) {
+  const heading = make("h2", { children: [title, " ", make("span", { class: "soft", text: scope })] });
+  const section = make("section", { class: `card ${state}`, children: [heading, ...children] });
+  byId("sections").append(section);
+  return section;
+}
+
+// The blocks of a section, as the mail shows them too.
+const blocks = {
+  text: ({ text }) => [make("p", { text })],
+  notes: ({ notes }) => list(notes).map((note) => make("p", { class: "soft", text: note })),
+  figures: ({ figures }) => [make("dl", { class: "figures", children: list(figures).map(figure) })],
+  account,
+  table: ({ title, columns, rows, left_out }) => [
+    ...titled(title),
+    table(title, list(columns).map((column) => ({ title: column.title, kind: column.numeric ? "number" : "" })), list(rows)),
+    ...leftOut(left_out),
+  ],
+  bars: ({ title, bars }) => [...titled(title), barTable(title, list(bars))],
+  problems: ({ title, problems, left_out }) => [...titled(title), ...list(problems).map(problem), ...leftOut(left_out)],
+  command: ({ why, commands }) => [make("p", { text: why }), make("pre", { children: [make("code", { text: list(commands).join("\n") })] })],
+  lines: ({ title, lines }) => [...titled(title), make("pre", { children: [make("code", { text: list(lines).join("\n") })] })],
+};
+
+const titled = (title) => (title ? [make("h3", { text: title })] : []);
+const leftOut = (count) => (number(count) > 0 ? [make("p", { class: "soft", text: `and ${grouped(count)} more` })] : []);
+
+function figure({ label, value, note, state }) {
+  const shown = [make("dt", { text: label }), make("dd", { class: `value ${texts(state)}`, text: value })];
+  if (note) shown.push(make("dd", { class: "soft", text: note }));
+  return make("div", { children: shown });
+}
+
+function account({ label, total, parts }) {
+  const all = list(parts);
+  const sum = all.reduce((whole, part) => whole + number(part.count), 0);
+  const bar = make("div", { class: "stacked", "aria-hidden": "true" });
+  for (const part of all) if (number(part.count) > 0) bar.append(sized(make("span", { class: texts(part.colour) }), (100 * part.count) / Math.max(sum, 1)));
+  const row = (dot, text, count, strong) => make("tr", { children: [make("td", { children: [...dot, make(strong ? "strong" : "span", { text })] }), make("td", { class: "number", children: [make(strong ? "strong" : "span", { text: grouped(count) })] })] });
+  const rows = all.map((part) => row([make("span", { class: `dot ${texts(part.colour)}`, "aria-hidden": "true" })], part.label, part.count, false));
+  if (sum !== number(total)) rows.push(row([], "Not accounted for", Math.abs(number(total) - sum), true));
+  rows.push(row([], label, total, true));
+  return [bar, make("table", { children: [make("tbody", { children: rows })] })];
+}
+
+function problem({ name, affected, places, message, advice, link }) {
+  const shown = [make("b", { text: name }), affected ? `: ${affected}` : ""];
+  for (const place of list(places)) shown.push(make("p", { children: [make("code", { text: place })] }));
+  if (message) shown.push(make("p", { text: `It said: ${message}` }));
+  if (advice) shown.push(make("p", { children: [make("b", { text: "What to do: " }), advice] }));
+  if (/^https?:\/\//.test(texts(link))) shown.push(make("p", { children: [make("a", { href: link, rel: "noreferrer", text: "Open in the console" })] }));
+  return make("div", { class: "problem", children: shown });
+}
+
+function barTable(title, bars) {
+  const most = Math.max(1, ...bars.map((bar) => number(bar.value)));
+  const rows = bars.map((bar) => {
+    const track = make("div", { class: "track", "aria-hidden": "true", children: [sized(make("span", { class: texts(bar.colour) }), (100 * number(bar.value)) / most)] });
+    return make("tr", { children: [make("td", { text: bar.label }), make("td", { children: [track] }), make("td", { class: "number", text: bar.shown })] });
+  });
+  return make("table", { class: "bar", "aria-label": texts(title), children: [make("tbody", { children: rows })] });
+}
+
+function table(label, titles, rows) {
+  const head = make("tr", { children: titles.map(({ title, kind }) => make("th", { scope: "col", class: kind, text: title })) });
+  const body = rows.map((cells) => make("tr", { children: list(cells).map((cell, n) => make("td", { class: (titles[n] || {}).kind || "", text: texts(cell) })) }));
+  const whole = make("table", { children: [make("thead", { children: [head] }), make("tbody", { children: body })] });
+  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": texts(label) || "Table", children: [whole] });
+}
+
+function sectionCard({ title, scope, state, headline, blocks: parts }) {
+  const children = headline ? [make("p", { class: "headline", text: headline })] : [];
+  for (const part of list(parts)) if (blocks[part.kind]) children.push(...blocks[part.kind](part));
+  return card(texts(state), texts(title), texts(scope), children);
+}
+
+function notice(state, text, why) {
+  byId("notices").append(make("section", { class: `card ${state}`, role: state === "bad" ? "alert" : "status", children: [make("p", { class: "headline", text }), ...(why ? [make("p", { class: "soft", text: why })] : [])] }));
+}
+
+// ---- Is a year complete?
+
+const spans = (value) => list(value).map(({ from, to }) => [Date.parse(from), Date.parse(to)]);
+const meets = (all, from, to) => all.some(([start, end]) => start < to && from < end);
+const within = (all, from, to) => all.some(([start, end]) => start <= from && to <= end);
+const KINDS = {
+  gap: ["c-gap", "failed", "gap: not archived"], quarantined: ["c-quarantined", "set_aside", "some in quarantine"], open: ["c-open", "waiting", "some still open"],
+  archived: ["c-archived", "done", "archived"], nothing: ["c-nothing", "nothing", "run, nothing there"], unknown: ["c-unknown", "unknown", "not yet run"],
+};
+
+function calendar(data) {
+  const [covered, gaps] = [spans(data.covered), spans(data.gaps)];
+  const days = new Map(list(data.days).map(([date, archived, open, quarantined, size]) => [date, { archived, open, quarantined, size }]));
+  const dates = [...days.keys(), ...[...covered, ...gaps].flatMap(([from, to]) => [iso(from), iso(to - 1)])].sort();
+  if (dates.length === 0) return;
+  const kindOf = (date) => {
+    const [from, to, day] = [Date.parse(date), Date.parse(date) + DAY, days.get(date)];
+    if (meets(gaps, from, to)) return "gap";
+    if (day && day.quarantined > 0) return "quarantined";
+    if (day && day.open > 0) return "open";
+    if (day && day.archived > 0) return "archived";
+    return within(covered, from, to) ? "nothing" : "unknown";
+  };
+  const said = (date) => {
+    const day = days.get(date) || { archived: 0, open: 0, quarantined: 0, size: 0 };
+    const size = day.archived > 0 ? ` (${bytes(day.size)})` : "";
+    return `${date}: ${grouped(day.archived)} archived${size}, ${grouped(day.open)} still open, ${grouped(day.quarantined)} in quarantine; ${KINDS[kindOf(date)][2]}`;
+  };
+  const legend = make("p", { class: "soft", children: Object.values(KINDS).flatMap(([, dot, label]) => [make("span", { class: `dot ${dot}`, "aria-hidden": "true" }), `${label}   `]) });
+  const line = make("p", { id: "day", "aria-live": "polite", text: "Point at a day, or move with the arrow keys. Click or Enter opens it." });
+  const opened = make("div");
+  const section = card("", "Is it complete?", "all runs, each day by the time of its messages", [legend, line, opened]);
+  const open = (date) => {
+    const next = iso(Date.parse(date) + DAY);
+    const kind = kindOf(date);
+    const run = kind === "gap" || kind === "unknown" ? [`alert-archive run --from ${date} --to ${next} --wait`] : [`alert-archive restore --from ${date} --to ${next} --out ${date}.jsonl`, `alert-archive verify --from ${date} --to ${next}`];
+    const runs = list((PAGE.runs || {}).runs).filter((one) => Date.parse(one.from) < Date.parse(next) && Date.parse(date) < Date.parse(one.to)).slice(0, 5);
+    const named = runs.map((one) => make("li", { children: [make("button", { text: one.run_id, on: { click: () => openRun(one.run_id) } }), ` ${texts(one.outcome)}, ${texts(one.range)}`] }));
+    opened.replaceChildren(make("h3", { text: said(date) }), make("pre", { children: [make("code", { text: run.join("\n") })] }), ...(named.length ? [make("p", { class: "soft", text: "Runs over this day:" }), make("ul", { children: named })] : []));
+  };
+  const [first, last] = [Number(dates[0].slice(0, 4)), Number(dates[dates.length - 1].slice(0, 4))];
+  for (let year = last; year >= first && year > last - 40; year -= 1) section.append(yearOf(year, { days, kindOf, said, open, line }));
+}
+
+function yearOf(year, { days, kindOf, said, open, line }) {
+  const from = Date.UTC(year, 0, 1);
+  const length = (Date.UTC(year + 1, 0, 1) - from) / DAY;
+  const offset = (new Date(from).getUTCDay() + 6) % 7;
+  const [cell, gap] = [13, 3];
+  const counts = {};
+  const months = Array.from({ length: 12 }, () => ({ archived: 0, open: 0, quarantined: 0, gap: 0, unknown: 0 }));
+  const shapes = [];
+  for (let n = 0; n < length; n += 1) {
+    const date = iso(from + n * DAY);
+    const kind = kindOf(date);
+    const [place, month, day] = [n + offset, months[Number(date.slice(5, 7)) - 1], days.get(date)];
+    counts[kind] = (counts[kind] || 0) + 1;
+    if (day) for (const key of ["archived", "open", "quarantined"]) month[key] += number(day[key]);
+    if (month[kind] !== undefined && (kind === "gap" || kind === "unknown")) month[kind] += 1;
+    shapes.push(make("svg:rect", { x: Math.floor(place / 7) * (cell + gap), y: 14 + (place % 7) * (cell + gap), width: cell, height: cell, rx: 2, class: KINDS[kind][0], "data-date": date }));
+    if (date.endsWith("-01")) shapes.push(make("svg:text", { x: Math.floor(place / 7) * (cell + gap), y: 10, text: new Date(from + n * DAY).toLocaleString("en-US", { month: "short", timeZone: "UTC" }) }));
+  }
+  const total = (key) => months.reduce((sum, month) => sum + month[key], 0);
+  const problems = [[counts.gap, "day", "with a gap"], [counts.unknown, "day", "not yet run"], [total("open"), "message", "still open"], [total("quarantined"), "message", "in quarantine"]];
+  const told = problems.filter(([count]) => count > 0).map(([count, noun, what]) => `${plural(count, noun)} ${what}`);
+  const verdict = told.length === 0 ? "complete" : told.join(", ");
+  const title = `${year}: ${verdict}; ${plural(total("archived"), "message")} archived`;
+  const svg = make("svg:svg", { class: "calendar", viewBox: `0 0 ${54 * (cell + gap)} ${14 + 7 * (cell + gap)}`, tabindex: 0, role: "application", "aria-label": `${title}. Days: move with the arrow keys, open with Enter.`, children: shapes });
+  const rects = shapes.filter((shape) => shape.tagName === "rect");
+  let at = -1;
+  const show = (next) => {
+    if (at >= 0) rects[at].classList.remove("cursor");
+    at = Math.max(0, Math.min(rects.length - 1, next));
+    rects[at].classList.add("cursor");
+    line.textContent = said(rects[at].dataset.date);
+  };
+  const steps = { ArrowLeft: -7, ArrowRight: 7, ArrowUp: -1, ArrowDown: 1, PageUp: -28, PageDown: 28 };
+  svg.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") open(rects[Math.max(at, 0)].dataset.date);
+    else if (event.key === "Home") show(0);
+    else if (event.key === "End") show(rects.length - 1);
+    else if (steps[event.key] !== undefined) show(at < 0 ? 0 : at + steps[event.key]);
+    else return;
+    event.preventDefault();
+  });
+  svg.addEventListener("focus", () => show(Math.max(at, 0)));
+  svg.addEventListener("pointermove", (event) => { const index = rects.indexOf(event.target); if (index >= 0) show(index); });
+  svg.addEventListener("click", (event) => { if (event.target.dataset && event.target.dataset.date) open(event.target.dataset.date); });
+  const rows = months.map((month, n) => [`${year}-${String(n + 1).padStart(2, "0")}`, grouped(month.archived), grouped(month.open), grouped(month.quarantined), grouped(month.gap), grouped(month.unknown)]);
+  const titles = ["Month", "Archived", "Still open", "In quarantine", "Days with a gap", "Days not yet run"].map((text, n) => ({ title: text, kind: n ? "number" : "short" }));
+  const numbers = make("details", { children: [make("summary", { text: `${year} by month, as a table` }), table(`${year} by month`, titles, rows)] });
+  return make("div", { class: "year", children: [make("h3", { text: title }), make("div", { class: "scroll", children: [svg] }), numbers] });
+}
+
+// ---- Charts, each with its table
+
+function chart(into, title, labels, series, shown = grouped) {
+  const canvas = make("canvas", { role: "img", "aria-label": `${title}. The table below has its numbers.` });
+  const titles = [{ title: "", kind: "short" }, ...series.map(({ label }) => ({ title: label, kind: "number" }))];
+  const rows = labels.map((label, n) => [label, ...series.map(({ values }) => shown(values[n]))]);
+  into.append(make("h3", { text: title }), make("div", { class: "chart", children: [canvas] }), make("details", { children: [make("summary", { text: `${title}, as a table` }), table(title, titles, rows)] }));
+  const axis = { ticks: { color: colour("soft"), callback: undefined }, grid: { color: colour("line") } };
+  const datasets = series.map(({ label, values, colour: name, type }) => ({ label, data: values, type: type || "bar", backgroundColor: colour(name), borderColor: colour(name), pointRadius: 0, borderWidth: type === "line" ? 2 : 0, yAxisID: "y" }));
+  new Chart(canvas, {
+    type: "bar", data: { labels, datasets },
+    options: {
+      animation: false, responsive: true, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
+      scales: { x: { stacked: true, ticks: { ...axis.ticks, callback: undefined, maxRotation: 0, autoSkip: true, maxTicksLimit: 12, color: colour("soft") }, grid: { display: false } }, y: { stacked: true, beginAtZero: true, ticks: { color: colour("soft"), callback: (value) => shown(value), precision: 0, maxTicksLimit: 5 }, grid: axis.grid } },
+      plugins: { legend: { display: series.length > 1, labels: { color: colour("text"), boxWidth: 12 } }, tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${shown(item.raw)}` } } },
+    },
+  });
+}
+
+function growth(data) {
+  const months = new Map();
+  for (const [date, archived, open, quarantined, size] of list(data.days)) {
+    const month = months.get(date.slice(0, 7)) || { archived: 0, open: 0, quarantined: 0, size: 0 };
+    months.set(date.slice(0, 7), { archived: month.archived + archived, open: month.open + open, quarantined: month.quarantined + quarantined, size: month.size + size });
+  }
+  if (months.size === 0) return;
+  const labels = [...months.keys()].sort();
+  const column = (key) => labels.map((label) => months.get(label)[key]);
+  const section = card("", "What the archive holds", "all runs, by the month of the messages", []);
+  chart(section, "Messages by month", labels, [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }]);
+  let whole = 0;
+  chart(section, "Growth of the archive", labels, [{ label: "Size, all months up to this one", values: column("size").map((size) => (whole += size)), colour: "done", type: "line" }], bytes);
+}
+
+// ---- Runs
+
+const COLUMNS = [
+  ["Run", (run) => texts(run.run_id), ""], ["Outcome", (run) => texts(run.outcome), "short"], ["Messages of", (run) => texts(run.from), ""], ["Started, UTC", (run) => texts(run.started_at), "short hide-small"],
+  ["Took", (run) => number(run.seconds), "number hide-small"], ["Planned", (run) => number(run.planned), "number hide-small"], ["Archived", (run) => number((run.messages || {}).archived), "number"], ["Open", (run) => number((run.messages || {}).open), "number hide-small"],
+];
+let openRun = () => {};
+
+function runsCard(data) {
+  const all = list(data.runs);
+  const PAGE_SIZE = 15;
+  const [find, state, count] = [make("input", { type: "search", placeholder: "Find a run, a date, an error", "aria-label": "Find runs" }), make("select", { "aria-label": "Outcome", children: [["", "all outcomes"], ["bad", "failed"], ["attention", "with something set aside"], ["good", "completed"], ["plain", "running"]].map(([value, text]) => make("option", { value, text })) }), make("span", { class: "soft", role: "status" })];
+  const [back, next] = [make("button", { type: "button", text: "Newer" }), make("button", { type: "button", text: "Older" })];
+  let [page, by, up] = [0, -1, false];
+  const body = make("tbody");
+  const heads = COLUMNS.map(([title, , kind], n) => make("th", { scope: "col", class: kind, "aria-sort": "none", children: [make("button", { type: "button", text: title, on: { click: () => { [by, up, page] = [n, by === n ? !up : n < 3, 0]; draw(); } } })] }));
+  const opened = make("div");
+  const failed = all.filter((run) => run.state === "bad").length;
+  const section = card("", "Runs", `the latest ${plural(all.length, "run")}, newest first${failed ? `; ${grouped(failed)} failed` : ""}`, [make("div", { class: "tools", children: [find, state, count, back, next] }), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs", children: [make("table", { children: [make("thead", { children: [make("tr", { children: heads })] }), body] })] }), opened]);
+  const wanted = () => {
+    const text = find.value.trim().toLowerCase();
+    const matches = (run) => (!state.value || run.state === state.value) && (!text || JSON.stringify([run.run_id, run.outcome, run.range, run.mode, run.problems]).toLowerCase().includes(text));
+    const rows = all.filter(matches);
+    if (by >= 0) rows.sort((left, right) => { const [a, b] = [COLUMNS[by][1](left), COLUMNS[by][1](right)]; return (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1); });
+    return rows;
+  };
+  const draw = () => {
+    const rows = wanted();
+    page = Math.max(0, Math.min(page, Math.ceil(rows.length / PAGE_SIZE) - 1));
+    const shown = rows.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+    count.textContent = rows.length ? `${grouped(page * PAGE_SIZE + 1)} to ${grouped(page * PAGE_SIZE + shown.length)} of ${grouped(rows.length)}` : "none";
+    [back.disabled, next.disabled] = [page === 0, (page + 1) * PAGE_SIZE >= rows.length];
+    heads.forEach((head, n) => head.setAttribute("aria-sort", n === by ? (up ? "ascending" : "descending") : "none"));
+    body.replaceChildren(...shown.map(runRow));
+  };
+  const runRow = (run) => {
+    const kind = { good: "ok", attention: "watch", bad: "ko" }[run.state] || "";
+    const mark = { good: "✓ ", attention: "! ", bad: "✗ " }[run.state] || "… ";
+    const cells = [make("button", { type: "button", text: run.run_id, on: { click: () => openRun(run.run_id) } }), mark + texts(run.outcome), run.range, minute(run.started_at), run.took, grouped(run.planned), grouped((run.messages || {}).archived), grouped((run.messages || {}).open)];
+    return make("tr", { children: cells.map((cell, n) => make("td", { class: `${COLUMNS[n][2]} ${n === 1 ? kind : ""}`.trim(), ...(typeof cell === "object" && cell !== null ? { children: [cell] } : { text: texts(cell) }) })) });
+  };
+  openRun = (id) => {
+    const run = all.find((one) => one.run_id === id);
+    if (!run) return;
+    const close = make("button", { type: "button", text: "Close", on: { click: () => opened.replaceChildren() } });
+    const { section: told } = run;
+    const children = [make("div", { class: "tools", children: [make("h3", { text: `Run ${run.run_id}` }), close] })];
+    if (told) { children.push(make("p", { class: "soft", text: told.scope }), make("p", { class: "headline", text: told.headline })); for (const part of list(told.blocks)) if (blocks[part.kind]) children.push(...blocks[part.kind](part)); }
+    children.push(grid(run));
+    opened.replaceChildren(make("div", { class: texts(run.state), children }));
+    opened.scrollIntoView({ block: "start" });
+    close.focus({ preventScroll: true });
+  };
+  for (const [node, event] of [[find, "input"], [state, "change"]]) node.addEventListener(event, () => { page = 0; draw(); });
+  back.addEventListener("click", () => { page -= 1; draw(); });
+  next.addEventListener("click", () => { page += 1; draw(); });
+  draw();
+  const drawn = [...all].reverse().slice(-52).filter((run) => number(run.planned) > 0);
+  const column = (key) => drawn.map((run) => number((run.messages || {})[key]));
+  if (drawn.length > 1) chart(section, "Messages of the latest runs", drawn.map((run) => texts(run.run_id)), [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }, { label: "Not archived", values: drawn.map((run) => number(run.not_archived)), colour: "failed" }]);
+}
+
+// One square a window, by its state.
+function grid(run) {
+  const { planned, succeeded, failed } = run.windows || {};
+  const aside = Math.max(0, number(planned) - number(succeeded) - number(failed));
+  const parts = [["failed", failed, "failed"], ["set_aside", run.status === "Running" ? 0 : aside, "set aside or not begun"], ["done", succeeded, "done"]];
+  const squares = parts.flatMap(([kind, count, text]) => Array.from({ length: Math.min(number(count), 1000) }, () => make("span", { class: `dot ${kind}`, title: text })));
+  const said = parts.filter(([, count]) => number(count) > 0).map(([, count, text]) => `${grouped(count)} ${text}`).join(", ");
+  return make("div", { children: [make("p", { class: "soft", text: `Windows: ${said || "none planned"}` }), make("div", { "aria-hidden": "true", children: squares })] });
+}
+
+// ---- The page
+
+let PAGE = {};
+
+function start() {
+  PAGE = JSON.parse(byId("data").textContent);
+  const { latest, runs } = PAGE;
+  const all = list((runs || {}).runs);
+  byId("as-of").textContent = PAGE.generated_at ? `as of ${minute(PAGE.generated_at)} UTC` : "";
+  for (const row of list((runs || {}).unreadable)) notice("bad", `A run is missing here: ${texts(row)}.`);
+  if (all.length === 0) {
+    notice("plain", "No run has ended yet.", "After the first run this page shows what is archived, what is still open, and what to do. Start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
+  } else {
+    const days = Math.floor((Date.now() - Date.parse(runs.last_completed || all[all.length - 1].started_at)) / DAY);
+    if (days > number(runs.silent_days)) notice("bad", `No run has completed for ${plural(days, "day")}.`, `One is expected at least every ${plural(runs.silent_days, "day")}: look at the latest executions, and at the schedule.`);
+    const newest = all.find((run) => run.status !== "Running");
+    if (newest && newest.state === "bad" && !(latest && latest.run_id === newest.run_id && latest.attempt === newest.attempt)) notice("bad", `The newest run, ${texts(newest.run_id)}: ${texts(newest.outcome)}.`, texts(newest.sentence));
+  }
+  for (const section of list((latest || {}).sections)) sectionCard(section);
+  if (latest) calendar(latest);
+  if (latest && list(latest.open_ages).length) card("", "Open messages by age", "all runs; age counts from the message's own time", [barTable("Open messages by age", latest.open_ages)]);
+  if (latest) growth(latest);
+  if (all.length) runsCard(runs);
+  for (const pipeline of list(PAGE.pipelines)) sectionCard(pipeline);
+}
+
+try {
+  start();
+} catch (error) {
+  notice("bad", `The page could not be drawn: ${error.message}.`);
+}
