@@ -71,6 +71,7 @@ locals {
       size = { memory = 1024, timeout = 300 }
       environment = merge(local.run_environment, {
         ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE = module.storage.message_tracking_table
+        ALERT_ARCHIVE_SILENT_DAYS            = tostring(var.silent_days)
       })
     }
     gate-run = {
@@ -139,6 +140,7 @@ module "mark_dead_run" {
   deployment       = local.deployment
   name             = "mark-dead-run"
   definition       = "${path.root}/../statemachine/mark-dead-run.asl.json"
+  functions        = { for name in ["send-summary", "aggregate-dashboard"] : name => module.archive_function[name].function }
   substitutions    = { JobRunsTable = module.storage.job_runs_table }
   policy           = "${path.root}/policies/mark-dead-run.json"
   policy_variables = { job_runs = module.storage.job_runs_arn }

@@ -123,6 +123,7 @@ const within = (all, from, to) => all.some(([start, end]) => start <= from && to
 const KINDS = {
   gap: ["c-gap", "failed", "gap: not archived"], quarantined: ["c-quarantined", "set_aside", "some in quarantine"], open: ["c-open", "waiting", "some still open"],
   archived: ["c-archived", "done", "archived"], nothing: ["c-nothing", "nothing", "run, nothing there"], unknown: ["c-unknown", "unknown", "not yet run"],
+  future: ["c-future", "", "yet to come"],
 };
 
 function calendar(data) {
@@ -132,6 +133,7 @@ function calendar(data) {
   if (dates.length === 0) return;
   const kindOf = (date) => {
     const [from, to, day] = [Date.parse(date), Date.parse(date) + DAY, days.get(date)];
+    if (from > Date.parse(data.generated_at)) return "future";
     if (meets(gaps, from, to)) return "gap";
     if (day && day.quarantined > 0) return "quarantined";
     if (day && day.open > 0) return "open";
@@ -143,7 +145,7 @@ function calendar(data) {
     const size = day.archived > 0 ? ` (${bytes(day.size)})` : "";
     return `${date}: ${grouped(day.archived)} archived${size}, ${grouped(day.open)} still open, ${grouped(day.quarantined)} in quarantine; ${KINDS[kindOf(date)][2]}`;
   };
-  const legend = make("p", { class: "soft", children: Object.values(KINDS).flatMap(([, dot, label]) => [make("span", { class: `dot ${dot}`, "aria-hidden": "true" }), `${label}   `]) });
+  const legend = make("p", { class: "soft", children: Object.values(KINDS).filter(([, dot]) => dot).flatMap(([, dot, label]) => [make("span", { class: `dot ${dot}`, "aria-hidden": "true" }), `${label}   `]) });
   const line = make("p", { id: "day", "aria-live": "polite", text: "Point at a day, or move with the arrow keys. Click or Enter opens it." });
   const opened = make("div");
   const section = card("", "Is it complete?", "all runs, each day by the time of its messages", [legend, line, opened]);

@@ -1,11 +1,10 @@
 //! The deployed archive, as the environment names it.
 
 use alerts::{
-    counts::Bytes,
     keys::run_prefix,
     run::{
         job_run::{JobRun, RunStatus},
-        report::{Failure, Recheck, RunReport, Sweep, Windows as WindowCounts},
+        report::RunReport,
     },
 };
 use anyhow::{Context, Result, bail};
@@ -26,6 +25,14 @@ pub const STATE_MACHINE: &str = "ALERT_ARCHIVE_STATE_MACHINE_ARN";
 /// What a command needs that starts or follows a run.
 pub const RUNS: &[&str] = &[BUCKET, JOB_RUNS, WINDOWS, STATE_MACHINE];
 pub const ALL: &[&str] = &[BUCKET, JOB_RUNS, WINDOWS, TRACKING, STATE_MACHINE];
+
+/// In the place of a run's id: the run that began last.
+pub const LATEST: &str = "latest";
+
+/// What was asked for does not exist: an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFound(pub String);
 
 pub struct Archive {
     pub objects: Objects,
@@ -68,10 +75,33 @@ impl Archive {
         format!("{}:{name}", self.state_machine_arn.replacen(":stateMachine:", ":execution:", 1))
     }
 
-    pub async fn job_run(&self, run_id: &str) -> Result<JobRun> {
-        match self.job_runs.get(run_id).await? {
-            Some(run) => Ok(run),
-            None => bail!("there is no run {run_id}; alert-archive status lists them all"),
+    /// The run that an operator means: by its id, by the beginning of an id that no other run shares, or the latest.
+    pub async fn job_run(&self, text: Option<&str>) -> Result<JobRun> {
+        let latest = text.is_none_or(|text| text == LATEST);
+        if let Some(text) = text.filter(|_| !latest)
+            && let Some(run) = self.job_runs.get(text).await?
+        {
+            return Ok(run);
+        }
+        let mut runs = self.job_runs.runs.scan().await?.rows;
+        if latest {
+            return match runs.into_iter().max_by_key(|run| run.created_at) {
+                Some(run) => Ok(run),
+                None => Err(NotFound("there has been no run yet; alert-archive run starts one".into()).into()),
+            };
+        }
+        let text = text.unwrap_or_default();
+        runs.retain(|run| run.run_id.starts_with(text));
+        runs.sort_by(|left, right| left.run_id.cmp(&right.run_id));
+        match runs.as_slice() {
+            [run] => Ok(run.clone()),
+            [] => Err(NotFound(format!("there is no run {text}; alert-archive status lists them all")).into()),
+            [first, second, ..] => bail!(
+                "{} runs begin with {text}, such as {} and {}: write more of the id",
+                runs.len(),
+                first.run_id,
+                second.run_id
+            ),
         }
     }
 
@@ -96,43 +126,15 @@ impl Archive {
     /// The report of a run; before there is one, what `job-runs` knows of it.
     pub async fn report(&self, run: &JobRun) -> Result<RunReport> {
         let written = self.objects.find(&format!("{}/report.json", run_prefix(&run.run_id))).await?;
-        let mut report = match written {
-            Some(body) => serde_json::from_slice(&body)
-                .with_context(|| format!("the report of run {} is not readable", run.run_id))?,
-            None => unreported(run),
-        };
-        // A redrive makes the run live again, whatever the last report said.
-        report.status = run.status;
-        report.attempt = run.attempt;
-        Ok(report)
-    }
-}
-
-fn unreported(run: &JobRun) -> RunReport {
-    let failure = run.error.clone().map(|error| Failure {
-        window_id: String::new(),
-        error,
-        message: run.message.clone().unwrap_or_default(),
-    });
-    RunReport {
-        run_id: run.run_id.clone(),
-        mode: run.mode.as_str().to_owned(),
-        from: run.from,
-        to: run.to,
-        status: run.status,
-        attempt: run.attempt,
-        windows: WindowCounts { planned: run.planned, ..WindowCounts::default() },
-        messages: run.counts,
-        recheck: Recheck::default(),
-        sweep: Sweep::default(),
-        collisions: 0,
-        undated: run.undated,
-        absent: run.absent.clone(),
-        backlog: 0,
-        bytes: Bytes::default(),
-        reconciled: false,
-        failures: failure.into_iter().collect(),
-        unresolved: Vec::new(),
+        match written {
+            Some(body) => {
+                let report: RunReport = serde_json::from_slice(&body)
+                    .with_context(|| format!("the report of run {} is not readable", run.run_id))?;
+                // A redrive makes the run live again, whatever the last report said.
+                Ok(report.brought_up_to(run))
+            }
+            None => Ok(RunReport::unreported(run)),
+        }
     }
 }
 

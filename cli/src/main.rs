@@ -25,13 +25,17 @@ use std::process::ExitCode;
 Examples:
   alert-archive run --from 2024-07-01 --to 2024-10-01 --wait
   alert-archive status --json
-  alert-archive rerun range-20240701-20241001-20261121T050000 --redrive --wait
+  alert-archive rerun latest --wait
 
 The archive is found through ALERT_ARCHIVE_BUCKET, ALERT_ARCHIVE_JOB_RUNS_TABLE, ALERT_ARCHIVE_WINDOWS_TABLE,
 ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE and ALERT_ARCHIVE_STATE_MACHINE_ARN, and AWS as by any AWS tool.
 In a checkout of the project, eval \"$(make -s env)\" sets them all for the local cloud.
 
-Exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood."
+A run is named by its id, by the beginning of it, or by `latest`. Dates are UTC: 2024-07-01, 2024-07 (its first day),
+2024-07-01T12:00:00Z, today, yesterday, 7d (seven days ago), now.
+
+Exit code: 0 when all went well (a run is completed, and everything is accounted for), 1 when something did not,
+2 when the command was not understood, 3 when what it names does not exist."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -90,7 +94,7 @@ async fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", errors::describe(error.as_ref()));
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<archive::NotFound>() { 3 } else { 1 })
         }
     }
 }

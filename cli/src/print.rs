@@ -1,9 +1,17 @@
 //! Reports for people and for scripts, on standard output.
 
-use alerts::run::{job_run::RunStatus, report::RunReport, unresolved::Unresolved};
+use alerts::run::{
+    report::{Details, RunReport},
+    unresolved::Unresolved,
+};
 use anyhow::Result;
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use comfy_table::{Table, presets::NOTHING};
 use identity::{Identity, instant};
+use reports::{
+    archive::{account, run_section},
+    letter::Letter,
+    section::State,
+};
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
     match json {
@@ -18,51 +26,24 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
-    for line in lines(report) {
-        say!("{line}");
-    }
+    say!("{}", text(report)?);
     unresolved(&report.unresolved)
 }
 
-/// The report but for what operators have set aside.
-fn lines(report: &RunReport) -> Vec<String> {
-    let messages = &report.messages;
-    let mut table = plain();
-    let windows = format!("{} of {} committed", report.windows.succeeded, report.windows.planned);
-    table.add_row(["windows".to_owned(), windows]);
-    for (name, count) in [
-        ("messages in the source", messages.source),
-        ("  archived", messages.archived),
-        ("  archived before", messages.already_archived),
-        ("  open, held over", messages.open),
-        ("  quarantined", messages.quarantined),
-        ("without alerts", messages.no_alerts),
-        ("ids in several indices", report.collisions),
-        ("undated, in no window", report.undated),
-        ("open messages in all", report.backlog),
-    ] {
-        table.add_row([name.to_owned(), count.to_string()]);
-    }
-    table.add_row(["documents read".to_owned(), reports::bytes(report.bytes.source)]);
-    table.add_row(["objects written".to_owned(), reports::bytes(report.bytes.archive)]);
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut lines = vec![
-        format!("{}  {}  (mode {}, attempt {})", report.run_id, status(report), report.mode, report.attempt),
-        format!("{} to {}", instant::iso(report.from), instant::iso(report.to)),
-        table.to_string(),
-    ];
-    if !report.absent.is_empty() {
-        lines.push(format!("the source has no {}", report.absent.join(" and no ")));
-    }
-    let failed = |window: &str, error: &str, message: &str| format!("failed: {window}  {error}: {message}");
-    lines.extend(reports::failures(report).map(|failure| failed(&failure.window_id, &failure.error, &failure.message)));
-    if report.windows.failed > 0 {
-        lines
-            .push(format!("run the failed windows again with: alert-archive rerun {} --redrive --wait", report.run_id));
-    }
-    lines
+/// The report in the words of the mail, but for what operators have set aside.
+fn text(report: &RunReport) -> Result<String> {
+    let mut about = vec![format!("messages of {}", reports::range(report.from, report.to))];
+    about.extend(
+        report.started_at.as_ref().map(|at| format!("started {} UTC", at[..at.len().min(16)].replace('T', " "))),
+    );
+    about.extend(took(report).map(|took| format!("took {took}")));
+    let letter = Letter {
+        headline: format!("{}: {}", report.run_id, reports::outcome_label(report)),
+        about: about.join(", "),
+        sections: vec![run_section(report, &Details::default())],
+        ..Letter::default()
+    };
+    Ok(letter.render()?.text.trim_end().to_owned())
 }
 
 /// What operators have set aside, and the way back.
@@ -93,7 +74,8 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
     Ok(())
 }
 
-pub fn reports(reports: &[RunReport], json: bool) -> Result<()> {
+/// All runs, newest first: two lines each that fit 80 columns, or one line with everything.
+pub fn reports(reports: &[RunReport], wide: bool, json: bool) -> Result<()> {
     if json {
         say!("{}", serde_json::to_string_pretty(reports)?);
         return Ok(());
@@ -102,23 +84,64 @@ pub fn reports(reports: &[RunReport], json: bool) -> Result<()> {
         say!("no runs yet; start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
         return Ok(());
     }
+    if wide {
+        say!("{}", table(reports));
+        return Ok(());
+    }
+    for report in reports {
+        let mark = match reports::state(report) {
+            State::Good => "ok",
+            State::Plain => "..",
+            State::Attention => "! ",
+            State::Bad => "X ",
+        };
+        let account = account(report);
+        let mut facts = vec![reports::outcome_label(report), reports::range(report.from, report.to)];
+        let done = report.messages.archived + report.messages.already_archived;
+        facts.push(format!("{} of {} archived", reports::grouped(done), reports::grouped(account.total)));
+        facts.extend(took(report));
+        say!("{mark} {}", report.run_id);
+        say!("   {}", facts.join("; "));
+    }
+    Ok(())
+}
+
+fn table(reports: &[RunReport]) -> Table {
     let mut table = plain();
-    table.set_header(["run", "status", "windows", "source", "archived", "open", "quarantined", "from", "to"]);
+    table.set_header([
+        "run",
+        "outcome",
+        "messages of",
+        "started",
+        "took",
+        "windows",
+        "source",
+        "archived",
+        "open",
+        "quarantined",
+    ]);
     for report in reports {
         table.add_row([
             report.run_id.clone(),
-            status(report).to_owned(),
+            reports::outcome_label(report),
+            reports::range(report.from, report.to),
+            report.started_at.clone().unwrap_or_default(),
+            took(report).unwrap_or_default(),
             format!("{}/{}", report.windows.succeeded, report.windows.planned),
-            report.messages.source.to_string(),
-            report.messages.archived.to_string(),
-            report.messages.open.to_string(),
-            report.messages.quarantined.to_string(),
-            instant::iso(report.from),
-            instant::iso(report.to),
+            reports::grouped(report.messages.source),
+            reports::grouped(report.messages.archived),
+            reports::grouped(report.messages.open),
+            reports::grouped(report.messages.quarantined),
         ]);
     }
-    say!("{table}");
-    Ok(())
+    table
+}
+
+/// From the run's beginning to its report.
+fn took(report: &RunReport) -> Option<String> {
+    let at = |text: &Option<String>| instant::parse(text.as_deref()?);
+    let seconds = at(&report.reported_at)?.duration_since(at(&report.started_at)?).as_secs();
+    Some(reports::duration(u64::try_from(seconds).ok()?))
 }
 
 fn plain() -> Table {
@@ -127,20 +150,11 @@ fn plain() -> Table {
     table
 }
 
-fn status(report: &RunReport) -> &'static str {
-    match report.status {
-        RunStatus::Running => "Running",
-        RunStatus::Completed if report.reconciled => "Completed, everything accounted for",
-        RunStatus::Completed => "Completed",
-        RunStatus::Failed => "Failed",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use alerts::{
-        counts::Bytes,
+        counts::{Bytes, Messages},
         run::report::{Failure, Windows},
     };
     use jiff::Timestamp;
@@ -156,6 +170,7 @@ mod tests {
                     window_id: (*window_id).to_owned(),
                     error: "WindowSkipped".to_owned(),
                     message: "shard 3 is lost".to_owned(),
+                    messages: 0,
                 })
                 .collect(),
             ..serde_json::from_str(REPORT).expect("a report")
@@ -183,12 +198,23 @@ mod tests {
     fn a_skipped_window_is_named_among_the_failures_unless_it_is_named_below() {
         let mut report = report(&["w1", "w2"]);
         report.unresolved = vec![skipped("another run", "w2"), skipped("r1", "w1")];
-        let failed: Vec<String> = lines(&report).into_iter().filter(|line| line.starts_with("failed")).collect();
-        assert_eq!(failed, ["failed: w2  WindowSkipped: shard 3 is lost"]);
+        let text = text(&report).expect("a text");
+        assert!(text.contains("  w2\n") && !text.contains("w1"), "{text}");
     }
 
     #[test]
     fn sizes_are_those_of_the_mail() {
-        assert!(lines(&report(&[]))[2].contains("12.3 MB"));
+        let messages = Messages { source: 10, archived: 10, ..Messages::default() };
+        let report = RunReport { messages, bytes: Bytes { source: 12_340_000, archive: 1_234_000 }, ..report(&[]) };
+        let text = text(&report).expect("a text");
+        assert!(text.contains("10 messages of 12.3 MB became 1.2 MB in the archive: 90 % less."), "{text}");
+    }
+
+    #[test]
+    fn a_window_that_is_set_aside_has_one_word_everywhere() {
+        let report = RunReport { windows: Windows { planned: 3, succeeded: 2, failed: 0 }, ..report(&["w1"]) };
+        let text = text(&report).expect("a text");
+        assert!(text.starts_with("r1: Completed, 1 window set aside\n"), "{text}");
+        assert!(!crate::archive::went_well(&report));
     }
 }

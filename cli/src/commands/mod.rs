@@ -16,17 +16,32 @@ pub mod watermark;
 use anyhow::{Result, bail};
 use identity::instant;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::io::IsTerminal;
 
 /// Reads an option that names an instant.
 fn instant_of(option: &str, text: Option<&str>) -> Result<Timestamp> {
     let Some(text) = text else { bail!("{option} is missing: it names a UTC date or instant, such as 2019-07-01") };
-    match instant::parse_edge(text) {
+    match instant_at(text, Timestamp::now()) {
         Some(at) => Ok(at),
         None => bail!(
-            "{option} `{text}` is no date: write a UTC date or instant, such as 2019-07-01 or 2019-07-01T12:00:00Z"
+            "{option} `{text}` is no date: write 2019-07-01, 2019-07, 2019-07-01T12:00:00Z, today, yesterday, 7d or now, in UTC"
         ),
+    }
+}
+
+/// What people type for an instant.
+fn instant_at(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let today = || instant::parse(&instant::date(now));
+    let day = SignedDuration::from_hours(24);
+    match text.trim() {
+        "now" => instant::parse(&instant::iso(now)),
+        "today" => today(),
+        "yesterday" => Some(today()? - day),
+        text => match text.strip_suffix('d').and_then(|days| days.parse::<u16>().ok()) {
+            Some(days) => today()?.checked_sub(day * i32::from(days)).ok(),
+            None => instant::parse_edge(text),
+        },
     }
 }
 
@@ -49,5 +64,29 @@ fn bar(length: usize, unit: &str) -> ProgressBar {
     match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_as_people_type_them() {
+        let now: Timestamp = "2024-10-15T06:30:00.123456Z".parse().expect("an instant");
+        for (text, expected) in [
+            ("2024-07", "2024-07-01T00:00:00.000Z"),
+            ("2024-07-03", "2024-07-03T00:00:00.000Z"),
+            ("2024-07-03T12:00:00+02:00", "2024-07-03T10:00:00.000Z"),
+            ("today", "2024-10-15T00:00:00.000Z"),
+            ("yesterday", "2024-10-14T00:00:00.000Z"),
+            ("7d", "2024-10-08T00:00:00.000Z"),
+            ("now", "2024-10-15T06:30:00.123Z"),
+        ] {
+            assert_eq!(instant_at(text, now).map(instant::iso).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["", "d", "-7d", "tomorrow", "2024-13", "7 days"] {
+            assert_eq!(instant_at(text, now), None, "{text}");
+        }
     }
 }

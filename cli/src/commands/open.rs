@@ -6,12 +6,25 @@ use identity::instant;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  alert-archive open --older-than 30d\n  alert-archive open --json | jq length")]
+#[command(after_help = "\
+Examples:
+  alert-archive open --older-than 30d
+  alert-archive open --held-for 2w
+  alert-archive open --json | jq length
+
+--older-than asks for the age of a message, by its own time, as mail and page do. --held-for asks how long ago a run
+first saw it open.")]
 pub struct Open {
-    /// Only messages that were first seen open this long ago, such as 30d or 12h
+    /// Only messages of this age, such as 30d, 12h or 2w
     #[arg(long, value_name = "AGE")]
     older_than: Option<String>,
-    /// Print JSON: an array of ledger rows, longest held over first
+    /// Only messages that have been held over for so long
+    #[arg(long, value_name = "AGE")]
+    held_for: Option<String>,
+    /// Print at most so many, oldest first
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// Print JSON: an array of ledger rows, oldest message first
     #[arg(long)]
     json: bool,
 }
@@ -19,28 +32,59 @@ pub struct Open {
 impl Open {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let now = Timestamp::now();
-        let since = match &self.older_than {
-            Some(age) => {
-                let span: Span =
-                    age.parse().with_context(|| format!("--older-than `{age}` is no age: write 30d, 12h or 2w"))?;
-                now - span.to_duration(SpanRelativeTo::days_are_24_hours())?
-            }
-            None => now,
+        let (old, held) = (ago("--older-than", &self.older_than, now)?, ago("--held-for", &self.held_for, now)?);
+        let mut open: Vec<(Timestamp, Row)> = Vec::new();
+        let take = |row: Row| {
+            let since = row.first_seen_open.filter(|_| row.disposition == Disposition::Open);
+            open.extend(since.filter(|since| is_wanted(row.timestamp, *since, old, held)).map(|since| (since, row)));
         };
-        let mut held: Vec<(Timestamp, Row)> = Vec::new();
-        let is_open = |row: &Row| row.disposition == Disposition::Open;
-        let held_since = |row: &Row| row.first_seen_open.filter(|at| is_open(row) && *at <= since);
-        archive.ledger.staged(|row| held.extend(held_since(&row).map(|at| (at, row)))).await?;
-        held.sort_by(|left, right| (left.0, &left.1.message_id).cmp(&(right.0, &right.1.message_id)));
+        archive.ledger.staged(take).await?;
+        open.sort_by(|left, right| {
+            (left.1.timestamp, &left.1.message_id).cmp(&(right.1.timestamp, &right.1.message_id))
+        });
+        let all = open.len();
+        open.truncate(self.limit);
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&held.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
+            say!("{}", serde_json::to_string_pretty(&open.iter().map(|(_, row)| row).collect::<Vec<_>>())?);
             return Ok(true);
         }
-        for (first_seen_open, row) in &held {
-            let days = now.duration_since(*first_seen_open).as_hours() / 24;
-            say!("{:>5} days  {}  {}  {}", days, instant::iso(row.timestamp), row.source_index, row.message_id);
+        if !open.is_empty() {
+            say!("{:>10}  {:>10}  {:<10}  index and message", "age, days", "held, days", "date, UTC");
         }
-        say!("{} messages are held over", held.len());
+        for (since, row) in &open {
+            let (age, held) = (reports::days(row.timestamp, now), reports::days(*since, now));
+            say!("{age:>10}  {held:>10}  {}  {}  {}", instant::date(row.timestamp), row.source_index, row.message_id);
+        }
+        let shown = if all > open.len() { format!(", {} of them shown", open.len()) } else { String::new() };
+        say!("{} held over{shown}", reports::count(all as u64, "message"));
         Ok(true)
+    }
+}
+
+/// The instant that lies an age before now.
+fn ago(option: &str, age: &Option<String>, now: Timestamp) -> Result<Timestamp> {
+    let Some(age) = age else { return Ok(Timestamp::MAX) };
+    let span: Span = age.parse().with_context(|| format!("{option} `{age}` is no age: write 30d, 12h or 2w"))?;
+    Ok(now - span.to_duration(SpanRelativeTo::days_are_24_hours())?)
+}
+
+/// Whether a message of `timestamp`, first seen open at `since`, is as old as is asked for.
+fn is_wanted(timestamp: Timestamp, since: Timestamp, old: Timestamp, held: Timestamp) -> bool {
+    timestamp <= old && since <= held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_message_is_not_how_long_it_was_held_over() {
+        let now: Timestamp = "2024-10-01T00:00:00Z".parse().expect("an instant");
+        let at = |age: &str| ago("--older-than", &Some(age.into()), now).expect("an age");
+        let (message, seen) = (at("90d"), at("2h"));
+        let any = ago("--held-for", &None, now).expect("any");
+        assert!(is_wanted(message, seen, at("30d"), any), "an old message that today's run saw first");
+        assert!(!is_wanted(message, seen, any, at("30d")) && is_wanted(message, seen, any, at("1h")));
+        assert!(ago("--older-than", &Some("old".into()), now).is_err());
     }
 }

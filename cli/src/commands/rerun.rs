@@ -1,19 +1,32 @@
 use super::watch::follow;
 use crate::{archive::Archive, print};
-use alerts::run::payloads::Input;
-use anyhow::Result;
+use alerts::{
+    keys::plan_key,
+    run::{
+        job_run::{JobRun, RunStatus},
+        payloads::Input,
+    },
+};
+use anyhow::{Result, bail};
 use clap::Args;
+use identity::instant;
 use jiff::Timestamp;
+use serde_json::json;
+use workflow::{Execution, WorkflowError};
 
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  alert-archive rerun range-20240701-20241001-20261121T050000123 --redrive --wait
-  alert-archive rerun range-20240701-20241001-20261121T050000123 --wait    after 14 days, or when the execution is gone")]
+  alert-archive rerun latest --wait
+  alert-archive rerun range-20240701-20241001-20261121T050000123 --wait
+
+Only what failed runs again. How, is chosen by what can be done, and said: the execution is redriven, as the console's
+button does (possible for 14 days); else a new execution takes the windows that failed; and a run that never had a plan
+is started anew. Where nothing failed, nothing is started.")]
 pub struct Rerun {
-    /// The run's id
-    run: String,
-    /// Redrive the execution, as the console's button does (possible for 14 days)
+    /// The run's id, the beginning of it, or `latest`
+    run: Option<String>,
+    /// Only by redriving the execution
     #[arg(long)]
     redrive: bool,
     /// Follow the run to its end and print its report
@@ -24,21 +37,149 @@ pub struct Rerun {
     json: bool,
 }
 
+/// What can be done about a run.
+#[derive(Debug, PartialEq)]
+enum Way {
+    /// It is at work.
+    Wait,
+    Nothing,
+    Redrive,
+    /// A new execution takes the windows of the plan that failed.
+    FailedOnly,
+    /// There is no plan: a new run over the same range.
+    Anew(Input),
+}
+
+/// `execution`: none when Step Functions has forgotten it.
+fn way(run: &JobRun, execution: Option<&Execution>, has_plan: bool) -> Way {
+    match execution {
+        Some(execution) if execution.running => return Way::Wait,
+        _ if run.status == RunStatus::Completed => return Way::Nothing,
+        Some(execution) if execution.status != "SUCCEEDED" => return Way::Redrive,
+        _ => {}
+    }
+    without_redrive(run, has_plan)
+}
+
+fn without_redrive(run: &JobRun, has_plan: bool) -> Way {
+    match &run.scheduled_for {
+        _ if has_plan => Way::FailedOnly,
+        Some(scheduled_for) => Way::Anew(Input::Scheduled { scheduled_for: scheduled_for.clone() }),
+        None => Way::Anew(Input::Range { from: instant::iso(run.from), to: instant::iso(run.to) }),
+    }
+}
+
 impl Rerun {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
-        let run = archive.job_run(&self.run).await?;
-        let execution = if self.redrive {
-            archive.workflow.redrive(&run.execution_arn).await?;
-            run.execution_arn
-        } else {
-            let input = serde_json::to_string(&Input::FailedOnly { run_id: self.run.clone() })?;
-            let name = format!("failed-only-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
-            archive.workflow.start(&archive.state_machine_arn, &name, input).await?
+        let run = archive.job_run(self.run.as_deref()).await?;
+        let execution = match archive.workflow.describe(&run.execution_arn).await {
+            Ok(execution) => Some(execution),
+            Err(WorkflowError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
         };
-        if !self.wait {
-            print::started(&self.run, self.json)?;
+        let has_plan = archive.objects.head(&plan_key(&run.run_id)).await?.is_some();
+        let mut way = way(&run, execution.as_ref(), has_plan);
+        if self.redrive && !matches!(way, Way::Redrive | Way::Wait | Way::Nothing) {
+            bail!("{} cannot be redriven; leave --redrive away, and it is run again another way", run.run_id);
+        }
+        if way == Way::Redrive {
+            match archive.workflow.redrive(&run.execution_arn).await {
+                Ok(()) => {
+                    return self.went_on(archive, &run.run_id, &run.execution_arn, "its execution is redriven").await;
+                }
+                Err(WorkflowError::NotRedrivable { message, .. }) if !self.redrive => {
+                    eprintln!("the execution cannot be redriven any more: {message}");
+                    way = without_redrive(&run, has_plan);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let unique = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
+        match way {
+            Way::Wait => bail!("run {} is at work; follow it with: alert-archive watch {}", run.run_id, run.run_id),
+            Way::Nothing | Way::Redrive => {
+                eprintln!("nothing failed in {}: nothing is started", run.run_id);
+                if self.json {
+                    say!("{}", serde_json::to_string_pretty(&archive.report(&run).await?)?);
+                }
+                Ok(true)
+            }
+            Way::FailedOnly => {
+                let input = serde_json::to_string(&Input::FailedOnly { run_id: run.run_id.clone() })?;
+                let name = format!("failed-only-{unique}");
+                let execution = archive.workflow.start(&archive.state_machine_arn, &name, input).await?;
+                self.went_on(archive, &run.run_id, &execution, "a new execution takes the windows that failed").await
+            }
+            Way::Anew(input) => {
+                let name = format!("again-{unique}");
+                let input = serde_json::to_string(&input)?;
+                let execution = archive.workflow.start(&archive.state_machine_arn, &name, input).await?;
+                let how = format!("{} never had a plan, so that a new run is started over its range", run.run_id);
+                self.went_on(archive, &name, &execution, &how).await
+            }
+        }
+    }
+
+    async fn went_on(&self, archive: &Archive, run_id: &str, execution_arn: &str, how: &str) -> Result<bool> {
+        eprintln!("{run_id}: {how}");
+        if self.wait {
+            return follow(archive, run_id, execution_arn, self.json).await;
+        }
+        if self.json {
+            say!("{}", json!({"run_id": run_id, "how": how}));
             return Ok(true);
         }
-        follow(archive, &self.run, &execution, self.json).await
+        print::started(run_id, false)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(status: RunStatus) -> JobRun {
+        let row = json!({
+            "run_id": "r1", "mode": "range", "status": status, "from": "2024-07-01T00:00:00.000Z",
+            "to": "2024-08-01T00:00:00.000Z", "created_at": "2024-08-01T00:00:00.000Z",
+            "updated_at": "2024-08-01T00:00:00.000Z", "execution_arn": "", "attempt": 1, "planned": 0, "undated": 0,
+            "revision": 0,
+        });
+        serde_json::from_value(row).expect("a row of job-runs")
+    }
+
+    fn execution(status: &str) -> Execution {
+        let started = Timestamp::UNIX_EPOCH;
+        Execution {
+            running: status == "RUNNING",
+            status: status.into(),
+            started,
+            redrives: 0,
+            error: None,
+            cause: None,
+        }
+    }
+
+    #[test]
+    fn a_rerun_takes_the_way_that_is_open() {
+        let failed = run(RunStatus::Failed);
+        assert_eq!(way(&failed, Some(&execution("FAILED")), true), Way::Redrive);
+        assert_eq!(way(&failed, Some(&execution("ABORTED")), false), Way::Redrive, "it plans once more");
+        assert_eq!(way(&failed, None, true), Way::FailedOnly);
+        let range = Input::Range { from: "2024-07-01T00:00:00.000Z".into(), to: "2024-08-01T00:00:00.000Z".into() };
+        assert_eq!(way(&failed, None, false), Way::Anew(range));
+        let scheduled = JobRun { scheduled_for: Some("2024-08-01T06:00:00Z".into()), ..failed };
+        let again = Input::Scheduled { scheduled_for: "2024-08-01T06:00:00Z".into() };
+        assert_eq!(way(&scheduled, None, false), Way::Anew(again));
+    }
+
+    #[test]
+    fn a_run_that_is_complete_or_at_work_is_left_alone() {
+        let done = run(RunStatus::Completed);
+        assert_eq!(way(&done, Some(&execution("SUCCEEDED")), true), Way::Nothing);
+        assert_eq!(way(&done, None, true), Way::Nothing);
+        assert_eq!(way(&run(RunStatus::Running), Some(&execution("RUNNING")), true), Way::Wait);
+        // It died, and is not marked yet.
+        assert_eq!(way(&run(RunStatus::Running), Some(&execution("FAILED")), true), Way::Redrive);
     }
 }

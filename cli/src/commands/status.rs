@@ -7,12 +7,25 @@ use clap::Args;
 use storage::Scanned;
 
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  alert-archive status\n  alert-archive status --json | jq '.[0].messages'\n  alert-archive status range-20240701-20241001-20261121T050000123"
-)]
+#[command(after_help = "\
+Examples:
+  alert-archive status
+  alert-archive status latest
+  alert-archive status range-20240701-20241001-20261121T050000123
+  alert-archive status --failed --limit 5
+  alert-archive status --json | jq '.[0].messages'")]
 pub struct Status {
-    /// The run's id; without it all runs are listed
+    /// The run's id, the beginning of it, or `latest`; without it all runs are listed
     run: Option<String>,
+    /// Everything about each run, on one long line
+    #[arg(long)]
+    wide: bool,
+    /// Only runs that did not go well
+    #[arg(long, conflicts_with = "run")]
+    failed: bool,
+    /// At most so many runs
+    #[arg(long, value_name = "N", conflicts_with = "run")]
+    limit: Option<usize>,
     /// Print JSON: one report, or an array of them
     #[arg(long)]
     json: bool,
@@ -21,7 +34,7 @@ pub struct Status {
 impl Status {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         if let Some(run_id) = &self.run {
-            let report = archive.report(&archive.job_run(run_id).await?).await?;
+            let report = archive.report(&archive.job_run(Some(run_id)).await?).await?;
             print::report(&report, self.json)?;
             return Ok(went_well(&report));
         }
@@ -29,9 +42,15 @@ impl Status {
         runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let mut reports = Vec::with_capacity(runs.len());
         for run in &runs {
-            reports.push(archive.report(run).await?);
+            if self.limit.is_some_and(|limit| reports.len() >= limit) {
+                break;
+            }
+            let report = archive.report(run).await?;
+            if !self.failed || !went_well(&report) {
+                reports.push(report);
+            }
         }
-        print::reports(&reports, self.json)?;
+        print::reports(&reports, self.wide, self.json)?;
         if !self.json {
             print::unresolved(&archive.job_runs.unresolved().await?.items)?;
         }

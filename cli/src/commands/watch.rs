@@ -1,5 +1,5 @@
 use crate::{
-    archive::{Archive, went_well},
+    archive::{Archive, NotFound, went_well},
     print,
 };
 use alerts::{run::job_run::RunStatus, window::record::State};
@@ -17,8 +17,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Args)]
 #[command(after_help = "Example:\n  alert-archive watch range-20240701-20241001-20261121T050000123")]
 pub struct Watch {
-    /// The run's id
-    run: String,
+    /// The run's id, the beginning of it, or `latest`
+    run: Option<String>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -26,11 +26,16 @@ pub struct Watch {
 
 impl Watch {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
-        let execution = match archive.job_runs.get(&self.run).await? {
-            Some(run) => run.execution_arn,
-            None => archive.execution_arn(&self.run),
-        };
-        follow(archive, &self.run, &execution, self.json).await
+        match archive.job_run(self.run.as_deref()).await {
+            Ok(run) => follow(archive, &run.run_id, &run.execution_arn, self.json).await,
+            // Started a moment ago, it has no row yet.
+            Err(error) => match self.run.filter(|_| error.is::<NotFound>()) {
+                Some(name) if archive.workflow.is_running(&archive.execution_arn(&name)).await? => {
+                    follow(archive, &name, &archive.execution_arn(&name), self.json).await
+                }
+                _ => Err(error),
+            },
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 //! pipeline's row may enter, and no step's logic.
 
 mod job_runs;
+mod quarantine;
 mod tracking;
 mod windows;
 
 pub use job_runs::JobRuns;
+pub use quarantine::{QuarantineError, Quarantined, quarantined};
 pub use tracking::{Changed, StageError, Tracking, row_key};
 pub use windows::{StepEnd, WindowError, Windows};

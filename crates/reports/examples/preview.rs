@@ -1,100 +1,213 @@
-//! `cargo run -p reports --example preview -- DIR`: writes a mail and a dashboard of made-up runs, to look at.
+//! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a state.
 
-use alerts::run::unresolved::Unresolved;
 use alerts::run::{
     job_run::RunStatus,
-    report::{Failure, OpenMessage, RunReport, Windows},
+    overview::{Day, Overview},
+    report::{Before, Details, Failure, OpenMessage, RunReport, Windows},
+    unresolved::{Span, Unresolved},
 };
-use identity::Identity;
+use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
-use reports::dashboard::{self, Latest};
-use reports::mail::{self, Links, Summary};
+use reports::dashboard::{self, Latest, Runs};
+use reports::mail::{Links, Summary, summary};
+use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
 
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(env::args().nth(1).ok_or("a folder is needed")?);
-    let now: Timestamp = "2024-10-01T06:00:00Z".parse()?;
-    let well: RunReport = serde_json::from_str(include_str!("../tests/report.json"))?;
-    let mut failed = RunReport {
-        run_id: "weekly-2024-40".into(),
+    // The page tells by the reader's clock when runs stay away.
+    let now = instant::parse(&instant::date(Timestamp::now())).ok_or("no date")? + SignedDuration::from_hours(6);
+    let well = healthy(now);
+    let failing = failed(&well, now);
+    let many: Vec<RunReport> =
+        (0..400u64).map(|n| earlier(if n == 0 || n % 37 == 5 { &failing } else { &well }, n)).collect();
+    let dead = RunReport {
+        run_id: "scheduled-dead".into(),
         status: RunStatus::Failed,
-        windows: Windows { planned: 91, succeeded: 89, failed: 2 },
+        windows: Windows::default(),
+        messages: Default::default(),
+        reconciled: false,
+        reported_at: None,
+        failures: vec![failure(
+            "",
+            "SourceUnavailable",
+            "OpenSearch at https://search.example.com cannot be reached to count: no answer within 30 s",
+            0,
+        )],
         ..well.clone()
     };
-    for (day, error, message) in [
-        ("03", "CountMismatch", "1,203 documents counted, 1,201 read"),
-        ("12", "SourceUnavailable", "no answer within 30 s"),
+    for (name, runs, gaps) in [
+        ("empty", vec![], 0),
+        ("healthy", many[1..5].to_vec(), 0),
+        ("failing", [vec![failing.clone()], many[1..9].to_vec()].concat(), 2),
+        ("dead", [vec![dead], many[1..9].to_vec()].concat(), 1),
+        ("many", many.clone(), 3),
     ] {
-        failed.failures.push(Failure {
-            window_id: format!("202407{day}T000000.000Z--202407{day}T120000.000Z"),
-            error: error.into(),
-            message: message.into(),
-        });
+        write(&dir.join(name), &runs, gaps, now)?;
     }
-    let since = now - SignedDuration::from_hours(400);
-    let window_id = "20240604T000000.000Z--20240605T000000.000Z".to_owned();
-    let reason = "shard 3 of messages-2024 is lost until the snapshot is restored, ticket 4711".to_owned();
-    failed.unresolved = vec![
-        Unresolved::SkippedWindow { run_id: "weekly-2024-37".into(), window_id, reason, since, left: Vec::new() },
-        Unresolved::excluded(
-            Identity::new("messages-2024", "MSG-20240711-0000142-9ab3f0"),
-            "its history kills the function, see ticket 4712",
-            since,
-        ),
-    ];
-    let open: Vec<OpenMessage> = (0..12)
-        .map(|n| {
-            let timestamp = now - SignedDuration::from_hours(24 * (480 - 37 * n));
-            OpenMessage {
-                message_id: format!("MSG-{}-{n:07}-4fe29a", timestamp.strftime("%Y%m%d")),
-                source_index: "messages".into(),
-                timestamp,
-                first_seen_open: timestamp + SignedDuration::from_hours(100),
-            }
-        })
-        .collect();
-    let reasons = [
-        ("unrecognised_status".to_owned(), 31),
-        ("message_id_absent".to_owned(), 9),
-        ("unreadable_document".to_owned(), 6),
-    ];
+    println!("{}", dir.display());
+    Ok(())
+}
+
+fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(dir)?;
+    let last_completed = runs.iter().find(|run| run.status == RunStatus::Completed).map(|run| run.to);
+    let list = dashboard::runs(&Runs { reports: runs, unreadable: &[], last_completed, silent_days: 8, now });
+    let details = details(now, gaps);
+    let ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
+    let reported = runs.iter().find(|run| run.reported_at.is_some());
+    let latest = reported.map(|report| dashboard::latest(&Latest { report, details: &details, open_ages: &ages, now }));
+    let pipelines = if runs.is_empty() { vec![] } else { vec![feeds()] };
+    fs::write(dir.join("index.html"), dashboard::page(latest.as_ref(), &list, &pipelines, now))?;
+    let Some(report) = runs.first() else { return Ok(()) };
     let links = Links {
         dashboard: Some("https://archive.example.com/dashboard/index.html".into()),
         console: Some("https://console.example.com/executions/weekly-2024-40".into()),
     };
-
-    fs::create_dir_all(dir.join("data"))?;
-    for (name, report, duplicate) in [("well", &well, false), ("failed", &failed, true)] {
-        let summary =
-            Summary { report, oldest_open: &open, quarantine_reasons: &reasons, links: &links, duplicate, now };
-        let rendered = mail::summary(&summary)?;
-        fs::write(dir.join(format!("{name}.txt")), format!("{}\n\n{}", rendered.subject, rendered.text))?;
-        fs::write(dir.join(format!("{name}.html")), rendered.html)?;
-    }
-    let mut runs = vec![failed.clone()];
-    for n in 0..26u64 {
-        let mut run = RunReport { run_id: format!("weekly-2024-{:02}", 39 - n), ..well.clone() };
-        let earlier = SignedDuration::from_hours(24 * 7 * n as i64);
-        (run.from, run.to) = (run.to - earlier - SignedDuration::from_hours(168), run.to - earlier);
-        run.messages.archived = 3000 + n * 7919 % 2200;
-        run.messages.source =
-            run.messages.archived + run.messages.open + run.messages.quarantined + run.messages.already_archived;
-        runs.push(run);
-    }
-    let months: Vec<(String, u64)> = (1..=9).map(|n| (format!("2024-{n:02}"), 9000 + n * 4801 % 7000)).collect();
-    let open_ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
-    let latest = Latest {
-        report: &failed,
-        oldest_open: &open,
-        open_ages: &open_ages,
-        quarantine_reasons: &reasons,
-        archived_by_month: &months,
-        now,
-    };
-    fs::write(dir.join("index.html"), dashboard::page())?;
-    fs::write(dir.join("data/latest.json"), dashboard::latest(&latest).to_string())?;
-    fs::write(dir.join("data/runs.json"), dashboard::runs(&runs, &[], now).to_string())?;
-    println!("{}", dir.display());
+    let none = Details::default();
+    let details = if report.reported_at.is_some() { &details } else { &none };
+    let mail = summary(&Summary { report, details, pipelines: &pipelines, links: &links, duplicate: false, now })?;
+    fs::write(dir.join("mail.html"), mail.html)?;
+    fs::write(dir.join("mail.txt"), format!("Subject: {}\n\n{}", mail.subject, mail.text))?;
     Ok(())
+}
+
+fn healthy(now: Timestamp) -> RunReport {
+    let report: RunReport = serde_json::from_str(include_str!("../tests/report.json")).expect("a report");
+    RunReport {
+        run_id: "scheduled-20241001-20241001T060000123".into(),
+        from: now - DAY * 7,
+        to: now,
+        started_at: Some(instant::iso(now - SignedDuration::from_mins(3))),
+        reported_at: Some(instant::iso(now)),
+        ..report
+    }
+}
+
+fn failure(window: &str, error: &str, message: &str, messages: u64) -> Failure {
+    Failure { window_id: window.into(), error: error.into(), message: message.into(), messages }
+}
+
+fn failed(well: &RunReport, now: Timestamp) -> RunReport {
+    let window = |from: i64, length: i64| {
+        let from = now - DAY * from as i32;
+        format!("{}--{}", instant::compact(from), instant::compact(from + DAY * length as i32))
+    };
+    let mut failures: Vec<Failure> = (0..20)
+        .map(|n| {
+            failure(
+                &window(60 - n, 1),
+                "SourceUnavailable",
+                "OpenSearch cannot search now (status 503): all shards failed",
+                120 + n as u64,
+            )
+        })
+        .collect();
+    failures.push(failure(&window(30, 1), "CountMismatch", "1,203 documents counted, 1,201 read", 1203));
+    failures.push(failure(&window(20, 2), "CountMismatch", "77 documents counted, 76 read", 77));
+    let since = now - SignedDuration::from_hours(400);
+    let reason = "shard 3 of messages-2024 is lost until the snapshot is restored, ticket 4711".to_owned();
+    let (run_id, window_id) = ("weekly-2024-37".to_owned(), window(90, 1));
+    RunReport {
+        status: RunStatus::Failed,
+        reconciled: false,
+        windows: Windows { planned: 91, succeeded: 69, failed: 22 },
+        failures,
+        unresolved: vec![
+            Unresolved::SkippedWindow { run_id, window_id, reason, since, left: Vec::new() },
+            Unresolved::excluded(
+                Identity::new("messages-2024", "MSG-20240711-0000142-9ab3f0"),
+                "its history kills the function",
+                since,
+            ),
+        ],
+        ..well.clone()
+    }
+}
+
+fn earlier(report: &RunReport, weeks: u64) -> RunReport {
+    let back = |at: Timestamp| at - DAY * 7 * weeks as i32;
+    let moved = |text: &Option<String>| text.as_deref().and_then(instant::parse).map(|at| instant::iso(back(at)));
+    let mut run = report.clone();
+    (run.from, run.to) = (back(report.from), back(report.to));
+    (run.started_at, run.reported_at) = (moved(&report.started_at), moved(&report.reported_at));
+    run.run_id = format!("scheduled-{}-{}", run.to.strftime("%Y%m%d"), run.to.strftime("%Y%m%dT%H%M%S%3f"));
+    run.messages.archived = 3000 + weeks * 7919 % 2200;
+    run.messages.source =
+        run.messages.archived + run.messages.open + run.messages.quarantined + run.messages.already_archived;
+    run
+}
+
+fn details(now: Timestamp, gaps: i64) -> Details {
+    let gap = |n: i64| Span { from: now - DAY * (100 * n + 60) as i32, to: now - DAY * (100 * n + 55) as i32 };
+    let day = |n: i64| Day {
+        date: instant::date(now - DAY * n as i32),
+        archived: (n as u64 * 7919) % 240,
+        open: if n < 200 && n % 9 == 0 { 3 } else { 0 },
+        quarantined: u64::from(n % 301 == 7),
+        bytes: (n as u64 * 7919) % 240 * 6_000,
+    };
+    let days: Vec<Day> = (0..2557).rev().filter(|n| n % 11 != 3).map(day).collect();
+    let open = |n: i64| {
+        let timestamp = now - SignedDuration::from_hours(24 * (480 - 37 * n));
+        OpenMessage {
+            message_id: format!("MSG-{}-{n:07}-4fe29a", timestamp.strftime("%Y%m%d")),
+            source_index: "messages".into(),
+            timestamp,
+            first_seen_open: timestamp + SignedDuration::from_hours(100),
+        }
+    };
+    let archived = days.iter().map(|day| day.archived).sum();
+    let overview = Overview {
+        as_of: now,
+        since: Some(instant::iso(now - DAY * 2557)),
+        runs: 366,
+        archived,
+        bytes: days.iter().map(|day| day.bytes).sum(),
+        open: 640,
+        quarantined: 46,
+        quarantine_reasons: vec![
+            ("unrecognised_status".into(), 31),
+            ("message_id_absent".into(), 9),
+            ("unreadable_document".into(), 6),
+        ],
+        gaps: (0..gaps).map(gap).collect(),
+        covered: vec![Span { from: now - DAY * 2557, to: now }],
+        days,
+        oldest_open: (0..10).map(open).collect(),
+    };
+    let before = Before {
+        run_id: "scheduled-20240924".into(),
+        archived: archived - 4300,
+        open: 655,
+        quarantined: 40,
+        ..Before::default()
+    };
+    Details { overview: Some(overview), before: Some(before), ..Details::default() }
+}
+
+fn feeds() -> Section {
+    Section::new("Partner feeds", "the last 7 days")
+        .headline(State::Attention, "2 files wait in the dead-letter queue.")
+        .figures(vec![
+            Figure::count("Files", 1_204).note("12 more than last week"),
+            Figure::new("Size", reports::bytes(12_340_000)),
+        ])
+        .account(Account::new(
+            "Lines read",
+            5_000,
+            &[("Consolidated", 4_990, Colour::Done), ("Quarantined", 10, Colour::SetAside)],
+        ))
+        .bars(
+            "Records by partner",
+            vec![Bar::count("acme", 4_000, Colour::Done), Bar::count("zeta", 990, Colour::Done)],
+        )
+        .table(
+            Table::new("Oldest waiting", &["File", "#Minutes"])
+                .rows([["alerts/acme/2024/09/30/a.jsonl.gz".into(), "12".into()]], None),
+        )
+        .command("Deliver them again:", vec!["alert-archive feeds replay-dlq".into()])
 }

@@ -17,36 +17,47 @@ const RANGES: usize = 6;
 
 /// All runs together.
 pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[Unresolved], now: Timestamp) -> Section {
-    let since = overview.since.as_deref().map_or(String::new(), |since| format!("since {}, ", &since[..since.len().min(10)]));
+    let since =
+        overview.since.as_deref().map_or(String::new(), |since| format!("since {}, ", &since[..since.len().min(10)]));
     let scope = format!("all {}, {since}as of {} UTC", count(overview.runs, "run"), words::minute(overview.as_of));
     let (state, headline) = match (overview.gaps.len(), overview.covered.first(), overview.covered.last()) {
         (0, Some(first), Some(last)) => {
             let whole = words::range(first.from, last.to);
-            (State::Good, if overview.covered.len() == 1 {
-                format!("Complete without a gap: {whole}.")
-            } else {
-                format!("Complete within {} that runs have covered, {whole}.", count(overview.covered.len() as u64, "stretch"))
-            })
+            (
+                State::Good,
+                if overview.covered.len() == 1 {
+                    format!("Complete without a gap: {whole}.")
+                } else {
+                    format!(
+                        "Complete within {} that runs have covered, {whole}.",
+                        count(overview.covered.len() as u64, "stretch")
+                    )
+                },
+            )
         }
         (0, ..) => (State::Plain, "No run has archived anything yet.".to_owned()),
-        (gaps, ..) => (State::Bad, format!("{} that runs were to archive and none has committed.", count(gaps as u64, "gap"))),
+        (gaps, ..) => {
+            (State::Bad, format!("{} that runs were to archive and none has committed.", count(gaps as u64, "gap")))
+        }
     };
     let change = |now: u64, then: fn(&Before) -> u64| match before {
         Some(before) => format!("{} since {}", signed(i128::from(now) - i128::from(then(before))), before.run_id),
         None => String::new(),
     };
-    let mut open = Figure::count("Still open, held over", overview.open).note(change(overview.open, |before| before.open));
+    let mut open =
+        Figure::count("Still open, held over", overview.open).note(change(overview.open, |before| before.open));
     let oldest = overview.oldest_open.first().map(|open| words::days(open.timestamp, now));
     if oldest.is_some_and(|days| days >= OLD) {
         open = open.state(State::Attention);
     }
-    let mut quarantined =
-        Figure::count("In quarantine", overview.quarantined).note(change(overview.quarantined, |before| before.quarantined));
+    let mut quarantined = Figure::count("In quarantine", overview.quarantined)
+        .note(change(overview.quarantined, |before| before.quarantined));
     if overview.quarantined > 0 {
         quarantined = quarantined.state(State::Attention);
     }
     let figures = vec![
-        Figure::count("Messages in the archive", overview.archived).note(change(overview.archived, |before| before.archived)),
+        Figure::count("Messages in the archive", overview.archived)
+            .note(change(overview.archived, |before| before.archived)),
         Figure::new("Size in the archive", bytes(overview.bytes)),
         open,
         quarantined,
@@ -86,7 +97,8 @@ fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Sec
             ..Problem::default()
         }
     };
-    section.problems("Set aside by operators, until somebody comes back to it", unresolved.iter().map(problem).collect())
+    section
+        .problems("Set aside by operators, until somebody comes back to it", unresolved.iter().map(problem).collect())
 }
 
 /// One run.
@@ -171,7 +183,8 @@ pub fn problems(report: &RunReport) -> Vec<Problem> {
 
 /// Windows that follow each other are one range; a window that stands alone keeps its id, which commands take.
 fn folded(failures: &[&Failure]) -> Vec<String> {
-    let mut ids: Vec<&str> = failures.iter().map(|failure| failure.window_id.as_str()).filter(|id| !id.is_empty()).collect();
+    let mut ids: Vec<&str> =
+        failures.iter().map(|failure| failure.window_id.as_str()).filter(|id| !id.is_empty()).collect();
     ids.sort_unstable();
     let mut ranges: Vec<(Span, Vec<&str>)> = Vec::new();
     let mut places = Vec::new();

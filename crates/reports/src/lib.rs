@@ -37,6 +37,6 @@ pub mod section;
 mod words;
 
 pub use words::{
-    all_well, bytes, count, days, duration, failures, grouped, minute, outcome_label, quoted, range, rerun_command, sentence,
-    state,
+    all_well, bytes, count, days, duration, failures, grouped, minute, outcome_label, quoted, range, rerun_command,
+    sentence, state,
 };

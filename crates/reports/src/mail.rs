@@ -45,7 +45,8 @@ pub fn summary(summary: &Summary) -> Result<Rendered, Error> {
 fn letter(summary: &Summary) -> Letter {
     let &Summary { report, details, links, now, .. } = summary;
     let range = words::range(report.from, report.to);
-    let mut sections = vec![run_section(report, details)];
+    // The mail's headline says it already.
+    let mut sections = vec![Section { headline: String::new(), ..run_section(report, details) }];
     let mut state = words::state(report);
     if let Some(overview) = &details.overview {
         let section = now_section(overview, details.before.as_ref(), &report.unresolved, now);

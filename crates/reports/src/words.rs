@@ -1,11 +1,11 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
+use crate::section::State;
 use alerts::run::{
     job_run::RunStatus,
     report::{Failure, RunReport},
     unresolved::{Span, Unresolved},
 };
-use crate::section::State;
 use identity::{Identity, instant::iso};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -47,16 +47,15 @@ fn outcome(report: &RunReport) -> String {
     let missing = unaccounted(report);
     let left = not_archived(report);
     let in_all = messages.source + left.failed + left.set_aside;
-    let waiting = |number: u64| match number {
-        0 => String::new(),
-        number => format!(", with {} of {}", grouped(number), count(in_all, "message")),
-    };
     if windows.failed > 0 {
         return format!(
-            "{} of {} failed{}, not archived yet; the others are safe: {done}.",
+            "{} of {} failed{}; the others are safe.",
             grouped(windows.failed),
             count(windows.planned, "window"),
-            waiting(left.failed),
+            match left.failed {
+                0 => String::new(),
+                failed => format!(", and {} of {} are not archived yet", grouped(failed), count(in_all, "message")),
+            },
         );
     }
     match report.status {
@@ -83,9 +82,10 @@ fn outcome(report: &RunReport) -> String {
         }
         RunStatus::Completed if set_aside_here(report) > 0 => {
             format!(
-                "{} set aside by an operator{}; the others: {done}.",
+                "{} set aside by an operator, with {} of {}; the others: {done}.",
                 count(set_aside_here(report), "window"),
-                waiting(left.set_aside),
+                grouped(left.set_aside),
+                count(in_all, "message"),
             )
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),

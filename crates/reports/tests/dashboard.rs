@@ -1,15 +1,16 @@
 //! The page's own promises, and the data that it is given.
 
-use alerts::run::unresolved::Unresolved;
 use alerts::run::{
     job_run::RunStatus,
-    report::{Failure, OpenMessage, RunReport},
+    overview::{Day, Overview},
+    report::{Details, Failure, RunReport},
+    unresolved::{Span, Unresolved},
 };
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::Identity;
 use jiff::Timestamp;
-use reports::dashboard::{self, Latest};
+use reports::dashboard::{self, Latest, Runs};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 fn at(text: &str) -> Timestamp {
@@ -25,60 +26,77 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     text.split_once(start).and_then(|(_, rest)| rest.split_once(end)).map(|(inside, _)| inside).expect(start)
 }
 
+fn listed(reports: &[RunReport]) -> Value {
+    let unreadable = ["row r0 is not readable".to_owned()];
+    let now = at("2024-10-01T06:00:00Z");
+    dashboard::runs(&Runs { reports, unreadable: &unreadable, last_completed: Some(now), silent_days: 8, now })
+}
+
 #[test]
-fn the_policy_admits_this_script_and_this_style_and_nothing_else() {
-    let page = dashboard::page();
-    let policy = between(page, "Content-Security-Policy\" content=\"", "\"");
+fn the_policy_admits_the_scripts_and_the_style_of_the_page_and_nothing_else() {
+    let page = dashboard::page(None, &listed(&[report("r1")]), &[], at("2024-10-01T06:00:00Z"));
+    let policy = between(&page, "Content-Security-Policy\" content=\"", "\"");
+    let scripts: Vec<&str> = page
+        .split("<script>")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("</script>"))
+        .map(|(inside, _)| inside)
+        .collect();
+    assert_eq!(scripts.len(), 2);
     for (directive, block) in
-        [("script-src", between(page, "<script>", "</script>")), ("style-src", between(page, "<style>", "</style>"))]
+        [("script-src", scripts[0]), ("script-src", scripts[1]), ("style-src", between(&page, "<style>", "</style>"))]
     {
-        let expected = format!("{directive} 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(block)));
-        assert!(policy.split(';').any(|part| part.trim() == expected), "the policy needs: {expected}");
+        let hash = format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(block)));
+        let admitted = policy.split(';').find(|part| part.trim().starts_with(directive)).expect(directive);
+        assert!(admitted.contains(&hash), "{directive} needs {hash}");
     }
-    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"));
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("connect-src"));
+    assert!(!page.contains("{{"), "a place is left empty");
 }
 
 #[test]
-fn the_page_makes_no_markup_of_data_and_loads_nothing_from_elsewhere() {
-    let page = dashboard::page();
-    for forbidden in [
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacentHTML",
-        "document.write",
-        "eval(",
-        " style=\"",
-        "https://",
-        "src=\"",
-        "@import",
-    ] {
-        assert!(!page.contains(forbidden), "{forbidden}");
+fn the_page_makes_no_markup_of_data_and_loads_nothing() {
+    let (html, script) = (include_str!("../../../web/index.html"), include_str!("../../../web/page.js"));
+    for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "XMLHttp"] {
+        assert!(!script.contains(forbidden), "{forbidden}");
     }
-    assert_eq!(page.matches("http://").count(), 1, "only the name of SVG is a web address");
-    assert!(
-        page.contains("<html lang=\"en\">")
-            && page.contains("prefers-color-scheme: dark")
-            && page.contains("width=device-width")
-    );
+    for forbidden in ["src=\"", " style=\"", "https://", "@import", "<link rel=\"stylesheet"] {
+        assert!(!html.contains(forbidden), "{forbidden}");
+    }
+    assert_eq!(script.matches("http://").count(), 1, "only the name of SVG is a web address");
+    let style = include_str!("../../../web/page.css");
+    for wanted in ["prefers-color-scheme: dark", "prefers-reduced-motion", "@media print"] {
+        assert!(style.contains(wanted), "{wanted}");
+    }
 }
 
 #[test]
-fn runs_are_listed_as_they_come_and_without_their_failures() {
-    let failures = vec![Failure { window_id: "w".into(), error: "CountMismatch".into(), message: "m".into() }];
-    let data = dashboard::runs(
-        &[RunReport { failures, status: RunStatus::Failed, ..report("newest") }, report("older")],
-        &["row r0 is not readable".into()],
-        at("2024-10-01T06:00:00Z"),
-    );
+fn hostile_data_does_not_end_its_element_or_fill_another_place() {
+    let bad = "</script><script>alert(1)</script>{{ script }}";
+    let runs = listed(&[RunReport { run_id: bad.into(), mode: bad.into(), ..report("r1") }]);
+    let page = dashboard::page(None, &runs, &[], at("2024-10-01T06:00:00Z"));
+    assert_eq!(page.matches("</script>").count(), 3, "data, charts, script");
+    let data: Value = serde_json::from_str(between(&page, "id=\"data\">", "</script>")).expect("JSON");
+    assert_eq!(data["runs"]["runs"][0]["run_id"], bad);
+}
+
+#[test]
+fn runs_are_listed_as_they_come_with_what_failed_and_the_one_word_for_it() {
+    let failures =
+        vec![Failure { window_id: "w".into(), error: "CountMismatch".into(), message: "m".into(), messages: 433 }];
+    let windows = alerts::run::report::Windows { planned: 91, succeeded: 90, failed: 1 };
+    let failed = RunReport { failures, status: RunStatus::Failed, reconciled: false, windows, ..report("newest") };
+    let data = listed(&[failed, report("older")]);
     assert_eq!((&data["v"], &data["unreadable"][0]), (&1.into(), &"row r0 is not readable".into()));
-    assert_eq!(data["runs"][0]["run_id"], "newest");
-    assert_eq!(data["runs"][0]["failures"], 1);
-    assert_eq!(data["runs"][0]["well"], false);
-    assert_eq!(data["runs"][1]["range"], "2024-07-01 to 2024-09-28");
+    let [newest, older] = [&data["runs"][0], &data["runs"][1]];
     assert_eq!(
-        dashboard::runs(&vec![report("r"); 500], &[], at("2024-10-01T06:00:00Z"))["runs"].as_array().map(Vec::len),
-        Some(104)
+        (&newest["run_id"], &newest["outcome"], &newest["state"]),
+        (&"newest".into(), &"Failed, 1 of 91 windows".into(), &"bad".into())
     );
+    assert_eq!((&newest["planned"], &newest["not_archived"]), (&5433.into(), &433.into()));
+    assert!(newest["section"].to_string().contains(errors::advice("CountMismatch")));
+    assert_eq!((&older["range"], &older["outcome"]), (&"2024-07-01 to 2024-09-28".into(), &"Completed".into()));
+    assert_eq!(listed(&vec![report("r"); 500])["runs"].as_array().map(Vec::len), Some(dashboard::RUNS));
 }
 
 #[test]
@@ -96,7 +114,7 @@ fn every_open_message_is_in_one_age_group() {
         .map(at),
         now,
     );
-    let shown: Vec<(&str, u64)> = groups.iter().map(|group| (group.label.as_str(), group.messages)).collect();
+    let shown: Vec<(&str, u64)> = groups.iter().map(|group| (group.label.as_str(), group.value)).collect();
     assert_eq!(
         shown,
         [
@@ -111,38 +129,25 @@ fn every_open_message_is_in_one_age_group() {
 }
 
 #[test]
-fn the_latest_run_comes_with_its_sentence_and_its_advice() {
-    let report = RunReport {
-        failures: vec![Failure { window_id: "w".into(), error: "SourceUnavailable".into(), message: "refused".into() }],
-        status: RunStatus::Failed,
-        unresolved: vec![Unresolved::excluded(
-            Identity::new("messages", "<i>"),
-            "kills its window",
-            at("2024-09-30T06:00:00Z"),
-        )],
-        ..report("run-7")
-    };
-    let open = OpenMessage {
-        message_id: "<b>".into(),
-        source_index: "messages".into(),
-        timestamp: at("2024-01-01T00:00:00Z"),
-        first_seen_open: at("2024-03-01T00:00:00Z"),
-    };
+fn the_latest_run_stands_beside_the_archive_as_it_is() {
+    let since = at("2024-09-30T06:00:00Z");
+    let unresolved = vec![Unresolved::excluded(Identity::new("messages", "<i>"), "kills its window", since)];
+    let report = RunReport { unresolved, ..report("run-7") };
+    let gaps = vec![Span { from: at("2024-03-01T00:00:00Z"), to: at("2024-03-02T00:00:00Z") }];
+    let days = vec![Day { date: "2024-07-01".into(), archived: 9, open: 1, quarantined: 2, bytes: 77 }];
+    let details = Details { overview: Some(Overview { gaps, days, ..Overview::default() }), ..Details::default() };
     let data = dashboard::latest(&Latest {
         report: &report,
-        oldest_open: &[open],
+        details: &details,
         open_ages: &[],
-        quarantine_reasons: &[("unrecognised_status".into(), 3)],
-        archived_by_month: &[("2024-07".into(), 9)],
         now: at("2024-10-01T06:00:00Z"),
     });
-    assert_eq!(data["failures"][0]["advice"], errors::advice("SourceUnavailable"));
-    assert_eq!(data["sentence"], reports::sentence(&report));
+    assert_eq!(data["sections"][0]["title"], "The archive now");
+    assert_eq!(data["sections"][1]["headline"], reports::sentence(&report));
+    assert_eq!(data["state"], "bad", "the run went well, and there is a gap");
     assert_eq!(data["set_aside"][0]["name"], "<i>");
-    assert_eq!(data["set_aside"][0]["age"], "1 day");
     assert_eq!(data["set_aside"][0]["way_back"][0], "alert-archive quarantine release '<i>' --index messages");
-    assert_eq!(data["rerun"], "alert-archive rerun run-7 --redrive");
-    assert_eq!(data["oldest_open"][0]["days"], 274);
-    assert_eq!(data["archived_by_month"][0]["label"], "2024-07");
+    assert_eq!(data["days"][0], serde_json::json!(["2024-07-01", 9, 1, 2, 77]));
+    assert_eq!(data["gaps"][0]["from"], "2024-03-01T00:00:00.000Z");
     assert_eq!(data["report"]["messages"]["source"], report.messages.source);
 }

@@ -1,289 +1,282 @@
-//! The mail as a recipient gets it, taken apart again.
+//! The summary mail as a recipient reads it.
 
-use alerts::run::unresolved::{Span, Unresolved};
-use alerts::{
-    counts::{Bytes, Messages},
-    run::{
-        job_run::RunStatus,
-        report::{Failure, OpenMessage, Recheck, RunReport, Sweep, Windows},
-    },
+use alerts::run::{
+    job_run::RunStatus,
+    overview::{Day, Overview},
+    report::{Before, Details, Failure, OpenMessage, Recheck, RunReport, Windows},
+    unresolved::{Span, Unresolved},
 };
+use alerts::{counts::Bytes, counts::Messages};
 use identity::Identity;
 use jiff::Timestamp;
-use reports::mail::{self, Links, Rendered, Summary};
+use reports::letter::Rendered;
+use reports::mail::{Links, Summary, is_for_everybody, summary};
+use reports::section::{Section, State};
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
 }
 
 fn report() -> RunReport {
-    RunReport {
-        run_id: "weekly-2024-39".into(),
-        mode: "scheduled".into(),
-        from: at("2024-07-01T00:00:00Z"),
-        to: at("2024-09-29T00:00:00Z"),
-        status: RunStatus::Completed,
-        attempt: 1,
-        windows: Windows { planned: 91, succeeded: 91, failed: 0 },
-        messages: Messages {
-            source: 5000,
-            archived: 4300,
-            open: 599,
-            quarantined: 46,
-            already_archived: 55,
-            no_alerts: 51,
-        },
-        recheck: Recheck { looked_at: 112, closed: 70, open: 41, gone: 1, read: 71, ..Recheck::default() },
-        sweep: Sweep { late: 4, changed: 2, reopened: 1 },
-        collisions: 0,
-        undated: 3,
-        absent: vec![],
-        backlog: 640,
-        bytes: Bytes { source: 127_179_533, archive: 28_400_000 },
-        reconciled: true,
-        failures: vec![],
-        unresolved: vec![],
-    }
+    serde_json::from_str(include_str!("report.json")).expect("a report")
+}
+
+fn failure(window: &str, error: &str, messages: u64) -> Failure {
+    Failure { window_id: window.into(), error: error.into(), message: format!("{error} was met"), messages }
+}
+
+fn window(day: u8) -> String {
+    format!("202407{day:02}T000000.000Z--202407{:02}T000000.000Z", day + 1)
 }
 
 fn failed() -> RunReport {
-    let failure = |window: &str, error: &str, message: &str| Failure {
-        window_id: window.into(),
-        error: error.into(),
-        message: message.into(),
-    };
-    RunReport {
+    let failures = vec![
+        failure(&window(3), "SourceUnavailable", 100),
+        failure(&window(4), "SourceUnavailable", 200),
+        failure(&window(12), "CountMismatch", 133),
+    ];
+    let windows = Windows { planned: 91, succeeded: 88, failed: 3 };
+    RunReport { status: RunStatus::Failed, reconciled: false, windows, failures, ..report() }
+}
+
+fn open(id: &str, since: &str, seen: &str) -> OpenMessage {
+    let (message_id, source_index) = (id.to_owned(), "messages".to_owned());
+    OpenMessage { message_id, source_index, timestamp: at(since), first_seen_open: at(seen) }
+}
+
+fn overview() -> Overview {
+    let covered = vec![Span { from: at("2019-01-01T00:00:00Z"), to: at("2024-09-29T00:00:00Z") }];
+    let day = Day { date: "2024-07-01".into(), archived: 952_000, open: 952, quarantined: 68, bytes: 1 };
+    Overview {
+        as_of: at("2024-10-01T05:59:00Z"),
+        since: Some("2024-01-05T06:00:00.000Z".into()),
+        runs: 39,
+        archived: 952_000,
+        bytes: 5_000_000_000,
+        open: 952,
+        quarantined: 68,
+        quarantine_reasons: vec![("unrecognised_status".into(), 68)],
+        gaps: vec![],
+        covered,
+        days: vec![day],
+        oldest_open: vec![open("MSG-1", "2024-01-02T00:00:00Z", "2024-09-29T00:00:00Z")],
+    }
+}
+
+fn details() -> Details {
+    Details { overview: Some(overview()), ..Details::default() }
+}
+
+fn mailed(report: &RunReport, details: &Details) -> Rendered {
+    let (links, now) = (Links::default(), at("2024-10-01T06:00:00Z"));
+    summary(&Summary { report, details, pipelines: &[], links: &links, duplicate: false, now }).expect("a mail")
+}
+
+fn first_line(report: &RunReport) -> String {
+    mailed(report, &details()).text.lines().next().expect("a line").to_owned()
+}
+
+#[test]
+fn the_first_line_says_whether_anything_needs_doing() {
+    assert_eq!(
+        first_line(&report()),
+        "Nothing to do. All went well: 4,300 messages archived, 599 still open, 46 in quarantine."
+    );
+    assert_eq!(
+        first_line(&failed()),
+        "Please act. 3 of 91 windows failed, and 433 of 5,433 messages are not archived yet; the others are safe."
+    );
+    let unaccounted = Messages { source: 5003, ..report().messages };
+    assert_eq!(
+        first_line(&RunReport { messages: unaccounted, reconciled: false, ..report() }),
+        "Please act. The counts do not add up: 3 of 5,003 messages cannot be accounted for."
+    );
+    let nothing = RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() };
+    assert_eq!(first_line(&nothing), "Nothing to do. There was nothing to archive.");
+    let unconfirmed = first_line(&RunReport { reconciled: false, ..report() });
+    assert!(
+        unconfirmed.starts_with("Please act. The run ended, but its counts could not be confirmed"),
+        "{unconfirmed}"
+    );
+}
+
+#[test]
+fn a_run_that_died_is_told_with_its_cause() {
+    let died = RunReport {
         status: RunStatus::Failed,
-        windows: Windows { planned: 91, succeeded: 89, failed: 2 },
-        failures: vec![
-            failure(
-                "20240703T000000.000Z--20240704T000000.000Z",
-                "CountMismatch",
-                "1,203 documents counted, 1,201 read",
-            ),
-            failure("20240812T000000.000Z--20240813T000000.000Z", "SourceUnavailable", "connection refused"),
-        ],
+        reconciled: false,
+        windows: Windows::default(),
+        messages: Messages::default(),
+        failures: vec![failure("", "SourceUnavailable", 0)],
         ..report()
-    }
-}
-
-fn open(id: &str, since: &str) -> OpenMessage {
-    OpenMessage {
-        message_id: id.into(),
-        source_index: "messages".into(),
-        timestamp: at(since),
-        first_seen_open: at(since),
-    }
-}
-
-fn sent(
-    report: &RunReport,
-    open: &[OpenMessage],
-    reasons: &[(String, u64)],
-    links: Links,
-    duplicate: bool,
-) -> Rendered {
-    let now = at("2024-10-01T06:00:00Z");
-    let summary = Summary { report, oldest_open: open, quarantine_reasons: reasons, links: &links, duplicate, now };
-    mail::summary(&summary).expect("a mail")
-}
-
-fn plain(report: &RunReport) -> Rendered {
-    sent(report, &[], &[], Links::default(), false)
-}
-
-#[test]
-fn the_first_line_says_how_it_went() {
-    for (report, first) in [
-        (report(), "All went well: 4,300 messages archived, 599 still open, 46 in quarantine."),
-        (
-            failed(),
-            "2 of 91 windows failed; the others are safe: 4,300 messages archived, 599 still open, 46 in quarantine.",
-        ),
-        (
-            RunReport { messages: Messages { source: 5003, ..report().messages }, reconciled: false, ..report() },
-            "The counts do not add up: 3 of 5,003 messages cannot be accounted for.",
-        ),
-        (
-            RunReport { messages: Messages::default(), recheck: Recheck::default(), ..report() },
-            "There was nothing to archive.",
-        ),
-        (
-            RunReport { messages: Messages::default(), ..report() },
-            "112 open messages looked at again: 70 closed since, 41 still open.",
-        ),
-        (
-            RunReport {
-                status: RunStatus::Failed,
-                windows: Windows::default(),
-                messages: Messages::default(),
-                ..report()
-            },
-            "The run failed before its windows were done; nothing was lost, but it has to run again.",
-        ),
-        (
-            RunReport { reconciled: false, ..report() },
-            "The run ended, but its counts could not be confirmed: 4,300 messages archived, 599 still open, 46 in quarantine.",
-        ),
-    ] {
-        let mail = plain(&report);
-        assert_eq!(mail.text.lines().next(), Some(first));
-        assert!(mail.html.contains(first), "{}", mail.html);
-    }
-}
-
-#[test]
-fn a_failed_window_comes_with_its_error_and_what_to_do() {
-    let mail = plain(&failed());
+    };
+    let mail = mailed(&died, &Details::default());
+    assert!(mail.subject.starts_with("Alert archive: Failed before its report ("), "{}", mail.subject);
     for part in [&mail.text, &mail.html] {
         for said in [
-            "CountMismatch",
-            "1,203 documents counted, 1,201 read",
-            "The source changed while it was read: run the window again.",
-            "20240812T000000.000Z--20240813T000000.000Z",
-            "alert-archive rerun weekly-2024-39 --redrive",
+            "The run died before its windows were done (SourceUnavailable)",
+            "the whole run",
+            "alert-archive rerun weekly-2024-39 --wait",
         ] {
-            assert!(part.contains(said), "{said} is missing in {part}");
+            assert!(part.contains(said), "{said}: {part}");
         }
     }
-    assert!(
-        mail.subject.contains("Alert archive: 2 of 91 windows failed (2024-07-01 to 2024-09-28)"),
-        "{}",
-        mail.subject
-    );
+}
+
+#[test]
+fn what_failed_is_counted_against_the_plan() {
+    let mail = mailed(&failed(), &details());
+    for said in ["433  Not archived yet, in failed windows", "5,433  In the source, in all"] {
+        assert!(mail.text.lines().any(|line| line.trim() == said), "{said}: {}", mail.text);
+    }
+    assert!(!mail.text.contains("NOT ACCOUNTED FOR"), "{}", mail.text);
+}
+
+#[test]
+fn failures_are_grouped_by_error_and_neighbours_folded() {
+    let mail = mailed(&failed(), &details());
+    for part in [&mail.text, &mail.html] {
+        for said in [
+            "2 windows, 300 messages",
+            "2024-07-03 to 2024-07-04: 2 windows",
+            "1 window, 133 messages",
+            &window(12),
+            "CountMismatch was met",
+            errors::advice("CountMismatch"),
+        ] {
+            assert!(part.contains(said), "{said}: {part}");
+        }
+    }
+    assert_eq!(mail.text.matches("SourceUnavailable:").count(), 1, "{}", mail.text);
+}
+
+#[test]
+fn the_archive_and_the_run_are_told_apart() {
+    let released = Messages { source: 1, archived: 1, ..Messages::default() };
+    let mail = mailed(&RunReport { messages: released, backlog: 952, ..report() }, &details());
+    let (now, run) = mail.text.split_once("THIS RUN (").expect("two sections");
+    for said in [
+        "THE ARCHIVE NOW (all 39 runs, since 2024-01-05, as of 2024-10-01 05:59 UTC)",
+        "952,000  Messages in the archive",
+        "952  Still open",
+        "68  In quarantine",
+    ] {
+        assert!(now.contains(said), "{said}: {now}");
+    }
+    assert!(run.starts_with("weekly-2024-39, 2024-07-01 to 2024-09-28, scheduled, attempt 1)"), "{run}");
+    assert!(now.contains("Complete without a gap: 2019-01-01 to 2024-09-28."), "{now}");
+}
+
+#[test]
+fn a_gap_is_no_good_news_whatever_the_run_did() {
+    let gaps = vec![Span { from: at("2024-03-01T00:00:00Z"), to: at("2024-03-03T00:00:00Z") }];
+    let details = Details { overview: Some(Overview { gaps, ..overview() }), ..Details::default() };
+    let mail = mailed(&report(), &details);
+    assert!(mail.text.starts_with("Please act.") && mail.subject.contains("there are gaps"), "{}", mail.text);
+    assert!(mail.text.contains("2024-03-01 to 2024-03-02"), "{}", mail.text);
+}
+
+#[test]
+fn changes_since_the_last_mail_and_repairs_are_told() {
+    let before =
+        Before { run_id: "weekly-2024-38".into(), archived: 947_700, open: 1000, quarantined: 68, ..Before::default() };
+    let text = mailed(&report(), &Details { before: Some(before.clone()), ..details() }).text;
+    for said in ["(+4,300 since weekly-2024-38)", "(-48 since weekly-2024-38)", "(no change since weekly-2024-38)"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("Repaired"));
+    let failed_before = Before { run_id: report().run_id, failed_windows: 1, failed_messages: 433, ..before };
+    let text = mailed(&report(), &Details { before: Some(failed_before), ..details() }).text;
+    assert!(text.contains("Repaired: 1 window, 433 messages since the last report."), "{text}");
+}
+
+#[test]
+fn only_what_was_archived_is_compared_with_what_it_became() {
+    let size = |messages, bytes| {
+        let text = mailed(&RunReport { messages, bytes, ..report() }, &details()).text;
+        text.lines().find(|line| line.contains("became")).map(str::to_owned)
+    };
+    let repeat = Messages { source: 5000, already_archived: 4997, archived: 3, ..Messages::default() };
+    let line = size(repeat, Bytes { source: 201_000_000, archive: 30_000 }).expect("a line");
+    assert_eq!(line, "- 3 messages of about 121 kB became 30.0 kB in the archive: 76 % less.");
+    let nothing = Messages { source: 5000, already_archived: 5000, ..Messages::default() };
+    assert_eq!(size(nothing, Bytes { source: 127_000_000, archive: 0 }), None);
+}
+
+#[test]
+fn the_age_of_an_open_message_is_its_own_and_stands_beside_how_long_it_was_held() {
+    let text = mailed(&report(), &details()).text;
+    let line = text.lines().find(|line| line.contains("MSG-1")).expect("a line");
+    assert!(line.ends_with("273                2"), "{line}");
+    assert!(text.contains("Age in days  Held over, days"), "{text}");
 }
 
 fn set_aside(reason: &str) -> Vec<Unresolved> {
     let since = at("2024-09-01T10:00:00Z");
     let left = vec![Span { from: at("2024-07-03T00:00:00Z"), to: at("2024-07-04T00:00:00Z") }];
-    let window_id = "20240703T000000.000Z--20240704T000000.000Z".into();
+    let (run_id, window_id) = ("weekly-2024-36".to_owned(), window(3));
     vec![
-        Unresolved::SkippedWindow { run_id: "weekly-2024-36".into(), window_id, reason: reason.into(), since, left },
+        Unresolved::SkippedWindow { run_id, window_id, reason: reason.into(), since, left },
         Unresolved::excluded(Identity::new("messages-2024", "MSG 17"), reason, since),
     ]
 }
 
 #[test]
 fn what_is_set_aside_is_told_until_it_is_resolved() {
-    let mail = plain(&RunReport { unresolved: set_aside("shard 3 is lost"), ..report() });
+    let mail = mailed(&RunReport { unresolved: set_aside("shard 3 is lost"), ..report() }, &details());
     for part in [&mail.text, &mail.html.replace("&#x27;", "'")] {
         for said in [
-            "All went well: 4,300 messages archived, 599 still open, 46 in quarantine. Set aside, to be resolved: 1 skipped window and 1 message excluded by an operator.",
-            "of weekly-2024-36, for 29 days (since 2024-09-01): shard 3 is lost",
-            "alert-archive skip weekly-2024-36 20240703T000000.000Z--20240704T000000.000Z --undo",
+            "Set aside, to be resolved: 1 skipped window and 1 message excluded by an operator.",
+            "of weekly-2024-36, for 29 days (since 2024-09-01)",
+            "shard 3 is lost",
+            &format!("alert-archive skip weekly-2024-36 {} --undo", window(3)),
             "alert-archive quarantine release 'MSG 17' --index messages-2024",
         ] {
             assert!(part.contains(said), "{said} is missing in {part}");
         }
     }
-    assert!(!plain(&report()).text.contains("SET ASIDE"));
-    let hostile = plain(&RunReport { unresolved: set_aside("x\r\nBcc: a@example.com\r\n<script>"), ..report() });
-    assert!(
-        !hostile.html.contains("<script") && !hostile.text.lines().any(|line| line.starts_with("Bcc")),
-        "{}",
-        hostile.text
-    );
+    assert!(mail.text.starts_with("Nothing new to do."), "{}", mail.text);
 }
 
 #[test]
-fn a_window_that_was_skipped_is_no_failed_one() {
-    let skipped = Failure { error: "WindowSkipped".into(), ..failed().failures[0].clone() };
-    let set_aside = vec![Unresolved::SkippedWindow {
-        run_id: report().run_id,
-        window_id: skipped.window_id.clone(),
-        reason: "r".into(),
-        since: report().to,
-        left: vec![],
-    }];
+fn a_run_with_a_window_set_aside_is_called_so_and_the_window_is_no_failure() {
+    let skipped = failure(&window(3), "WindowSkipped", 55);
+    let (run_id, window_id) = (report().run_id, skipped.window_id.clone());
+    let aside = Unresolved::SkippedWindow { run_id, window_id, reason: "r".into(), since: report().to, left: vec![] };
     let windows = Windows { planned: 91, succeeded: 90, failed: 0 };
-    let mail =
-        plain(&RunReport { failures: vec![skipped], unresolved: set_aside, windows, reconciled: false, ..report() });
-    assert!(!mail.text.contains("FAILED WINDOWS") && mail.text.contains("SET ASIDE"), "{}", mail.text);
+    let report = RunReport { failures: vec![skipped], unresolved: vec![aside], windows, reconciled: false, ..report() };
+    let mail = mailed(&report, &details());
+    assert!(mail.subject.contains("Completed, 1 window set aside"), "{}", mail.subject);
+    assert!(
+        mail.text.starts_with("Please look. 1 window set aside by an operator, with 55 of 5,055 messages"),
+        "{}",
+        mail.text
+    );
+    assert!(!mail.text.contains("What failed"), "{}", mail.text);
+    assert_eq!(reports::state(&report), State::Attention);
 }
 
 #[test]
-fn many_failed_windows_are_cut_short_and_counted() {
-    let failures = vec![failed().failures[0].clone(); 25];
-    let mail = plain(&RunReport { failures, ..failed() });
-    assert!(mail.text.contains("and 15 more") && mail.html.contains("and 15 more"));
+fn the_release_of_one_message_is_not_mailed_to_everybody() {
+    let instant =
+        RunReport { mode: "range".into(), to: report().from + jiff::SignedDuration::from_millis(1), ..report() };
+    assert!(!is_for_everybody(&instant));
+    assert!(is_for_everybody(&RunReport { status: RunStatus::Failed, ..instant }));
+    assert!(is_for_everybody(&report()));
 }
 
 #[test]
-fn text_and_html_tell_the_same_counts() {
-    let reasons = [("unrecognised_status".to_owned(), 31), ("message_id_absent".to_owned(), 15)];
-    let mail = sent(&report(), &[open("MSG-1", "2024-01-02T00:00:00Z")], &reasons, Links::default(), false);
-    let numbers = |text: &str| {
-        let mut numbers: Vec<String> = text
-            .split(|c: char| !(c.is_ascii_digit() || c == ','))
-            .map(|word| word.trim_matches(',').to_owned())
-            .filter(|word| !word.is_empty())
-            .collect();
-        numbers.sort();
-        numbers.dedup();
-        numbers
+fn what_other_pipelines_have_published_is_repeated() {
+    let feeds = Section::new("Partner feeds", "the last 7 days").headline(State::Bad, "2 files wait.");
+    let (report, details, links) = (report(), details(), Links::default());
+    let pipelines = [feeds];
+    let all = Summary {
+        report: &report,
+        details: &details,
+        pipelines: &pipelines,
+        links: &links,
+        duplicate: false,
+        now: report.to,
     };
-    // Only what is shown: without head, tags and entities.
-    let body = mail.html.split_once("<body").expect("a body").1;
-    let mut shown = String::new();
-    for piece in body.split('<').skip(1) {
-        shown.push_str(piece.split_once('>').map_or("", |(_, text)| text));
-        shown.push(' ');
-    }
-    let shown = shown.replace("&#9632;", "").replace("&#x27;", "'").replace("&#x2f;", "/");
-    assert_eq!(numbers(&mail.text), numbers(&shown));
-    for (count, label) in [
-        ("4,300", "Archived"),
-        ("55", "Archived earlier"),
-        ("599", "Still open, held over"),
-        ("46", "In quarantine"),
-        ("5,000", "In the source, in all"),
-    ] {
-        assert!(mail.text.lines().any(|line| line.trim() == format!("{count}  {label}")), "{label}: {}", mail.text);
-    }
-    assert!(mail.text.contains("273 days  MSG-1"), "{}", mail.text);
-}
-
-#[test]
-fn a_duplicate_says_so_everywhere() {
-    let mail = sent(&report(), &[], &[], Links::default(), true);
-    assert!(mail.subject.contains("[duplicate] Alert archive"));
-    assert!(mail.text.starts_with("DUPLICATE:") && mail.html.contains("<strong>Duplicate:</strong>"));
-    assert!(!plain(&report()).html.contains("uplicate"));
-}
-
-#[test]
-fn hostile_text_changes_neither_headers_nor_lines_nor_markup() {
-    let bad =
-        "x\r\nBcc: thief@example.com\r\n\r\n--=_alert-archive_=\r\n<script>alert(1)</script>\"'&\u{202e}{{ 7*7 }}";
-    let failure = Failure { window_id: bad.into(), error: bad.into(), message: bad.into() };
-    let report = RunReport { run_id: bad.into(), mode: bad.into(), failures: vec![failure], ..failed() };
-    let message = OpenMessage { message_id: bad.into(), source_index: bad.into(), ..open("", "2024-01-02T00:00:00Z") };
-    let links = Links {
-        dashboard: Some(format!("https://example.com/\"><script>{bad}")),
-        console: Some("javascript:alert(1)".into()),
-    };
-    let mail = sent(&report, &[message], &[(bad.to_owned(), 1)], links, false);
-    assert_eq!(mail.subject.lines().count(), 1, "{}", mail.subject);
-    for part in [&mail.text, &mail.html] {
-        assert!(!part.lines().any(|line| line.starts_with("Bcc") || line.starts_with("--=")), "{part}");
-        assert!(!part.contains('\u{202e}') && part.contains("{{ 7*7 }}") && !part.contains("javascript:"), "{part}");
-    }
-    assert!(!mail.html.contains("<script") && mail.html.contains("&lt;script&gt;"), "{}", mail.html);
-}
-
-#[test]
-fn unicode_reaches_the_reader_as_it_is() {
-    let mail = sent(&report(), &[open("Größe-漢字-🚨", "2024-01-02T00:00:00Z")], &[], Links::default(), false);
-    assert!(mail.text.contains("Größe-漢字-🚨") && mail.html.contains("Größe-漢字-🚨"));
-}
-
-#[test]
-fn only_web_addresses_are_linked() {
-    let links = Links {
-        dashboard: Some("https://example.com/dashboard?a=1&b=2".into()),
-        console: Some("ftp://example.com".into()),
-    };
-    let mail = sent(&report(), &[], &[], links, false);
-    assert!(mail.text.contains("Dashboard: https://example.com/dashboard?a=1&b=2") && !mail.text.contains("ftp:"));
-    assert!(mail.html.contains("a=1&amp;b=2"), "{}", mail.html);
+    assert!(summary(&all).expect("a mail").text.contains("PARTNER FEEDS (the last 7 days)\n2 files wait."));
 }

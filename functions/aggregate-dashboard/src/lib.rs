@@ -4,6 +4,7 @@ use alerts::{
     keys::run_prefix,
     message::{classification::Disposition, tracking::Row},
     run::{
+        job_run::{JobRun, RunStatus},
         payloads::ReportRequest,
         report::{Details, RunReport},
     },
@@ -11,9 +12,15 @@ use alerts::{
 use archive::{JobRuns, Tracking};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use reports::dashboard::{self, Latest};
+use reports::{
+    dashboard::{self, Latest, Runs},
+    mail::is_for_everybody,
+    section::Section,
+};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
+use serde_json::Value;
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 
 const RUNS: &str = "dashboard/data/runs.json";
@@ -21,11 +28,15 @@ const LATEST: &str = "dashboard/data/latest.json";
 const PAGE: &str = "dashboard/index.html";
 /// How often the list of runs is written against others who write it.
 const TRIES: usize = 8;
+/// Reports that are read at once.
+const READS: usize = 16;
 
 pub struct Deps {
     pub objects: Objects,
     pub job_runs: JobRuns,
     pub ledger: Tracking,
+    /// Days without a completed run after which something is wrong.
+    pub silent_days: u64,
 }
 
 impl Deps {
@@ -35,6 +46,7 @@ impl Deps {
             objects: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
+            silent_days: config.parsed("ALERT_ARCHIVE_SILENT_DAYS", 8),
         };
         config.check()?;
         Ok(deps)
@@ -62,38 +74,51 @@ impl Named for Error {
 }
 
 pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(), Error> {
-    let report: RunReport = deps.objects.get_json(&request.report_key).await?;
-    let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(&request.run_id))).await?;
     let now = call.now();
-    list_runs(deps, now).await?;
-    let latest = Latest {
-        report: &report,
-        oldest_open: &details.oldest_open,
-        open_ages: &dashboard::age_groups(open_instants(deps).await?, now),
-        quarantine_reasons: &details.quarantine_reasons,
-        archived_by_month: &[],
-        now,
+    let (runs, reports) = list_runs(deps, now).await?;
+    let latest = match reports.iter().find(|report| report.reported_at.is_some() && is_for_everybody(report)) {
+        Some(report) => Some(latest(deps, report, now).await?),
+        None => None,
     };
-    deps.objects.put_json(LATEST, &dashboard::latest(&latest)).await?;
-    deps.objects.put(PAGE, dashboard::page().as_bytes().to_vec(), "text/html; charset=utf-8").await?;
+    if let Some(latest) = &latest {
+        deps.objects.put_json(LATEST, latest).await?;
+    }
+    let mut pipelines = Vec::new();
+    for name in dashboard::PIPELINES {
+        let key = format!("dashboard/data/{name}.json");
+        if let Some(body) = deps.objects.find(&key).await? {
+            pipelines.push(Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?);
+        }
+    }
+    let page = dashboard::page(latest.as_ref(), &runs, &pipelines, now);
+    deps.objects.put(PAGE, page, "text/html; charset=utf-8").await?;
     step_metrics("aggregate-dashboard", &request.run_id, "", call.took(), &[]);
     Ok(())
 }
 
-/// Writes the list anew from the reports. Of two runs that end at once, the second sees the first's.
-async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
+async fn latest(deps: &Deps, report: &RunReport, now: Timestamp) -> Result<Value, Error> {
+    let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(&report.run_id))).await?;
+    let open_ages = dashboard::age_groups(open_instants(deps).await?, now);
+    Ok(dashboard::latest(&Latest { report, details: &details, open_ages: &open_ages, now }))
+}
+
+/// Writes the list anew from rows and reports, newest first: also of runs that died or were refused before they had a
+/// report. Of two runs that end at once, the second sees the first's.
+async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<RunReport>), Error> {
     for _ in 0..TRIES {
         let before = deps.objects.find_versioned(RUNS).await?;
         let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
         runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
-        let mut reports: Vec<RunReport> = Vec::new();
-        for run in runs.iter().take(dashboard::RUNS) {
-            if let Some(body) = deps.objects.find(&format!("{}/report.json", run_prefix(&run.run_id))).await? {
-                reports.push(serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(RUNS, error))?);
-            }
-        }
+        let last_completed =
+            runs.iter().filter(|run| run.status == RunStatus::Completed).map(|run| run.updated_at).max();
+        runs.truncate(dashboard::RUNS);
+        let reports = runs.iter().map(|run| report_of(deps, run));
+        let reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
         let unreadable: Vec<String> = malformed.iter().map(ToString::to_string).collect();
-        let body = dashboard::runs(&reports, &unreadable, now).to_string().into_bytes();
+        let silent_days = deps.silent_days;
+        let list =
+            dashboard::runs(&Runs { reports: &reports, unreadable: &unreadable, last_completed, silent_days, now });
+        let body = list.to_string().into_bytes();
         let written = match before {
             Some((_, tag)) => deps.objects.replace(RUNS, body.into(), "application/json", &tag).await?,
             None => {
@@ -101,10 +126,19 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(), Error> {
             }
         };
         if written {
-            return Ok(());
+            return Ok((list, reports));
         }
     }
     Err(Error::Contended)
+}
+
+async fn report_of(deps: &Deps, run: &JobRun) -> Result<RunReport, Error> {
+    let key = format!("{}/report.json", run_prefix(&run.run_id));
+    let Some(body) = deps.objects.find(&key).await? else { return Ok(RunReport::unreported(run)) };
+    let report: RunReport = serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
+    // The page is written by the run itself, just before its end.
+    let is_at_its_end = run.status == RunStatus::Running && run.attempt == report.attempt;
+    Ok(if is_at_its_end { report } else { report.brought_up_to(run) })
 }
 
 /// The messages' own instants of all that is held over.

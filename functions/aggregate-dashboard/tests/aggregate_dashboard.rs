@@ -10,7 +10,7 @@ use serde_json::json;
 use storage::Item;
 
 fn deps(cloud: &Cloud) -> Deps {
-    Deps { objects: cloud.objects(), job_runs: cloud.job_runs(), ledger: cloud.tracking() }
+    Deps { objects: cloud.objects(), job_runs: cloud.job_runs(), ledger: cloud.tracking(), silent_days: 8 }
 }
 
 fn request() -> ReportRequest {
@@ -27,6 +27,7 @@ async fn reported() -> Cloud {
         "recheck": {"looked_at": 0, "closed": 0, "open": 0, "gone": 0},
         "sweep": {"late": 0, "changed": 0, "reopened": 0}, "collisions": 0, "undated": 0, "backlog": 0,
         "bytes": {"source": 9, "archive": 3}, "reconciled": true, "failures": [], "unresolved": [],
+        "reported_at": to(),
     });
     let objects = cloud.objects();
     objects.put_json("runs/r1/report.json", &report).await.expect("written");
@@ -45,6 +46,60 @@ async fn the_page_its_latest_run_and_the_list_of_runs_are_written() {
     let runs = cloud.json("dashboard/data/runs.json");
     assert_eq!((runs["runs"].as_array().map(Vec::len), &runs["unreadable"]), (Some(1), &json!([])));
     assert!(cloud.keys("dashboard/").contains_key("dashboard/index.html"));
+}
+
+#[tokio::test]
+async fn a_run_that_died_or_was_refused_is_red_though_it_has_no_report() {
+    let cloud = reported().await;
+    let row = |run_id: &str, error: &str| {
+        let mut row = cloud.job_run(RUN);
+        row["run_id"] = json!(run_id);
+        row["status"] = json!("Failed");
+        row["error"] = json!(error);
+        row["message"] = json!("its history says where");
+        row["created_at"] = json!("2199-01-01T00:00:00.000Z");
+        serde_dynamo::to_item(row).expect("an item")
+    };
+    for (run_id, error) in [("dead", "ExecutionDied"), ("refused", "RangeBusy")] {
+        let item: Item = row(run_id, error);
+        cloud.tables.plant("job-runs", item);
+    }
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
+    let runs = cloud.json("dashboard/data/runs.json")["runs"].clone();
+    for (n, (run_id, error)) in [("dead", "ExecutionDied"), ("refused", "RangeBusy")].into_iter().enumerate() {
+        let run = runs.as_array().expect("a list").iter().find(|run| run["run_id"] == run_id).expect(run_id);
+        assert_eq!((&run["state"], &run["outcome"]), (&json!("bad"), &json!("Failed before its report")), "{n}");
+        assert!(run["section"].to_string().contains(error), "{run:#}");
+    }
+    assert_eq!(cloud.json("dashboard/data/latest.json")["run_id"], RUN, "the last report is still told, as what it is");
+}
+
+#[tokio::test]
+async fn a_run_over_one_message_does_not_take_the_headline() {
+    let cloud = reported().await;
+    let mut row = cloud.job_run(RUN);
+    row["run_id"] = json!("release");
+    row["created_at"] = json!("2199-01-01T00:00:00.000Z");
+    let item: Item = serde_dynamo::to_item(row).expect("an item");
+    cloud.tables.plant("job-runs", item);
+    let mut report = cloud.json("runs/r1/report.json");
+    report["run_id"] = json!("release");
+    report["to"] = report["from"].clone();
+    cloud.objects().put_json("runs/release/report.json", &report).await.expect("written");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
+    assert_eq!(cloud.json("dashboard/data/latest.json")["run_id"], RUN);
+    assert_eq!(cloud.json("dashboard/data/runs.json")["runs"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn the_page_holds_its_data_and_what_other_pipelines_have_published() {
+    let cloud = reported().await;
+    let section = reports::section::Section::new("Partner feeds", "the last 7 days");
+    let published = section.published(cloud.call().now());
+    cloud.objects().put_json("dashboard/data/feeds.json", &published).await.expect("written");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
+    let page = String::from_utf8(cloud.object("dashboard/index.html").to_vec()).expect("UTF-8");
+    assert!(page.contains("\"Partner feeds\"") && page.contains(&format!("\"run_id\":\"{RUN}\"")));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Holds what was planned against what is committed, and writes the run's report.
 
+mod overview;
+
 use alerts::{
     counts::{Bytes, Messages},
     keys::{ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
@@ -9,7 +11,7 @@ use alerts::{
         job_run::RunStatus,
         looked_at::{Gone, LookedAt},
         payloads::{CollectRequest, Collected, Version},
-        report::{
+        report::{Before, 
             Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts,
         },
     },
@@ -18,10 +20,12 @@ use alerts::{
         record::{State, WindowRecord},
     },
 };
-use archive::{JobRuns, Tracking, Windows};
+use archive::{JobRuns, QuarantineError, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
+use identity::instant;
+use overview::{Around, around};
 use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
@@ -65,6 +69,8 @@ pub enum Error {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    #[error(transparent)]
     Workflow(#[from] WorkflowError),
 }
 
@@ -75,13 +81,14 @@ impl Named for Error {
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
+            Error::Quarantine(error) => error.name(),
             Error::Workflow(error) => error.name(),
         }
     }
 }
 
 pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<Collected, Error> {
-    let run_id = &request.run_id;
+    let (run_id, now) = (&request.run_id, call.now());
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     // Before the report is made: a redrive that comes later than this is seen by the gate.
     let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
@@ -151,13 +158,30 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         reconciled,
         failures,
         unresolved,
+        started_at: Some(instant::iso(run.created_at)),
+        reported_at: Some(instant::iso(now)),
     };
+    let Around { overview, before } = around(deps, &report, oldest_open.clone(), now).await?;
+    let failed_here = Before {
+        run_id: run_id.clone(),
+        failed_windows: report.windows.failed,
+        failed_messages: failed.iter().map(|window| window.expected).sum(),
+        ..Before::default()
+    };
+    let details = Details {
+        oldest_open,
+        quarantine_reasons,
+        gone,
+        overview: Some(overview),
+        before,
+        execution_arn: request.execution_arn.clone(),
+        attempt: run.attempt,
+        failed: failed_here,
+    };
+    // First: what stood before is read from here, and a report that is made again must find it.
+    deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &details).await?;
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;
-    deps.objects
-        .put_json(&format!("{}/details.json", run_prefix(run_id)), &Details { oldest_open, quarantine_reasons, gone })
-        .await?;
-    let now = call.now();
     mark_gone(deps, &looked_at.gone, now).await?;
     let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
@@ -252,7 +276,7 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
         }
         _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
     };
-    Failure { window_id, error, message }
+    Failure { window_id, error, message, messages: window.expected }
 }
 
 /// Ids that stand in more than one index. Half a million of them are in memory at once, however large the run was.

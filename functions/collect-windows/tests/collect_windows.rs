@@ -82,6 +82,55 @@ async fn what_is_planned_and_not_committed_has_failed_each_with_its_reason() {
 }
 
 #[tokio::test]
+async fn what_failed_is_counted_against_the_plan_and_is_a_gap_of_the_archive() {
+    let cloud = ended().await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let report = cloud.json("runs/r1/report.json");
+    let expected: Vec<&Value> =
+        report["failures"].as_array().expect("a list").iter().map(|failure| &failure["messages"]).collect();
+    assert_eq!(expected, [&json!(day(1).expected), &json!(day(2).expected), &json!(day(3).expected)]);
+    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+    assert_eq!(overview["runs"], 1);
+    let gap = &overview["gaps"].as_array().expect("a list")[0];
+    assert_eq!(gap["from"], identity::instant::iso(day(1).from), "{overview:#}");
+}
+
+#[tokio::test]
+async fn the_overview_counts_what_manifests_say_and_each_object_once() {
+    let cloud = ended().await;
+    let key = "archive/parquet/date=2024-07-01/w.r1.0000.parquet";
+    for attempt in 1..=2 {
+        let manifest = json!({
+            "v": 1, "run_id": RUN, "window_id": "w", "attempt": attempt, "committed_at": "2024-08-01T00:00:00.000Z",
+            "source": 5, "counts": Messages::default(),
+            "objects": [{"key": key, "rows": 7, "bytes": 70, "sha256": ""}, {"key": "quarantine/date=2024-07-01/w", "rows": 1, "bytes": 9, "sha256": ""}],
+        });
+        cloud.objects().put_json(&format!("archive/_commits/w/r1-{attempt}.json"), &manifest).await.expect("written");
+    }
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+    assert_eq!((&overview["archived"], &overview["bytes"]), (&json!(7), &json!(70)));
+    assert_eq!(
+        overview["days"],
+        json!([{"date": "2024-07-01", "archived": 7, "open": 0, "quarantined": 0, "bytes": 70}])
+    );
+}
+
+#[tokio::test]
+async fn the_next_attempt_knows_what_failed_before_however_often_it_reports() {
+    let cloud = ended().await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    cloud.job_runs().change(RUN, |row| row.attempt = 2).await.expect("noted");
+    for _ in 0..2 {
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+        let before = cloud.json("runs/r1/details.json")["before"].clone();
+        let messages = day(1).expected + day(2).expected + day(3).expected;
+        assert_eq!((&before["run_id"], &before["attempt"]), (&json!(RUN), &json!(1)), "{before:#}");
+        assert_eq!((&before["failed_windows"], &before["failed_messages"]), (&json!(3), &json!(messages)));
+    }
+}
+
+#[tokio::test]
 async fn a_skipped_window_is_reported_but_does_not_fail_the_run() {
     let cloud = Cloud::default();
     cloud.given_run("range").await;

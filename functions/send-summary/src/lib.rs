@@ -1,8 +1,10 @@
-//! Sends the run's mail through SES, once for each attempt of the run.
+//! Sends the run's mail through SES, once for each attempt of the run; also of a run that died or was refused before it
+//! had a report.
 
 use alerts::{
     keys::run_prefix,
     run::{
+        job_run::RunStatus,
         payloads::ReportRequest,
         report::{Details, RunReport},
     },
@@ -13,7 +15,12 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use ledger::Once;
 use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
-use reports::mail::{Links, Rendered, Summary, summary};
+use reports::{
+    dashboard::PIPELINES,
+    letter::Rendered,
+    mail::{Links, Summary, is_for_everybody, summary},
+    section::Section,
+};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
@@ -47,8 +54,10 @@ impl Deps {
 pub enum Error {
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
+    #[error("run {run_id} has no report yet")]
+    NotReported { run_id: String },
     #[error("the mail's text cannot be made")]
-    Render(#[from] reports::mail::Error),
+    Render(#[from] reports::letter::Error),
     #[error(transparent)]
     Mail(#[from] MailError),
     #[error(transparent)]
@@ -61,6 +70,7 @@ impl Named for Error {
     fn name(&self) -> Name {
         match self {
             Error::PlanMissing { .. } => Name::PlanMissing,
+            Error::NotReported { .. } => Name::ObjectMissing,
             Error::Render(_) => Name::MailRejected,
             Error::Mail(error) => error.name(),
             Error::Store(error) => error.name(),
@@ -71,22 +81,43 @@ impl Named for Error {
 
 pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(), Error> {
     let run_id = &request.run_id;
-    let report: RunReport = deps.objects.get_json(&request.report_key).await?;
-    let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(run_id))).await?;
     let now = call.now();
-    let links = Links { dashboard: deps.dashboard.clone(), console: None };
+    let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
+    let written = deps.objects.find(&request.report_key).await?;
+    let key = format!("{}/details.json", run_prefix(run_id));
+    let (report, details, note) = match written {
+        Some(body) if run.error.is_none() => {
+            let report: RunReport =
+                serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&request.report_key, error))?;
+            let note = report.attempt.to_string();
+            (report, deps.objects.get_json(&key).await?, note)
+        }
+        // It died or was refused: there is nothing to tell but that.
+        _ if run.status == RunStatus::Failed => {
+            let note = format!("{}-{}", run.attempt, run.error.as_deref().unwrap_or("failed"));
+            let details = Details { execution_arn: run.execution_arn.clone(), ..Details::default() };
+            (RunReport::unreported(&run), details, note)
+        }
+        _ => return Err(Error::NotReported { run_id: run_id.clone() }),
+    };
+    if !is_for_everybody(&report) {
+        tracing::info!(run = run_id, "a run over one instant is not mailed");
+        return Ok(());
+    }
+    let pipelines = pipelines(deps).await?;
+    let links = Links { dashboard: deps.dashboard.clone(), console: console_of(&details.execution_arn) };
     let content = |duplicate: bool| {
         let Rendered { subject, text, html } = summary(&Summary {
             report: &report,
-            oldest_open: &details.oldest_open,
-            quarantine_reasons: &details.quarantine_reasons,
+            details: &details,
+            pipelines: &pipelines,
             links: &links,
             duplicate,
             now,
         })?;
-        Ok(Content { id: format!("{run_id}.{}", report.attempt), subject, text, html })
+        Ok(Content { id: format!("{run_id}.{note}"), subject, text, html })
     };
-    let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, attempt: report.attempt };
+    let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, note: &note };
     let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
     if outcome.sent.is_empty() {
         tracing::info!(run = run_id, attempt = report.attempt, "the mail of this attempt is out already");
@@ -96,11 +127,34 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     Ok(())
 }
 
+/// What the other pipelines have published; one that has published nothing is not mentioned.
+async fn pipelines(deps: &Deps) -> Result<Vec<Section>, Error> {
+    let mut sections = Vec::new();
+    for name in PIPELINES {
+        let key = format!("dashboard/data/{name}.json");
+        if let Some(body) = deps.objects.find(&key).await? {
+            sections.push(Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?);
+        }
+    }
+    Ok(sections)
+}
+
+/// The execution in the console of AWS; none on a local cloud, whose account is made up.
+fn console_of(execution_arn: &str) -> Option<String> {
+    let parts: Vec<&str> = execution_arn.split(':').collect();
+    match parts.as_slice() {
+        ["arn", "aws", "states", region, account, ..] if *account != "000000000000" => Some(format!(
+            "https://{region}.console.aws.amazon.com/states/home?region={region}#/v2/executions/details/{execution_arn}"
+        )),
+        _ => None,
+    }
+}
+
 /// Notes in the run's row who has the mail of one attempt.
 struct RunOutbox<'a> {
     job_runs: &'a JobRuns,
     run_id: &'a str,
-    attempt: u64,
+    note: &'a str,
 }
 
 #[async_trait]
@@ -112,7 +166,7 @@ impl Outbox for RunOutbox<'_> {
         recipient: &str,
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<(), Error> {
-        let note = format!("{}/{recipient}", self.attempt);
+        let note = format!("{}/{recipient}", self.note);
         let changed = self.job_runs.change(self.run_id, |row| {
             match decide(row.outbox.get(&note).copied()) {
                 Some(once) => row.outbox.insert(note.clone(), once),

@@ -82,9 +82,41 @@ async fn a_recipient_whom_ses_refuses_loses_nobody_else_s_mail() {
 #[tokio::test]
 async fn a_run_without_a_row_or_a_report_has_no_mail() {
     let cloud = Cloud::default();
-    assert_eq!(handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no report").name(), "ObjectMissing");
     given_report(&cloud, 1).await;
     assert_eq!(handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no row").name(), "PlanMissing");
+    let cloud = Cloud::default();
+    cloud.given_run("range").await;
+    assert_eq!(handle(&deps(&cloud), request(), cloud.call()).await.expect_err("no report").name(), "ObjectMissing");
+    assert!(cloud.mails.sent().is_empty());
+}
+
+#[tokio::test]
+async fn a_run_that_died_before_its_report_is_mailed_once_with_its_cause() {
+    let cloud = Cloud::default();
+    cloud.given_run("range").await;
+    let job_runs = cloud.job_runs();
+    let died = job_runs.change(RUN, |row| {
+        row.status = alerts::run::job_run::RunStatus::Failed;
+        row.error = Some("SourceUnavailable".into());
+        row.message = Some("no answer within 30 s".into());
+    });
+    died.await.expect("noted");
+    for _ in 0..2 {
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("sent");
+    }
+    let mails = cloud.mails.sent();
+    assert_eq!(mails.len(), 2, "one a recipient");
+    assert!(mails[0].message.contains("SourceUnavailable") && mails[0].message.contains("no answer within 30 s"));
+    assert!(mails[0].header("Subject").expect("a subject").contains("Failed before its report"));
+}
+
+#[tokio::test]
+async fn the_release_of_one_message_is_not_mailed_to_everybody() {
+    let cloud = reported().await;
+    let mut report = cloud.json("runs/r1/report.json");
+    report["to"] = report["from"].clone();
+    cloud.objects().put_json("runs/r1/report.json", &report).await.expect("written");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("nothing to do");
     assert!(cloud.mails.sent().is_empty());
 }
 

@@ -59,10 +59,10 @@ pub fn coverage(report: &RunReport) -> Option<Coverage> {
     }
     let range = Span { from: report.from, to: report.to };
     let is_planned = report.windows.succeeded > 0 || report.status == RunStatus::Completed;
-    let spans: Option<Vec<Span>> = report.failures.iter().map(|failure| span_of(&failure.window_id)).collect();
-    let uncommitted = match spans {
-        Some(spans) if is_planned => spans,
-        _ => vec![range.clone()],
+    // Of a window that is no stretch of time (held-over messages, late ones) nothing follows for the range.
+    let uncommitted = match is_planned {
+        true => report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect(),
+        false => vec![range.clone()],
     };
     Some(Coverage { range, uncommitted })
 }

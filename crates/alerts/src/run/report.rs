@@ -161,6 +161,12 @@ pub struct Details {
     pub before: Option<Before>,
     #[serde(default)]
     pub execution_arn: String,
+    /// The attempt that this is about.
+    #[serde(default)]
+    pub attempt: u64,
+    /// What failed in it, for the next report to compare with.
+    #[serde(default)]
+    pub failed: Before,
 }
 
 /// What the report before this one said, so that readers see what changed.

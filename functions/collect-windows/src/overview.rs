@@ -1,0 +1,147 @@
+//! The archive as it stands, whichever runs made it: gathered from rows, reports, manifests and objects.
+
+use crate::{Deps, Error};
+use alerts::{
+    commit::manifest::Manifest,
+    keys::run_prefix,
+    message::{classification::Disposition, tracking::Row},
+    run::{
+        overview::{Coverage, Day, Overview, coverage, covered_and_gaps},
+        report::{Before, Details, OpenMessage, RunReport},
+    },
+};
+use archive::quarantined;
+use errors::describe;
+use futures::{StreamExt, TryStreamExt, stream};
+use identity::instant;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap};
+use storage::Scanned;
+
+/// Requests to S3 that are under way at once.
+const READS: usize = 16;
+
+/// What the report says beside its own run.
+pub struct Around {
+    pub overview: Overview,
+    pub before: Option<Before>,
+}
+
+pub async fn around(
+    deps: &Deps,
+    report: &RunReport,
+    oldest_open: Vec<OpenMessage>,
+    now: Timestamp,
+) -> Result<Around, Error> {
+    let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
+    for error in &malformed {
+        tracing::error!(error = describe(error), "a run cannot be read, and is left out of the overview");
+    }
+    runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
+    let others = runs.iter().filter(|run| run.run_id != report.run_id);
+    let reports = others.map(async |run| {
+        let key = format!("{}/report.json", run_prefix(&run.run_id));
+        let Some(body) = deps.objects.find(&key).await? else { return Ok(RunReport::unreported(run)) };
+        let report: RunReport = serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
+        Ok::<_, Error>(report.brought_up_to(run))
+    });
+    let reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
+    let covered: Vec<Coverage> = reports.iter().chain([report]).filter_map(coverage).collect();
+    let (covered, gaps) = covered_and_gaps(&covered);
+
+    let mut days = written_days(deps).await?;
+    let count_open = |row: Row| {
+        if row.disposition == Disposition::Open && row.first_seen_open.is_some() {
+            days.entry(instant::date(row.timestamp)).or_default().open += 1;
+        }
+    };
+    deps.ledger.staged(count_open).await?;
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let count_quarantined = |message: archive::Quarantined| {
+        if let Some(date) = date_of(&message.key) {
+            days.entry(date.to_owned()).or_default().quarantined += 1;
+        }
+        *reasons.entry(message.reason).or_default() += 1;
+    };
+    quarantined(&deps.objects, &deps.ledger, count_quarantined).await?;
+    let quarantined = reasons.values().sum();
+    let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
+    quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
+    let before = before(deps, report, &reports).await?;
+    let overview = Overview {
+        as_of: now,
+        since: runs.last().map(|run| instant::iso(run.created_at)),
+        runs: runs.len() as u64,
+        archived: days.values().map(|day| day.archived).sum(),
+        bytes: days.values().map(|day| day.bytes).sum(),
+        open: report.backlog,
+        quarantined,
+        quarantine_reasons,
+        gaps,
+        covered,
+        days: days.into_iter().map(|(date, day)| Day { date, ..day }).collect(),
+        oldest_open,
+    };
+    Ok(Around { overview, before })
+}
+
+/// What manifests say was written, by date, without the rows that newer versions have replaced.
+async fn written_days(deps: &Deps) -> Result<BTreeMap<String, Day>, Error> {
+    let keys = deps.objects.list("archive/_commits/").await?;
+    let manifests = keys.iter().map(|key| deps.objects.get_json::<Manifest>(key));
+    let mut manifests = stream::iter(manifests).buffer_unordered(READS);
+    // Executors that carry out one intent name the same objects.
+    let mut objects = HashMap::new();
+    while let Some(manifest) = manifests.try_next().await? {
+        objects.extend(manifest.objects.into_iter().map(|object| (object.key, (object.rows, object.bytes))));
+    }
+    let mut days: BTreeMap<String, Day> = BTreeMap::new();
+    for (key, (rows, bytes)) in &objects {
+        let Some(date) = date_of(key).filter(|_| key.starts_with("archive/parquet/")) else { continue };
+        let day = days.entry(date.to_owned()).or_default();
+        day.archived += rows;
+        day.bytes += bytes;
+    }
+    for key in deps.objects.list("archive/superseded/").await? {
+        let Some(date) = date_of(&key) else { continue };
+        let body = deps.objects.get(&key).await?;
+        let rows = columnar::rows(body).map_err(|error| deps.objects.corrupt(&key, error))?.count() as u64;
+        let day = days.entry(date.to_owned()).or_default();
+        day.archived = day.archived.saturating_sub(rows);
+    }
+    Ok(days)
+}
+
+/// What the last report said: an earlier attempt of this run, else the run before.
+async fn before(deps: &Deps, report: &RunReport, others: &[RunReport]) -> Result<Option<Before>, Error> {
+    let read = async |run_id: &str| {
+        let key = format!("{}/details.json", run_prefix(run_id));
+        let Some(body) = deps.objects.find(&key).await? else { return Ok(None) };
+        serde_json::from_slice(&body).map(Some).map_err(|error| Error::from(deps.objects.corrupt(&key, error)))
+    };
+    let of = |details: Details| {
+        let overview = details.overview?;
+        let (archived, open, quarantined) = (overview.archived, overview.open, overview.quarantined);
+        Some(Before { attempt: details.attempt, archived, open, quarantined, ..details.failed })
+    };
+    if let Some(details) = read(&report.run_id).await? {
+        let details: Details = details;
+        // This very report is made again.
+        if details.attempt == report.attempt {
+            return Ok(details.before);
+        }
+        if let Some(before) = of(details) {
+            return Ok(Some(before));
+        }
+    }
+    for other in others.iter().filter(|other| other.reported_at.is_some()) {
+        if let Some(before) = read(&other.run_id).await?.and_then(of) {
+            return Ok(Some(before));
+        }
+    }
+    Ok(None)
+}
+
+fn date_of(key: &str) -> Option<&str> {
+    key.split('/').find_map(|part| part.strip_prefix("date="))
+}
