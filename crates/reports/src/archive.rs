@@ -117,6 +117,17 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
         let why = "Only what failed runs again, with this command or with Redrive in the console:";
         section = section.command(why, vec![words::rerun_command(&report.run_id)]);
     }
+    let gone = details.gone.iter().map(|gone| {
+        [
+            gone.message_id.clone(),
+            gone.source_index.clone(),
+            words::date(gone.timestamp),
+            words::date(gone.first_seen_open),
+        ]
+    });
+    let columns = ["Message", "Index", "Message of", "First seen open"];
+    section = section
+        .table(Table::new("Gone from the source, told this once", &columns).rows(gone, Some(report.recheck.gone)));
     let reasons = details.quarantine_reasons.iter();
     section.bars(
         "Sent to quarantine by this run, by reason",
@@ -222,10 +233,11 @@ fn notes(report: &RunReport) -> Vec<String> {
     note(
         recheck.looked_at,
         format!(
-            "{} of earlier runs looked at again: {} closed since, {} still open, {} gone from the source.",
+            "{} of earlier runs looked at again: {} closed since, {} still open, {} sent to quarantine, {} gone from the source.",
             count(recheck.looked_at, "open message"),
             grouped(recheck.closed),
             grouped(recheck.open),
+            grouped(recheck.quarantined),
             grouped(recheck.gone)
         ),
     );

@@ -11,8 +11,9 @@ use alerts::{
         job_run::RunStatus,
         looked_at::{Gone, LookedAt},
         payloads::{CollectRequest, Collected, Version},
-        report::{Before, 
-            Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep, Windows as WindowCounts,
+        report::{
+            Before, Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep,
+            Windows as WindowCounts,
         },
     },
     window::{
@@ -25,8 +26,8 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::instant;
-use overview::{Around, around};
 use jiff::Timestamp;
+use overview::{Around, around};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -227,6 +227,7 @@ impl<'a> Archive<'a> {
             objects: self.cloud.objects(),
             job_runs: self.cloud.job_runs(),
             ledger: self.cloud.tracking(),
+            silent_days: 8,
         };
         let handle = async |request| aggregate_dashboard::handle(&deps, request, self.cloud.call()).await;
         self.call("aggregate-dashboard", &request, handle).await
