@@ -319,6 +319,15 @@ function grid(run) {
 
 // ---- The page
 
+// What a pipeline has published since this page was written. A page on a disk keeps what it was written with.
+async function refreshed(name, before) {
+  if (!location.protocol.startsWith("http")) return;
+  const answer = await fetch(`data/${encodeURIComponent(name)}.json`, { cache: "no-cache", credentials: "same-origin" });
+  if (!answer.ok) return;
+  const { section } = await answer.json();
+  before.replaceWith(sectionCard(section));
+}
+
 let PAGE = {};
 
 function start() {
@@ -340,7 +349,7 @@ function start() {
   if (latest && list(latest.open_ages).length) card("", "Open messages by age", "all runs; age counts from the message's own time", [barTable("Open messages by age", latest.open_ages)]);
   if (latest) growth(latest);
   if (all.length) runsCard(runs);
-  for (const pipeline of list(PAGE.pipelines)) sectionCard(pipeline);
+  for (const { name, section } of list(PAGE.pipelines)) refreshed(texts(name), sectionCard(section));
 }
 
 try {

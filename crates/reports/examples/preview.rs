@@ -8,7 +8,7 @@ use alerts::run::{
 };
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
-use reports::dashboard::{self, Latest, Runs};
+use reports::dashboard::{self, Latest, Pipeline, Runs};
 use reports::mail::{Links, Summary, summary};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
 use std::path::PathBuf;
@@ -61,7 +61,9 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
     let reported = runs.iter().find(|run| run.reported_at.is_some());
     let latest = reported.map(|report| dashboard::latest(&Latest { report, details: &details, open_ages: &ages, now }));
     let pipelines = if runs.is_empty() { vec![] } else { vec![feeds()] };
-    fs::write(dir.join("index.html"), dashboard::page(latest.as_ref(), &list, &pipelines, now))?;
+    let published: Vec<Pipeline> =
+        pipelines.iter().map(|section| Pipeline { name: "feeds".into(), section: section.clone() }).collect();
+    fs::write(dir.join("index.html"), dashboard::page(latest.as_ref(), &list, &published, now))?;
     let Some(report) = runs.first() else { return Ok(()) };
     let links = Links {
         dashboard: Some("https://archive.example.com/dashboard/index.html".into()),

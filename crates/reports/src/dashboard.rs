@@ -1,5 +1,5 @@
 //! The page: one file with its style, its script, its charts and its data, so that it opens from a bucket and from a disk
-//! alike, and asks nobody for anything.
+//! alike. From a bucket it looks whether the other pipelines have published something newer, and asks for nothing else.
 
 use crate::archive::{account, now_section, run_section};
 use crate::section::{Bar, Colour, Section, State, tamed};
@@ -11,6 +11,7 @@ use alerts::run::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::instant;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -26,8 +27,22 @@ const STYLE: &str = include_str!("../../../web/page.css");
 const SCRIPT: &str = include_str!("../../../web/page.js");
 const CHARTS: &str = include_str!("../../../web/vendor/chart-4.6.1.umd.min.js");
 
+/// What a pipeline has published.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pipeline {
+    /// One of [`PIPELINES`].
+    pub name: String,
+    pub section: Section,
+}
+
+/// `dashboard/index.html` before the first run of the archive.
+pub fn first_page(pipelines: &[Pipeline], silent_days: u64, now: Timestamp) -> String {
+    let none = runs(&Runs { reports: &[], unreadable: &[], last_completed: None, silent_days, now });
+    page(None, &none, pipelines, now)
+}
+
 /// `dashboard/index.html`. `latest` and `runs` are what [`latest`] and [`runs`] give.
-pub fn page(latest: Option<&Value>, runs: &Value, pipelines: &[Section], now: Timestamp) -> String {
+pub fn page(latest: Option<&Value>, runs: &Value, pipelines: &[Pipeline], now: Timestamp) -> String {
     let data = json!({
         "v": 1, "generated_at": instant::iso(now), "latest": latest, "runs": runs, "pipelines": tamed(json!(pipelines)),
     });

@@ -15,7 +15,7 @@ use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use reports::{
-    dashboard::{self, Latest, Runs},
+    dashboard::{self, Latest, Pipeline, Runs},
     mail::is_for_everybody,
     section::Section,
 };
@@ -87,7 +87,8 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     for name in dashboard::PIPELINES {
         let key = format!("dashboard/data/{name}.json");
         if let Some(body) = deps.objects.find(&key).await? {
-            pipelines.push(Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?);
+            let section = Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
+            pipelines.push(Pipeline { name: name.to_owned(), section });
         }
     }
     let page = dashboard::page(latest.as_ref(), &runs, &pipelines, now);

@@ -4,12 +4,14 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use log_entries::{PAYLOAD, ReportTask};
 use logs::LogReport;
-use reports::dashboard;
+use reports::dashboard::{Pipeline, first_page};
 use reports::log_errors::section;
 use runtime::{Call, Config, ConfigMissing};
 use storage::{Objects, StoreError};
 
 const PAGE: &str = "dashboard/index.html";
+/// Means nothing as long as there are no runs.
+const SILENT_DAYS: u64 = 8;
 
 pub struct Deps {
     pub archive: Objects,
@@ -46,10 +48,12 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
         return Err(Error::Version(task.v));
     }
     let report: LogReport = deps.archive.get_json(&task.report_key).await?;
-    deps.archive.put_json("dashboard/data/logs.json", &section(&report).published(call.now())).await?;
+    let (section, now) = (section(&report), call.now());
+    deps.archive.put_json("dashboard/data/logs.json", &section.published(now)).await?;
     // Where the archive has not run yet, nothing else has written the page.
     if deps.archive.head(PAGE).await?.is_none() {
-        deps.archive.put(PAGE, dashboard::page(), "text/html; charset=utf-8").await?;
+        let pipeline = Pipeline { name: "logs".into(), section };
+        deps.archive.put(PAGE, first_page(&[pipeline], SILENT_DAYS, now), "text/html; charset=utf-8").await?;
     }
     Ok(())
 }
