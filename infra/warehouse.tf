@@ -72,7 +72,7 @@ module "warehouse_function" {
   packages   = local.packages
   name       = each.key
   size       = local.warehouse_sizes[each.key]
-  environment = merge(local.warehouse_functions_environment, each.value.environment, {
+  environment = merge(local.bucket_environment, local.warehouse_functions_environment, each.value.environment, {
     ALERT_ARCHIVE_WAREHOUSE_PARAMETERS = local.warehouse_parameters
   })
   vpc = each.value.vpc
@@ -81,7 +81,7 @@ module "warehouse_function" {
     each.key == "build-warehouse" && var.feeds_kms_key_arn != null ? { key = "${path.root}/policies/feeds-read-key.json" } : {},
   )
 
-  policy_variables = {
+  policy_variables = merge(local.policy_variables, {
     ingestion  = "arn:${local.partition}:s3:::${local.ingestion_bucket}"
     warehouse  = "arn:${local.partition}:s3:::${local.warehouse_bucket}"
     rows       = module.warehouse_table.arn
@@ -90,7 +90,7 @@ module "warehouse_function" {
     queue      = module.warehouse_pipeline.queue_arn
     feeds      = "arn:${local.partition}:s3:::${local.feeds_bucket}"
     key        = var.feeds_kms_key_arn
-  }
+  })
 }
 
 # Objects land in the ingestion bucket, and build-warehouse takes them from the queue.

@@ -84,13 +84,14 @@ def _ready(bin_folder: Path):
 
 def provide(port: int) -> None:
     """The database, its owner, and the role that may read all of public, also what is created later. The owner may see
-    others' transactions too, so that tests can ingest as the owner of their tables."""
+    others' transactions and end their connections, so that tests can."""
     _sql(port, "postgres", SUPERUSER, f"""
         DO $$ BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN
                 CREATE ROLE {OWNER} LOGIN PASSWORD '{password(OWNER)}';
                 CREATE ROLE {READER} LOGIN PASSWORD '{password(READER)}';
                 GRANT pg_read_all_stats TO {READER}, {OWNER};
+                GRANT pg_signal_backend TO {OWNER};
             END IF;
         END $$;
         SELECT 'CREATE DATABASE {NAME} OWNER {OWNER}'

@@ -4,18 +4,21 @@ use anyhow::{Context, Result, bail};
 use aws_sdk_lambda::primitives::Blob;
 use clap::{Args, Subcommand};
 use comfy_table::{Table as Grid, presets::NOTHING};
+use identity::instant;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::Timestamp;
 use runtime::Config;
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use storage::{Objects, Table, sha256_hex};
-use warehouse::schema::{Problem, Schema};
-use warehouse_state::{BuildRow, BuildState, Known, SCHEMA_KEY, Status, Warehouse as Rows, request_key, status};
+use warehouse::{
+    schema::{Problem, Schema},
+    status::Status,
+};
+use warehouse_state::{SCHEMA_KEY, Standing, Warehouse as Rows, request_key};
 
 /// How long `--wait` waits for builds.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -133,38 +136,9 @@ impl Deployed {
         let schema = Schema::parse(&text).map_err(|problems| {
             anyhow::anyhow!("the schema file in force has mistakes; the first: {}", problems[0].message)
         })?;
-        let (row, build) = self.build().await?;
-        let mut ingests = HashMap::new();
-        for table in &schema.tables {
-            if let Some(ingest) = self.rows.ingest(&table.name).await? {
-                ingests.insert(table.name.clone(), ingest);
-            }
-        }
-        let known = Known {
-            schema: &schema,
-            schema_digest: &sha256_hex(&text),
-            build: &build,
-            build_failure: row.as_ref().and_then(|row| row.failure.as_ref()),
-            ingests: &ingests,
-        };
-        Ok(status(&known, &self.ingestion, self.feeds.as_ref(), &self.warehouse).await?)
-    }
-
-    /// The build's row, and what the last build knew. Its document is replaced by the next build, and is then read there.
-    async fn build(&self) -> Result<(Option<BuildRow>, BuildState)> {
-        loop {
-            let row = self.rows.build().await?;
-            let Some(key) = row.as_ref().and_then(|row| row.state.as_ref()) else {
-                return Ok((row, BuildState::default()));
-            };
-            if let Some(mut documents) = self.warehouse.find_lines::<BuildState>(key).await? {
-                return Ok((row, documents.pop().unwrap_or_default()));
-            }
-            let again = self.rows.build().await?;
-            if again.and_then(|row| row.state).as_ref() == Some(key) {
-                bail!("{} is missing: alert-archive warehouse rebuild makes it anew", self.warehouse.uri(key));
-            }
-        }
+        let standing = Standing::read(&self.rows, &self.warehouse, &schema).await?;
+        let pending = standing.pending(&schema, &self.ingestion, self.feeds.as_ref(), &self.warehouse).await?;
+        Ok(standing.status(&schema, &sha256_hex(&text), pending, &self.warehouse))
     }
 
     /// Waits until all that landed is built; `true` when no build failed. What an ingest has failed at is its own answer.
@@ -197,8 +171,7 @@ impl Deployed {
 
 /// A time, or the midnight of a date in UTC.
 fn moment(text: &str) -> Result<Timestamp, String> {
-    let date = || Ok::<_, jiff::Error>(text.parse::<Date>()?.to_zoned(TimeZone::UTC)?.timestamp());
-    text.parse().or_else(|_| date()).map_err(|_| "it is no date and no time".to_owned())
+    instant::parse(text).ok_or_else(|| "it is no date and no time".to_owned())
 }
 
 fn read_schema(file: &Path) -> Result<Vec<u8>> {

@@ -34,6 +34,7 @@ pub mod letter;
 pub mod log_errors;
 pub mod mail;
 pub mod section;
+pub mod warehouse;
 mod words;
 
 pub use words::{

@@ -8,6 +8,9 @@ pub const REQUESTS: &str = "_requests/";
 /// Lines that no table took, in the warehouse bucket.
 pub const QUARANTINE: &str = "_quarantine/";
 
+/// What the page and the weekly mail show, in the archive's bucket.
+pub const PAGE_KEY: &str = "dashboard/data/warehouse.json";
+
 pub fn request_key(id: &str) -> String {
     format!("{REQUESTS}{id}.json")
 }

@@ -9,12 +9,12 @@ mod state;
 mod status;
 
 pub use layout::{
-    QUARANTINE, REQUESTS, SCHEMA_KEY, build_parameter, build_state_key, ingest_parameter, known_key, members_key,
-    request_key,
+    PAGE_KEY, QUARANTINE, REQUESTS, SCHEMA_KEY, build_parameter, build_state_key, ingest_parameter, known_key,
+    members_key, request_key,
 };
 pub use parameters::{
     BuildParameter, IngestParameter, MemoryParameters, ParameterError, Parameters, Ssm, recall, tell,
 };
 pub use rows::{BuildRow, ClaimError, FailureNote, IngestRow, Planned, SourceColumn, Warehouse};
 pub use state::{BuildState, BuiltObject, Place, SourceState, Superseded, TableState};
-pub use status::{Failure, Known, SchemaChange, SourceStatus, Status, TableStatus, schema_changes, status};
+pub use status::{Pending, Standing, StandingError};

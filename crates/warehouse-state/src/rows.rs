@@ -61,6 +61,9 @@ pub struct IngestRow {
     /// When all keys were last compared, in seconds since 1970.
     #[serde(default)]
     pub compared_at: Option<i64>,
+    /// When the last ingest that went well ended.
+    #[serde(default)]
+    pub completed_at: Option<Timestamp>,
     /// The columns of the table at the last read.
     #[serde(default)]
     pub columns: Vec<SourceColumn>,
@@ -161,6 +164,7 @@ impl Claimed for IngestRow {
             known: None,
             planned: Vec::new(),
             compared_at: None,
+            completed_at: None,
             columns: Vec::new(),
             first_columns: Vec::new(),
             failure: None,

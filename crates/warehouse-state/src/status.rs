@@ -1,140 +1,147 @@
-//! The status of the warehouse: what landed, what is built, and what differs from the schema file.
+//! What ingests and builds have left, and the status made of it: what landed, what is built, and what differs from the
+//! schema file.
 
-use crate::{BuildState, IngestRow, REQUESTS, SourceState};
+use crate::{BuildRow, BuildState, IngestRow, REQUESTS, SourceState, Warehouse};
+use errors::{Name, Named};
 use futures::TryStreamExt;
-use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use storage::{Objects, StoreError};
+use storage::{LedgerError, Objects, StoreError};
 use warehouse::{
     object,
     schema::{Schema, Source, Table},
+    status::{Failure, SchemaChange, SourceStatus, Status, TableStatus},
     time,
     value::Type,
 };
 
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Objects landed and neither built nor given up.
-    pub pending: u64,
-    /// Nothing is pending, the schema file in force is built, and no rebuild is waiting.
-    pub up_to_date: bool,
-    pub failures: Vec<Failure>,
-    pub sources: Vec<SourceStatus>,
-    pub tables: Vec<TableStatus>,
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Failure {
-    /// Empty where the build of all tables failed.
-    pub table: String,
-    /// Empty where no single object is to blame.
-    pub object: String,
-    pub error: String,
-    pub message: String,
-}
-
-impl Failure {
-    /// The last ingest of the table failed; else a build did, or an object could not be read.
-    pub fn is_of_ingest(&self) -> bool {
-        !self.table.is_empty() && self.object.is_empty()
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct SourceStatus {
-    pub table: String,
-    /// Lines built.
-    pub rows: u64,
-    pub timestamp: Option<String>,
-    pub latest_object: Option<String>,
-    pub sequential_id: u64,
-    pub gaps: Vec<(u64, u64)>,
-    pub quarantined: u64,
-    pub schema_changes: Vec<SchemaChange>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SchemaChange {
-    pub column: String,
-    /// `added`, `dropped` or `widened`.
-    pub change: &'static str,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct TableStatus {
-    pub table: String,
-    /// What a reader counts.
-    pub rows: u64,
-    pub location: String,
-    pub unknown: BTreeMap<String, u64>,
-}
-
-/// Everything that a status is made of.
-pub struct Known<'a> {
-    pub schema: &'a Schema,
-    /// sha256 of the schema file, in hex.
-    pub schema_digest: &'a str,
-    pub build: &'a BuildState,
-    pub build_failure: Option<&'a crate::FailureNote>,
-    pub ingests: &'a HashMap<String, IngestRow>,
-}
-
-/// Makes the status; looks into the buckets for what has landed.
-pub async fn status(
-    known: &Known<'_>,
-    ingestion: &Objects,
-    feeds: Option<&Objects>,
-    warehouse: &Objects,
-) -> Result<Status, StoreError> {
-    let (mut pending, mut failures, mut sources) = (0, Vec::new(), Vec::new());
-    if let Some(failure) = known.build_failure {
-        let (error, message) = (failure.error.clone(), failure.message.clone());
-        failures.push(Failure { table: String::new(), object: String::new(), error, message });
-    }
-    let nothing = SourceState::default();
-    for table in &known.schema.tables {
-        let state = known.build.sources.get(&table.name).unwrap_or(&nothing);
-        let ingest = known.ingests.get(&table.name);
-        let bucket = if matches!(table.source, Source::Feed { .. }) { feeds } else { Some(ingestion) };
-        if let Some(bucket) = bucket {
-            pending += waiting(table, state, bucket).await?;
+impl Named for StandingError {
+    fn name(&self) -> Name {
+        match self {
+            StandingError::Store(error) => error.name(),
+            StandingError::Ledger(error) => error.name(),
         }
-        failures.extend(state.failures.iter().map(|place| Failure {
-            table: table.name.clone(),
-            object: place.object.clone(),
-            error: place.error.clone(),
-            message: place.message.clone(),
-        }));
-        failures.extend(ingest.and_then(|row| row.failure.as_ref()).map(|failure| Failure {
-            table: table.name.clone(),
-            object: String::new(),
-            error: failure.error.clone(),
-            message: failure.message.clone(),
-        }));
-        let latest =
-            state.objects.iter().filter_map(|built| Some((object::Place::of(&built.key).id()?, &built.key))).max();
-        let last = state.objects.last().map(|built| &built.key);
-        sources.push(SourceStatus {
-            table: table.name.clone(),
-            rows: state.rows,
-            timestamp: ingest.and_then(|row| row.timestamp.clone()).or_else(|| state.greatest.map(time::text)),
-            latest_object: latest.map(|(_, key)| key).or(last).cloned(),
-            sequential_id: latest.map_or(0, |(id, _)| id),
-            gaps: state.gaps.clone(),
-            quarantined: state.quarantined,
-            schema_changes: schema_changes(table, state, ingest),
-        });
     }
-    let tables = known.build.tables.iter().map(|(name, table)| TableStatus {
-        table: name.clone(),
-        rows: table.rows,
-        // Without its slash, so that a reader's `/**/*.parquet` behind it finds the objects.
-        location: warehouse.uri(table.prefix.trim_end_matches('/')),
-        unknown: table.unknown.clone(),
-    });
-    let requests = warehouse.list(REQUESTS).await?;
-    let up_to_date = pending == 0 && known.build.schema == known.schema_digest && requests.is_empty();
-    Ok(Status { pending, up_to_date, failures, sources, tables: tables.collect() })
+}
+
+/// What the last build and the last ingest of each table have left.
+pub struct Standing {
+    row: Option<BuildRow>,
+    build: BuildState,
+    /// By table.
+    ingests: HashMap<String, IngestRow>,
+}
+
+/// What has landed and is not built yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending {
+    pub objects: u64,
+    pub requests: u64,
+}
+
+impl Standing {
+    pub async fn read(rows: &Warehouse, warehouse: &Objects, schema: &Schema) -> Result<Standing, StandingError> {
+        let (row, build) = last_build(rows, warehouse).await?;
+        let mut ingests = HashMap::new();
+        for table in &schema.tables {
+            if let Some(ingest) = rows.ingest(&table.name).await? {
+                ingests.insert(table.name.clone(), ingest);
+            }
+        }
+        Ok(Standing { row, build, ingests })
+    }
+
+    /// Looks into the buckets for what no build has seen.
+    pub async fn pending(
+        &self,
+        schema: &Schema,
+        ingestion: &Objects,
+        feeds: Option<&Objects>,
+        warehouse: &Objects,
+    ) -> Result<Pending, StoreError> {
+        let (mut objects, nothing) = (0, SourceState::default());
+        for table in &schema.tables {
+            let state = self.build.sources.get(&table.name).unwrap_or(&nothing);
+            let bucket = if matches!(table.source, Source::Feed { .. }) { feeds } else { Some(ingestion) };
+            if let Some(bucket) = bucket {
+                objects += waiting(table, state, bucket).await?;
+            }
+        }
+        Ok(Pending { objects, requests: warehouse.list(REQUESTS).await?.len() as u64 })
+    }
+
+    /// `schema_digest`: sha256 of the schema file in force, in hex.
+    pub fn status(&self, schema: &Schema, schema_digest: &str, pending: Pending, warehouse: &Objects) -> Status {
+        let (mut failures, mut sources) = (Vec::new(), Vec::new());
+        let failure = |table: &str, object: &str, error: &str, message: &str| Failure {
+            table: table.to_owned(),
+            object: object.to_owned(),
+            error: error.to_owned(),
+            message: message.to_owned(),
+        };
+        if let Some(note) = self.row.as_ref().and_then(|row| row.failure.as_ref()) {
+            failures.push(failure("", "", &note.error, &note.message));
+        }
+        let nothing = SourceState::default();
+        for table in &schema.tables {
+            let state = self.build.sources.get(&table.name).unwrap_or(&nothing);
+            let ingest = self.ingests.get(&table.name);
+            let places = state.failures.iter();
+            failures.extend(places.map(|place| failure(&table.name, &place.object, &place.error, &place.message)));
+            let note = ingest.and_then(|row| row.failure.as_ref());
+            failures.extend(note.map(|note| failure(&table.name, "", &note.error, &note.message)));
+            let latest =
+                state.objects.iter().filter_map(|built| Some((object::Place::of(&built.key).id()?, &built.key))).max();
+            let last = state.objects.last().map(|built| &built.key);
+            sources.push(SourceStatus {
+                table: table.name.clone(),
+                rows: state.rows,
+                timestamp: ingest.and_then(|row| row.timestamp.clone()).or_else(|| state.greatest.map(time::text)),
+                latest_object: latest.map(|(_, key)| key).or(last).cloned(),
+                sequential_id: latest.map_or(0, |(id, _)| id),
+                gaps: state.gaps.clone(),
+                quarantined: state.quarantined,
+                ingested_at: ingest.and_then(|row| row.completed_at),
+                schema_changes: schema_changes(table, state, ingest),
+            });
+        }
+        let tables = self.build.tables.iter().map(|(name, table)| TableStatus {
+            table: name.clone(),
+            rows: table.rows,
+            // Without its slash, so that a reader's `/**/*.parquet` behind it finds the objects.
+            location: warehouse.uri(table.prefix.trim_end_matches('/')),
+            unknown: table.unknown.clone(),
+        });
+        let is_in_force = self.build.schema == schema_digest;
+        let up_to_date = pending.objects == 0 && pending.requests == 0 && is_in_force;
+        Status { pending: pending.objects, up_to_date, failures, sources, tables: tables.collect() }
+    }
+}
+
+/// The build's row, and what the last build knew. Its document goes when the next build ends, and is then read there.
+async fn last_build(rows: &Warehouse, warehouse: &Objects) -> Result<(Option<BuildRow>, BuildState), StandingError> {
+    loop {
+        let row = rows.build().await?;
+        let Some(key) = row.as_ref().and_then(|row| row.state.as_ref()) else {
+            return Ok((row, BuildState::default()));
+        };
+        if let Some(mut documents) = warehouse.find_lines::<BuildState>(key).await? {
+            return Ok((row, documents.pop().unwrap_or_default()));
+        }
+        let now = rows.build().await?.and_then(|row| row.state);
+        if now.as_ref() == Some(key) {
+            return Err(warehouse
+                .corrupt(key, "it is missing; `alert-archive warehouse rebuild` makes it anew")
+                .into());
+        }
+    }
 }
 
 /// Objects of a table that no build has seen.
@@ -152,7 +159,7 @@ async fn waiting(table: &Table, state: &SourceState, bucket: &Objects) -> Result
 
 /// How the source differs from the schema file: by the catalogue at the last ingest where there was one, and by what
 /// the lines had.
-pub fn schema_changes(table: &Table, state: &SourceState, ingest: Option<&IngestRow>) -> Vec<SchemaChange> {
+fn schema_changes(table: &Table, state: &SourceState, ingest: Option<&IngestRow>) -> Vec<SchemaChange> {
     let columns = ingest.map(|row| row.columns.as_slice()).unwrap_or_default();
     let first = ingest.map(|row| row.first_columns.as_slice()).unwrap_or_default();
     let mut changes = BTreeMap::new();

@@ -10,6 +10,7 @@ pub mod line;
 mod misfit;
 pub mod object;
 pub mod schema;
+pub mod status;
 pub mod surrogate;
 pub mod table;
 pub mod time;

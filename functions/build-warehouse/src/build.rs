@@ -22,8 +22,8 @@ use warehouse::{
     value::Value,
 };
 use warehouse_state::{
-    BuildParameter, BuildRow, BuildState, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Superseded, TableState,
-    build_parameter, build_state_key, members_key, tell,
+    BuildParameter, BuildRow, BuildState, PAGE_KEY, Pending, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Standing,
+    StandingError, Superseded, TableState, build_parameter, build_state_key, members_key, tell,
 };
 
 /// Readers may go on with an earlier location for this long. The contract says ten minutes.
@@ -62,8 +62,20 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
         deps.warehouse.delete(key).await?;
     }
     build.report(&plan, call).await;
+    // The tables are in force without it.
+    if let Err(error) = publish(deps, &schema, &build.after.schema, call).await {
+        tracing::warn!(error = errors::describe(&error), "the page could not be written");
+    }
     build.remove_old(&plan).await?;
     Ok(Response::default())
+}
+
+/// Writes the section that page and weekly mail show.
+async fn publish(deps: &Deps, schema: &Schema, schema_digest: &str, call: &Call) -> Result<(), StandingError> {
+    let standing = Standing::read(&deps.rows, &deps.warehouse, schema).await?;
+    let status = standing.status(schema, schema_digest, Pending::default(), &deps.warehouse);
+    let section = reports::warehouse::section(&status).published(call.now());
+    Ok(deps.archive.put_json(PAGE_KEY, &section).await?)
 }
 
 /// The schema file in force, and its sha256 in hex.

@@ -23,6 +23,8 @@ pub use event::{Event, Response};
 pub struct Deps {
     pub ingestion: Objects,
     pub warehouse: Objects,
+    /// The archive's bucket, which has the page.
+    pub archive: Objects,
     /// Absent where the partner feeds are not deployed.
     pub feeds: Option<Objects>,
     pub rows: Warehouse,
@@ -38,6 +40,7 @@ impl Deps {
         let deps = Deps {
             ingestion: Objects::new(aws, config.required("ALERT_ARCHIVE_INGESTION_BUCKET")),
             warehouse: Objects::new(aws, config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET")),
+            archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             feeds: config.optional("ALERT_ARCHIVE_FEEDS_BUCKET").map(|bucket| Objects::new(aws, bucket)),
             rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
             parameters: Arc::new(Ssm::new(aws)),

@@ -34,7 +34,7 @@ struct World {
 
 impl World {
     async fn new() -> World {
-        let objects = MemoryObjects::new(Calm::shared()).bucket("ingestion").bucket("warehouse");
+        let objects = MemoryObjects::new(Calm::shared()).bucket("ingestion").bucket("warehouse").bucket("archive");
         let tables = MemoryTables::new(Calm::shared()).table("rows", "name", None);
         let world = World { objects, tables };
         world.put("warehouse", SCHEMA_KEY, SCHEMA).await;
@@ -46,7 +46,8 @@ impl World {
         let tables = self.tables.through(network);
         Deps {
             ingestion: Objects::over(objects.clone(), "ingestion"),
-            warehouse: Objects::over(objects, "warehouse"),
+            warehouse: Objects::over(objects.clone(), "warehouse"),
+            archive: Objects::over(objects, "archive"),
             feeds: None,
             rows: Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows")),
             parameters: Arc::new(MemoryParameters::default()),

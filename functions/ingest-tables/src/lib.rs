@@ -21,9 +21,11 @@ use errors::Named;
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use storage::{Objects, Table};
+use storage::{Objects, Table, sha256_hex};
 use warehouse::schema::{self, Schema, Source};
-use warehouse_state::{FailureNote, IngestRow, Parameters, SCHEMA_KEY, Ssm, Warehouse};
+use warehouse_state::{
+    FailureNote, IngestRow, PAGE_KEY, Parameters, Pending, SCHEMA_KEY, Ssm, Standing, StandingError, Warehouse,
+};
 
 /// A table whose connection broke is read again from its beginning so many times.
 const TRIES: u32 = 3;
@@ -31,6 +33,8 @@ const TRIES: u32 = 3;
 pub struct Deps {
     pub ingestion: Objects,
     pub warehouse: Objects,
+    /// The archive's bucket, which has the page.
+    pub archive: Objects,
     pub rows: Warehouse,
     pub parameters: Arc<dyn Parameters>,
     pub database: Database,
@@ -45,6 +49,7 @@ impl Deps {
         let deps = Deps {
             ingestion: Objects::new(aws, config.required("ALERT_ARCHIVE_INGESTION_BUCKET")),
             warehouse: Objects::new(aws, config.required("ALERT_ARCHIVE_WAREHOUSE_BUCKET")),
+            archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
             parameters: Arc::new(Ssm::new(aws)),
             database: Database::from_env(aws, &mut config),
@@ -124,7 +129,19 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Respons
         report(&ingested, &call);
         response.tables.push(ingested);
     }
+    // What was ingested stays so without it.
+    if let Err(error) = publish(deps, &schema, &sha256_hex(&text), &call).await {
+        tracing::warn!(error = errors::describe(&error), "the page could not be written");
+    }
     Ok(response)
+}
+
+/// Writes the section that page and weekly mail show.
+async fn publish(deps: &Deps, schema: &Schema, schema_digest: &str, call: &Call) -> Result<(), StandingError> {
+    let standing = Standing::read(&deps.rows, &deps.warehouse, schema).await?;
+    let status = standing.status(schema, schema_digest, Pending::default(), &deps.warehouse);
+    let section = reports::warehouse::section(&status).published(call.now());
+    Ok(deps.archive.put_json(PAGE_KEY, &section).await?)
 }
 
 fn failed(table: &str, error: &Error) -> Ingested {

@@ -87,6 +87,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
             known: if is_unchanged { row.known } else { Some(key.clone()) },
             planned: Vec::new(),
             compared_at: if compares { Some(call.now().as_second()) } else { row.compared_at },
+            completed_at: Some(call.now()),
             first_columns: with_new(row.first_columns, &columns),
             columns: columns.clone(),
             failure: None,

@@ -15,6 +15,8 @@ tests![
     a_line_that_does_not_fit_is_in_its_place_once_a_wider_file_is_applied,
     objects_out_of_order_twice_and_with_a_gap_make_the_tables_of_the_ids,
     tables_that_cannot_be_read_are_named_and_the_others_go_on,
+    connections_that_break_while_a_table_is_read_lose_and_double_nothing,
+    consolidated_feeds_make_tables_as_soon_as_they_land,
 ];
 
 const ORDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/warehouse/orders.yaml");
@@ -89,6 +91,14 @@ async fn source(cloud: &Cloud, table: &str) -> Result<Value> {
     let status = well(cloud, &["status", "--json"]).await?;
     let found = status["sources"].as_array().into_iter().flatten().find(|source| source["table"] == table);
     found.cloned().with_context(|| format!("{table} is not in {status:#}"))
+}
+
+/// What Parameter Store says of a table.
+async fn parameter(cloud: &Cloud, name: &str) -> Result<Value> {
+    let ssm = aws_sdk_ssm::Client::new(&runtime::aws_config().await);
+    let found = ssm.get_parameter().name(format!("/{}/warehouse/{name}", cloud.prefix)).send().await?;
+    let value = found.parameter.and_then(|parameter| parameter.value).context("no value")?;
+    Ok(serde_json::from_str(&value)?)
 }
 
 /// Waits until nothing that landed is waiting any more.
@@ -173,6 +183,12 @@ async fn after_each_week_and_a_rebuild_every_question_has_the_answer_that_postgr
         let rows = again["tables"].as_array().into_iter().flatten().map(|table| table["rows"].as_u64());
         ensure!(rows.sum::<Option<u64>>() == Some(0), "rows were written again: {again:#}");
     }
+    let told = parameter(cloud, "customer/ingest").await?;
+    let customers = source(cloud, "customer").await?;
+    for name in ["timestamp", "sequential_id", "latest_object"] {
+        ensure!(told[name] == customers[name], "{told:#} is not what the status says: {customers:#}");
+    }
+    ensure!(parameter(cloud, "customer/build").await?["rows"] == customers["rows"], "the parameter of the build");
     let keys = read(cloud, "dim_customer", "customer_id, valid_from, customer_key").await?;
     well(cloud, &["rebuild", "--wait"]).await?;
     compare(cloud).await.context("after the rebuild")?;
@@ -334,5 +350,72 @@ async fn tables_that_cannot_be_read_are_named_and_the_others_go_on(cloud: &Cloud
         done.report["tables"].as_array().into_iter().flatten().map(|table| table["error"].as_str()).collect();
     let expected = [Some("UnknownTable"), Some("MissingTimestampColumn"), None, Some("PermissionDenied")];
     ensure!(!done.well && errors == expected && done.report["tables"][2]["rows"] == 1, "{:#}", done.report);
+    let page: Value = serde_json::from_slice(&cloud.get("dashboard/data/warehouse.json").await?)?;
+    ensure!(page["section"]["headline"] == "3 tables could not be ingested.", "{page:#}");
     apply(cloud, &format!("version: 1\ntables:\n{}", table("fine"))).await
+}
+
+async fn connections_that_break_while_a_table_is_read_lose_and_double_nothing(cloud: &Cloud) -> Result<()> {
+    sql("DROP TABLE IF EXISTS broken; CREATE TABLE broken AS SELECT n AS id, repeat('x', 400) AS t, now() AS updated_at \
+         FROM generate_series(1, 60000) n")
+    .await?;
+    apply(
+        cloud,
+        "version: 1\ntables:\n  broken: {key: id, cursor: updated_at, columns: {id: integer, updated_at: timestamptz}}\n",
+    )
+    .await?;
+    // As a restart of the database does to whoever reads at that moment.
+    let breaking = async {
+        for _ in 0..2000 {
+            let ended = sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                 WHERE application_name = 'alert-archive ingest-tables' AND query LIKE '%broken%'")
+            .await?;
+            if ended.trim() != "0" {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        anyhow::bail!("no connection was seen that reads the table")
+    };
+    let (ingested, broken) = tokio::join!(cloud.archive(&["warehouse", "ingest", "--json"]), breaking);
+    broken?;
+    // It tries again by itself, and if that were not enough, the next one does.
+    if !ingested?.well {
+        well(cloud, &["ingest", "--json"]).await?;
+    }
+    let lines = lines(cloud, "broken").await?;
+    let ids: std::collections::BTreeSet<_> = lines.iter().filter_map(|line| line["id"].as_i64()).collect();
+    ensure!((lines.len(), ids.len()) == (60_000, 60_000), "{} lines of {} rows", lines.len(), ids.len());
+    Ok(())
+}
+
+async fn consolidated_feeds_make_tables_as_soon_as_they_land(cloud: &Cloud) -> Result<()> {
+    let columns = "{id: integer, price: \"decimal(8,2)\"}";
+    apply(
+        cloud,
+        &format!(
+            "version: 1\ntables:\n  quote: {{source: feed/quotes, key: id, columns: {columns}}}\n\
+             dimensions: {{quote: {{from: quote, type1: [price]}}}}\n"
+        ),
+    )
+    .await?;
+    let text = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+    let none = || aws_sdk_dynamodb::types::AttributeValue::L(Vec::new());
+    let partners = env::var("ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE")?;
+    let row = cloud.dynamodb.put_item().table_name(partners).item("content_type", text("quotes"));
+    row.item("priority_partners", none()).item("blocked_partners", none()).send().await?;
+    let bucket = env::var("ALERT_ARCHIVE_FEEDS_SOURCE_BUCKET")?;
+    for (name, body) in [("a", "{\"id\":1,\"price\":1.50}\n"), ("b", "{\"id\":2,\"price\":2.25}\nno line\n")] {
+        let key = format!("quotes/acme/2024/01/02/{name}.jsonl");
+        cloud.s3.put_object().bucket(&bucket).key(key).body(body.as_bytes().to_vec().into()).send().await?;
+    }
+    for _ in 0..240 {
+        if source(cloud, "quote").await?["rows"] == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    let rows = read(cloud, "dim_quote", "id, price::VARCHAR").await?;
+    ensure!(rows == json!([[1, "1.50"], [2, "2.25"], [null, null], [null, null]]), "{rows}");
+    Ok(())
 }

@@ -19,6 +19,7 @@ use warehouse_state::{BuildState, MemoryParameters, SCHEMA_KEY, Warehouse, reque
 pub const INGESTION: &str = "ingestion";
 pub const WAREHOUSE: &str = "warehouse";
 pub const FEEDS: &str = "feeds";
+pub const ARCHIVE: &str = "archive";
 
 /// The system's clock, some time later.
 pub struct LaterClock {
@@ -69,7 +70,8 @@ pub struct World {
 
 impl World {
     pub fn new(secret: String) -> World {
-        let objects = MemoryObjects::new(Calm::shared()).bucket(INGESTION).bucket(WAREHOUSE).bucket(FEEDS);
+        let objects =
+            MemoryObjects::new(Calm::shared()).bucket(INGESTION).bucket(WAREHOUSE).bucket(FEEDS).bucket(ARCHIVE);
         World {
             objects,
             tables: MemoryTables::new(Calm::shared()).table("rows", "name", None),
@@ -97,7 +99,8 @@ impl World {
         let objects = self.objects.through(network.clone());
         let deps = ingest_tables::Deps {
             ingestion: Objects::over(objects.clone(), INGESTION),
-            warehouse: Objects::over(objects, WAREHOUSE),
+            warehouse: Objects::over(objects.clone(), WAREHOUSE),
+            archive: Objects::over(objects, ARCHIVE),
             rows: self.rows(&network),
             parameters: Arc::new(self.parameters.clone()),
             database: Database::over(Given(self.secret.clone()), "secret"),
@@ -111,6 +114,7 @@ impl World {
         let deps = build_warehouse::Deps {
             ingestion: Objects::over(objects.clone(), INGESTION),
             warehouse: Objects::over(objects.clone(), WAREHOUSE),
+            archive: Objects::over(objects.clone(), ARCHIVE),
             feeds: Some(Objects::over(objects, FEEDS)),
             rows: self.rows(&network),
             parameters: Arc::new(self.parameters.clone()),
