@@ -11,7 +11,7 @@ pub struct Mail {
 }
 
 impl Cloud {
-    /// The mails that name the run, in order of arrival.
+    /// The mails that are about the run, in order of arrival: others may name it as the one before.
     pub fn mails(&self, run_id: &str) -> Result<Vec<Mail>> {
         let mut files: Vec<_> =
             std::fs::read_dir(&self.mail_folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
@@ -20,7 +20,7 @@ impl Cloud {
         let mut mails = Vec::new();
         for file in files {
             let text = decode(&String::from_utf8_lossy(&std::fs::read(file)?));
-            if text.contains(run_id) {
+            if text.contains(&format!("Run {run_id},")) {
                 mails.push(Mail { text });
             }
         }

@@ -97,7 +97,7 @@ impl Cloud {
     }
 
     pub async fn run_failed_only(&self, run_id: &str) -> Result<Outcome> {
-        self.archive(&["rerun", run_id, "--wait", "--json"]).await
+        self.archive(&["rerun", run_id, "--failed-only", "--wait", "--json"]).await
     }
 
     /// The product's own check of the stretch must find nothing.

@@ -29,6 +29,9 @@ pub struct Rerun {
     /// Only by redriving the execution
     #[arg(long)]
     redrive: bool,
+    /// Only by a new execution that takes the windows that failed
+    #[arg(long, conflicts_with = "redrive")]
+    failed_only: bool,
     /// Follow the run to its end and print its report
     #[arg(long)]
     wait: bool,
@@ -79,6 +82,9 @@ impl Rerun {
         };
         let has_plan = archive.objects.head(&plan_key(&run.run_id)).await?.is_some();
         let mut way = way(&run, execution.as_ref(), has_plan);
+        if self.failed_only && way == Way::Redrive {
+            way = without_redrive(&run, has_plan);
+        }
         if self.redrive && !matches!(way, Way::Redrive | Way::Wait | Way::Nothing) {
             bail!("{} cannot be redriven; leave --redrive away, and it is run again another way", run.run_id);
         }

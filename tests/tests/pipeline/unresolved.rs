@@ -113,7 +113,10 @@ async fn a_skipped_window_ends_its_run_and_every_report_names_it_until_another_r
     );
     ensure!(named(report, "window_id", &window).len() == 1, "{report:#}");
     ensure!(
-        cloud.mails(&run_id)?.last().is_some_and(|mail| mail.text.contains("SET ASIDE") && mail.text.contains(&reason))
+        cloud
+            .mails(&run_id)?
+            .last()
+            .is_some_and(|mail| mail.text.contains("Set aside by operators") && mail.text.contains(&reason))
     );
     watermark_is(cloud, &format!("{}T00:00:00", stretch.to())).await?;
     // The next scheduled run begins behind the window, and names it all the same.
