@@ -6,6 +6,7 @@ use alerts::{
         job_run::{JobRun, RunStatus},
         payloads::Input,
     },
+    window::record::State,
 };
 use anyhow::{Result, bail};
 use clap::Args;
@@ -53,11 +54,21 @@ enum Way {
     Anew(Input),
 }
 
-/// `execution`: none when Step Functions has forgotten it.
-fn way(run: &JobRun, execution: Option<&Execution>, has_plan: bool) -> Way {
+/// What is known of a run before it is run again.
+struct Known<'a> {
+    run: &'a JobRun,
+    /// None when Step Functions has forgotten it.
+    execution: Option<&'a Execution>,
+    has_plan: bool,
+    /// A window that is neither done nor set aside, such as one that is wanted again.
+    has_windows_left: bool,
+}
+
+fn way(known: &Known) -> Way {
+    let &Known { run, execution, has_plan, has_windows_left } = known;
     match execution {
         Some(execution) if execution.running => return Way::Wait,
-        _ if run.status == RunStatus::Completed => return Way::Nothing,
+        _ if run.status == RunStatus::Completed && !has_windows_left => return Way::Nothing,
         Some(execution) if execution.status != "SUCCEEDED" => return Way::Redrive,
         _ => {}
     }
@@ -81,7 +92,10 @@ impl Rerun {
             Err(error) => return Err(error.into()),
         };
         let has_plan = archive.objects.head(&plan_key(&run.run_id)).await?.is_some();
-        let mut way = way(&run, execution.as_ref(), has_plan);
+        let records = archive.windows.rows.partition(&run.run_id).await?;
+        let is_over = |state| matches!(state, State::Completed | State::Classified | State::Skipped);
+        let has_windows_left = records.iter().any(|record| !is_over(record.status));
+        let mut way = way(&Known { run: &run, execution: execution.as_ref(), has_plan, has_windows_left });
         if self.failed_only && way == Way::Redrive {
             way = without_redrive(&run, has_plan);
         }
@@ -166,26 +180,32 @@ mod tests {
         }
     }
 
+    fn way_of(run: &JobRun, status: Option<&str>, has_plan: bool, has_windows_left: bool) -> Way {
+        let execution = status.map(execution);
+        way(&Known { run, execution: execution.as_ref(), has_plan, has_windows_left })
+    }
+
     #[test]
     fn a_rerun_takes_the_way_that_is_open() {
         let failed = run(RunStatus::Failed);
-        assert_eq!(way(&failed, Some(&execution("FAILED")), true), Way::Redrive);
-        assert_eq!(way(&failed, Some(&execution("ABORTED")), false), Way::Redrive, "it plans once more");
-        assert_eq!(way(&failed, None, true), Way::FailedOnly);
+        assert_eq!(way_of(&failed, Some("FAILED"), true, true), Way::Redrive);
+        assert_eq!(way_of(&failed, Some("ABORTED"), false, false), Way::Redrive, "it plans once more");
+        assert_eq!(way_of(&failed, None, true, true), Way::FailedOnly);
         let range = Input::Range { from: "2024-07-01T00:00:00.000Z".into(), to: "2024-08-01T00:00:00.000Z".into() };
-        assert_eq!(way(&failed, None, false), Way::Anew(range));
+        assert_eq!(way_of(&failed, None, false, false), Way::Anew(range));
         let scheduled = JobRun { scheduled_for: Some("2024-08-01T06:00:00Z".into()), ..failed };
         let again = Input::Scheduled { scheduled_for: "2024-08-01T06:00:00Z".into() };
-        assert_eq!(way(&scheduled, None, false), Way::Anew(again));
+        assert_eq!(way_of(&scheduled, None, false, false), Way::Anew(again));
     }
 
     #[test]
     fn a_run_that_is_complete_or_at_work_is_left_alone() {
         let done = run(RunStatus::Completed);
-        assert_eq!(way(&done, Some(&execution("SUCCEEDED")), true), Way::Nothing);
-        assert_eq!(way(&done, None, true), Way::Nothing);
-        assert_eq!(way(&run(RunStatus::Running), Some(&execution("RUNNING")), true), Way::Wait);
+        assert_eq!(way_of(&done, Some("SUCCEEDED"), true, false), Way::Nothing);
+        assert_eq!(way_of(&done, None, true, false), Way::Nothing);
+        assert_eq!(way_of(&done, Some("SUCCEEDED"), true, true), Way::FailedOnly, "a window is wanted again");
+        assert_eq!(way_of(&run(RunStatus::Running), Some("RUNNING"), true, true), Way::Wait);
         // It died, and is not marked yet.
-        assert_eq!(way(&run(RunStatus::Running), Some(&execution("FAILED")), true), Way::Redrive);
+        assert_eq!(way_of(&run(RunStatus::Running), Some("FAILED"), true, true), Way::Redrive);
     }
 }

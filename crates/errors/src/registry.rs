@@ -88,6 +88,11 @@ names! {
         meaning: "an index or alias does not exist",
         advice: "Check the three configured index names, then run the window again.",
     }
+    SourceIndexClosed {
+        retried: No,
+        meaning: "an index that is asked for is closed",
+        advice: "Open the index that the message names (`POST /INDEX/_open`), or take it out of the alias, then run the window again.",
+    }
     MappingUnsupported {
         retried: No,
         meaning: "a field that the archive relies on is mapped in a way that it cannot search or sort",
@@ -95,8 +100,8 @@ names! {
     }
     SourceRejected {
         retried: No,
-        meaning: "the source refused the request: credentials, rights, or a redirect, which is not followed",
-        advice: "Check the role in the source's access policy, or the API's address and secret, then run the window again.",
+        meaning: "the source refused the request: its rights, its address, or the request itself; a redirect is not followed",
+        advice: "The message says what was asked, of which index, and the source's answer. Status 401 or 403: check role and secret. A redirect: check the address. Else correct what the answer names. Then run the window again.",
     }
     SourceUnreadable {
         retried: Yes,

@@ -9,8 +9,10 @@ pub enum SourceError {
     Secret { url: String, doing: &'static str, source: SecretError },
     #[error("OpenSearch cannot {doing} now (status {status}): {reason}")]
     Unavailable { doing: &'static str, status: u16, reason: String },
-    #[error("OpenSearch refuses to {doing} (status {status}): {reason}")]
-    Rejected { doing: &'static str, status: u16, reason: String },
+    #[error("OpenSearch refuses to {doing} in {index} (status {status}): {reason}")]
+    Rejected { doing: &'static str, index: String, status: u16, reason: String },
+    #[error("OpenSearch cannot {doing}: index `{index}` is closed (status {status}): {reason}")]
+    IndexClosed { doing: &'static str, index: String, status: u16, reason: String },
     #[error("index or alias `{index}` does not exist in OpenSearch")]
     IndexMissing { index: String },
     #[error("index `{index}`: field `{field}` {problem}")]
@@ -37,6 +39,7 @@ impl Named for SourceError {
             }
             SourceError::Rejected { .. } | SourceError::Unreadable { .. } => Name::SourceRejected,
             SourceError::IndexMissing { .. } => Name::SourceIndexMissing,
+            SourceError::IndexClosed { .. } => Name::SourceIndexClosed,
             SourceError::Mapping { .. } => Name::MappingUnsupported,
             SourceError::Api(error) => error.name(),
             SourceError::PointInTimeExpired => Name::PointInTimeExpired,

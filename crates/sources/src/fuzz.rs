@@ -126,7 +126,7 @@ proptest! {
             errors.extend(serde_json::from_slice(&bytes).ok().and_then(|counts| buckets(counts).err()));
             errors.push(refusal("search", status, &bytes, "messages"));
         }
-        let names = ["MappingUnsupported", "PageIncomplete", "PointInTimeExpired", "SourceIndexMissing", "SourceRejected", "SourceUnavailable"];
+        let names = ["MappingUnsupported", "PageIncomplete", "PointInTimeExpired", "SourceIndexClosed", "SourceIndexMissing", "SourceRejected", "SourceUnavailable"];
         prop_assert!(errors.iter().all(|error| names.contains(&error.name().as_str())));
     }
 

@@ -677,9 +677,15 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
     {
         return SourceError::PointInTimeExpired;
     }
+    // What a request is about may be an alias; an error names the very index.
+    let named = [&error["index"], &error["root_cause"][0]["index"]].into_iter().find_map(Value::as_str);
+    let kind = error["root_cause"][0]["type"].as_str().or(error["type"].as_str());
+    let index = named.unwrap_or(index).to_owned();
+    let reason = kind.map_or(reason.clone(), |kind| format!("{kind}: {reason}"));
     match status {
         429 | 500.. => SourceError::Unavailable { doing, status, reason },
-        _ => SourceError::Rejected { doing, status, reason },
+        _ if is("index_closed_exception") => SourceError::IndexClosed { doing, index, status, reason },
+        _ => SourceError::Rejected { doing, index, status, reason },
     }
 }
 
@@ -687,6 +693,22 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
 mod tests {
     use super::*;
     use errors::Named;
+
+    /// As a node answers a search over an alias one of whose indices is closed.
+    const CLOSED: &str = r#"{"error":{"root_cause":[{"type":"index_closed_exception","reason":"closed",
+        "index":"messages-2024","index_uuid":"x"}],"type":"index_closed_exception","reason":"closed",
+        "index":"messages-2024","index_uuid":"x"},"status":400}"#;
+
+    #[test]
+    fn a_closed_index_is_named_with_what_was_asked_and_what_the_source_said() {
+        let error = refusal("open a point in time", 400, CLOSED.as_bytes(), "messages");
+        let said = error.to_string();
+        for part in ["open a point in time", "`messages-2024`", "status 400", "index_closed_exception: closed"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let advice = errors::advice(error.name().as_str());
+        assert!(advice.contains("Open") && !advice.contains("role"), "{advice}");
+    }
 
     #[test]
     fn refusals_get_the_names_that_operators_know() {
@@ -704,6 +726,7 @@ mod tests {
             (429, r#"{"error":{"type":"circuit_breaking_exception"}}"#, "SourceUnavailable"),
             (503, "<html>", "SourceUnavailable"),
             (400, r#"{"error":{"type":"parsing_exception","reason":"x"}}"#, "SourceRejected"),
+            (400, CLOSED, "SourceIndexClosed"),
             (403, "", "SourceRejected"),
         ] {
             assert_eq!(refusal("search", status, body.as_bytes(), "messages").name(), name, "{body}");

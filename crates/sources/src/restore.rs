@@ -27,7 +27,12 @@ impl OpenSearch {
             if reply.errors {
                 let refused = reply.items.iter().find(|item| !item["index"]["error"].is_null()).unwrap_or(&Value::Null);
                 let reason = format!("{}: {}", refused["index"]["_id"], refused["index"]["error"]["reason"]);
-                return Err(SourceError::Rejected { doing: "restore documents", status: 200, reason });
+                return Err(SourceError::Rejected {
+                    doing: "restore documents",
+                    index: index.to_owned(),
+                    status: 200,
+                    reason,
+                });
             }
         }
         for (id, document) in alone {
