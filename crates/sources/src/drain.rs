@@ -351,11 +351,6 @@ fn of(window: &Window) -> Value {
     match &window.selection {
         Selection::Range => range(window.from, window.to),
         Selection::Identities(documents) => any_of(documents),
-        Selection::SequenceNumbers { source_index, above, up_to } => json!({"bool": {"filter": [
-            range(window.from, window.to),
-            {"term": {"_index": source_index}},
-            {"range": {"_seq_no": {"gt": above, "lte": up_to}}},
-        ]}}),
     }
 }
 

@@ -4,8 +4,8 @@ use alerts::window::plan::{Selection, Window};
 use errors::Named;
 use identity::{Identity, instant};
 use serde_json::{Value, json};
-use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError};
-use std::collections::HashSet;
+use sources::{Auth, Document, Drain, Indices, OpenSearch, Related, SourceError, WrittenAfter};
+use std::collections::{HashMap, HashSet};
 
 fn url() -> String {
     std::env::var("OPENSEARCH_URL").expect(
@@ -214,7 +214,7 @@ async fn excluded_documents_come_by_themselves_unread_and_in_no_page() {
 }
 
 #[tokio::test]
-async fn a_window_may_name_documents_or_sequence_numbers() {
+async fn a_window_may_name_documents_and_what_was_written_is_listed_by_name() {
     let bench = Bench::new("selection", &["a", "b"]).await;
     let bodies: Vec<Vec<u8>> =
         (0..8).map(|second| format!(r#"{{"timestamp":"2024-07-01T00:00:0{second}Z"}}"#).into_bytes()).collect();
@@ -241,16 +241,25 @@ async fn a_window_may_name_documents_or_sequence_numbers() {
     };
     let named = vec![identity("a", "one"), identity("b", "nine"), identity("a", "three")];
     assert_eq!(selected(Selection::Identities(named)).await, [identity("a", "one"), identity("a", "three")]);
+    // What was written is listed by shard, and each document's last write is told by name.
     let index = identity("a", "").source_index;
-    let listed = bench
-        .call(reqwest::Method::POST, &format!("{index}/_search?size=20&seq_no_primary_term=true"), Vec::new())
-        .await;
-    let hits = listed["hits"]["hits"].as_array().expect("hits");
-    let wanted = hits.iter().filter(|hit| (1..=2).contains(&hit["_seq_no"].as_u64().expect("a number")));
-    let wanted: HashSet<Identity> = wanted.map(|hit| identity("a", hit["_id"].as_str().expect("an id"))).collect();
-    let numbers = Selection::SequenceNumbers { source_index: index, above: 0, up_to: 2 };
-    assert!(!wanted.is_empty() && wanted.len() < ids.len(), "{listed}");
-    assert_eq!(selected(numbers).await.into_iter().collect::<HashSet<_>>(), wanted);
+    let writes = source.writes(&index).await.expect("numbers").remove(0);
+    let mut listed = Vec::new();
+    for (shard, up_to) in &writes.shards {
+        let (name, index, message_fields) = (index.as_str(), index.as_str(), &[][..]);
+        let all = WrittenAfter { name, index, shard, above: -1, up_to: *up_to, before: None, message_fields };
+        let none = WrittenAfter { above: *up_to, ..all };
+        assert!(source.written_after(none).await.expect("a page").is_empty());
+        let page = source.written_after(all).await.expect("a page");
+        assert!(page.is_sorted_by_key(|write| write.seq_no), "{page:?}");
+        listed
+            .extend(page.into_iter().map(|write| (write.sighting.document, write.sighting.written.expect("a write"))));
+    }
+    let documents: Vec<Identity> = ids.iter().map(|id| identity("a", id)).collect();
+    let asked = [documents.as_slice(), &[identity("a", "nine"), identity("gone", "one")]].concat();
+    let by_name = source.written(&asked).await.expect("looked up");
+    assert_eq!((by_name.len(), listed.into_iter().collect::<HashMap<_, _>>()), (8, by_name));
+    assert!(source.refresh(&index).await.expect("refreshed"));
 }
 
 #[tokio::test]

@@ -9,16 +9,18 @@ use alerts::{
     mode::Mode,
     run::{
         job_run::RunStatus,
-        looked_at::{Gone, LookedAt},
+        looked_at::{Gone, Listed, LookedAt},
         payloads::{CollectRequest, Collected, Version},
         report::{
             Before, Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep,
             Windows as WindowCounts,
         },
     },
+    source::Source,
     window::{
         plan::{ListUnreadable, Purpose, Window, read_list, write_list},
         record::{State, WindowRecord},
+        spool::id_hash,
     },
 };
 use archive::{JobRuns, QuarantineError, Tracking, Windows};
@@ -109,7 +111,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
                 bytes += record.bytes;
-                *by_purpose.entry(window.purpose).or_default() += record.messages;
+                *by_purpose.entry(window.purpose).or_default() += of_its_messages(record);
                 done.push(record);
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
@@ -126,7 +128,9 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             }
         }
     }
-    let looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
+    let mut looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
+    let not_listed = not_listed(deps, run_id, &looked_at.listed, &done).await?;
+    looked_at.gone.extend(not_listed);
     let gone = looked_at.gone.iter().take(GONE_SHOWN).map(gone_message).collect();
     let (backlog, oldest_open) = open_messages(deps, &looked_at.gone).await?;
     // Those that are gone leave the staging area once the report that names them is written.
@@ -218,6 +222,28 @@ fn recheck(looked_at: &LookedAt, read: Messages) -> Recheck {
     // Of those that no window read, nothing new is known: they are open.
     let open = looked_at.held_over.saturating_sub(gone + closed + read.quarantined);
     Recheck { looked_at: looked_at.held_over, closed, open, gone, quarantined: read.quarantined, read: read.source }
+}
+
+/// Held-over messages that the API no longer lists at their instant.
+async fn not_listed(deps: &Deps, run_id: &str, listed: &[Listed], done: &[&WindowRecord]) -> Result<Vec<Gone>, Error> {
+    let mut gone = Vec::new();
+    for Listed { window_id, messages } in listed {
+        let Some(record) = done.iter().find(|record| record.window_id == *window_id) else { continue };
+        let key = ids_key(&spool_prefix(run_id, window_id, record.fence.attempt));
+        // A spool that has expired says nothing.
+        let Some(ids) = deps.objects.find(&key).await? else { continue };
+        let (ids, _) = ids.as_chunks::<8>();
+        let is_absent = |message: &&Gone| !ids.contains(&id_hash(&message.document.id).to_le_bytes());
+        gone.extend(messages.iter().filter(is_absent).cloned());
+    }
+    Ok(gone)
+}
+
+/// What a window says of the messages that it was planned for: an instant of the API has others too, archived before.
+fn of_its_messages(record: &WindowRecord) -> Messages {
+    let has_others = record.window.source == Source::Api && record.window.purpose == Purpose::Recheck;
+    let already_archived = if has_others { 0 } else { record.messages.already_archived };
+    Messages { already_archived, ..record.messages }
 }
 
 /// What was archived already in that very version is neither late nor changed.

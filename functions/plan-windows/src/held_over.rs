@@ -1,44 +1,59 @@
 //! Which held-over messages are to be read again. Their names are asked for, a thousand at a time; a message whose last
 //! write is the one that a run has read is as it was, and costs no more than that.
 
-use crate::{Deps, Error};
+use crate::{Deps, Error, sized::LEAST_KEPT};
 use alerts::{
     message::tracking::{NO_INDEX, Row, STAGING_SHARDS},
-    run::looked_at::Gone,
+    run::looked_at::{Gone, Listed},
     source::Source,
     window::plan::{Dated, Purpose, Window},
 };
 use jiff::Timestamp;
 use sources::{NAMES_AT_ONCE, OpenSearch, Sighting};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What is known of the held-over messages.
 #[derive(Default)]
 pub struct HeldOver {
     pub looked_at: u64,
     pub gone: Vec<Gone>,
-    /// To be read from OpenSearch, and from the API.
+    /// To be read from OpenSearch.
     changed: Vec<Dated>,
-    of_the_api: Vec<Dated>,
+    /// To be read from the API, which cannot be asked for a name: by instant.
+    of_the_api: BTreeMap<Timestamp, Vec<Gone>>,
 }
 
 impl HeldOver {
-    pub fn windows(self) -> Vec<Window> {
+    pub fn windows(self) -> (Vec<Window>, Vec<Listed>) {
         let mut windows = Window::of_documents(Purpose::Recheck, self.changed);
-        // Numbered behind the others, so that no two share an id.
-        let first = windows.len();
-        let of_the_api = Window::numbered(Purpose::Recheck, first, self.of_the_api);
-        windows.extend(of_the_api.into_iter().map(|window| window.read_from(Source::Api)));
-        windows
+        let mut listed = Vec::with_capacity(self.of_the_api.len());
+        for (at, messages) in self.of_the_api {
+            let window = Window::of_instant(Purpose::Recheck, at, messages.len() as u64).read_from(Source::Api);
+            listed.push(Listed { window_id: window.window_id.clone(), messages });
+            windows.push(window);
+        }
+        (windows, listed)
+    }
+
+    /// An API may keep a message for 60 days only: of an older one nothing more is heard, and it stays open.
+    fn ask_the_api(&mut self, row: &Row, now: Timestamp) {
+        if row.timestamp >= now - LEAST_KEPT {
+            self.of_the_api.entry(row.timestamp).or_default().extend(gone(row));
+        }
     }
 }
 
 /// Looks for every held-over message but those that a window of the range reads anyway. A shard of them is in memory at once.
+/// `remade`: indices that were made anew under their names, and number their writes from the beginning.
 pub async fn look(
     deps: &Deps,
     opensearch: Option<&OpenSearch>,
     is_in_range: impl Fn(Timestamp) -> bool,
+    remade: &HashSet<String>,
+    now: Timestamp,
 ) -> Result<HeldOver, Error> {
+    // The time, where an API can be asked too.
+    let api_at = deps.sources.api.is_some().then_some(now);
     let mut held_over = HeldOver::default();
     for shard in 0..STAGING_SHARDS {
         let rows = deps.ledger.staged_in(shard).await?.into_iter();
@@ -47,22 +62,28 @@ pub async fn look(
         match opensearch {
             Some(opensearch) => {
                 for rows in rows.chunks(NAMES_AT_ONCE) {
-                    by_name(opensearch, deps.sources.api.is_some(), rows, &mut held_over).await?;
+                    by_name(opensearch, api_at, remade, rows, &mut held_over).await?;
                 }
             }
-            None => held_over.of_the_api.extend(rows.iter().map(dated)),
+            None => rows.iter().for_each(|row| held_over.ask_the_api(row, now)),
         }
     }
     Ok(held_over)
 }
 
-async fn by_name(opensearch: &OpenSearch, has_api: bool, rows: &[Row], held_over: &mut HeldOver) -> Result<(), Error> {
+async fn by_name(
+    opensearch: &OpenSearch,
+    api_at: Option<Timestamp>,
+    remade: &HashSet<String>,
+    rows: &[Row],
+    held_over: &mut HeldOver,
+) -> Result<(), Error> {
     let names: Vec<_> = rows.iter().map(Row::identity).filter(|name| name.source_index != NO_INDEX).collect();
     let written = opensearch.written(&names).await?;
     let mut absent = Vec::new();
     for row in rows {
         match written.get(&row.identity()) {
-            Some(now) if row.written.as_ref() == Some(now) => {}
+            Some(now) if row.written.as_ref() == Some(now) && !remade.contains(&row.source_index) => {}
             Some(_) => held_over.changed.push(dated(row)),
             None => absent.push(row),
         }
@@ -83,8 +104,10 @@ async fn by_name(opensearch: &OpenSearch, has_api: bool, rows: &[Row], held_over
                 let place = |sighting: &Sighting| Dated { at: row.timestamp, document: sighting.document.clone() };
                 held_over.changed.extend(sightings.iter().map(place));
             }
-            None if row.source_index == NO_INDEX && has_api => held_over.of_the_api.push(dated(row)),
-            None => held_over.gone.extend(gone(row)),
+            None => match api_at.filter(|_| row.source_index == NO_INDEX) {
+                Some(now) => held_over.ask_the_api(row, now),
+                None => held_over.gone.extend(gone(row)),
+            },
         }
     }
     Ok(())
@@ -97,4 +120,37 @@ fn dated(row: &Row) -> Dated {
 fn gone(row: &Row) -> Option<Gone> {
     let (document, timestamp, revision) = (row.identity(), row.timestamp, row.revision);
     Some(Gone { document, timestamp, first_seen_open: row.first_seen_open?, revision })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+    use serde_json::json;
+
+    fn held(id: &str, timestamp: Timestamp) -> Row {
+        let row = json!({
+            "message_id": id, "source_index": NO_INDEX, "status": "Pending", "disposition": "open", "run_id": "r",
+            "window_id": "w", "version": "v", "source": "api", "timestamp": timestamp, "inserted_at": timestamp,
+            "first_seen_open": timestamp, "staging": "open#0", "revision": 3,
+        });
+        serde_json::from_value(row).expect("a row")
+    }
+
+    #[test]
+    fn the_api_is_asked_for_the_instants_that_it_still_keeps() {
+        let now: Timestamp = "2026-11-21T06:00:00Z".parse().expect("an instant");
+        let days = |days: i64| now - SignedDuration::from_hours(24 * days);
+        let mut held_over = HeldOver::default();
+        for row in [held("a", days(59)), held("b", days(59)), held("c", days(3)), held("d", days(61))] {
+            held_over.ask_the_api(&row, now);
+        }
+        let (windows, listed) = held_over.windows();
+        let spans: Vec<_> = windows.iter().map(|window| (window.from, window.to, window.source)).collect();
+        let instant = |at: Timestamp| (at, at + SignedDuration::from_millis(1), Source::Api);
+        assert_eq!(spans, [instant(days(59)), instant(days(3))], "and for no more than a millisecond");
+        assert_eq!(windows[0].window_id, "20260923T060000.000Z-recheck--20260923T060000.001Z");
+        assert_eq!(listed.iter().map(|listed| listed.messages.len()).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!((&listed[0].window_id, listed[0].messages[0].revision), (&windows[0].window_id, 3));
+    }
 }

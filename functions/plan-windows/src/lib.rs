@@ -30,7 +30,7 @@ use errors::{Name, Named, describe};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use sources::{OpenSearch, SourceError, Sources, api::SharedPace};
+use sources::{IndexWrites, OpenSearch, SourceError, Sources, api::SharedPace};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
@@ -338,17 +338,22 @@ async fn outside_the_range(
     if let Some(found) = deps.objects.find_json::<LookedAt>(&key).await? {
         return Ok(found.windows);
     }
-    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at)).await?;
+    let known = deps.job_runs.swept().await?;
+    let indices = match opensearch {
+        Some(opensearch) => opensearch.writes(&opensearch.indices.messages).await?,
+        None => Vec::new(),
+    };
+    let is_remade = |now: &IndexWrites| known.get(&now.index).is_some_and(|before| before.uuid != now.uuid);
+    let remade = indices.into_iter().filter(is_remade).map(|index| index.index).collect();
+    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at), &remade, call.now()).await?;
     let sweep = match opensearch.filter(|_| task.mode == Mode::Scheduled) {
-        Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), call).await?,
+        Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), &known, call).await?,
         None => Sweep::default(),
     };
-    let found = LookedAt {
-        held_over: held_over.looked_at,
-        gone: held_over.gone.clone(),
-        swept: sweep.swept.clone(),
-        windows: held_over.windows().into_iter().chain(sweep.windows()).collect(),
-    };
+    let (looked_for, gone, swept) = (held_over.looked_at, held_over.gone.clone(), sweep.swept.clone());
+    let (mut windows, listed) = held_over.windows();
+    windows.extend(sweep.windows());
+    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
         PutOnce::Created(_) => Ok(found.windows),

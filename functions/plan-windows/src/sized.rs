@@ -12,7 +12,7 @@ use sources::{Mode, OpenSearch, api::Span};
 use std::cell::Cell;
 
 /// An API keeps messages so long, less an hour in which the window waits for its turn.
-const LEAST_KEPT: SignedDuration = SignedDuration::from_hours(60 * 24 - 1);
+pub const LEAST_KEPT: SignedDuration = SignedDuration::from_hours(60 * 24 - 1);
 /// No stretch holds more, whatever the API says.
 const LARGEST_ESTIMATE: u64 = 1 << 40;
 

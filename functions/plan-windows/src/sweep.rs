@@ -14,7 +14,7 @@ use alerts::{
 use jiff::Timestamp;
 use runtime::Call;
 use sources::{IndexWrites, OpenSearch, Sighting, Write, WrittenAfter};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Documents that one run sets out to read: the rest is found by the next.
 const MOST_FOUND: usize = 100_000;
@@ -43,9 +43,9 @@ pub async fn look(
     deps: &Deps,
     opensearch: &OpenSearch,
     (from, to): (Timestamp, Timestamp),
+    known: &HashMap<String, IndexSwept>,
     call: &Call,
 ) -> Result<Sweep, Error> {
-    let known = deps.job_runs.swept().await?;
     let names = &opensearch.indices;
     let mut sweep = Sweep::default();
     for name in [&names.messages, &names.history, &names.audit] {
@@ -56,6 +56,7 @@ pub async fn look(
         let is_visible = opensearch.refresh(name).await?;
         for IndexWrites { index, uuid, shards } in indices {
             let before = known.get(&index);
+            let is_numbered_on = before.is_none_or(|before| before.uuid == uuid);
             let mut looked = BTreeMap::new();
             for (shard, up_to) in shards {
                 let above = match before.and_then(|before| before.up_to(&uuid, &shard)) {
@@ -67,7 +68,7 @@ pub async fn look(
                 let before = (*name == names.messages).then_some(from);
                 let (index, shard_name, message_fields) = (index.as_str(), shard.as_str(), message_fields.as_slice());
                 let writes = WrittenAfter { name, index, shard: shard_name, above, up_to, before, message_fields };
-                let reached = shard_of(deps, opensearch, writes, (from, to), &mut sweep, call).await?;
+                let reached = shard_of(deps, opensearch, writes, is_numbered_on, (from, to), &mut sweep, call).await?;
                 // Where the source does not let us see everything, the same writes are looked at again.
                 looked.insert(shard, if is_visible || above == up_to { reached } else { above });
             }
@@ -82,6 +83,7 @@ async fn shard_of(
     deps: &Deps,
     opensearch: &OpenSearch,
     mut writes: WrittenAfter<'_>,
+    is_numbered_on: bool,
     range: (Timestamp, Timestamp),
     sweep: &mut Sweep,
     call: &Call,
@@ -91,7 +93,7 @@ async fn shard_of(
         let Some(last) = page.last() else { return Ok(writes.up_to) };
         writes.above = last.seq_no;
         match writes.message_fields {
-            [] => messages(deps, page, range, sweep).await?,
+            [] => messages(deps, page, is_numbered_on, range, sweep).await?,
             _ => grown(deps, opensearch, page, range, sweep).await?,
         }
     }
@@ -101,6 +103,7 @@ async fn shard_of(
 async fn messages(
     deps: &Deps,
     page: Vec<Write>,
+    is_numbered_on: bool,
     range: (Timestamp, Timestamp),
     sweep: &mut Sweep,
 ) -> Result<(), Error> {
@@ -112,7 +115,8 @@ async fn messages(
         let found = Dated { at, document: sighting.document };
         match rows.get(key) {
             None => sweep.late.push(found),
-            Some(row) if row.written.is_some() && row.written == sighting.written => {}
+            // Unless the index was made anew, and numbers its writes from the beginning.
+            Some(row) if is_numbered_on && row.written.is_some() && row.written == sighting.written => {}
             // It is looked at by its name.
             Some(row) if row.is_held_over() && !is_in(range, row.timestamp) => {}
             Some(_) => sweep.changed.push(found),

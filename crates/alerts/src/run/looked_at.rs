@@ -14,6 +14,9 @@ pub struct LookedAt {
     pub held_over: u64,
     /// Of those, the ones that stand in no index any more.
     pub gone: Vec<Gone>,
+    /// Held-over messages that are among what a window lists, or are gone.
+    #[serde(default)]
+    pub listed: Vec<Listed>,
     /// Windows of the documents that are to be read.
     pub windows: Vec<Window>,
     /// How far the sweep has looked, once these windows are committed.
@@ -21,7 +24,14 @@ pub struct LookedAt {
     pub swept: Vec<IndexSwept>,
 }
 
-/// A held-over message that stands in no index any more.
+/// The held-over messages of one instant, all of whose messages a window lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    pub window_id: String,
+    pub messages: Vec<Gone>,
+}
+
+/// A held-over message that the source has no more, or may have no more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gone {
     #[serde(flatten)]

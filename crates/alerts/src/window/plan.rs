@@ -33,8 +33,6 @@ pub enum Selection {
     Range,
     /// These and no others, wherever their instants lie by now; at most [`MOST_IDENTITIES`].
     Identities(Vec<Identity>),
-    /// Those of an index that were written with a sequence number above one and up to another, on whichever shard.
-    SequenceNumbers { source_index: String, above: u64, up_to: u64 },
 }
 
 /// What a window is planned for.
@@ -107,12 +105,7 @@ impl Window {
 
     /// Windows of documents by name, in order of their instants. A window's id names its purpose and number between the
     /// first and the last of them.
-    pub fn of_documents(purpose: Purpose, documents: Vec<Dated>) -> Vec<Self> {
-        Window::numbered(purpose, 0, documents)
-    }
-
-    /// The same, with numbers behind those of `before` windows.
-    pub fn numbered(purpose: Purpose, before: usize, mut documents: Vec<Dated>) -> Vec<Self> {
+    pub fn of_documents(purpose: Purpose, mut documents: Vec<Dated>) -> Vec<Self> {
         documents.sort();
         let mut known = HashSet::with_capacity(documents.len());
         documents.retain(|dated| known.insert(dated.document.clone()));
@@ -122,13 +115,20 @@ impl Window {
             let edges = (instant::compact(from), instant::compact(to));
             let identities = part.iter().map(|dated| dated.document.clone()).collect();
             Some(Window {
-                window_id: format!("{}-{}-{}--{}", edges.0, purpose.as_str(), before + number + 1, edges.1),
+                window_id: format!("{}-{}-{}--{}", edges.0, purpose.as_str(), number + 1, edges.1),
                 selection: Selection::Identities(identities),
                 purpose,
                 ..Window::new(from, to, part.len() as u64)
             })
         };
         documents.chunks(MOST_IDENTITIES).enumerate().filter_map(window).collect()
+    }
+
+    /// All documents of one instant, for a source that cannot be asked for a document by name.
+    pub fn of_instant(purpose: Purpose, at: Timestamp, expected: u64) -> Self {
+        let to = at.checked_add(Interval::Millisecond.length()).unwrap_or(at);
+        let window_id = format!("{}-{}--{}", instant::compact(at), purpose.as_str(), instant::compact(to));
+        Window { window_id, purpose, ..Window::new(at, to, expected) }
     }
 
     /// The same window, read from another source.
@@ -350,19 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn a_window_may_name_documents_or_sequence_numbers_and_fits_a_payload() {
+    fn a_window_may_name_documents_and_fits_a_payload() {
         let named = (0..MOST_IDENTITIES).map(|n| Identity::new("\"".repeat(255), format!("{n:\"<512}")));
-        let edges = Window::new(at(0), at(DAY), 1);
-        for selection in [
-            Selection::Identities(named.collect()),
-            Selection::SequenceNumbers { source_index: "messages".into(), above: 7, up_to: 9 },
-        ] {
-            let window = Window { selection, ..edges.clone() };
-            let json = serde_json::to_string(&window).expect("JSON");
-            assert!(json.len() < 200 * 1024, "{} bytes", json.len());
-            assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), window);
-            assert_eq!(window.contains(at(2 * DAY)), matches!(window.selection, Selection::Identities(_)));
-        }
+        let window = Window { selection: Selection::Identities(named.collect()), ..Window::new(at(0), at(DAY), 1) };
+        let json = serde_json::to_string(&window).expect("JSON");
+        assert!(json.len() < 200 * 1024, "{} bytes", json.len());
+        assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), window);
+        assert!(window.contains(at(2 * DAY)));
     }
 
     #[test]
