@@ -4,6 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const DAY = 86400000;
+const phone = window.matchMedia("(max-width: 720px)").matches;
 
 function make(name, { text, children = [], on = {}, ...attributes } = {}) {
   const node = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
@@ -218,13 +219,12 @@ function chart(into, title, labels, series, shown = grouped) {
   const titles = [{ title: "", kind: "short" }, ...series.map(({ label }) => ({ title: label, kind: "number" }))];
   const rows = labels.map((label, n) => [label, ...series.map(({ values }) => shown(values[n]))]);
   into.append(make("h3", { text: title }), make("div", { class: "chart", children: [canvas] }), make("details", { children: [make("summary", { text: `${title}, as a table` }), table(title, titles, rows)] }));
-  const axis = { ticks: { color: colour("soft"), callback: undefined }, grid: { color: colour("line") } };
   const datasets = series.map(({ label, values, colour: name, type }) => ({ label, data: values, type: type || "bar", backgroundColor: colour(name), borderColor: colour(name), pointRadius: 0, borderWidth: type === "line" ? 2 : 0, yAxisID: "y" }));
   new Chart(canvas, {
     type: "bar", data: { labels, datasets },
     options: {
       animation: false, responsive: true, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
-      scales: { x: { stacked: true, ticks: { ...axis.ticks, callback: undefined, maxRotation: 0, autoSkip: true, maxTicksLimit: 12, color: colour("soft") }, grid: { display: false } }, y: { stacked: true, beginAtZero: true, ticks: { color: colour("soft"), callback: (value) => shown(value), precision: 0, maxTicksLimit: 5 }, grid: axis.grid } },
+      scales: { x: { stacked: true, ticks: { maxRotation: 0, autoSkip: true, maxTicksLimit: phone ? 3 : 8, color: colour("soft") }, grid: { display: false } }, y: { stacked: true, beginAtZero: true, ticks: { color: colour("soft"), callback: (value) => shown(value), precision: 0, maxTicksLimit: 5 }, grid: { color: colour("line") } } },
       plugins: { legend: { display: series.length > 1, labels: { color: colour("text"), boxWidth: 12 } }, tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${shown(item.raw)}` } } },
     },
   });
@@ -248,7 +248,7 @@ function growth(data) {
 // ---- Runs
 
 const COLUMNS = [
-  ["Run", (run) => texts(run.run_id), ""], ["Outcome", (run) => texts(run.outcome), "short"], ["Messages of", (run) => texts(run.from), ""], ["Started, UTC", (run) => texts(run.started_at), "short hide-small"],
+  ["Run", (run) => texts(run.run_id), "id"], ["Outcome", (run) => texts(run.outcome), "short"], ["Messages of", (run) => texts(run.from), "range"], ["Started, UTC", (run) => texts(run.started_at), "short hide-small"],
   ["Took", (run) => number(run.seconds), "number hide-small"], ["Planned", (run) => number(run.planned), "number hide-small"], ["Archived", (run) => number((run.messages || {}).archived), "number"], ["Open", (run) => number((run.messages || {}).open), "number hide-small"],
 ];
 let openRun = () => {};
@@ -304,7 +304,7 @@ function runsCard(data) {
   draw();
   const drawn = [...all].reverse().slice(-52).filter((run) => number(run.planned) > 0);
   const column = (key) => drawn.map((run) => number((run.messages || {})[key]));
-  if (drawn.length > 1) chart(section, "Messages of the latest runs", drawn.map((run) => texts(run.run_id)), [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }, { label: "Not archived", values: drawn.map((run) => number(run.not_archived)), colour: "failed" }]);
+  if (drawn.length > 1) chart(section, "Messages of the latest runs", drawn.map((run) => minute(run.started_at) || texts(run.run_id)), [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }, { label: "Not archived", values: drawn.map((run) => number(run.not_archived)), colour: "failed" }]);
 }
 
 // One square a window, by its state.

@@ -12,13 +12,13 @@ mod commands;
 mod print;
 
 use archive::Archive;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
 #[derive(Parser)]
 #[command(
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ALERT_ARCHIVE_COMMIT"), ")"),
     propagate_version = true,
     max_term_width = 110,
     after_help = "\
@@ -52,6 +52,8 @@ enum Command {
     Status(commands::status::Status),
     /// Run the failed windows of a run again
     Rerun(commands::rerun::Rerun),
+    /// Stop a run that is at work
+    Cancel(commands::cancel::Cancel),
     /// Show where the next scheduled run begins, or correct it
     Watermark(commands::watermark::Watermark),
     /// Set a window aside that keeps failing, with a reason, so that the run can end
@@ -72,6 +74,9 @@ enum Command {
     Logs(commands::logs::Logs),
     /// Partner feeds: count, trace a file, deliver failed messages again
     Feeds(commands::feeds::Feeds),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  source <(alert-archive completions bash)")]
+    Completions { shell: clap_complete::Shell },
 }
 
 #[tokio::main]
@@ -85,7 +90,7 @@ async fn main() -> ExitCode {
         outcome = dispatch(cli.command) => outcome,
         // A run goes on in the cloud; only the command ends.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("stopped; a run that was started goes on: alert-archive status");
+            eprintln!("stopped; a run that was started goes on. Come back to it with: alert-archive watch latest");
             return ExitCode::from(130);
         }
     };
@@ -112,6 +117,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await
         }
         Command::Rerun(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
+        Command::Cancel(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Watermark(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS]).await?).await,
         Command::Skip(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS, archive::WINDOWS]).await?).await,
         Command::Verify(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
@@ -123,6 +129,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Warehouse(command) => command.call().await,
         Command::Feeds(command) => command.call().await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "alert-archive", &mut std::io::stdout());
+            Ok(true)
+        }
         Command::Logs(command) => return command.call().await,
     };
     Ok(if went_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,3 +1,4 @@
+pub mod cancel;
 pub mod feeds;
 pub mod find;
 pub mod logs;

@@ -41,6 +41,7 @@ impl Watch {
 
 /// Shows a run's progress on standard error until its execution ends, then prints the report on standard output.
 pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: bool) -> Result<bool> {
+    eprintln!("{run_id} (Ctrl-C leaves it running; alert-archive watch {run_id} comes back to it)");
     let progress = Progress::new();
     let execution = loop {
         let execution = archive.workflow.describe(execution_arn).await?;
@@ -81,6 +82,8 @@ struct Progress {
     terminal: bool,
     last_line: std::cell::Cell<Option<Instant>>,
     last_text: std::cell::RefCell<String>,
+    /// When messages were counted first, and how many there were.
+    first: std::cell::RefCell<Option<(Instant, u64)>>,
 }
 
 impl Progress {
@@ -90,7 +93,25 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} windows  {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Progress { bar, terminal, last_line: Default::default(), last_text: Default::default() }
+        Progress {
+            bar,
+            terminal,
+            last_line: Default::default(),
+            last_text: Default::default(),
+            first: Default::default(),
+        }
+    }
+
+    /// Messages a second since the first look, and the time that is left at this pace.
+    fn pace(&self, documents: u64, expected: u64) -> String {
+        let (began, first) = *self.first.borrow_mut().get_or_insert_with(|| (Instant::now(), documents));
+        let seconds = began.elapsed().as_secs_f64();
+        let rate = documents.saturating_sub(first) as f64 / seconds;
+        if seconds < 2.0 || rate < 1.0 || documents >= expected {
+            return String::new();
+        }
+        let left = ((expected - documents) as f64 / rate).ceil() as u64;
+        format!(", {}/s, about {} left", reports::grouped(rate as u64), reports::duration(left))
     }
 
     async fn show(&self, archive: &Archive, run_id: &str) -> Result<()> {
@@ -101,7 +122,9 @@ impl Progress {
         let documents: u64 = windows.iter().map(|window| window.messages.source).sum();
         let expected: u64 = windows.iter().map(|window| window.window.expected).sum();
         let failed = if failed > 0 { format!(", {failed} windows failed") } else { String::new() };
-        let text = format!("{documents} of {expected} messages classified{failed}");
+        let pace = self.pace(documents, expected);
+        let text =
+            format!("{} of {} messages read{pace}{failed}", reports::grouped(documents), reports::grouped(expected));
         self.bar.set_length(run.planned);
         self.bar.set_position(done as u64);
         self.bar.set_message(text.clone());

@@ -20,6 +20,9 @@ pub trait Workflow: Send + Sync {
 
     async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError>;
 
+    /// Aborts an execution. Its functions that are at work end by themselves.
+    async fn stop(&self, execution_arn: &str, cause: &str) -> Result<(), WorkflowError>;
+
     /// Whether an execution is at work; one that Step Functions has forgotten is not.
     async fn is_running(&self, execution_arn: &str) -> Result<bool, WorkflowError> {
         match self.describe(execution_arn).await {
@@ -100,6 +103,11 @@ impl Workflow for StepFunctions {
     async fn start(&self, state_machine_arn: &str, name: &str, input: String) -> Result<String, WorkflowError> {
         let start = self.client.start_execution().state_machine_arn(state_machine_arn).name(name).input(input);
         Ok(start.send().await.map_err(|error| fault("start", name, error))?.execution_arn)
+    }
+
+    async fn stop(&self, execution_arn: &str, cause: &str) -> Result<(), WorkflowError> {
+        let stop = self.client.stop_execution().execution_arn(execution_arn).error("Cancelled").cause(cause);
+        stop.send().await.map(|_| ()).map_err(|error| fault("stop", execution_arn, error))
     }
 
     async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError> {

@@ -91,6 +91,20 @@ impl Workflow for MemoryWorkflow {
         Ok(arn)
     }
 
+    async fn stop(&self, execution_arn: &str, cause: &str) -> Result<(), WorkflowError> {
+        let missing = || WorkflowError::Missing { name: execution_arn.to_owned() };
+        let stop = |executions: &mut BTreeMap<String, Kept>| {
+            let kept = executions.get_mut(execution_arn).ok_or_else(missing)?;
+            if kept.execution.running {
+                let (status, error, cause) =
+                    ("ABORTED".to_owned(), Some("Cancelled".to_owned()), Some(cause.to_owned()));
+                kept.execution = Execution { running: false, status, error, cause, ..kept.execution.clone() };
+            }
+            Ok(())
+        };
+        self.request(("StopExecution", "stop"), execution_arn, stop).await
+    }
+
     async fn redrive(&self, execution_arn: &str) -> Result<(), WorkflowError> {
         let name = || execution_arn.to_owned();
         let redrive = |executions: &mut BTreeMap<String, Kept>| {
