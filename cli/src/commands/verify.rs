@@ -11,6 +11,7 @@ use clap::Args;
 use evidence::Evidence;
 use jiff::Timestamp;
 use repair::Repair;
+use reports::{count, grouped};
 use rules::Days;
 use serde::Serialize;
 
@@ -78,7 +79,31 @@ struct Outcome {
     bytes: u64,
     rows: u64,
     messages_read: u64,
+    /// What the source holds where runs have been, against the ledger; none when the source was not asked.
+    accounted: Option<Sum>,
     findings: Vec<Finding>,
+}
+
+/// Messages by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Sum {
+    source: u64,
+    archived: u64,
+    open: u64,
+    quarantined: u64,
+}
+
+impl Sum {
+    /// More in the ledger than in the source is no fault: the source may forget what is archived.
+    fn told(&self) -> String {
+        let &Sum { source, archived, open, quarantined } = self;
+        let parts = [(archived, "archived"), (open, "open"), (quarantined, "quarantined")];
+        let parts = parts.map(|(count, name)| format!("{name} {}", grouped(count))).join(" + ");
+        match archived + open + quarantined {
+            known if known == source => format!("source {} = {parts}", grouped(source)),
+            known => format!("source {}; ledger {} = {parts}", grouped(source), grouped(known)),
+        }
+    }
 }
 
 impl Verify {
@@ -148,7 +173,25 @@ impl Verify {
         let read =
             if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
         let Outcome { windows, objects, rows, findings, .. } = outcome;
-        say!("{windows} windows, {objects} objects, {rows} rows{read}: {} differences", findings.len());
+        match &outcome.accounted {
+            Some(sum) => say!("{}", sum.told()),
+            None => say!("the source was not asked: OPENSEARCH_URL is not set"),
+        }
+        let found = count(findings.len() as u64, "difference");
+        say!("{}, {}, {}{read}: {found}", count(*windows, "window"), count(*objects, "object"), count(*rows, "row"));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_that_was_proved_is_told() {
+        let sum = Sum { source: 7900, archived: 6875, open: 949, quarantined: 76 };
+        assert_eq!(sum.told(), "source 7,900 = archived 6,875 + open 949 + quarantined 76");
+        let forgotten = Sum { source: 7000, ..sum };
+        assert_eq!(forgotten.told(), "source 7,000; ledger 7,900 = archived 6,875 + open 949 + quarantined 76");
     }
 }

@@ -1,7 +1,7 @@
 //! Holds what was seen against each other, and names everything that differs.
 
 use super::{
-    Finding, Outcome,
+    Finding, Outcome, Sum,
     evidence::{Evidence, JSONL, PARQUET, QUARANTINE},
     repair::Repair,
     rules::{Verdict, covered, judge, writer_of},
@@ -352,8 +352,19 @@ impl<'a> Check<'a> {
         instants.sort_unstable();
         let rows_before = |at: Timestamp| instants.partition_point(|instant| *instant < at) as u64;
         let mut suspicious = Vec::new();
+        let mut sum = Sum::default();
         for span in spans.iter().filter_map(|span| self.evidence.days.cut(span)) {
+            let within =
+                self.evidence.rows.values().filter(|row| span.from <= row.timestamp && row.timestamp < span.to);
+            for row in within {
+                match row.disposition {
+                    Disposition::Closed => sum.archived += 1,
+                    Disposition::Open => sum.open += 1,
+                    Disposition::Quarantined => sum.quarantined += 1,
+                }
+            }
             for day in source.histogram(span.from, span.to, Interval::Day).await? {
+                sum.source += day.count;
                 let known = rows_before(day.to) - rows_before(day.from);
                 if day.count <= known && !deep {
                     continue;
@@ -370,6 +381,7 @@ impl<'a> Check<'a> {
                 }
             }
         }
+        self.outcome.accounted = Some(sum);
         self.unknown_messages(&source, &suspicious).await
     }
 
