@@ -1,11 +1,12 @@
 use alerts::message::{
     classification::Disposition,
     entry::Entry,
-    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, moved, stage, staging_shard},
+    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, moved, renamed, stage, staging_shard},
 };
 use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
+use identity::Identity;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use storage::{LedgerError, Table, TableStore};
@@ -222,6 +223,17 @@ impl Tracking {
             self.staged_in(shard).await?.into_iter().for_each(&mut look);
         }
         Ok(())
+    }
+
+    /// Moves the row of a message to the index that holds it now and that took the place of one which is not `present` any
+    /// more. `false` when there is no such row, or a window is at work on it.
+    pub async fn rename(&self, document: &Identity, present: &HashSet<String>) -> Result<bool, LedgerError> {
+        let rows = self.rows.partition(&document.id).await?;
+        let is_left = |row: &&Row| row.source_index != NO_INDEX && !present.contains(&row.source_index);
+        let Some(row) = rows.iter().filter(is_left).max_by_key(|row| row.processed_at) else { return Ok(false) };
+        let Some(next) = renamed(row, &document.source_index) else { return Ok(false) };
+        // The earlier row last: until then the message is known by it.
+        Ok(self.rows.put(&next).await? && self.rows.delete(row).await?)
     }
 
     /// The rows of one shard of the sparse index.

@@ -154,7 +154,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         },
         messages,
         recheck: recheck(&looked_at, of(Purpose::Recheck)),
-        sweep: sweep(of(Purpose::Late), of(Purpose::Changed)),
+        sweep: Sweep { moved: looked_at.moved, ..sweep(of(Purpose::Late), of(Purpose::Changed)) },
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
         absent: run.absent.clone(),
@@ -249,7 +249,7 @@ fn of_its_messages(record: &WindowRecord) -> Messages {
 /// What was archived already in that very version is neither late nor changed.
 fn sweep(late: Messages, changed: Messages) -> Sweep {
     let new = |messages: Messages| messages.archived + messages.quarantined;
-    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open }
+    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open, moved: 0 }
 }
 
 fn gone_message(gone: &Gone) -> OpenMessage {

@@ -12,11 +12,21 @@ use jiff::Timestamp;
 use sources::{NAMES_AT_ONCE, OpenSearch, Sighting};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+/// The indices of messages as they are now.
+#[derive(Default)]
+pub struct IndicesNow {
+    pub present: HashSet<String>,
+    /// Those that were made anew under their names: they number their writes from the beginning.
+    pub remade: HashSet<String>,
+}
+
 /// What is known of the held-over messages.
 #[derive(Default)]
 pub struct HeldOver {
     pub looked_at: u64,
     pub gone: Vec<Gone>,
+    /// Messages that an index holds which took the place of another.
+    pub moved: u64,
     /// To be read from OpenSearch.
     changed: Vec<Dated>,
     /// To be read from the API, which cannot be asked for a name: by instant.
@@ -44,12 +54,11 @@ impl HeldOver {
 }
 
 /// Looks for every held-over message but those that a window of the range reads anyway. A shard of them is in memory at once.
-/// `remade`: indices that were made anew under their names, and number their writes from the beginning.
 pub async fn look(
     deps: &Deps,
     opensearch: Option<&OpenSearch>,
     is_in_range: impl Fn(Timestamp) -> bool,
-    remade: &HashSet<String>,
+    indices: &IndicesNow,
     now: Timestamp,
 ) -> Result<HeldOver, Error> {
     // The time, where an API can be asked too.
@@ -62,7 +71,7 @@ pub async fn look(
         match opensearch {
             Some(opensearch) => {
                 for rows in rows.chunks(NAMES_AT_ONCE) {
-                    by_name(opensearch, api_at, remade, rows, &mut held_over).await?;
+                    by_name(deps, opensearch, api_at, indices, rows, &mut held_over).await?;
                 }
             }
             None => rows.iter().for_each(|row| held_over.ask_the_api(row, now)),
@@ -72,9 +81,10 @@ pub async fn look(
 }
 
 async fn by_name(
+    deps: &Deps,
     opensearch: &OpenSearch,
     api_at: Option<Timestamp>,
-    remade: &HashSet<String>,
+    indices: &IndicesNow,
     rows: &[Row],
     held_over: &mut HeldOver,
 ) -> Result<(), Error> {
@@ -83,7 +93,7 @@ async fn by_name(
     let mut absent = Vec::new();
     for row in rows {
         match written.get(&row.identity()) {
-            Some(now) if row.written.as_ref() == Some(now) && !remade.contains(&row.source_index) => {}
+            Some(now) if row.written.as_ref() == Some(now) && !indices.remade.contains(&row.source_index) => {}
             Some(_) => held_over.changed.push(dated(row)),
             None => absent.push(row),
         }
@@ -103,6 +113,20 @@ async fn by_name(
             None if row.source_index == NO_INDEX && !sightings.is_empty() => {
                 let place = |sighting: &Sighting| Dated { at: row.timestamp, document: sighting.document.clone() };
                 held_over.changed.extend(sightings.iter().map(place));
+            }
+            None if !indices.present.contains(&row.source_index) && !sightings.is_empty() => {
+                // Where each of them has a row of its own, this message is none of them.
+                let mut is_moved = false;
+                for sighting in sightings {
+                    is_moved = is_moved || deps.ledger.rename(&sighting.document, &indices.present).await?;
+                }
+                let place = |sighting: &Sighting| Dated { at: row.timestamp, document: sighting.document.clone() };
+                if is_moved {
+                    held_over.moved += 1;
+                    held_over.changed.extend(sightings.iter().map(place));
+                } else {
+                    held_over.gone.extend(gone(row));
+                }
             }
             None => match api_at.filter(|_| row.source_index == NO_INDEX) {
                 Some(now) => held_over.ask_the_api(row, now),

@@ -27,6 +27,7 @@ use alerts::{
 use archive::{JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
+use held_over::IndicesNow;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
@@ -339,21 +340,25 @@ async fn outside_the_range(
         return Ok(found.windows);
     }
     let known = deps.job_runs.swept().await?;
-    let indices = match opensearch {
-        Some(opensearch) => opensearch.writes(&opensearch.indices.messages).await?,
-        None => Vec::new(),
-    };
-    let is_remade = |now: &IndexWrites| known.get(&now.index).is_some_and(|before| before.uuid != now.uuid);
-    let remade = indices.into_iter().filter(is_remade).map(|index| index.index).collect();
-    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at), &remade, call.now()).await?;
+    let mut indices = IndicesNow::default();
+    if let Some(opensearch) = opensearch {
+        for IndexWrites { index, uuid, .. } in opensearch.writes(&opensearch.indices.messages).await? {
+            if known.get(&index).is_some_and(|before| before.uuid != uuid) {
+                indices.remade.insert(index.clone());
+            }
+            indices.present.insert(index);
+        }
+    }
+    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at), &indices, call.now()).await?;
     let sweep = match opensearch.filter(|_| task.mode == Mode::Scheduled) {
         Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), &known, call).await?,
         None => Sweep::default(),
     };
-    let (looked_for, gone, swept) = (held_over.looked_at, held_over.gone.clone(), sweep.swept.clone());
+    let (looked_for, gone) = (held_over.looked_at, held_over.gone.clone());
+    let (swept, moved) = (sweep.swept.clone(), held_over.moved + sweep.moved);
     let (mut windows, listed) = held_over.windows();
     windows.extend(sweep.windows());
-    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept };
+    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
         PutOnce::Created(_) => Ok(found.windows),

@@ -14,7 +14,7 @@ use alerts::{
 use jiff::Timestamp;
 use runtime::Call;
 use sources::{IndexWrites, OpenSearch, Sighting, Write, WrittenAfter};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Documents that one run sets out to read: the rest is found by the next.
 const MOST_FOUND: usize = 100_000;
@@ -23,6 +23,8 @@ const MOST_FOUND: usize = 100_000;
 #[derive(Default)]
 pub struct Sweep {
     pub swept: Vec<IndexSwept>,
+    /// Messages that an index holds which took the place of another.
+    pub moved: u64,
     late: Vec<Dated>,
     changed: Vec<Dated>,
 }
@@ -47,6 +49,8 @@ pub async fn look(
     call: &Call,
 ) -> Result<Sweep, Error> {
     let names = &opensearch.indices;
+    let indices = opensearch.writes(&names.messages).await?;
+    let present: HashSet<String> = indices.into_iter().map(|index| index.index).collect();
     let mut sweep = Sweep::default();
     for name in [&names.messages, &names.history, &names.audit] {
         let message_fields =
@@ -68,7 +72,9 @@ pub async fn look(
                 let before = (*name == names.messages).then_some(from);
                 let (index, shard_name, message_fields) = (index.as_str(), shard.as_str(), message_fields.as_slice());
                 let writes = WrittenAfter { name, index, shard: shard_name, above, up_to, before, message_fields };
-                let reached = shard_of(deps, opensearch, writes, is_numbered_on, (from, to), &mut sweep, call).await?;
+                let reached =
+                    shard_of(deps, opensearch, writes, (&present, is_numbered_on), (from, to), &mut sweep, call)
+                        .await?;
                 // Where the source does not let us see everything, the same writes are looked at again.
                 looked.insert(shard, if is_visible || above == up_to { reached } else { above });
             }
@@ -83,7 +89,7 @@ async fn shard_of(
     deps: &Deps,
     opensearch: &OpenSearch,
     mut writes: WrittenAfter<'_>,
-    is_numbered_on: bool,
+    (present, is_numbered_on): (&HashSet<String>, bool),
     range: (Timestamp, Timestamp),
     sweep: &mut Sweep,
     call: &Call,
@@ -93,7 +99,7 @@ async fn shard_of(
         let Some(last) = page.last() else { return Ok(writes.up_to) };
         writes.above = last.seq_no;
         match writes.message_fields {
-            [] => messages(deps, page, is_numbered_on, range, sweep).await?,
+            [] => messages(deps, page, present, is_numbered_on, range, sweep).await?,
             _ => grown(deps, opensearch, page, range, sweep).await?,
         }
     }
@@ -103,6 +109,7 @@ async fn shard_of(
 async fn messages(
     deps: &Deps,
     page: Vec<Write>,
+    present: &HashSet<String>,
     is_numbered_on: bool,
     range: (Timestamp, Timestamp),
     sweep: &mut Sweep,
@@ -114,6 +121,10 @@ async fn messages(
         let Some(at) = sighting.at else { continue };
         let found = Dated { at, document: sighting.document };
         match rows.get(key) {
+            None if deps.ledger.rename(&found.document, present).await? => {
+                sweep.moved += 1;
+                sweep.changed.push(found);
+            }
             None => sweep.late.push(found),
             // Unless the index was made anew, and numbers its writes from the beginning.
             Some(row) if is_numbered_on && row.written.is_some() && row.written == sighting.written => {}

@@ -292,9 +292,17 @@ impl Run<'_> {
         self.note(&planned.key, rows, &head)
     }
 
+    /// The same messages, and what the archive calls those whose index took the place of another.
+    async fn archived_identities(&self, identities: &HashSet<Identity>) -> Result<HashSet<Identity>, Error> {
+        let keys: Vec<_> = identities.iter().map(|name| (name.id.clone(), Some(name.source_index.clone()))).collect();
+        let rows = self.deps.ledger.rows.get_many(&keys).await?;
+        Ok(identities.iter().cloned().chain(rows.values().map(Row::archived_identity)).collect())
+    }
+
     /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are out already.
     async fn take_out(&mut self, object: &str, identities: &HashSet<Identity>) -> Result<bool, Error> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
+        let identities = &self.archived_identities(identities).await?;
         for _ in 0..REWRITES {
             let Some((body, tag)) = self.deps.objects.find_versioned(object).await? else { return Ok(false) };
             let superseded = superseded_key(object, &self.intent.window_id, &self.intent.run_id);

@@ -166,18 +166,18 @@ async fn what_is_written_behind_the_range_is_found_once() {
         cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
     }
     let report = week(&cloud, 5).await;
-    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0}));
+    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0, "moved": 0}));
     cloud.put_message("late", "2026-09-01T12:00:00Z", "closed");
     cloud.put_message("late-and-open", "2026-09-01T12:00:00Z", "open");
     cloud.node.put("messages", "changes", &changed("changes"));
     cloud.put_message("reopens", "2026-10-02T12:00:00Z", "open");
     let report = week(&cloud, 12).await;
-    assert_eq!(report["sweep"], json!({"late": 2, "changed": 1, "reopened": 1}));
+    assert_eq!(report["sweep"], json!({"late": 2, "changed": 1, "reopened": 1, "moved": 0}));
     assert_eq!((&report["messages"]["source"], &report["backlog"]), (&json!(4), &json!(2)));
     assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["changes", "late", "reopens", "stays"]);
     assert_eq!(cloud.keys("archive/superseded/").len(), 1, "the earlier version is kept");
     let report = week(&cloud, 19).await;
-    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0}));
+    assert_eq!(report["sweep"], json!({"late": 0, "changed": 0, "reopened": 0, "moved": 0}));
     assert_eq!((&report["windows"]["planned"], &report["recheck"]["looked_at"]), (&json!(0), &json!(2)));
     cloud.put_message("reopens", "2026-10-02T12:00:00Z", "closed");
     let report = week(&cloud, 20).await;
@@ -228,4 +228,49 @@ async fn a_late_document_whose_window_failed_is_looked_for_again() {
     assert_eq!(failed.expect_err("its window failed").name, "WindowsFailed");
     let report = week(&cloud, 19).await;
     assert_eq!((&report["sweep"]["late"], archived(&cloud).len()), (&json!(1), 2));
+}
+
+/// Moves every document of the first index to a second one behind the alias, as a reindexing does.
+fn reindex(cloud: &Cloud, documents: &[(&str, String)]) {
+    let _ = cloud.node.clone().alias("messages", "messages-new");
+    for (id, body) in documents {
+        cloud.node.put("messages-new", id, body);
+    }
+    cloud.node.remove_index("messages-old");
+}
+
+#[tokio::test]
+async fn an_index_that_takes_the_place_of_another_is_recognised() {
+    let cloud = Cloud::default();
+    let _ = cloud.node.clone().alias("messages", "messages-old");
+    let body = |status: &str, text: &str| {
+        let alert = json!({"alert_id": "a", "status": status});
+        json!({"message_id": "m", "timestamp": "2026-10-02T12:00:00Z", "text": text, "alerts": [alert]})
+    };
+    let of = |id: &str, status: &str, text: &str| {
+        let mut body = body(status, text);
+        body["message_id"] = json!(id);
+        body.to_string()
+    };
+    for (id, status) in [("same", "closed"), ("changes", "closed"), ("held", "open")] {
+        cloud.node.put("messages-old", id, &of(id, status, "first"));
+    }
+    week(&cloud, 5).await;
+    let held = row_of(&cloud, "held");
+    let documents = [
+        ("same", of("same", "closed", "first")),
+        ("changes", of("changes", "closed", "again")),
+        ("held", of("held", "open", "first")),
+    ];
+    reindex(&cloud, &documents);
+    let report = week(&cloud, 12).await;
+    assert_eq!(report["sweep"], json!({"late": 0, "changed": 1, "reopened": 0, "moved": 3}));
+    assert_eq!((&report["recheck"]["gone"], &report["backlog"]), (&json!(0), &json!(1)));
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["changes", "same"]);
+    for id in ["same", "changes", "held"] {
+        assert_eq!(row_of(&cloud, id)["source_index"], "messages-new", "{id}");
+    }
+    assert_eq!(row_of(&cloud, "held")["first_seen_open"], held["first_seen_open"]);
+    let report = week(&cloud, 19).await;
+    assert_eq!((&report["windows"]["planned"], &report["recheck"]["read"]), (&json!(0), &json!(0)));
 }

@@ -217,6 +217,17 @@ impl World {
         }
     }
 
+    /// A third index takes the place of the second one, with the same documents.
+    fn reindex(&mut self) {
+        let _ = self.cloud.node.clone().alias("messages", "messages-3");
+        for (id, message) in self.model.source.iter_mut().filter(|(_, message)| message.index == "messages-2") {
+            message.index = "messages-3".to_owned();
+            self.cloud.node.put("messages-3", id, &message.body(id));
+        }
+        self.cloud.node.remove_index("messages-2");
+        self.index = "messages-3";
+    }
+
     fn input(&self) -> (Value, Timestamp) {
         let now = self.cloud.clock.now();
         (json!({"mode": "scheduled", "scheduled_for": identity::instant::iso(now)}), now - HOUR)
@@ -263,6 +274,7 @@ async fn year(seed: u64) {
         match week {
             26 => world.index = "messages-2",
             33 => world.restore(),
+            45 => world.reindex(),
             _ => {}
         }
         let (input, to) = world.input();

@@ -275,8 +275,8 @@ impl<'a> Check<'a> {
             Some(row) => Some(row.clone()),
             None => self.archive.ledger.rows.get(&archived.identity.id, Some(&archived.identity.source_index)).await?,
         };
-        if row.is_none() && archived.identity.source_index == NO_INDEX {
-            // Archived before any index had it; since then its row has moved to its index.
+        if row.is_none() {
+            // Its row has moved since to the index that has it now: no index had it, or another one took the place of its own.
             let moved = self.archive.ledger.rows.partition(&archived.identity.id).await?;
             row = moved.into_iter().find(|row| self.names(row, key));
         }
@@ -411,7 +411,8 @@ impl<'a> Check<'a> {
 
 /// The version in which an object holds a row's message, perhaps still under the name from before any index had it.
 fn version_in<'a>(held: &'a HashMap<Identity, String>, row: &Row) -> Option<&'a String> {
-    held.get(&row.identity()).or_else(|| held.get(&Identity::new(NO_INDEX, &row.message_id)))
+    let of_no_index = || held.get(&Identity::new(NO_INDEX, &row.message_id));
+    held.get(&row.archived_identity()).or_else(of_no_index)
 }
 
 fn day_of(key: &str) -> Option<Timestamp> {

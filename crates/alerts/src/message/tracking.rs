@@ -73,6 +73,9 @@ pub struct Row {
     /// so that of two documents of one id, in two indices, one takes it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves_to: Option<String>,
+    /// The index after which the archive calls the message, where another index has taken that one's place since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_as: Option<String>,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -102,6 +105,11 @@ impl Row {
     /// Open, and looked at again by each scheduled run until it closes or is gone.
     pub fn is_held_over(&self) -> bool {
         self.disposition == Disposition::Open && self.staging.is_some() && self.claim.is_none()
+    }
+
+    /// What the message is called in the archive.
+    pub fn archived_identity(&self) -> Identity {
+        Identity::new(self.archived_as.as_ref().unwrap_or(&self.source_index), &self.message_id)
     }
 
     /// What `s3_path` names is a quarantine object.
@@ -307,6 +315,9 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
         Disposition::Quarantined => row.archived_path.clone(),
         _ => None,
     };
+    if next.archived_path.is_none() {
+        next.archived_as = None;
+    }
     next.s3_path = Some(s3_path);
     next.processed_at = Some(now);
     next.run_id = claim.run_id.clone();
@@ -328,6 +339,15 @@ pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
     next.gone_at = Some(now);
     next.reason = Some(GONE.to_owned());
     changed(row, next)
+}
+
+/// The row of a message under the index that took the place of its own; the archive goes on calling it after the earlier
+/// one. `None` while a window is at work on it.
+pub fn renamed(row: &Row, source_index: &str) -> Option<Row> {
+    let is_archived = row.s3_path.is_some() || row.archived_path.is_some();
+    let archived_as = is_archived.then(|| row.archived_identity().source_index);
+    let next = || Row { archived_as, written: None, ..rekeyed(row, source_index) };
+    row.claim.is_none().then(next)
 }
 
 /// The `reason` of a row whose message is gone.
@@ -394,6 +414,7 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         claim: None,
         staging: None,
         moves_to: None,
+        archived_as: None,
         revision: before.map_or(1, |row| row.revision + 1),
     }
 }
@@ -422,6 +443,7 @@ fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
         claim: (!open).then(|| claim.clone()),
         staging: None,
         moves_to: None,
+        archived_as: None,
         revision: 1,
     };
     describe(&mut row, &entry.outcome);

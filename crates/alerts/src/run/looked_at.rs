@@ -22,6 +22,9 @@ pub struct LookedAt {
     /// How far the sweep has looked, once these windows are committed.
     #[serde(default)]
     pub swept: Vec<IndexSwept>,
+    /// Messages whose index took the place of another.
+    #[serde(default)]
+    pub moved: u64,
 }
 
 /// The held-over messages of one instant, all of whose messages a window lists.

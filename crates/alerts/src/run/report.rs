@@ -34,6 +34,9 @@ pub struct Sweep {
     pub late: u64,
     pub changed: u64,
     pub reopened: u64,
+    /// Known messages in an index that took the place of another.
+    #[serde(default)]
+    pub moved: u64,
 }
 
 /// A window that did not commit: its error's stable name and what happened.
