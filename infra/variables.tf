@@ -341,6 +341,12 @@ variable "ingest_enabled" {
   default = false
 }
 
+variable "warehouse_schema_file" {
+  description = "The schema file whose tables Glue knows; null: the example."
+  type        = string
+  default     = null
+}
+
 variable "ingest_rows_per_second" {
   description = "The most that is read from the database, so that it has time for others."
   type        = number

@@ -96,10 +96,11 @@ def fetch(status: dict, folder: Path) -> None:
     s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
     for table in status["tables"]:
         bucket, _, prefix = table["location"].removeprefix("s3://").partition("/")
-        (folder / table["table"]).mkdir()
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for found in page.get("Contents", []):
-                s3.download_file(bucket, found["Key"], str(folder / table["table"] / Path(found["Key"]).name))
+                file = folder / table["table"] / found["Key"].removeprefix(prefix).lstrip("/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(bucket, found["Key"], str(file))
 
 
 def main() -> int:

@@ -11,6 +11,11 @@ pub const QUARANTINE: &str = "_quarantine/";
 /// What the page and the weekly mail show, in the archive's bucket.
 pub const PAGE_KEY: &str = "dashboard/data/warehouse.json";
 
+/// Where a table's objects are named for readers that know a table by one place, such as Athena: a list of URIs.
+pub fn manifest_key(table: &str) -> String {
+    format!("_tables/{table}/manifest")
+}
+
 pub fn request_key(id: &str) -> String {
     format!("{REQUESTS}{id}.json")
 }

@@ -10,7 +10,7 @@ mod status;
 
 pub use layout::{
     PAGE_KEY, QUARANTINE, REQUESTS, SCHEMA_KEY, build_parameter, build_state_key, ingest_parameter, known_key,
-    members_key, request_key,
+    manifest_key, members_key, request_key,
 };
 pub use parameters::{
     BuildParameter, IngestParameter, MemoryParameters, ParameterError, Parameters, Ssm, recall, tell,

@@ -41,6 +41,18 @@ pub fn row(schema: &Schema, fact: &Fact, newest: &Newest, lookups: &Lookups) -> 
     row
 }
 
+/// The prefix of a row's month, such as `sold_month=202407/`; -1 and -2 as in the date's key. Empty where the fact is
+/// not divided.
+pub fn partition(schema: &Schema, fact: &Fact, row: &[Value]) -> String {
+    let Some(at) = fact.partition else { return String::new() };
+    let month = match row.get(schema.tables[fact.from].key.len() + fact.roles.len() + at) {
+        Some(Value::Integer(date)) if *date > 0 => date / 100,
+        Some(Value::Integer(special)) => *special,
+        _ => -1,
+    };
+    format!("{}_month={month}/", fact.dates[at].name)
+}
+
 /// Microseconds since 1970 of a time, or of a date at midnight UTC.
 fn moment(value: &Value) -> Option<i64> {
     match value {

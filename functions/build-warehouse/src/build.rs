@@ -3,9 +3,10 @@
 use crate::{
     Deps, Error, Event, Response,
     objects::{self, Listed},
-    parquet::TableWriter,
+    parquet::{DividedWriter, TableWriter},
     spill::Spill,
 };
+use bytes::Bytes;
 use jiff::Timestamp;
 use runtime::{Call, Metrics, Unit};
 use serde::Deserialize;
@@ -23,7 +24,7 @@ use warehouse::{
 };
 use warehouse_state::{
     BuildParameter, BuildRow, BuildState, PAGE_KEY, Pending, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Standing,
-    StandingError, Superseded, TableState, build_parameter, build_state_key, members_key, tell,
+    StandingError, Superseded, TableState, build_parameter, build_state_key, manifest_key, members_key, tell,
 };
 
 /// Readers may go on with an earlier location for this long. The contract says ten minutes.
@@ -61,6 +62,7 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     for key in &requests {
         deps.warehouse.delete(key).await?;
     }
+    build.write_manifests().await?;
     build.report(&plan, call).await;
     // The tables are in force without it.
     if let Err(error) = publish(deps, &schema, &build.after.schema, call).await {
@@ -365,7 +367,7 @@ impl Build<'_> {
             self.load_members(role.dimension).await?;
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
-        let mut writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone())?;
+        let mut writer = DividedWriter::new(&shape, &self.deps.warehouse, prefix.clone());
         let keys = fact.roles.len() + fact.dates.len();
         let first = self.schema.tables[fact.from].key.len();
         let mut unknown = vec![0_u64; keys];
@@ -388,7 +390,7 @@ impl Build<'_> {
                         let is_unknown = matches!(value, Value::Bigint(UNKNOWN) | Value::Integer(-1));
                         *count += u64::from(is_unknown);
                     }
-                    writer.push(row).await?;
+                    writer.push(fact::partition(self.schema, fact, &row), row).await?;
                 }
             }
         }
@@ -443,6 +445,35 @@ impl Build<'_> {
             ..row
         });
         row.await?;
+        Ok(())
+    }
+
+    /// Names the objects of each table where Athena and Spark look for them. A later build may be at it already: then
+    /// its lists are the right ones.
+    async fn write_manifests(&self) -> Result<(), Error> {
+        let warehouse = &self.deps.warehouse;
+        for (name, table) in &self.after.tables {
+            let key = manifest_key(name);
+            let uris: Vec<String> = warehouse.list(&table.prefix).await?.iter().map(|key| warehouse.uri(key)).collect();
+            let body = Bytes::from(uris.join("\n") + "\n");
+            let found = warehouse.find_versioned(&key).await?;
+            if found.as_ref().is_some_and(|(before, _)| *before == body) {
+                continue;
+            }
+            let in_force = self.deps.rows.build().await?.map(|row| row.fence.attempt);
+            if in_force != Some(self.attempt) {
+                return Ok(());
+            }
+            match found {
+                // Refused where another build was quicker.
+                Some((_, tag)) => {
+                    warehouse.replace(&key, body, "text/plain", &tag).await?;
+                }
+                None => {
+                    warehouse.put_once(&key, body, "text/plain").await?;
+                }
+            }
+        }
         Ok(())
     }
 

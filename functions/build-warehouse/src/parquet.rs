@@ -12,7 +12,10 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 use storage::Objects;
 use warehouse::{
     table::Shape,
@@ -28,6 +31,64 @@ const GROUP_BYTES: usize = 8 << 20;
 const GROUP_ROWS: usize = 128 << 10;
 /// Compressed bytes after which the next object begins.
 const OBJECT_BYTES: usize = 32 << 20;
+
+/// Bytes that the writers of all parts of a table may hold together.
+const HELD_BYTES: usize = 96 << 20;
+/// About what a value takes before it becomes part of a column.
+const VALUE_BYTES: usize = 64;
+
+/// A table whose rows lie below several prefixes, each written as its rows come. Memory has one bound for all of them:
+/// where they hold too much, the largest begins its next object.
+pub struct DividedWriter {
+    shape: Shape,
+    objects: Objects,
+    prefix: String,
+    writers: BTreeMap<String, TableWriter>,
+    rows: u64,
+}
+
+impl DividedWriter {
+    /// `prefix` ends with a slash, and so does each that is behind it, or it is empty.
+    pub fn new(shape: &Shape, objects: &Objects, prefix: String) -> Self {
+        DividedWriter { shape: shape.clone(), objects: objects.clone(), prefix, writers: BTreeMap::new(), rows: 0 }
+    }
+
+    pub async fn push(&mut self, below: String, row: Vec<Value>) -> Result<(), Error> {
+        self.rows += 1;
+        self.writer(below)?.push(row).await?;
+        if self.rows.is_multiple_of(1024) && self.writers.len() > 1 {
+            let held: usize = self.writers.values().map(TableWriter::held).sum();
+            if held > HELD_BYTES
+                && let Some(largest) = self.writers.values_mut().max_by_key(|writer| writer.held())
+            {
+                largest.flush()?;
+                largest.put().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the table and returns its rows.
+    pub async fn finish(mut self) -> Result<u64, Error> {
+        if self.writers.is_empty() {
+            self.writer(String::new())?;
+        }
+        for (_, writer) in self.writers {
+            writer.finish().await?;
+        }
+        Ok(self.rows)
+    }
+
+    fn writer(&mut self, below: String) -> Result<&mut TableWriter, Error> {
+        Ok(match self.writers.entry(below) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let prefix = format!("{}{}", self.prefix, place.key());
+                place.insert(TableWriter::new(&self.shape, &self.objects, prefix)?)
+            }
+        })
+    }
+}
 
 pub struct TableWriter {
     table: String,
@@ -55,7 +116,7 @@ impl TableWriter {
             schema,
             objects: objects.clone(),
             prefix,
-            rows: Vec::with_capacity(BATCH),
+            rows: Vec::new(),
             parts: 0,
             filling: 0,
             written: 0,
@@ -82,6 +143,11 @@ impl TableWriter {
             self.put().await?;
         }
         Ok(self.written)
+    }
+
+    /// Bytes in memory.
+    fn held(&self) -> usize {
+        self.rows.len() * self.columns.len() * VALUE_BYTES + self.writer.memory_size() + self.writer.bytes_written()
     }
 
     fn flush(&mut self) -> Result<(), Error> {

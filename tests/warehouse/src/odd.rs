@@ -217,7 +217,7 @@ impl Database {
             let columns = source.in_file().map(|column| json(&column.name)).collect::<Vec<_>>().join(", ");
             writeln!(
                 text,
-                "  {}: {{from: {}, as_of: happened, dimensions: {{{}}}, dates: {{on: happened}}, columns: [{columns}]}}",
+                "  {}: {{from: {}, as_of: happened, dimensions: {{{}}}, dates: {{on: happened}}, partition: on, columns: [{columns}]}}",
                 source.output,
                 json(&source.name),
                 roles.join(", ")

@@ -62,7 +62,7 @@ impl Secrets for Given {
 pub struct World {
     pub objects: MemoryObjects,
     tables: MemoryTables,
-    parameters: MemoryParameters,
+    pub parameters: MemoryParameters,
     clock: Arc<LaterClock>,
     /// What the functions log in with, as JSON.
     secret: String,

@@ -22,7 +22,7 @@ use std::{
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
 use tokio::sync::Notify;
-use warehouse_state::{BuildState, MemoryParameters, REQUESTS, SCHEMA_KEY, Warehouse, request_key};
+use warehouse_state::{BuildState, MemoryParameters, REQUESTS, SCHEMA_KEY, Warehouse, manifest_key, request_key};
 use warehouse_tests::reader::{Row, rows};
 
 const SCHEMA: &str = "\
@@ -335,6 +335,12 @@ async fn play(seed: u64) {
         state.tables.values().map(|table| &table.prefix).chain(state.superseded.iter().map(|old| &old.prefix));
     let kept: Vec<&String> = prefixes.collect();
     let contents = world.objects.contents("warehouse");
+    for (name, table) in &state.tables {
+        let manifest = String::from_utf8(contents[&manifest_key(name)].to_vec()).expect("text");
+        let parts = contents.keys().filter(|key| key.starts_with(&table.prefix));
+        let expected: String = parts.map(|key| format!("s3://warehouse/{key}\n")).collect();
+        assert_eq!(manifest, expected, "the manifest of {name}");
+    }
     let left = contents.keys().filter(|key| ["dim_", "fact_"].iter().any(|start| key.starts_with(start)));
     let left: Vec<_> = left.filter(|key| !kept.iter().any(|prefix| key.starts_with(*prefix))).collect();
     assert!(left.is_empty(), "{left:?} belong to no table");

@@ -14,6 +14,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use warehouse_state::{IngestParameter, recall, tell};
 use warehouse_tests::{odd::Database, world::World};
 
 const HOW: &str = "ALERT_ARCHIVE_DATABASE_URL names no PostgreSQL: `make test` starts one, and so does `make up && \
@@ -216,4 +217,30 @@ async fn whatever_happens_to_odd_tables_the_warehouse_holds_what_postgresql_held
     for seed in seeds() {
         play(seed).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_begins_where_its_parameter_says_when_that_is_earlier_and_gives_no_id_again_that_it_knows_of() {
+    let client = connect().await;
+    let old = "DROP TABLE IF EXISTS told; CREATE TABLE told AS SELECT 1 AS id, timestamptz '2024-06-01' AS updated_at";
+    execute(&client, old).await;
+    let world = World::new(secret());
+    let columns = "{id: integer, updated_at: timestamptz}";
+    world.apply(&format!("version: 1\ntables:\n  told: {{key: id, cursor: updated_at, columns: {columns}}}\n")).await;
+    ingest(&world, false).await;
+    // Behind what was read, as when a backup was restored: only somebody who knows can tell.
+    execute(&client, "INSERT INTO told VALUES (2, '2024-01-01')").await;
+    ingest(&world, false).await;
+    assert_eq!(world.lines("told").len(), 1);
+    let name = "/test/told/ingest";
+    let mut parameter: IngestParameter = recall(&world.parameters, name).await.expect("readable").expect("there");
+    assert_eq!((parameter.timestamp.as_deref(), parameter.sequential_id), (Some("2024-06-01T00:00:00.000000Z"), 1));
+    parameter.timestamp = Some("2023-12-31T00:00:00Z".into());
+    parameter.sequential_id = 7;
+    tell(&world.parameters, name, &parameter).await.expect("told");
+    ingest(&world, false).await;
+    let keys: Vec<String> = world.lines("told").into_iter().map(|(key, _)| key).collect();
+    let expected = ["told/20240601T000000.000000Z-0000000001.jsonl", "told/20240101T000000.000000Z-0000000008.jsonl"];
+    assert_eq!(keys, expected);
+    execute(&client, "DROP TABLE told").await;
 }

@@ -77,6 +77,8 @@ pub struct Fact {
     pub as_of: Option<usize>,
     pub roles: Vec<Role>,
     pub dates: Vec<DateRole>,
+    /// Position in `dates`: the objects of each month of this date lie below a prefix of their own.
+    pub partition: Option<usize>,
     pub columns: Vec<usize>,
 }
 

@@ -335,7 +335,8 @@ impl Reader {
     fn fact(&mut self, entry: &Entry, known: &Known) -> Option<Fact> {
         let field = join("facts", &entry.key);
         self.output_name(entry, &field);
-        let fact = self.properties(&entry.value, &field, &["from", "as_of", "dimensions", "dates", "columns"])?;
+        let fact =
+            self.properties(&entry.value, &field, &["from", "as_of", "dimensions", "dates", "partition", "columns"])?;
         let from = self.from(&fact, known.tables, known.all_tables)?;
         let table = &known.tables[from];
         let found = |name: &str| table.column(name);
@@ -362,6 +363,16 @@ impl Reader {
             }
         }
         let dates = self.dates(&fact, table, known.has_dates);
+        let partition = fact.get("partition").and_then(|node| {
+            let field = fact.field("partition");
+            let name = self.scalar(node, &field)?;
+            let found = dates.iter().position(|date| date.name == name);
+            if found.is_none() {
+                let message = format!("{name} is none of the fact's dates; their months are what a fact is divided by");
+                self.report(node.line, field, "UnknownDate", message);
+            }
+            found
+        });
         let mut columns = match fact.get("columns") {
             None => Vec::new(),
             Some(node) => self.column_list(node, &fact.field("columns"), &table.name, &found),
@@ -370,8 +381,9 @@ impl Reader {
         let mut made = vec!["is_deleted".to_owned()];
         made.extend(roles.iter().map(|role| format!("{}_key", role.name)));
         made.extend(dates.iter().map(|date| format!("{}_date_key", date.name)));
+        made.extend(partition.map(|at: usize| format!("{}_month", dates[at].name)));
         self.clashes(entry.line, &field, &made, table, table.key.iter().chain(&columns));
-        Some(Fact { name: entry.key.clone(), from, as_of, roles, dates, columns })
+        Some(Fact { name: entry.key.clone(), from, as_of, roles, dates, partition, columns })
     }
 
     fn role(&mut self, entry: &Entry, parent: &str, table: &Table, known: &Known) -> Option<Role> {
