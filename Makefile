@@ -20,7 +20,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults bench package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults bench bench-feeds package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,10 @@ check: ## Check what needs no cloud: format, lints, unit tests, Terraform
 
 bench: up ## Measure time and size against the number of messages
 	@eval "$$($(CLOUD) env)" && bench/run
+
+bench-feeds: ## Measure partner feeds against Python and cat, and write bench/feeds.json
+	@cargo build --package fixtures && cargo build --release --package consolidate-feeds --example bench_consolidate
+	@bench/feeds
 
 package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
 	@python3 local/package.py

@@ -117,6 +117,32 @@ module "consolidate_feeds" {
   })
 }
 
+# Tells the page and the weekly mail what the feeds came to.
+module "report_feeds" {
+  source = "./modules/function"
+
+  deployment = local.deployment
+  packages   = local.packages
+  name       = "report-feeds"
+  size       = lookup(var.function_sizes, "report-feeds", { memory = 512, timeout = 300 })
+  schedule   = { expression = "rate(1 hour)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+
+  environment = merge(local.bucket_environment, {
+    ALERT_ARCHIVE_FEED_FILES_TABLE   = module.feed_files.name
+    ALERT_ARCHIVE_FEED_BATCHES_TABLE = module.feed_batches.name
+    ALERT_ARCHIVE_FEEDS_QUEUE_URL    = module.feeds.queue_url
+    ALERT_ARCHIVE_FEEDS_DLQ_URL      = module.feeds.dlq_url
+  })
+
+  policies = { work = "${path.root}/policies/report-feeds.json" }
+  policy_variables = merge(local.policy_variables, {
+    files   = module.feed_files.arn
+    batches = module.feed_batches.arn
+    queue   = module.feeds.queue_arn
+    dead    = module.feeds.dlq_arn
+  })
+}
+
 output "feeds_environment" {
   value = merge(local.feeds_environment, {
     ALERT_ARCHIVE_FEEDS_QUEUE_URL = module.feeds.queue_url

@@ -7,7 +7,7 @@ output "bucket" {
 
 output "role_arns" {
   description = "By function: for the access policy of the source, for example."
-  value       = { for name, function in merge(module.archive_function, module.warehouse_function, { consolidate-feeds = module.consolidate_feeds }, module.logs_function) : name => function.role_arn }
+  value       = { for name, function in merge(module.archive_function, module.warehouse_function, { consolidate-feeds = module.consolidate_feeds, report-feeds = module.report_feeds }, module.logs_function) : name => function.role_arn }
 }
 
 output "alarm_topic_arn" {

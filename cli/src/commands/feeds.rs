@@ -6,13 +6,13 @@ use comfy_table::{CellAlignment, Table as Grid, presets::NOTHING};
 use errors::{Name, Named};
 use events::s3::ObjectEvent;
 use feeds::{
-    Batch, Counts, FeedFile, FeedKey, FileState, Intent, Rank, Rules,
+    Batch, FeedFile, FeedKey, FileState, Intent, Rank, Rules, Status, Totals,
     key::QUARANTINE,
     pack::{Output, number_of},
     protocol::{BLOCKED_INDEX, MOST_OUTPUTS, intent_key, numbers_of_intent},
 };
 use futures::TryStreamExt;
-use ledger::State;
+use jiff::Timestamp;
 use queue::{Message, Queue};
 use runtime::Config;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Feeds {
 #[derive(Subcommand)]
 enum FeedsCommand {
     /// Count what came out, what waits, and what failed
-    Status(Status),
+    Status(ShowStatus),
     /// Tell which outputs hold a partner's file, or which files an output holds
     Trace(Trace),
     /// Deliver the messages of the dead-letter queue again
@@ -42,7 +42,7 @@ Exit code: 0 when no message is in the dead-letter queue, else 1.
 Examples:
   alert-archive feeds status
   alert-archive feeds status --json | jq .failed")]
-struct Status {
+struct ShowStatus {
     /// Print JSON: one object
     #[arg(long)]
     json: bool,
@@ -138,54 +138,14 @@ impl Feeds {
     }
 }
 
-/// As `--json` prints it.
-#[derive(Serialize)]
-struct Report {
-    /// Versions that were consolidated.
-    objects: u64,
-    records: u64,
-    /// Of the output objects.
-    bytes: u64,
-    /// Lines.
-    quarantined: u64,
-    /// Versions that were left because their partner is blocked.
-    blocked: u64,
-    /// Messages in the queue, also those that a function has just taken.
-    waiting: u64,
-    /// Messages in the dead-letter queue.
-    failed: u64,
-    outputs: u64,
-    /// How long the oldest file of the newest batch had waited when it came out, in seconds; null before there is one.
-    lag_seconds: Option<i64>,
-}
-
-impl Status {
+impl ShowStatus {
     async fn call(self, deployed: &Deployed) -> Result<bool> {
-        let mut counts = Counts::default();
-        let mut newest: Option<Batch> = None;
-        let add = |batch: Batch| {
-            let Some(plan) = batch.work.intent().filter(|_| batch.work.state() == State::Done) else { return };
-            counts += plan.counts;
-            if newest.as_ref().is_none_or(|newest| newest.work.updated_at() < batch.work.updated_at()) {
-                newest = Some(batch);
-            }
-        };
-        deployed.batches.for_each(add).await?;
-        let lag = newest.and_then(|batch| Some((batch.work.updated_at(), batch.work.intent()?.oldest)));
+        let mut totals = Totals::default();
+        deployed.batches.for_each(|batch| totals.add(&batch, Timestamp::MIN)).await?;
         let partition = (BLOCKED_INDEX, BLOCKED_INDEX);
         let blocked = deployed.files.count(BLOCKED_INDEX, partition, "state", "Blocked").await?;
-        let Counts { objects, records, bytes, outputs, quarantined } = counts;
-        let report = Report {
-            objects,
-            records,
-            bytes,
-            quarantined,
-            blocked,
-            waiting: deployed.queue.depth().await?.total(),
-            failed: deployed.dead.depth().await?.total(),
-            outputs,
-            lag_seconds: lag.map(|(done, oldest)| done.duration_since(oldest).as_secs().max(0)),
-        };
+        let (waiting, failed) = (deployed.queue.depth().await?.total(), deployed.dead.depth().await?.total());
+        let report = Status::new(&totals, blocked, waiting, failed);
         if self.json {
             say!("{}", serde_json::to_string_pretty(&report)?);
             return Ok(report.failed == 0);

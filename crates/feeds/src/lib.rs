@@ -6,14 +6,17 @@
 //! - [`partners`]: who comes first, and who is left out.
 //! - [`pack`]: how records are put into output objects.
 //! - [`protocol`]: why each record comes out once, whoever is killed.
+//! - [`status`]: what it all came to.
 
 pub mod key;
 pub mod pack;
 pub mod partners;
 pub mod protocol;
 pub mod record;
+pub mod status;
 
 pub use key::{DateSource, FeedKey, KeyError};
 pub use pack::{Format, OUTPUT_BYTES, Pack, Rank};
 pub use partners::{Rules, Treatment};
 pub use protocol::{Batch, Counts, FeedFile, FileState, Intent, Numbers, Part, Plan};
+pub use status::{Status, Totals};

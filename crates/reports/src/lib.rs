@@ -30,6 +30,7 @@
 
 pub mod archive;
 pub mod dashboard;
+pub mod feeds;
 pub mod letter;
 pub mod log_errors;
 pub mod mail;
