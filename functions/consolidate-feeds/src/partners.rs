@@ -8,12 +8,19 @@ use std::{
 };
 use storage::{LedgerError, Table};
 
-/// How long what the table said is taken for true. A content type that it does not have is asked for each time.
+/// How long what the table said is taken for true.
 const CACHED: SignedDuration = SignedDuration::from_secs(10);
+/// How long a row is taken to be absent: an operator who adds it replays what failed at once.
+const ABSENT: SignedDuration = SignedDuration::from_secs(1);
 
 pub struct Partners {
     table: Table<Rules>,
-    cache: Mutex<HashMap<String, (Timestamp, Rules)>>,
+    cache: Mutex<HashMap<String, Known>>,
+}
+
+struct Known {
+    read_at: Timestamp,
+    rules: Option<Rules>,
 }
 
 impl Partners {
@@ -23,18 +30,22 @@ impl Partners {
 
     /// `None`: the content type is not known.
     pub async fn rules(&self, content_type: &str, now: Timestamp) -> Result<Option<Rules>, LedgerError> {
-        let cached = self.cache().get(content_type).cloned();
-        if let Some((_, rules)) = cached.filter(|(read_at, _)| now.duration_since(*read_at) < CACHED) {
-            return Ok(Some(rules));
+        let is_fresh = |known: &Known| {
+            let age = now.duration_since(known.read_at);
+            age < if known.rules.is_some() { CACHED } else { ABSENT }
+        };
+        if let Some(known) = self.cache().get(content_type).filter(|known| is_fresh(known)) {
+            return Ok(known.rules.clone());
         }
         let rules = self.table.get(content_type, None).await?;
-        if let Some(rules) = &rules {
-            self.cache().insert(content_type.to_owned(), (now, rules.clone()));
-        }
+        let mut cache = self.cache();
+        // Content types come from outside: what is out of date may not pile up.
+        cache.retain(|_, known| is_fresh(known));
+        cache.insert(content_type.to_owned(), Known { read_at: now, rules: rules.clone() });
         Ok(rules)
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Timestamp, Rules)>> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

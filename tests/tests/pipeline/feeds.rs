@@ -423,7 +423,7 @@ async fn a_large_file_passes_in_little_memory(cloud: &Cloud) -> Result<()> {
     let mut feeds = Feeds::begin(cloud, 120).await?;
     let line = |number: u64, line: usize| format!("{{\"id\":\"{number}.{line}\",\"text\":\"{}\"}}", "x".repeat(400));
     let files = [(0, "offers/acme/2026/11/21/plain"), (1, "offers/acme/2026/11/21/packed")].map(|(number, key)| {
-        let records: Vec<Vec<u8>> = (1..=700_000).map(|at| line(number, at).into_bytes()).collect();
+        let records: Vec<Vec<u8>> = (1..=350_000).map(|at| line(number, at).into_bytes()).collect();
         let mut text = records.join(&b'\n');
         if number == 1 {
             let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -1,10 +1,12 @@
 //! What comes out of files of all kinds.
 
-use crate::world::{ARCHIVE, FEEDS, SOURCE, World, event, lines, number};
+use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
+use async_trait::async_trait;
 use flate2::{Compression, write::GzEncoder};
-use network::Calm;
+use network::{Broken, Calm, Network, OneFault, Request, Strike};
+use runtime::Clock;
 use serde_json::json;
-use std::{io::Write, time::Duration};
+use std::{io::Write, slice, sync::Arc, time::Duration};
 use storage::Objects;
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -50,6 +52,23 @@ async fn priority_partners_come_first_and_alone_and_blocked_ones_not_at_all() {
     world.partners("offers", &[], &[]).await;
     let rules = world.tables.contents("partners");
     assert_eq!(rules.len(), 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_an_unknown_content_type_asks_the_table_once() {
+    let world = World::new();
+    let mut events = Vec::new();
+    for at in 0..50 {
+        events.push(world.put(&format!("unheard/acme/{at}"), "{}").await);
+    }
+    let counting = OneFault::at(usize::MAX, Strike::Request);
+    let messages: Vec<_> = events.chunks(1).collect();
+    assert_eq!(world.deliver_through(counting.clone(), &messages).await.len(), 50);
+    assert_eq!(counting.seen(), 1);
+    // A second after the row was written, the files come out.
+    world.partners("unheard", &[], &[]).await;
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.deliver(&messages).await, [0; 0]);
 }
 
 #[tokio::test]
@@ -158,6 +177,50 @@ async fn a_call_that_has_no_time_leaves_its_messages_to_the_next() {
     assert_eq!(world.outputs().len(), 0);
     assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0; 0]);
     assert_eq!(world.records(), ["{}"]);
+}
+
+/// Each object takes so long to open.
+struct Slow(Arc<TestClock>);
+
+#[async_trait]
+impl Network for Slow {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if request.operation == "GetObject" && request.subject.starts_with(SOURCE) {
+            self.0.advance(Duration::from_millis(800));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_slowly_comes_out_in_rounds_that_end_within_their_lease() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let mut events = Vec::new();
+    for at in 0..25 {
+        events.push(world.put(&format!("offers/acme/{at}"), format!("{{\"at\":{at}}}")).await);
+    }
+    assert_eq!(world.deliver_through(Arc::new(Slow(world.clock.clone())), &[&events]).await, [0; 0]);
+    assert_eq!(world.records().len(), 25);
+    let intents = world.objects.contents(ARCHIVE).into_keys().filter(|key| key.starts_with("feeds/intents/"));
+    assert!(intents.count() >= 2, "one round took all of {:?}", world.clock.elapsed());
+}
+
+#[tokio::test]
+async fn a_file_that_fails_says_why_in_its_row_and_can_be_taken_again_at_once() {
+    let mut world = World::new();
+    world.limits.line_bytes = 100;
+    world.partners("offers", &[], &[]).await;
+    let file = world.put("offers/acme/a", format!("{{}}\n{{\"long\":\"{}\"}}\n", "x".repeat(300))).await;
+    let gone = event("offers/acme/gone", 3, Some("v99"), "tag");
+    for _ in 0..2 {
+        assert_eq!(world.deliver(&[slice::from_ref(&file), slice::from_ref(&gone)]).await, [0, 1]);
+    }
+    assert_eq!(world.records(), ["{}"]);
+    let error = |row: &storage::Item| row.get("error").and_then(|error| error.as_s().ok()).cloned();
+    let mut errors: Vec<_> = world.tables.contents("files").iter().map(error).collect();
+    errors.sort();
+    assert_eq!(errors, [Some("FeedFileMissing".to_owned()), Some("LineTooLong".to_owned())]);
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use crate::world::{FEEDS, World, lines};
 use async_trait::async_trait;
+use flate2::{Compression, write::GzEncoder};
 use network::{Broken, Network, OneFault, Request, Strike};
 use serde_json::Value;
-use std::slice;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
+    slice,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -62,7 +64,8 @@ fn check_meanwhile(world: &World, what: &str) {
     let mut last: BTreeMap<String, i64> = BTreeMap::new();
     for record in world.records() {
         let value: Value = serde_json::from_str(&record).expect("JSON");
-        let (file, at) = (value["file"].as_str().expect("a name").to_owned(), value["at"].as_i64().expect("a number"));
+        let Some((file, at)) = value["file"].as_str().zip(value["at"].as_i64()) else { continue };
+        let file = file.to_owned();
         let before = last.insert(file.clone(), at);
         assert!(before.is_none_or(|before| before < at), "{what}: {file} has {at} after {before:?}");
     }
@@ -157,6 +160,23 @@ async fn a_batch_delivered_again_in_another_order_and_other_company_changes_noth
     assert_eq!(world.deliver(&[&reversed]).await, [0; 0]);
     assert!(world.objects.contents(FEEDS) == before);
     check(&world, &expected, "again");
+}
+
+#[tokio::test]
+async fn the_damage_of_a_file_is_quarantined_once_also_when_it_fills_the_last_round_of_a_call() {
+    let mut damaged = GzEncoder::new(Vec::new(), Compression::fast());
+    damaged.write_all(b"{\"a\":1}\n{\"a\":2}\n").and_then(|()| damaged.flush()).expect("into memory");
+    for left in 1..80 {
+        let mut world = World::new();
+        world.limits.round_bytes = 1;
+        world.partners("offers", &[], &[]).await;
+        let file = world.put("offers/acme/2026/11/20/cut", damaged.get_ref().clone()).await;
+        let killed = Killed { left: AtomicUsize::new(left), is_carried_out: true };
+        world.deliver_through(Arc::new(killed), &[slice::from_ref(&file)]).await;
+        deliver_until_done(&world, slice::from_ref(&file), &format!("killed at request {left}")).await;
+        assert_eq!(world.records(), ["{\"a\":1}", "{\"a\":2}"], "killed at request {left}");
+        assert_eq!(world.quarantined().len(), 1, "killed at request {left}");
+    }
 }
 
 /// Lets the other callers go on at each request.
