@@ -136,11 +136,13 @@ def init() -> None:
 
 
 def placeholders() -> Path:
-    """A folder that looks like that of `make package`: a plan only hashes the zips."""
+    """A folder that looks like that of `make package`: a plan only hashes the zips, and an apply only stores them."""
     folder = TERRAFORM / "placeholders"
     folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "bootstrap"
+    program.write_text("#!/bin/sh\n")
     for name in functions():
-        (folder / f"{name}.zip").write_text("placeholder\n")
+        zip_binary(program, folder / f"{name}.zip")
     write_manifest(folder, "x86_64")
     return folder
 
