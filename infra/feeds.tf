@@ -79,6 +79,10 @@ locals {
   feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
   feeds_function    = "${var.prefix}-consolidate-feeds"
 
+  # From names, so that a plan shows them before the queues exist.
+  sqs_host        = "https://sqs.${var.region}.amazonaws.com${local.partition == "aws-cn" ? ".cn" : ""}"
+  feeds_queue_url = "${trimsuffix(coalesce(var.endpoint, local.sqs_host), "/")}/${local.account}/${var.prefix}-feeds"
+
   feeds_environment = {
     ALERT_ARCHIVE_FEEDS_SOURCE_BUCKET  = module.feeds.bucket
     ALERT_ARCHIVE_FEEDS_BUCKET         = module.feeds_bucket.bucket
@@ -130,8 +134,8 @@ module "report_feeds" {
   environment = merge(local.bucket_environment, {
     ALERT_ARCHIVE_FEED_FILES_TABLE   = module.feed_files.name
     ALERT_ARCHIVE_FEED_BATCHES_TABLE = module.feed_batches.name
-    ALERT_ARCHIVE_FEEDS_QUEUE_URL    = module.feeds.queue_url
-    ALERT_ARCHIVE_FEEDS_DLQ_URL      = module.feeds.dlq_url
+    ALERT_ARCHIVE_FEEDS_QUEUE_URL    = local.feeds_queue_url
+    ALERT_ARCHIVE_FEEDS_DLQ_URL      = "${local.feeds_queue_url}-dlq"
   })
 
   policies = { work = "${path.root}/policies/report-feeds.json" }
