@@ -13,6 +13,8 @@ mod feeds;
 mod life;
 #[path = "pipeline/limits.rs"]
 mod limits;
+#[path = "pipeline/logs.rs"]
+mod logs;
 #[path = "pipeline/operators.rs"]
 mod operators;
 #[path = "pipeline/reruns.rs"]
@@ -67,6 +69,7 @@ fn main() {
         api::TESTS,
         warehouse::TESTS,
         feeds::TESTS,
+        logs::TESTS,
     ];
     for (name, test) in lists.concat() {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));

@@ -180,7 +180,7 @@ fn problem(finding: &Finding, report: &LogReport) -> Problem {
         affected: format!("{times}, {level}, {service}, {category}"),
         places,
         message: String::new(),
-        advice: format!("alert-archive logs errors --from {from} --to {to} --type {fingerprint} --json"),
+        advice: format!("List them: alert-archive logs errors --from {from} --to {to} --type {fingerprint} --json"),
         link: None,
     }
 }

@@ -3,6 +3,7 @@ use crate::commands::{bar, range_of};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures::{StreamExt, stream};
+use grep_matcher::LineTerminator;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
 use jiff::tz::TimeZone;
@@ -178,6 +179,7 @@ impl Search {
             bail!("the text to search for is empty");
         }
         let mut builder = RegexMatcherBuilder::new();
+        // A line ends at LF, and `$` stands before CRLF, too. The searcher must be told the same.
         builder.fixed_strings(is_literal).case_insensitive(self.ignore_case).crlf(true);
         let matcher = builder.build(pattern);
         matcher.with_context(|| format!("`{pattern}` cannot be searched for within a line"))
@@ -282,6 +284,7 @@ impl Task {
             .binary_detection(BinaryDetection::none())
             .bom_sniffing(false)
             .line_number(true)
+            .line_terminator(LineTerminator::crlf())
             .before_context(if self.only_count { 0 } else { self.context })
             .after_context(if self.only_count { 0 } else { self.context })
             .heap_limit(Some(LONGEST_LINE))
@@ -361,5 +364,100 @@ impl<R: Read> Read for Stoppable<'_, R> {
             return Err(io::Error::other("the command was ended"));
         }
         self.source.read(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use network::Calm;
+    use std::io::Write;
+    use storage::MemoryObjects;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        search: Search,
+    }
+
+    fn gz(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text).and_then(|()| encoder.finish()).expect("memory")
+    }
+
+    struct Searched {
+        /// Line, whether it is context, and text.
+        lines: Vec<(u64, bool, String)>,
+        counted: u64,
+        damage: Option<String>,
+    }
+
+    async fn search(body: Vec<u8>, arguments: &[&str]) -> Searched {
+        let Line { search } = Line::parse_from([&["search"], arguments].concat());
+        let logs = Objects::over(MemoryObjects::new(Calm::shared()).bucket("logs"), "logs");
+        let key = "shop/2024/07/01/a.gz";
+        logs.put(key, body, "application/gzip").await.expect("stored");
+        let (sender, mut news) = channel(WAITING);
+        let task = Arc::new(Task {
+            matcher: search.matcher().expect("a pattern"),
+            settings: Arc::new(Settings::built_in()),
+            context: search.context,
+            only_count: search.count,
+            stop: Arc::default(),
+            sender,
+        });
+        task.object(logs, key.to_owned()).await;
+        let mut searched = Searched { lines: Vec::new(), counted: 0, damage: None };
+        while let Some(news) = news.recv().await {
+            match news {
+                News::Lines(lines) => {
+                    searched.lines.extend(lines.into_iter().map(|found| (found.line, found.context, found.text)))
+                }
+                News::Counted(lines) => searched.counted += lines,
+                News::Damaged { what, .. } => searched.damage = Some(what),
+                News::Failed { what, .. } => panic!("{what}"),
+                News::Searched => {}
+            }
+        }
+        searched
+    }
+
+    fn found(searched: &Searched) -> Vec<(u64, &str)> {
+        searched.lines.iter().map(|(line, _, text)| (*line, text.as_str())).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_line_is_found_at_its_place_whatever_stands_around_it() {
+        let text = b"first\r\nnul \0 here\n\xff\xfe here\nlone \r here\n\nlast here";
+        let members = [gz(&text[..20]), gz(&text[20..])].concat();
+        for body in [gz(text), members] {
+            let searched = search(body, &["here"]).await;
+            let expected = [(2, "nul \0 here"), (3, "\u{fffd}\u{fffd} here"), (4, "lone \r here"), (6, "last here")];
+            assert_eq!(found(&searched), expected);
+        }
+        assert_eq!(found(&search(gz(text), &["--regex", "^first$"]).await), [(1, "first")]);
+        assert_eq!(found(&search(gz(text), &["FIRST", "--ignore-case"]).await), [(1, "first")]);
+        assert!(search(gz(text), &["FIRST"]).await.lines.is_empty());
+        assert!(search(gz(text), &["f.rst"]).await.lines.is_empty(), "a text is literal");
+        assert_eq!(search(gz(text), &["here", "--count"]).await.counted, 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn lines_around_are_told_from_the_line_that_is_found() {
+        let searched = search(gz(b"a\nb\nhit\nd\ne\n"), &["hit", "--context", "1"]).await;
+        let lines: Vec<(u64, bool)> = searched.lines.iter().map(|(line, context, _)| (*line, *context)).collect();
+        assert_eq!(lines, [(2, true), (3, false), (4, true)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_stands_before_a_damage_is_searched_and_the_damage_is_told() {
+        let text: Vec<u8> = (0..2000).flat_map(|n| format!("line {n} of a log\n").into_bytes()).collect();
+        let whole = gz(&text);
+        let searched = search(whole[..whole.len() / 2].to_vec(), &["line 1 of"]).await;
+        assert_eq!(found(&searched), [(2, "line 1 of a log")]);
+        assert!(searched.damage.is_some_and(|damage| damage.starts_with("GzipTruncated")));
+        let plain = search(b"no gzip".to_vec(), &["gzip"]).await;
+        assert!(plain.damage.is_some_and(|damage| damage.starts_with("NotGzip")));
     }
 }
