@@ -79,6 +79,8 @@ impl Source {
 pub struct Assembler<'a> {
     context: Context<'a>,
     formats: &'a Formats,
+    /// The text of lines that name no source, which is all of a plain file.
+    plain: Source,
     sources: HashMap<String, Source>,
     unparsed: u64,
     last_unparsed: u64,
@@ -88,7 +90,8 @@ pub struct Assembler<'a> {
 impl<'a> Assembler<'a> {
     pub fn new(context: Context<'a>) -> Self {
         let formats = context.formats();
-        Assembler { context, formats, sources: HashMap::new(), unparsed: 0, last_unparsed: 0, done: VecDeque::new() }
+        let (plain, sources, done) = (Source::new(), HashMap::new(), VecDeque::new());
+        Assembler { context, formats, plain, sources, unparsed: 0, last_unparsed: 0, done }
     }
 
     /// Lines that are in no known format and belong to no entry.
@@ -104,11 +107,13 @@ impl<'a> Assembler<'a> {
     pub fn line(&mut self, position: Position, line: &str) {
         let line = if line.contains('\u{1b}') { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
         let piece = envelope::open(&line);
-        if !self.sources.contains_key(&*piece.source) {
+        let is_plain = piece.source.is_empty();
+        if !is_plain && !self.sources.contains_key(&*piece.source) {
             self.make_room();
             self.sources.insert(piece.source.to_string(), Source::new());
         }
-        let Some(source) = self.sources.get_mut(&*piece.source) else { return };
+        let named = if is_plain { Some(&mut self.plain) } else { self.sources.get_mut(&*piece.source) };
+        let Some(source) = named else { return };
         source.last_line = position.line;
         let mut step = Step {
             context: &self.context,
@@ -157,6 +162,7 @@ impl<'a> Assembler<'a> {
     /// The object has ended: what is open is complete.
     pub fn finish(&mut self) {
         let mut sources: Vec<Source> = std::mem::take(&mut self.sources).into_values().collect();
+        sources.push(std::mem::replace(&mut self.plain, Source::new()));
         sources.iter_mut().for_each(|source| self.end(source));
         self.done.make_contiguous().sort_by_key(|entry| entry.line);
     }

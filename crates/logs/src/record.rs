@@ -104,7 +104,7 @@ impl<'a> Fields<'a> {
             return (*raw != "null").then_some(*raw);
         }
         // Most records are flat, and no path leads into those.
-        if !self.0.iter().any(|(_, raw)| raw.starts_with('{')) {
+        if !self.0.iter().any(|(_, raw)| raw.as_bytes().first() == Some(&b'{')) {
             return None;
         }
         let (first, rest) = path.split_once('.')?;

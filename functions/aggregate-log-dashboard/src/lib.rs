@@ -57,3 +57,32 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use network::Calm;
+    use reports::section::Section;
+    use runtime::ManualClock;
+    use std::time::Duration;
+    use storage::MemoryObjects;
+
+    #[tokio::test]
+    async fn the_section_is_written_and_the_page_only_where_there_is_none() {
+        let archive = Objects::over(MemoryObjects::new(Calm::shared()).bucket("archive"), "archive");
+        archive.put_json("r.json", &LogReport::default()).await.expect("stored");
+        let deps = Deps { archive };
+        let task = || ReportTask { v: PAYLOAD, id: "one".into(), report_key: "r.json".into() };
+        let call = Call::new(ManualClock::at(Timestamp::UNIX_EPOCH), Duration::from_secs(60));
+        handle(&deps, task(), call.clone()).await.expect("written");
+        let section = deps.archive.get("dashboard/data/logs.json").await.expect("written");
+        assert_eq!(Section::read(&section).expect("a section").headline, "no errors found.");
+        assert_eq!(deps.archive.get(PAGE).await.expect("written"), dashboard::page());
+        deps.archive.put(PAGE, "another", "text/html").await.expect("stored");
+        handle(&deps, task(), call.clone()).await.expect("written");
+        assert_eq!(deps.archive.get(PAGE).await.expect("there"), "another");
+        let old = ReportTask { v: PAYLOAD + 1, ..task() };
+        assert_eq!(handle(&deps, old, call).await.expect_err("refused").name(), Name::InvalidInput);
+    }
+}

@@ -109,3 +109,76 @@ impl Outbox for ReportOutbox<'_> {
         changed.await.map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use mail::MemoryMailer;
+    use network::{Calm, Network, OneFault, Strike};
+    use runtime::ManualClock;
+    use std::time::Duration;
+    use storage::{MemoryObjects, MemoryTables};
+
+    struct Cloud {
+        objects: MemoryObjects,
+        tables: MemoryTables,
+        mailer: MemoryMailer,
+    }
+
+    impl Cloud {
+        async fn with_a_report() -> Self {
+            let objects = MemoryObjects::new(Calm::shared()).bucket("archive");
+            let tables = MemoryTables::new(Calm::shared()).table("objects", "object", None);
+            Objects::over(objects.clone(), "archive").put_json("r.json", &LogReport::default()).await.expect("stored");
+            Cloud { objects, tables, mailer: MemoryMailer::new(Calm::shared()) }
+        }
+
+        async fn send(&self, id: &str, network: Arc<dyn Network>) -> Result<(), Error> {
+            let deps = Deps {
+                archive: Objects::over(self.objects.through(network.clone()), "archive"),
+                mails: Table::over(self.tables.through(network.clone()), "objects"),
+                mailer: Arc::new(self.mailer.through(network)),
+                from: "archive@example.com".into(),
+                to: vec!["a@example.com".into(), "b@example.com".into()],
+                dashboard: None,
+            };
+            let task = ReportTask { v: PAYLOAD, id: id.into(), report_key: "r.json".into() };
+            let call = Call::new(ManualClock::at(Timestamp::UNIX_EPOCH), Duration::from_secs(60));
+            handle(&deps, task, call).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_goes_out_once_to_each_and_another_report_by_itself() {
+        let cloud = Cloud::with_a_report().await;
+        for id in ["scheduled-1", "scheduled-1", "scheduled-2"] {
+            cloud.send(id, Calm::shared()).await.expect("sent");
+        }
+        assert_eq!(cloud.mailer.sent().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_fault_at_any_request_loses_no_mail_and_marks_one_that_may_be_the_second() {
+        for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
+            for nth in 0.. {
+                let cloud = Cloud::with_a_report().await;
+                let fault = OneFault::at(nth, strike);
+                if cloud.send("one", fault.clone()).await.is_err() {
+                    cloud.send("one", Calm::shared()).await.expect("sent");
+                }
+                let sent = cloud.mailer.sent();
+                for to in ["a@example.com", "b@example.com"] {
+                    let mails: Vec<_> = sent.iter().filter(|sent| sent.to == to).collect();
+                    let subject = |at: usize| mails[at].header("Subject").unwrap_or_default();
+                    assert!((1..=2).contains(&mails.len()), "request {nth}, {strike:?}: {} mails", mails.len());
+                    assert!(mails.len() == 1 || subject(1).contains("[duplicate]"), "request {nth}, {strike:?}");
+                }
+                if !fault.struck() {
+                    assert!(nth > 5, "only {nth} requests were looked at");
+                    break;
+                }
+            }
+        }
+    }
+}
