@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use log_entries::{
     Contribution, Damaged, Intent, Moved, Part, Sample, Version, contributions_key, object_id, staged_key, write,
 };
-use logs::{Entry, Extraction, Mask, Settings, Summary, mask, service_of};
+use logs::{Entry, Extraction, Mask, Settings, Summary, date_of, mask, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,6 +53,10 @@ fn size(entry: &Entry) -> usize {
     200 + entry.message.len() + entry.stack.as_ref().map_or(0, String::len)
 }
 
+fn midnight(key: &str) -> Option<Timestamp> {
+    date_of(key)?.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).ok()
+}
+
 #[derive(Default)]
 struct Waiting {
     entries: Vec<Entry>,
@@ -68,6 +72,8 @@ struct Parts<'a> {
     attempt: String,
     masks: &'a [Mask],
     arrived: Timestamp,
+    /// When entries without a time were seen: on the date in the object's key, as in searches.
+    undated: Timestamp,
     waiting: BTreeMap<(Date, bool), Waiting>,
     bytes: usize,
     moves: Vec<Moved>,
@@ -84,6 +90,7 @@ impl<'a> Parts<'a> {
             attempt: format!("{}-{}", holder.sequencer, holder.attempt),
             masks: &settings.masks,
             arrived: event.at,
+            undated: midnight(&event.key).unwrap_or(event.at),
             waiting: BTreeMap::new(),
             bytes: 0,
             moves: Vec::new(),
@@ -128,7 +135,7 @@ impl<'a> Parts<'a> {
     }
 
     fn count(&mut self, entry: &Entry) {
-        let time = format!("{:.3}", entry.time.unwrap_or(self.arrived));
+        let time = format!("{:.3}", entry.time.unwrap_or(self.undated));
         let (key, masks) = (self.key, self.masks);
         let cut = |text: &str, bytes: usize| mask(&text[..text.floor_char_boundary(bytes)], masks).into_owned();
         let known = self.contributions.entry(entry.fingerprint.clone()).or_insert_with(|| Contribution {

@@ -208,7 +208,12 @@ fn report(id: String, filter: &Filter, now: &[Group], earlier: &[Group], known: 
             stack: group.sample.stack.clone(),
         }
     };
-    let is_new = |group: &&Group| known.get(&group.fingerprint).is_none_or(|seen| seen.first >= filter.from);
+    // An error without a time was seen on a date.
+    let midnight = filter.from.to_zoned(TimeZone::UTC).start_of_day().map_or(filter.from, |day| day.timestamp());
+    let is_new = |group: &&Group| {
+        let from = if group.first_seen.is_none() { midnight } else { filter.from };
+        known.get(&group.fingerprint).is_none_or(|seen| seen.first >= from)
+    };
     let is_back = |group: &&Group| {
         let last = known.get(&group.fingerprint).and_then(|seen| seen.last_before);
         last.is_some_and(|last| filter.from.duration_since(last) >= SILENCE)
