@@ -8,6 +8,7 @@ use alerts::{
     source::Source,
     window::plan::{Dated, Purpose, Window},
 };
+use identity::Identity;
 use jiff::Timestamp;
 use sources::{NAMES_AT_ONCE, OpenSearch, Sighting};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,7 +27,7 @@ pub struct HeldOver {
     pub looked_at: u64,
     pub gone: Vec<Gone>,
     /// Messages that an index holds which took the place of another.
-    pub moved: u64,
+    pub moved: HashSet<Identity>,
     /// To be read from OpenSearch.
     changed: Vec<Dated>,
     /// To be read from the API, which cannot be asked for a name: by instant.
@@ -66,7 +67,9 @@ pub async fn look(
     let mut held_over = HeldOver::default();
     for shard in 0..STAGING_SHARDS {
         let rows = deps.ledger.staged_in(shard).await?.into_iter();
-        let rows: Vec<Row> = rows.filter(|row| row.is_held_over() && !is_in_range(row.timestamp)).collect();
+        // A row that has just moved may stand in a later shard again.
+        let is_meant = |row: &Row| row.is_held_over() && !is_in_range(row.timestamp);
+        let rows: Vec<Row> = rows.filter(|row| is_meant(row) && !held_over.moved.contains(&row.identity())).collect();
         held_over.looked_at += rows.len() as u64;
         match opensearch {
             Some(opensearch) => {
@@ -118,11 +121,13 @@ async fn by_name(
                 // Where each of them has a row of its own, this message is none of them.
                 let mut is_moved = false;
                 for sighting in sightings {
-                    is_moved = is_moved || deps.ledger.rename(&sighting.document, &indices.present).await?;
+                    if !is_moved && deps.ledger.rename(&sighting.document, &indices.present).await? {
+                        is_moved = true;
+                        held_over.moved.insert(sighting.document.clone());
+                    }
                 }
                 let place = |sighting: &Sighting| Dated { at: row.timestamp, document: sighting.document.clone() };
                 if is_moved {
-                    held_over.moved += 1;
                     held_over.changed.extend(sightings.iter().map(place));
                 } else {
                     held_over.gone.extend(gone(row));

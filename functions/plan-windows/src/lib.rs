@@ -355,7 +355,7 @@ async fn outside_the_range(
         None => Sweep::default(),
     };
     let (looked_for, gone) = (held_over.looked_at, held_over.gone.clone());
-    let (swept, moved) = (sweep.swept.clone(), held_over.moved + sweep.moved);
+    let (swept, moved) = (sweep.swept.clone(), held_over.moved.len() as u64 + sweep.moved);
     let (mut windows, listed) = held_over.windows();
     windows.extend(sweep.windows());
     let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved };
