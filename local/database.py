@@ -40,7 +40,7 @@ def secret(port: int) -> dict[str, str | int]:
 
 
 def _as_user(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root: there, a namespace in which root is somebody else needs no second account."""
+    """PostgreSQL refuses to run as root: there, a user namespace that maps root to another user needs no second account."""
     if os.geteuid() == 0:
         return [shutil.which("unshare") or "unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
     return command

@@ -145,7 +145,7 @@ impl Cloud {
         format!("{what}-{}-{}", stretch.prefix, self.since)
     }
 
-    /// Removes what earlier tests left. Refuses a cloud that somebody else filled.
+    /// Removes what earlier tests left. Refuses a cloud that another user filled.
     async fn empty(&self) -> Result<()> {
         let exists = async |index: &str| -> Result<bool> {
             Ok(self.http.send(Method::HEAD, &format!("{}/{index}", self.opensearch_url), "").await?.0.is_success())
@@ -220,7 +220,7 @@ impl Cloud {
         Ok(keys)
     }
 
-    /// Does something while nobody may write below a prefix of the bucket.
+    /// Does something while no request may write below a prefix of the bucket.
     pub async fn while_denied<T>(&self, prefix: &str, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         let before =
             self.s3.get_bucket_policy().bucket(&self.bucket).send().await.ok().and_then(|answer| answer.policy);

@@ -26,7 +26,7 @@ pub struct Fault {
     pub times: u32,
     pub harm: Harm,
     pub then: Then,
-    /// A limit for the function's Task, in seconds: the Task gives up while its Lambda lives on.
+    /// A limit for the function's Task, in seconds: the Task times out while its Lambda lives on.
     pub task_seconds: Option<u64>,
     /// Part of every CI run; the others are for `make test-faults`.
     pub quick: bool,
@@ -68,7 +68,7 @@ pub const CUT_BEFORE: Harm = Harm::Cut(When::Before);
 pub const CUT_AFTER: Harm = Harm::Cut(When::After);
 /// What DynamoDB says to a table's or a partition's overload.
 pub const THROTTLE: Harm = Harm::Refuse("ProvisionedThroughputExceededException");
-/// What DynamoDB says when somebody else changed the row.
+/// What DynamoDB says when another writer changed the row.
 pub const CONFLICT: Harm = Harm::Refuse("ConditionalCheckFailedException");
 /// Answers that lack documents and say so, for pages, counts and histograms alike.
 pub const SHARDS_FAILED: Harm = Harm::Say(

@@ -99,7 +99,7 @@ impl Cloud {
         anyhow::bail!("the update of {function} does not end")
     }
 
-    /// Calls a function as Step Functions does; answers what it answered.
+    /// Calls a function as Step Functions does; returns what it returned.
     pub async fn invoke(&self, function: &str, payload: &Value) -> Result<Value> {
         self.lambda(Method::POST, &format!("{}-{function}/invocations", self.prefix), payload.to_string()).await
     }

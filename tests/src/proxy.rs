@@ -88,7 +88,7 @@ impl Proxies {
         Proxies { state: Arc::new(State { aws, opensearch, http: Http::default(), armed: Mutex::default() }) }
     }
 
-    /// Opens a function's way to a service; answers its URL.
+    /// Opens a function's way to a service; returns its URL.
     pub async fn open(&self, function: &'static str, service: Service) -> Result<String> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -128,7 +128,7 @@ impl Proxies {
         self.state.armed().iter().map(|armed| armed.fired).collect()
     }
 
-    /// Ends the faults; answers how often each struck. An error when one should have struck and could not.
+    /// Ends the faults; returns how often each struck. An error when one should have struck and could not.
     pub fn disarm(&self) -> Result<Vec<u32>> {
         let armed = std::mem::take(&mut *self.state.armed());
         match armed.iter().find_map(|armed| armed.failed.as_deref()) {

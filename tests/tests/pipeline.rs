@@ -79,7 +79,7 @@ fn main() {
             trial(fault.name, &runtime, &cloud, move |cloud| Box::pin(faults::makes_no_difference(cloud, fault)));
         trials.push(trial.with_kind(faults::KIND).with_ignored_flag(!fault.quick));
     }
-    // Last: what these leave in the tables slows down whoever reads all of them.
+    // Last: what these leave in the tables slows down all that read them.
     for (name, test) in limits::TESTS {
         trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }

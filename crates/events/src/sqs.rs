@@ -1,4 +1,4 @@
-//! What a queue delivers to a function, and what the function answers: the event source mapping has
+//! What a queue delivers to a function, and what the function returns: the event source mapping has
 //! `ReportBatchItemFailures`, so that only the messages that failed come again, and end in the dead-letter queue when
 //! they fail too often.
 
@@ -89,7 +89,7 @@ impl Response {
     }
 }
 
-/// Handles each message by itself, `at_once` of them at a time, and answers those that failed. An error is logged by its
+/// Handles each message by itself, `at_once` of them at a time, and returns those that failed. An error is logged by its
 /// name; neither it nor a message that cannot be read takes another message with it.
 pub async fn handle_each<E: Named>(
     batch: &Batch,

@@ -5,7 +5,7 @@
 //! - [`record`]: which lines are records; the others are quarantined.
 //! - [`partners`]: who comes first, and who is left out.
 //! - [`pack`]: how records are put into output objects.
-//! - [`protocol`]: why each record comes out once, whoever is killed.
+//! - [`protocol`]: why each record comes out once, whichever process is killed.
 //! - [`status`]: what it all came to.
 
 pub mod key;

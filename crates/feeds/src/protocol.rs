@@ -376,7 +376,7 @@ impl Batch {
             Claim::Busy { until } => Holder::Busy { until },
             Claim::Resume { work, intent } => Holder::CarryOut { row: with(work), plan: intent },
             Claim::Begin(work) => {
-                // Nobody goes on with it: its files go into the batch of who came by.
+                // No executor goes on with it: its files go into the batch of the one that found it.
                 let attempt = work.attempt();
                 Holder::FenceOff(with(work.fail(
                     attempt,

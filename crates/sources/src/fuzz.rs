@@ -1,4 +1,4 @@
-//! Fuzz targets: an answer of the source is read as it is, refused by name, or known to hold bytes that are no JSON.
+//! Fuzz targets: an answer of the source is read as it is, refused by name, or known to hold bytes that are not valid JSON.
 
 use crate::{
     SourceError,

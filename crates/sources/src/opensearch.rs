@@ -102,7 +102,7 @@ pub struct OpenSearch {
 pub struct MessageField {
     /// The fields that hold `message_id` as a keyword, in one index or another; none when there are no documents.
     pub keywords: Vec<&'static str>,
-    /// Longer ids, in UTF-16 units, are left out of a keyword below a text: only the text has them.
+    /// Longer ids, in UTF-16 units, are not indexed by a keyword below a text: only the text has them.
     pub longest: Option<u64>,
 }
 
@@ -186,7 +186,7 @@ impl OpenSearch {
         Ok(MessageField { keywords, longest: limits.min() })
     }
 
-    /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are left out.
+    /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are absent.
     pub async fn histogram(
         &self,
         from: Timestamp,
@@ -278,7 +278,7 @@ impl OpenSearch {
         }
     }
 
-    /// The stored bytes of one document, also when they are no JSON. `None` when it is gone, or larger than `limit`.
+    /// The stored bytes of one document, also when they are not valid JSON. `None` when it is gone, or larger than `limit`.
     pub async fn source_of(
         &self,
         index: &str,
@@ -401,7 +401,7 @@ impl OpenSearch {
         }
     }
 
-    /// Sends bytes that are no JSON value of ours, and reads a JSON answer.
+    /// Sends bytes instead of a JSON value, and reads a JSON answer.
     pub(crate) async fn post_bytes<T: for<'de> Deserialize<'de>>(
         &self,
         doing: &'static str,

@@ -83,7 +83,7 @@ impl Shards {
     }
 }
 
-/// Reads a page. `Ok(None)`: its bytes are no JSON, so that one of its documents must be to blame.
+/// Reads a page. `Ok(None)`: its bytes are not valid JSON, so that one of its documents is a poison document.
 pub(crate) fn parse(body: &Bytes) -> Result<Option<Vec<Hit>>, SourceError> {
     let Some(text) = std::str::from_utf8(body).ok() else { return Ok(None) };
     let Ok(page) = serde_json::from_str::<RawPage>(text) else { return Ok(None) };

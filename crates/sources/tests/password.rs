@@ -1,5 +1,5 @@
 //! Basic authentication against a node that knows one password: it is read from the secret when it is needed, read
-//! again when it was rotated, and told to nobody else.
+//! again when it was rotated, and never logged.
 
 use async_trait::async_trait;
 use errors::{Name, Named, describe};

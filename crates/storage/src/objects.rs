@@ -98,7 +98,7 @@ impl Objects {
         Err(self.contended(key))
     }
 
-    /// Writes a key that does not exist yet, and looks whether it arrived. After a retry S3 answers 412 to one's own
+    /// Writes a key that does not exist yet, and looks whether it arrived. After a retry S3 returns 412 for one's own
     /// success: then the content decides. While another upload of the key is under way (409), nothing is decided yet.
     pub async fn put_once(&self, key: &str, body: Bytes, content_type: &str) -> Result<PutOnce, StoreError> {
         let own = Head { bytes: body.len() as u64, sha256: Some(sha256_hex(&body)) };

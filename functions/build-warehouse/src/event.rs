@@ -31,7 +31,7 @@ impl Event {
         events.map(|event| (event.key, event.etag)).collect()
     }
 
-    /// Whether all that it tells of are objects of a bucket that nobody wants.
+    /// Whether all that it tells of are objects of a bucket that no table is built from.
     pub fn is_unwanted(&self, bucket: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
         let is_unwanted = |message: &Message| {
             let events = s3::read(message.body.as_bytes());

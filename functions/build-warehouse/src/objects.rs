@@ -94,7 +94,7 @@ pub async fn read(
     Ok((spill, state))
 }
 
-/// An object that stands alone with its trouble is given up; where the store is down, the build fails and is tried again.
+/// An object that stands alone with its trouble is set aside as failed; where the store is down, the build fails and is tried again.
 fn given_up(object: &Listed, error: StoreError) -> Result<warehouse_state::Place, Error> {
     match error {
         StoreError::Unavailable { .. } | StoreError::BucketMissing { .. } => Err(error.into()),

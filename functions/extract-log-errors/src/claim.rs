@@ -72,7 +72,7 @@ fn decided(
         revision: 0,
     };
     match Work::claim(unfinished, now, lease) {
-        // Work that is done was left out above.
+        // Work that is done was filtered out above.
         Claim::Done(_) => (Claimed::Done, None),
         Claim::Busy { until } => (Claimed::Busy { until }, None),
         Claim::Resume { work, intent } => {
@@ -86,7 +86,7 @@ fn decided(
 }
 
 impl Holder {
-    /// From here on this intent is carried out, by whoever it may be.
+    /// From here on this intent is carried out, by whichever executor.
     pub async fn prepare(&self, deps: &Deps, intent: &Intent, call: &Call) -> Result<(), Error> {
         self.change(deps, |row, work| {
             Ok(LogObject { work: Some(work.prepare(self.attempt, intent.clone(), call.now())?), ..row })

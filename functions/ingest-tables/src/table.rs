@@ -37,7 +37,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let read_at = session.now().await?;
     let micros = |text: &Option<String>| text.as_deref().and_then(|text| time::timestamptz(text).ok());
     let stored = micros(&row.timestamp);
-    // Where the parameter is behind the row, what lies between is compared once more; never is anything left out.
+    // Where the parameter is behind the row, what lies between is compared once more; nothing is ever skipped.
     let since = match &told {
         _ if full => None,
         Some(told) => stored.min(micros(&told.timestamp)),

@@ -38,7 +38,7 @@ use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 use sweep::Sweep;
 use workflow::{StepFunctions, Workflow, WorkflowError};
 
-/// By how much the clock of whoever started the run may be ahead of the function's.
+/// By how much the clock of the machine that started the run may be ahead of the function's.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 pub struct Deps {

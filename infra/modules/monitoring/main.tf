@@ -1,5 +1,5 @@
 # Tells people of what a workflow cannot tell itself: executions that died before their report, schedules that did not
-# start, events that reached nobody. Functions, tables and queues bring their own alarms to the same topic.
+# start, events that reached no target. Functions, tables and queues bring their own alarms to the same topic.
 
 locals {
   here        = "${var.deployment.region}:${var.deployment.account}"

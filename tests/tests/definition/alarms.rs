@@ -22,7 +22,7 @@ fn an_alarm_that_cannot_fire_is_caught() {
         assert!(faults.iter().any(|fault| fault.contains(expected)), "expected `{expected}`, found {faults:?}");
     };
     caught("evaluation_periods", json!(10_000), "more than a week");
-    caught("alarm_actions", json!([]), "tells nobody");
+    caught("alarm_actions", json!([]), "tells no operator");
     caught("dimensions", json!({"FunctionName": "alert-archive-gone"}), "`alert-archive-gone`");
 }
 
@@ -45,7 +45,7 @@ fn functions_tables_and_dead_letter_queues_are_watched() {
         let name = queue.text("name");
         assert!(
             watched("QueueName", name).contains("ApproximateNumberOfMessagesVisible"),
-            "nobody hears of messages in {name}"
+            "no operator hears of messages in {name}"
         );
     }
 }
@@ -99,7 +99,7 @@ fn faults(alarms: &[Resource]) -> Vec<String> {
             fault("looks back for more than a week, which CloudWatch refuses".to_owned());
         }
         if alarm.values["alarm_actions"].as_array().is_none_or(Vec::is_empty) {
-            fault("tells nobody".to_owned());
+            fault("tells no operator".to_owned());
         }
         for (dimension, kind) in NAMED {
             let Some(name) = alarm.values["dimensions"][dimension].as_str() else { continue };

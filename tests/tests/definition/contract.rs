@@ -31,7 +31,7 @@ pub fn context(path: &str) -> Option<Value> {
     }
 }
 
-/// What a function answers to a payload, or why it cannot read it.
+/// What a function returns for a payload, or why it cannot read it.
 pub fn call(state: &str, payload: Value) -> Result<Value, String> {
     match state {
         "PlanWindows" => {

@@ -19,7 +19,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// Walks a machine from its start; answers the outputs that it can end with.
+    /// Walks a machine from its start; returns the outputs that it can end with.
     fn machine(&mut self, machine: &Value, input: Value) -> Vec<Value> {
         let mut ends = Vec::new();
         let mut seen: BTreeSet<(String, String)> = BTreeSet::new();

@@ -339,15 +339,15 @@ fn maps(machines: &[Machine]) -> Vec<String> {
     faults
 }
 
-/// Where results go: a Task's answer replaces the payload, Map and Parallel leave it as it is.
+/// Where results go: a Task's result replaces the payload, Map and Parallel leave it as it is.
 fn results(machines: &[Machine]) -> Vec<String> {
     let kept = ["Map", "Parallel"]
         .into_iter()
         .flat_map(|kind| all(machines, kind))
         .filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
     let kept = kept.map(|(name, _)| format!("the payload keeps the results of `{name}`"));
-    let answers = all(machines, "Task").filter(|(_, task)| {
+    let passed_on = all(machines, "Task").filter(|(_, task)| {
         task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null()
     });
-    kept.chain(answers.map(|(name, _)| format!("`{name}` passes on more than what its function answered"))).collect()
+    kept.chain(passed_on.map(|(name, _)| format!("`{name}` passes on more than what its function returned"))).collect()
 }

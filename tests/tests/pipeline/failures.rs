@@ -195,12 +195,12 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     cloud.proxies.arm(fault("", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE).times(ALWAYS));
     let ended = cloud.execute(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     ensure!(cloud.proxies.disarm()?[0] > 1 && ended.status == "FAILED", "{ended:?}");
-    // Nobody inside of the execution could note it: the rule on dead executions does.
+    // Nothing inside of the execution could note it: the rule on dead executions does.
     let began = Instant::now();
     while cloud.job_run(&name).await?["status"] != "Failed" {
         ensure!(
             began.elapsed() < Duration::from_secs(20),
-            "nobody marked the dead run: {}",
+            "the dead run was not marked: {}",
             cloud.job_run(&name).await?
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -269,7 +269,11 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
         }
         cloud.abort(&name).await?;
         while cloud.job_run(&name).await?["status"] != "Failed" {
-            ensure!(began.elapsed() < Duration::from_secs(60), "nobody marks the run: {}", cloud.job_run(&name).await?);
+            ensure!(
+                began.elapsed() < Duration::from_secs(60),
+                "the run is not marked: {}",
+                cloud.job_run(&name).await?
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         ensure!(cloud.job_run(&name).await?["error"] == "ExecutionDied", "{}", cloud.job_run(&name).await?);

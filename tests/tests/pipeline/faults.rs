@@ -1,4 +1,4 @@
-//! One line for each fault; one check for all of them: in the end nothing differs from a run that nobody disturbed.
+//! One line for each fault; one check for all of them: in the end nothing differs from an undisturbed run.
 
 use anyhow::{Context, Result, bail, ensure};
 use pipeline_tests::{
@@ -162,7 +162,7 @@ pub const FAULTS: &[Fault] = &[
     fault("gate-run twice at once, where it closes the run", "gate-run", dynamodb("PutItem", &["-job-runs", "Completed"]), delay(5)).task_seconds(2).quick(),
 ];
 
-/// The same documents in a stretch that nobody disturbed, and what the run said of them.
+/// The same documents in an undisturbed stretch, and what the run said of them.
 static UNDISTURBED: OnceCell<(Summary, Value)> = OnceCell::const_new();
 
 static SURVIVED: Mutex<BTreeMap<&str, Account>> = Mutex::new(BTreeMap::new());
@@ -189,7 +189,7 @@ pub async fn makes_no_difference(cloud: &Cloud, fault: &'static Fault) -> Result
         Some(seconds) => {
             let change = |definition: &mut Value| limit_task(definition, fault.function, seconds);
             let first = cloud.with_definition(change, async || cloud.run_stretch(&stretch).await).await?;
-            // The attempt that was given up has yet to do its worst.
+            // The attempt whose Task timed out has yet to do its worst.
             if let Harm::Delay(time) = fault.harm {
                 tokio::time::sleep(time + Duration::from_secs(1)).await;
             }

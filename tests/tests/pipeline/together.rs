@@ -125,7 +125,7 @@ async fn claims_of_a_dead_run_are_taken_after_its_lease_and_not_before(cloud: &C
         claimed_by(cloud, &messages, dead.run_id()).await?.len() == claimed.len(),
         "claims were taken before the lease was over"
     );
-    ensure!(lease().await? == until, "somebody renewed the lease of the dead run");
+    ensure!(lease().await? == until, "something renewed the lease of the dead run");
     tokio::time::sleep(Duration::try_from(until.duration_since(Timestamp::now()))?).await;
     cloud.redrive(early.run_id()).await?.completed()?;
     check(cloud, &stretch, &messages).await?;

@@ -1,4 +1,4 @@
-//! What an operator sets aside so that a run can end, and how everybody hears of it until somebody comes back.
+//! What an operator sets aside so that a run can end, and how every report tells of it until an operator resolves it.
 
 use crate::tests;
 use anyhow::{Context, Result, ensure};
@@ -55,7 +55,7 @@ fn named<'a>(report: &'a Value, field: &str, value: &str) -> Vec<&'a Value> {
     report["unresolved"].as_array().into_iter().flatten().filter(|item| item[field] == value).collect()
 }
 
-/// Runs over an hour that holds nothing and answers its report.
+/// Runs over an hour that holds nothing and returns its report.
 async fn next_report(cloud: &Cloud, stretch: &Stretch) -> Result<Value> {
     Ok(cloud
         .run(&format!("{}-12-31", stretch.year), &format!("{}-12-31T01:00:00Z", stretch.year))
@@ -182,19 +182,19 @@ async fn a_skipped_window_that_is_wanted_again_is_archived_by_its_own_run(cloud:
 }
 
 /// The messages but for one of them.
-fn others(messages: &[Message], guilty: &Message) -> Vec<Message> {
-    messages.iter().filter(|message| (&message.id, &message.index) != (&guilty.id, &guilty.index)).cloned().collect()
+fn others(messages: &[Message], poison: &Message) -> Vec<Message> {
+    messages.iter().filter(|message| (&message.id, &message.index) != (&poison.id, &poison.index)).cloned().collect()
 }
 
-/// It stands in quarantine whole, ordered there in these words.
-async fn is_quarantined(cloud: &Cloud, stretch: &Stretch, guilty: &Message, words: &str) -> Result<()> {
+/// It stands in quarantine whole, excluded for this reason.
+async fn is_quarantined(cloud: &Cloud, stretch: &Stretch, poison: &Message, words: &str) -> Result<()> {
     let lines = cloud.quarantined(stretch).await?;
     let line = lines
         .iter()
-        .find(|line| line.id == guilty.id && line.source_index == guilty.index)
+        .find(|line| line.id == poison.id && line.source_index == poison.index)
         .context("it is not in quarantine")?;
-    ensure!(line.reason == "by_operator" && BASE64_STANDARD.decode(&line.source_base64)? == guilty.source, "{line:?}");
-    let row = cloud.rows(std::slice::from_ref(guilty)).await?.into_values().next().context("a row")?;
+    ensure!(line.reason == "by_operator" && BASE64_STANDARD.decode(&line.source_base64)? == poison.source, "{line:?}");
+    let row = cloud.rows(std::slice::from_ref(poison)).await?.into_values().next().context("a row")?;
     ensure!(
         row["status"] == "Completed"
             && row["disposition"] == "quarantined"
@@ -202,7 +202,7 @@ async fn is_quarantined(cloud: &Cloud, stretch: &Stretch, guilty: &Message, word
             && row["claim"].is_null(),
         "{row}"
     );
-    let item = listed(cloud, guilty).await?;
+    let item = listed(cloud, poison).await?;
     ensure!(item["reason"] == "by_operator" && item["note"] == words && item["object"].is_string(), "{item}");
     Ok(())
 }
@@ -221,25 +221,25 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
 ) -> Result<()> {
     let stretch = cloud.stretch();
     let mut messages = mixture(&stretch, 40);
-    let guilty = messages[33].clone();
+    let poison = messages[33].clone();
     ensure!(
-        guilty.disposition == Disposition::Closed
-            && guilty.date() == format!("{}-05-10", stretch.year)
-            && !guilty.history.is_empty()
+        poison.disposition == Disposition::Closed
+            && poison.date() == format!("{}-05-10", stretch.year)
+            && !poison.history.is_empty()
     );
     // The same id in another index is another document, and innocent.
-    messages.push(Message { index: "messages-b".into(), ..guilty.clone() });
-    ensure!(guilty.index == "messages-a");
+    messages.push(Message { index: "messages-b".into(), ..poison.clone() });
+    ensure!(poison.index == "messages-a");
     cloud.load(&messages).await?;
     begin_at(cloud, &stretch).await?;
-    let (run_id, window, id) = (cloud.name("guilty", &stretch), may(&stretch), guilty.id.as_str());
+    let (run_id, window, id) = (cloud.name("poison", &stretch), may(&stretch), poison.id.as_str());
     let words = format!("nobody may write {}, ticket 4712", stretch.prefix);
     let broken = async || -> Result<Outcome> {
         let ended = cloud.execute(&run_id, &scheduled(&stretch, 1)).await?;
         ensure!(ended.error == "WindowsFailed", "{ended:?}");
         cloud.redrive(&run_id).await?.failed(1, &["StoreDenied"])?;
         watermark_is(cloud, &format!("{}-05-10T00:00:00", stretch.year)).await?;
-        // Its intent is registered, so that it can be finished without the document, but not left out.
+        // Its intent is registered, so that it can be finished without the document, but not skipped.
         refused(&cloud.archive(&["skip", &run_id, &window, "--reason", "x"]).await?, "its intent is registered")?;
         let add =
             async |more: &[&str]| cloud.archive(&[&["quarantine", "add", id, "--reason", &words], more].concat()).await;
@@ -250,16 +250,16 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
             "it is where it belongs",
         )?;
         refused(&cloud.archive(&["quarantine", "add", "nobody", "--reason", "x"]).await?, "holds no message nobody")?;
-        let ordered = add(&["--index", &guilty.index, "--json"]).await?;
-        ensure!(ordered.well && ordered.report["kind"] == "quarantined_by_operator", "{ordered:?}");
-        ensure!(listed(cloud, &guilty).await?["note"] == words.as_str(), "an order that waits is not listed");
+        let excluded = add(&["--index", &poison.index, "--json"]).await?;
+        ensure!(excluded.well && excluded.report["kind"] == "quarantined_by_operator", "{excluded:?}");
+        ensure!(listed(cloud, &poison).await?["note"] == words.as_str(), "an exclusion that waits is not listed");
         refused(&cloud.archive(&["quarantine", "release", id]).await?, "run it again first")?;
         cloud.redrive(&run_id).await?.completed()
     };
-    let key = format!("archive/messages/date={}/{}/{id}.json", guilty.date(), guilty.index);
+    let key = format!("archive/messages/date={}/{}/{id}.json", poison.date(), poison.index);
     let outcome = cloud.while_denied(&key, broken).await?;
     let of = |disposition| {
-        others(&messages, &guilty).iter().filter(|message| message.disposition == disposition).count() as u64
+        others(&messages, &poison).iter().filter(|message| message.disposition == disposition).count() as u64
     };
     ensure!(outcome.count("source") == messages.len() as u64, "{:#}", outcome.report);
     ensure!(outcome.count("archived") == of(Disposition::Closed), "{:#}", outcome.report);
@@ -272,8 +272,8 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
             .is_some_and(|mail| mail.text.contains("by operator") && mail.text.contains(&words))
     );
     watermark_is(cloud, &format!("{}T00:00:00", stretch.to())).await?;
-    check_archive(cloud, &stretch, &others(&messages, &guilty)).await?;
-    is_quarantined(cloud, &stretch, &guilty, &words).await?;
+    check_archive(cloud, &stretch, &others(&messages, &poison)).await?;
+    is_quarantined(cloud, &stretch, &poison, &words).await?;
     // The same range again leaves it there, and the next scheduled report names it.
     let again = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(
@@ -281,13 +281,13 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
         "{:#}",
         again.report
     );
-    is_quarantined(cloud, &stretch, &guilty, &words).await?;
+    is_quarantined(cloud, &stretch, &poison, &words).await?;
     let next = cloud.name("next", &stretch);
     ensure!(cloud.execute(&next, &scheduled(&stretch, 2)).await?.status == "SUCCEEDED");
     let report = cloud.report(&next).await?;
     let items = named(&report, "id", id);
     ensure!(
-        items.len() == 1 && items[0]["source_index"] == guilty.index.as_str() && items[0]["reason"] == words.as_str(),
+        items.len() == 1 && items[0]["source_index"] == poison.index.as_str() && items[0]["reason"] == words.as_str(),
         "{report:#}"
     );
     ensure!(cloud.mails(&next)?.iter().any(|mail| mail.text.contains(&words)), "the mail is silent");
@@ -296,10 +296,10 @@ async fn a_document_that_cannot_be_written_is_ordered_out_of_its_window_and_come
     check_archive(cloud, &stretch, &messages).await?;
     let objects = cloud.message_objects(&stretch).await?;
     ensure!(
-        objects.get(&key).is_some_and(|object| object.windows(guilty.source.len()).any(|part| part == guilty.source)),
+        objects.get(&key).is_some_and(|object| object.windows(poison.source.len()).any(|part| part == poison.source)),
         "{key} is missing"
     );
-    ensure!(listed(cloud, &guilty).await?.is_null(), "it is still listed");
+    ensure!(listed(cloud, &poison).await?.is_null(), "it is still listed");
     ensure!(named(&next_report(cloud, &stretch).await?, "id", id).is_empty());
     let (from, to) = (stretch.from(), stretch.to());
     let verified = cloud.archive(&["verify", "--from", &from, "--to", &to, "--deep", "--json"]).await?;
@@ -311,21 +311,21 @@ async fn a_document_that_kills_the_query_is_ordered_into_quarantine_unread(cloud
     let stretch = cloud.stretch();
     let messages = mixture(&stretch, 24);
     cloud.load(&messages).await?;
-    let guilty = messages[3].clone();
-    ensure!(guilty.disposition == Disposition::Closed && !guilty.history.is_empty());
-    // Whoever asks for its history dies: it may be longer than the memory of the function.
-    let asked: &'static [&'static str] = Box::leak(Box::new(["\"message_id\"", &*guilty.id.clone().leak()]));
+    let poison = messages[3].clone();
+    ensure!(poison.disposition == Disposition::Closed && !poison.history.is_empty());
+    // A function that asks for its history dies: it may be longer than the memory of the function.
+    let asked: &'static [&'static str] = Box::leak(Box::new(["\"message_id\"", &*poison.id.clone().leak()]));
     cloud.proxies.arm(fault("", "query-messages", opensearch("POST", "/_search", asked), KILL_BEFORE).times(ALWAYS));
     let failed = cloud.run_stretch(&stretch).await?;
     ensure!(failed.report["windows"]["failed"] == 1, "{failed:?}");
-    let ordered = cloud.archive(&["quarantine", "add", &guilty.id, "--reason", "kills the query"]).await?;
-    ensure!(ordered.well, "{ordered:?}");
+    let excluded = cloud.archive(&["quarantine", "add", &poison.id, "--reason", "kills the query"]).await?;
+    ensure!(excluded.well, "{excluded:?}");
     let outcome = cloud.run_failed_only(failed.run_id()).await?.completed()?;
     ensure!(cloud.proxies.disarm()?[0] > 1, "nothing was killed");
     ensure!(outcome.count("source") == messages.len() as u64, "{:#}", outcome.report);
-    check_archive(cloud, &stretch, &others(&messages, &guilty)).await?;
-    is_quarantined(cloud, &stretch, &guilty, "kills the query").await?;
-    let released = cloud.archive(&["quarantine", "release", &guilty.id, "--index", &guilty.index]).await?;
+    check_archive(cloud, &stretch, &others(&messages, &poison)).await?;
+    is_quarantined(cloud, &stretch, &poison, "kills the query").await?;
+    let released = cloud.archive(&["quarantine", "release", &poison.id, "--index", &poison.index]).await?;
     ensure!(released.well, "{released:?}");
     check_archive(cloud, &stretch, &messages).await
 }
@@ -369,14 +369,14 @@ async fn an_order_that_comes_when_the_object_is_written_changes_nothing(cloud: &
     Ok(())
 }
 
-/// A function that outlives its execution writes the object as it was planned, when the document is ordered out of it.
+/// A function that outlives its execution writes the object as it was planned, when the document is excluded from it.
 async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Result<()> {
     const LATE: u64 = 12;
     let stretch = cloud.stretch();
     let messages = mixture(&stretch, 12);
     cloud.load(&messages).await?;
-    let guilty = messages[0].clone();
-    let key: &'static str = format!("/parquet/date%3D{}/", guilty.date()).leak();
+    let poison = messages[0].clone();
+    let key: &'static str = format!("/parquet/date%3D{}/", poison.date()).leak();
     cloud.proxies.arm(fault("", "write-partitions", s3("PUT", key), delay(LATE)));
     let name = cloud.name("overtaken", &stretch);
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
@@ -388,7 +388,7 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     let delayed = Instant::now();
     let arn = format!("{}:{name}", cloud.state_machine_arn.replacen(":stateMachine:", ":execution:", 1));
     cloud.sfn.stop_execution().execution_arn(arn).send().await?;
-    ensure!(cloud.archive(&["quarantine", "add", &guilty.id, "--reason", "overtakes"]).await?.well);
+    ensure!(cloud.archive(&["quarantine", "add", &poison.id, "--reason", "overtakes"]).await?.well);
     let outcome = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(
         delayed.elapsed().as_secs() < LATE,
@@ -396,8 +396,8 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
         delayed.elapsed()
     );
     let unharmed = async || -> Result<()> {
-        check_archive(cloud, &stretch, &others(&messages, &guilty)).await?;
-        is_quarantined(cloud, &stretch, &guilty, "overtakes").await
+        check_archive(cloud, &stretch, &others(&messages, &poison)).await?;
+        is_quarantined(cloud, &stretch, &poison, "overtakes").await
     };
     unharmed().await.context("before the late write")?;
     let committed = cloud.manifests(&name).await?;
@@ -406,9 +406,9 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     unharmed().await.context("after the late write")?;
     ensure!(cloud.manifests(&name).await? == committed, "the late write changed the manifest");
     let windows = cloud.window_rows(&name).await?;
-    ensure!(windows.iter().any(|window| window["error"] == "ObjectConflict"), "nobody wrote late: {windows:?}");
+    ensure!(windows.iter().any(|window| window["error"] == "ObjectConflict"), "no function wrote late: {windows:?}");
     ensure!(outcome.count("quarantined") == 2, "{:#}", outcome.report);
-    let released = cloud.archive(&["quarantine", "release", &guilty.id]).await?;
+    let released = cloud.archive(&["quarantine", "release", &poison.id]).await?;
     ensure!(released.well, "{released:?}");
     check_archive(cloud, &stretch, &messages).await
 }
@@ -445,7 +445,7 @@ async fn an_archived_message_that_became_unreadable_is_in_the_archive_once_when_
     cloud.load(&[Message { source, ..good[0].clone() }]).await?;
     let second = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(second.count("quarantined") == 1 && second.count("already_archived") == 1, "{:#}", second.report);
-    // The newest closed version stays where it is, and nobody takes that for a fault.
+    // The newest closed version stays where it is, and that is not taken for a fault.
     check_archive(cloud, &stretch, &good).await?;
     let (from, to) = (stretch.from(), stretch.to());
     let verified = cloud.archive(&["verify", "--from", &from, "--to", &to, "--deep", "--json"]).await?;

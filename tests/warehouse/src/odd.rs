@@ -1,4 +1,4 @@
-//! Tables as nobody would plan them, made and changed by chance, and a model of what a warehouse must make of them:
+//! Tables as no designer would plan them, made and changed by chance, and a model of what a warehouse must make of them:
 //! it asks PostgreSQL for every row after each ingest, and keeps all that it saw.
 
 use crate::{

@@ -100,7 +100,7 @@ fn window_and_run(name: &str) -> Option<Claim> {
     Some(Claim { run_id: name[end + 1..].to_owned(), window_id: name[..end].to_owned() })
 }
 
-/// Whether somebody is at work on the window: its run, or an attempt that has not noticed yet that its run died.
+/// Whether an executor is at work on the window: its run, or an attempt that has not noticed yet that its run died.
 pub fn is_alive(record: &WindowRecord, run: Option<&JobRun>, now: Timestamp) -> bool {
     let is_open = !matches!(record.status, State::Completed | State::Skipped);
     is_open && (record.fence.is_alive(now) || run.is_some_and(|run| run.status == RunStatus::Running))

@@ -36,7 +36,7 @@ pub struct Alert {
 }
 
 impl<'a> Document<'a> {
-    /// `None` when the bytes are no JSON object or name a field twice, so that reading on would be guessing.
+    /// `None` when the bytes are not a JSON object or name a field twice, so that reading on would be guessing.
     pub fn parse(source: &'a [u8]) -> Option<Self> {
         let object = std::str::from_utf8(source).ok()?;
         let [message_id, sender, channel, subject, alerts] =

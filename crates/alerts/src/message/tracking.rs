@@ -56,7 +56,7 @@ pub struct Row {
     pub archived_path: Option<String>,
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub first_seen_open: Option<Timestamp>,
-    /// Since when a held-over message stands in no index any more: nobody waits for it. Found again, it is held over again.
+    /// Since when a held-over message stands in no index any more: no run waits for it. Found again, it is held over again.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub gone_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +148,7 @@ pub enum Move {
     Leave,
     /// A window is at work on it.
     Wait(Claim),
-    /// It is another document's, or nobody knows whose.
+    /// It is another document's, or that of none that is known.
     Nothing,
 }
 

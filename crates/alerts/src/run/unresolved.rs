@@ -280,7 +280,7 @@ mod tests {
     fn a_watermark_that_was_moved_by_hand_is_told_until_runs_have_covered_what_lies_between() {
         let set = |before, to| Unresolved::watermark_set(at(before), at(to), "a typing error", at(1000));
         assert_eq!(set(1100, 1050), None, "only the future lies between");
-        // Back from the future, and forth over what nobody has archived.
+        // Back from the future, and forth over what no run has archived.
         for (before, to, gap) in [(9000, 700, (700, 1000)), (100, 300, (100, 300))] {
             let register = Register::default().with(set(before, to).expect("a gap")).expect("room");
             assert_eq!(left(&register), [gap]);

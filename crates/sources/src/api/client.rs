@@ -114,7 +114,7 @@ impl Api {
                     if refused_fresh == FRESH_TOKENS {
                         return Err(error);
                     }
-                    // Whoever rotates a token tells the API and Secrets Manager one after the other.
+                    // A rotation tells the API and Secrets Manager one after the other.
                     if let Some(wait) = delays.next().filter(|_| refused_fresh > 0) {
                         tokio::time::sleep(wait).await;
                     }

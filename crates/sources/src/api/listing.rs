@@ -50,7 +50,7 @@ pub struct Listing {
     cursor: Cursor,
     deadline: Instant,
     ahead: JoinSet<(u64, Result<Page, ApiError>)>,
-    /// The first page that nobody has asked for.
+    /// The first page that no request was sent for.
     unasked: u64,
     arrived: BTreeMap<u64, Result<Page, ApiError>>,
 }
@@ -158,7 +158,7 @@ impl Listing {
         }
     }
 
-    /// Notes what a page brings; answers the messages that had not come before.
+    /// Notes what a page brings; returns the messages that had not come before.
     fn take(&mut self, page: Page) -> Result<Vec<Element>, ApiError> {
         let total = *self.cursor.total.get_or_insert(page.total);
         if page.total != total {

@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// Turns that nobody took can be made up for so long. The other half of the bucket is for what is late on its way.
+/// Turns that no request took can be made up for so long. The other half of the bucket is for what is late on its way.
 const BURST: Duration = Duration::from_millis(500);
 /// One reservation holds no more than this part of a second's turns, so that many functions share them fairly.
 const SHARE: u32 = 4;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_spaced_and_those_that_nobody_took_are_made_up_for_within_half_a_second() {
+    fn turns_are_spaced_and_those_that_no_request_took_are_made_up_for_within_half_a_second() {
         let now = 1_800_000_000_000_000;
         let (first, free) = reserve(None, at(now), 20, 100);
         assert_eq!((first, free), (Granted { first_micros: now, step_micros: 50_000, count: 5 }, now + 250_000));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     proptest! {
-        /// The server's bucket: it holds one second's worth and never runs dry, whoever reserves, however much, whenever.
+        /// The server's bucket: it holds one second's worth and never runs dry, whichever function reserves, however much, whenever.
         #[test]
         fn a_bucket_of_one_second_never_runs_dry(
             per_second in 1u32..500,

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_one_is_asked_to_wait_nobody_gets_an_earlier_turn() {
+    async fn when_one_is_asked_to_wait_no_function_gets_an_earlier_turn() {
         let tables = MemoryTables::new(Calm::shared()).table("job-runs", "run_id", None);
         let pace = |per_second| SharedPace::over(Table::over(tables.clone(), "job-runs"), per_second);
         let until = Timestamp::now() + jiff::SignedDuration::from_secs(30);
