@@ -17,4 +17,4 @@ pub mod runs;
 pub use check::{Account, Summary, account, check, check_archive};
 pub use cloud::{Cloud, Stretch};
 pub use documents::Message;
-pub use runs::Outcome;
+pub use runs::{Outcome, PATIENCE};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 /// No run of the tests takes this long.
-const LONGEST: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `alert-archive ... --wait --json` left.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl Cloud {
     /// Calls the command line and waits for its end.
     pub async fn archive(&self, arguments: &[&str]) -> Result<Outcome> {
         let command = Command::new(&self.program).args(arguments).kill_on_drop(true).output();
-        let output = tokio::time::timeout(LONGEST, command)
+        let output = tokio::time::timeout(PATIENCE, command)
             .await
             .with_context(|| format!("alert-archive {} does not end", arguments.join(" ")))??;
         let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -137,7 +137,7 @@ impl Cloud {
                     cause: text(answer.cause),
                 });
             }
-            ensure!(began.elapsed() < LONGEST, "execution {run_id} does not end");
+            ensure!(began.elapsed() < PATIENCE, "execution {run_id} does not end");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -14,9 +14,9 @@ const PIPELINES: &[&str] =
     &["alerts", "archive", "feeds", "lines", "log-entries", "logs", "warehouse", "warehouse-state"];
 /// Crates that all pipelines share, and the pure ones below them.
 const SHARED: &[&str] =
-    &["errors", "events", "identity", "ledger", "mail", "network", "runtime", "storage", "workflow"];
+    &["errors", "events", "identity", "ledger", "mail", "network", "queue", "runtime", "storage", "workflow"];
 /// Crates without I/O: none of them needs a runtime, a network or an SDK.
-const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "lines"];
+const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "lines", "logs", "warehouse"];
 
 #[test]
 fn no_module_imports_itself_through_others() {
@@ -65,6 +65,63 @@ fn the_pure_crates_need_no_runtime_and_no_network() {
         })
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn crates_know_only_crates_before_them_in_the_table_of_the_architecture() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let faults = misplaced(&table(&text), &packages());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_crate_that_knows_a_later_one_or_is_not_in_the_table_is_found() {
+    let crates = |name: &str, needs: &[&str]| Package {
+        name: name.to_owned(),
+        folder: Path::new("crates").join(name),
+        needs: needs.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let packages = [crates("low", &["high", "serde"]), crates("high", &["low"]), crates("new", &[])];
+    let table =
+        table("| crate | holds |\n|---|---|\n| `low` | x of `high` |\n| `high`, `gone` | y |\n\n| `new` | z |\n");
+    let faults = misplaced(&table, &packages);
+    assert_eq!(faults.len(), 3, "{faults:#?}");
+    assert!(faults[0].contains("crates/low/Cargo.toml: `low` stands before `high`"), "{faults:#?}");
+    assert!(faults[1].contains("`new`") && faults[2].contains("`gone`"), "{faults:#?}");
+}
+
+/// Names in the first column of the table of crates, in its order.
+fn table(text: &str) -> Vec<String> {
+    let rows = text.lines().skip_while(|line| !line.starts_with("| crate |")).take_while(|line| line.starts_with('|'));
+    let names = rows.skip(2).flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(','));
+    names.map(|name| name.trim().trim_matches('`').to_owned()).collect()
+}
+
+/// What the table and the crates do not agree about.
+fn misplaced(table: &[String], packages: &[Package]) -> Vec<String> {
+    let crates =
+        packages.iter().filter(|package| package.folder.parent().is_some_and(|parent| parent.ends_with("crates")));
+    let place = |name: &str| table.iter().position(|crate_name| crate_name == name);
+    let mut faults = Vec::new();
+    let mut gone: BTreeSet<&str> = table.iter().map(String::as_str).collect();
+    for package in crates {
+        let name = package.name.as_str();
+        gone.remove(name);
+        let Some(own) = place(name) else {
+            faults.push(format!("ARCHITECTURE.md: `{name}` stands in crates/ and not in the table of crates"));
+            continue;
+        };
+        let later = package.needs.iter().filter(|needed| place(needed).is_some_and(|place| place >= own));
+        faults.extend(later.map(|needed| {
+            format!(
+                "{}/Cargo.toml: `{name}` stands before `{needed}` in the table of ARCHITECTURE.md, so it may not need it",
+                package.folder.display()
+            )
+        }));
+    }
+    faults.extend(gone.into_iter().map(|name| format!("ARCHITECTURE.md: there is no crate `{name}` in crates/")));
+    faults
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     message::{
         classification::{Disposition, Outcome, Rules, classify},
-        document::Document,
+        document::MessageFields,
         entry::Entry,
     },
     window::spool::Record,
@@ -43,7 +43,7 @@ fn check_document(bytes: &[u8]) -> Result<(), TestCaseError> {
     prop_assert_eq!(disposition == Disposition::Quarantined, reason.is_some());
     prop_assert!(!no_alerts || disposition == Disposition::Closed);
     let json: Option<Box<RawValue>> = serde_json::from_slice(bytes).ok();
-    match Document::parse(bytes) {
+    match MessageFields::parse(bytes) {
         None => prop_assert_eq!(disposition, Disposition::Quarantined),
         Some(document) => {
             prop_assert!(

@@ -124,7 +124,7 @@ fn check_round_trip(records: &[Record], taken: impl Fn(usize) -> bool) -> Result
 fn record() -> impl Strategy<Value = Record> {
     let bodies = || vec(value().prop_map(String::into_bytes), 0..3);
     let readable =
-        message().prop_filter("names no field twice", |message| Document::parse(message.as_bytes()).is_some());
+        message().prop_filter("names no field twice", |message| MessageFields::parse(message.as_bytes()).is_some());
     (readable, bodies(), bodies()).prop_map(|(message, history, audit)| Record {
         message: message.into(),
         history,
@@ -148,7 +148,7 @@ proptest! {
         for (at, byte) in changes {
             *at.get_mut(&mut message) = byte;
         }
-        let readable = Document::parse(&message).is_some() && std::str::from_utf8(&history).is_ok();
+        let readable = MessageFields::parse(&message).is_some() && std::str::from_utf8(&history).is_ok();
         let pushed = writer().push(&entry(0, &message), Record { message, history: vec![history], audit: vec![] });
         prop_assert_eq!(pushed.is_ok(), readable);
         prop_assert!(matches!(pushed, Ok(()) | Err(ColumnarError::NotUtf8 { .. })), "{:?}", pushed);

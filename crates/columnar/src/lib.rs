@@ -5,7 +5,7 @@
 mod fuzz;
 pub mod writer;
 
-use alerts::message::document::{Alerts, Document};
+use alerts::message::document::{Alerts, MessageFields};
 use alerts::{message::entry::Entry, window::spool::Record};
 use arrow_array::{
     Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array,
@@ -189,7 +189,7 @@ impl Columns {
     fn push(&mut self, entry: &Entry, record: &Record, origin: &Origin) -> Result<(), ColumnarError> {
         let not_utf8 = || ColumnarError::NotUtf8 { id: entry.id.clone() };
         let message = std::str::from_utf8(&record.message).map_err(|_| not_utf8())?;
-        let document = Document::parse(&record.message).ok_or_else(not_utf8)?;
+        let document = MessageFields::parse(&record.message).ok_or_else(not_utf8)?;
         let none = Vec::new();
         let alerts = match document.alerts() {
             Alerts::List(alerts) => alerts,

@@ -25,5 +25,5 @@ pub use names::{IndexWrites, NAMES_AT_ONCE, Write, WrittenAfter};
 pub use node::{Body, Node, Request, Response};
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch, Sighting};
 pub use page::Hit;
-pub use related::{Found, Related};
+pub use related::{Related, RelatedBodies};
 pub use secret::{ReadSecret, SecretError, SecretsManager};

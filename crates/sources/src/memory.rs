@@ -75,7 +75,7 @@ struct Point {
 }
 
 /// A document that a search found: its values of the sort fields.
-struct Found<'a> {
+struct Match<'a> {
     document: &'a Indexed,
     sort: (i64, Tiebreaker, &'a str),
 }
@@ -372,7 +372,7 @@ impl State {
                 let tiebreaker =
                     if by_shard_doc { Tiebreaker::ShardDoc(position) } else { Tiebreaker::Id(document.id.clone()) };
                 let first = document.instants.first().copied().unwrap_or(NO_INSTANT);
-                found.push(Found { document, sort: (first, tiebreaker, &document.index) });
+                found.push(Match { document, sort: (first, tiebreaker, &document.index) });
             }
         }
         found.sort_by(|left, right| left.sort.cmp(&right.sort));
@@ -465,7 +465,7 @@ impl State {
     }
 }
 
-impl Found<'_> {
+impl Match<'_> {
     fn is_behind(&self, after: &[Value]) -> bool {
         let (at, tiebreaker, index) = &self.sort;
         let by_time = at.cmp(&after.first().and_then(Value::as_i64).unwrap_or(i64::MIN));

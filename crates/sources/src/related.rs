@@ -21,7 +21,7 @@ pub struct Related {
 
 /// What belongs to a batch of messages: bodies by message, in order of time, index and id.
 #[derive(Default)]
-pub struct Found {
+pub struct RelatedBodies {
     pub bodies: HashMap<String, Vec<Bytes>>,
     /// Messages of which a related document is not valid JSON.
     pub unreadable: HashSet<String>,
@@ -50,8 +50,8 @@ impl Related {
     }
 
     /// All documents of the messages `ids`.
-    pub async fn of(&self, ids: &[&str]) -> Result<Found, SourceError> {
-        let mut found = Found::default();
+    pub async fn of(&self, ids: &[&str]) -> Result<RelatedBodies, SourceError> {
+        let mut found = RelatedBodies::default();
         if self.field.keywords.is_empty() {
             return Ok(found);
         }

@@ -11,7 +11,7 @@ use alerts::{
     run::payloads::{NoProgress, WindowTask},
     window::{
         record::{State, WindowRecord},
-        spool::{Summary, id_hash},
+        spool::{SpoolSummary, id_hash},
     },
 };
 use archive::{StageError, StepEnd, Tracking, WindowError, Windows};
@@ -82,7 +82,7 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
     let now = call.now();
     let (run_id, window_id, attempt) = (task.run_id.clone(), task.window.window_id.clone(), row.fence.attempt);
     let prefix = spool_prefix(&run_id, &window_id, attempt);
-    let summary: Summary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
+    let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     if !summary.done {
         return Err(Error::Unfinished { window_id });
     }

@@ -14,7 +14,7 @@ use alerts::{
     },
     run::payloads::{NoProgress, WindowTask},
     source::Source,
-    window::{record::Begin, spool::Summary},
+    window::{record::Begin, spool::SpoolSummary},
 };
 use archive::{JobRuns, WindowError, Windows};
 use aws_config::SdkConfig;
@@ -24,7 +24,7 @@ use identity::Identity;
 use reading::{Position, Reading};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
-use sources::{Defect, Document, Found, OpenSearch, Related, SourceError, Sources, api::SharedPace};
+use sources::{Defect, Document, OpenSearch, Related, RelatedBodies, SourceError, Sources, api::SharedPace};
 use spool_writer::SpoolWriter;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Named for Error {
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
     #[serde(flatten)]
-    summary: Summary,
+    summary: SpoolSummary,
     cursor: Option<Position>,
 }
 
@@ -157,7 +157,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
             (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
         }
-        false => (None, Summary { had_api: deps.job_runs.uses_api().await?, ..Summary::default() }),
+        false => (None, SpoolSummary { had_api: deps.job_runs.uses_api().await?, ..SpoolSummary::default() }),
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {
@@ -191,9 +191,9 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     }
     let before = summary.documents + summary.foreign;
     let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
-    let mut run = Run { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
-    let finished = run.drain(call).await?;
-    let Run { reading, trail, writer, waited, .. } = run;
+    let mut draining = Draining { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
+    let finished = draining.drain(call).await?;
+    let Draining { reading, trail, writer, waited, .. } = draining;
     let position = reading.position();
     let (mut summary, spooled) = writer.finish().await.map_err(|error| error.of(&window_id))?;
     if let Some(Trail { history, audit }) = trail {
@@ -245,7 +245,7 @@ struct Trail {
     audit: Related,
 }
 
-struct Run<'a> {
+struct Draining<'a> {
     deps: &'a Deps,
     task: &'a WindowTask,
     reading: Reading,
@@ -258,7 +258,7 @@ struct Run<'a> {
     waited: Duration,
 }
 
-impl Run<'_> {
+impl Draining<'_> {
     /// `true` at the end of the window; `false` when the call ends first.
     async fn drain(&mut self, call: &Call) -> Result<bool, Error> {
         while let Reading::OpenSearch(drain) = &mut self.reading {
@@ -306,12 +306,12 @@ impl Run<'_> {
         let none = Vec::new();
         for (document, outcome) in own.into_iter().zip(&mut outcomes) {
             let hit = &document.hit;
-            let of = |found: &Found| found.unreadable.contains(&hit.id);
+            let of = |found: &RelatedBodies| found.unreadable.contains(&hit.id);
             if outcome.disposition == Disposition::Closed && (of(&history) || of(&audit)) {
                 *outcome = quarantined(Reason::UnreadableHistory);
             }
             let archived = outcome.disposition == Disposition::Closed;
-            let bodies = |found: &'_ Found| {
+            let bodies = |found: &'_ RelatedBodies| {
                 if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() }
             };
             self.push(self.entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;

@@ -2,7 +2,7 @@ use crate::Error;
 use alerts::{
     keys::{index_key, records_key},
     message::entry::Entry,
-    window::spool::{PAIR_BYTES, PAIR_DOCUMENTS, Record, Summary},
+    window::spool::{PAIR_BYTES, PAIR_DOCUMENTS, Record, SpoolSummary},
 };
 use storage::{Objects, StoreError};
 
@@ -10,7 +10,7 @@ use storage::{Objects, StoreError};
 pub struct SpoolWriter {
     objects: Objects,
     prefix: String,
-    summary: Summary,
+    summary: SpoolSummary,
     spooled: u64,
     entries: Vec<Entry>,
     records: Option<zstd::Encoder<'static, Vec<u8>>>,
@@ -33,7 +33,7 @@ impl SpoolError {
 
 impl SpoolWriter {
     /// Goes on behind what `summary` says is there.
-    pub fn new(objects: Objects, prefix: String, summary: Summary) -> Self {
+    pub fn new(objects: Objects, prefix: String, summary: SpoolSummary) -> Self {
         SpoolWriter { objects, prefix, summary, spooled: 0, entries: Vec::new(), records: None, raw: 0 }
     }
 
@@ -65,7 +65,7 @@ impl SpoolWriter {
     }
 
     /// Writes what is left; returns what the spool holds and the compressed bytes that this call wrote.
-    pub async fn finish(mut self) -> Result<(Summary, u64), SpoolError> {
+    pub async fn finish(mut self) -> Result<(SpoolSummary, u64), SpoolError> {
         self.flush().await?;
         Ok((self.summary, self.spooled))
     }

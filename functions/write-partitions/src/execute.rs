@@ -47,7 +47,7 @@ pub enum Progress {
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: &Call) -> Result<Progress, Error> {
-    let mut run = Run {
+    let mut executor = Executor {
         deps,
         intent,
         call,
@@ -59,19 +59,19 @@ pub async fn carry_out(deps: &Deps, intent: &Intent, call: &Call) -> Result<Prog
     let heads = intent.objects.iter().map(|object| deps.objects.head(&object.key));
     let done: Vec<Option<Head>> = stream::iter(heads).buffered(UPLOADS).try_collect().await?;
     // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
-    run.still_stands().await?;
+    executor.still_stands().await?;
     let missing = done.iter().filter(|head| head.is_none()).count();
-    let written = run.write_objects(&done).await?;
+    let written = executor.write_objects(&done).await?;
     if written < missing {
         return Ok(Progress::Interrupted { advanced: written });
     }
     for (object, head) in intent.objects.iter().zip(done) {
-        run.note_existing(object, head).await?;
+        executor.note_existing(object, head).await?;
     }
-    run.commit(written).await
+    executor.commit(written).await
 }
 
-struct Run<'a> {
+struct Executor<'a> {
     deps: &'a Deps,
     intent: &'a Intent,
     call: &'a Call,
@@ -97,7 +97,7 @@ enum Body {
     Lines(zstd::Encoder<'static, Vec<u8>>),
 }
 
-impl Run<'_> {
+impl Executor<'_> {
     /// Streams the spool once and writes the objects that are not there; returns how many it wrote.
     async fn write_objects(&mut self, done: &[Option<Head>]) -> Result<usize, Error> {
         let intent = self.intent;

@@ -11,7 +11,7 @@ use alerts::{
         tracking::{Claim, Decision, Row, claim_for_writing, release},
     },
     run::payloads::WindowTask,
-    window::{record::State, spool::Summary},
+    window::{record::State, spool::SpoolSummary},
 };
 use identity::Identity;
 use runtime::Call;
@@ -142,8 +142,8 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call)
     Ok(Registered::Intent(intent))
 }
 
-async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, Summary), Error> {
-    let summary: Summary = deps.objects.get_json(&checkpoint_key(prefix)).await?;
+async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, SpoolSummary), Error> {
+    let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(prefix)).await?;
     let (mut entries, mut decisions) = (Vec::new(), Vec::new());
     for pair in 0..summary.pairs {
         entries.extend(deps.objects.get_lines::<Entry>(&index_key(prefix, pair)).await?);

@@ -13,7 +13,7 @@ use alerts::{
     window::{
         plan::Window,
         record::WindowRecord,
-        spool::{Record, Summary},
+        spool::{Record, SpoolSummary},
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -93,7 +93,7 @@ impl Cloud {
         objects.put_lines(&index_key(&prefix, 0), &entries).await.expect("written");
         let bytes = entries.iter().map(|entry| entry.bytes).sum();
         let summary =
-            Summary { pairs: 1, documents: entries.len() as u64, bytes, foreign: 0, had_api: false, done: true };
+            SpoolSummary { pairs: 1, documents: entries.len() as u64, bytes, foreign: 0, had_api: false, done: true };
         objects.put_json(&checkpoint_key(&prefix), &summary).await.expect("written");
     }
 

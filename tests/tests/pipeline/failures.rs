@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use fixtures::Disposition;
 use hyper::Method;
 use pipeline_tests::{
-    Cloud, Message, Stretch, account, check, check_archive,
+    Cloud, Message, PATIENCE, Stretch, account, check, check_archive,
     documents::mixture,
     faults::{ALWAYS, KILL_BEFORE, delay, fault, s3},
     runs::Ended,
@@ -198,11 +198,7 @@ async fn a_run_that_dies_in_its_plan_is_marked_failed_and_its_range_is_free(clou
     // Nothing inside of the execution could note it: the rule on dead executions does.
     let began = Instant::now();
     while cloud.job_run(&name).await?["status"] != "Failed" {
-        ensure!(
-            began.elapsed() < Duration::from_secs(20),
-            "the dead run was not marked: {}",
-            cloud.job_run(&name).await?
-        );
+        ensure!(began.elapsed() < PATIENCE, "the dead run was not marked: {}", cloud.job_run(&name).await?);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     cloud.run_stretch(&stretch).await?.completed()?;
@@ -264,16 +260,12 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
         cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
         let began = Instant::now();
         while cloud.proxies.fired() == [0] {
-            ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as {key}");
+            ensure!(began.elapsed() < PATIENCE, "the run does not get as far as {key}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cloud.abort(&name).await?;
         while cloud.job_run(&name).await?["status"] != "Failed" {
-            ensure!(
-                began.elapsed() < Duration::from_secs(60),
-                "the run is not marked: {}",
-                cloud.job_run(&name).await?
-            );
+            ensure!(began.elapsed() < PATIENCE, "the run is not marked: {}", cloud.job_run(&name).await?);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         ensure!(cloud.job_run(&name).await?["error"] == "ExecutionDied", "{}", cloud.job_run(&name).await?);

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use fixtures::Disposition;
 use jiff::Timestamp;
 use pipeline_tests::{
-    Cloud, Message, account, check,
+    Cloud, Message, PATIENCE, account, check,
     documents::{instant, mixture},
     faults::{ALWAYS, KILL_BEFORE, delay, fault, opensearch, s3},
 };
@@ -44,7 +44,7 @@ async fn twenty_windows_at_once_archive_every_message_once(cloud: &Cloud) -> Res
             if running == 20 {
                 break;
             }
-            ensure!(began.elapsed() < Duration::from_secs(60), "{running} windows are at work");
+            ensure!(began.elapsed() < PATIENCE, "{running} windows are at work");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let ended = cloud.ended(&name).await?;
@@ -144,7 +144,7 @@ async fn a_window_at_work_renews_its_lease(cloud: &Cloud) -> Result<()> {
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     let began = Instant::now();
     while cloud.proxies.fired() != [2] {
-        ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as its intents");
+        ensure!(began.elapsed() < PATIENCE, "the run does not get as far as its intents");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let leases = async || -> Result<Vec<Timestamp>> {
@@ -213,7 +213,7 @@ async fn a_run_survives_the_restart_of_everything_but_its_data(cloud: &Cloud) ->
         cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
         let began = Instant::now();
         while cloud.proxies.fired() == [0] {
-            ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as {point:?}");
+            ensure!(began.elapsed() < PATIENCE, "the run does not get as far as {point:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cloud.restart().await?;

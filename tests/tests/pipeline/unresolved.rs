@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use fixtures::{Disposition, load::Kind};
 use hyper::Method;
 use pipeline_tests::{
-    Cloud, Message, Outcome, Stretch, check, check_archive,
+    Cloud, Message, Outcome, PATIENCE, Stretch, check, check_archive,
     documents::mixture,
     faults::{ALWAYS, KILL_BEFORE, delay, fault, opensearch, s3},
 };
@@ -369,20 +369,28 @@ async fn an_order_that_comes_when_the_object_is_written_changes_nothing(cloud: &
     Ok(())
 }
 
+/// In seconds: after this a function sends a request again.
+const LONGEST_REQUEST: u64 = 55;
+
 /// A function that outlives its execution writes the object as it was planned, when the document is excluded from it.
 async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Result<()> {
-    const LATE: u64 = 12;
     let stretch = cloud.stretch();
     let messages = mixture(&stretch, 12);
     cloud.load(&messages).await?;
+    // Long enough for another run in between, however slow this machine is now.
+    let before = cloud.stretch();
+    cloud.load(&mixture(&before, 12)).await?;
+    let began = Instant::now();
+    cloud.run_stretch(&before).await?.completed()?;
+    let late = (10 + 3 * began.elapsed().as_secs()).min(LONGEST_REQUEST);
     let poison = messages[0].clone();
     let key: &'static str = format!("/parquet/date%3D{}/", poison.date()).leak();
-    cloud.proxies.arm(fault("", "write-partitions", s3("PUT", key), delay(LATE)));
+    cloud.proxies.arm(fault("", "write-partitions", s3("PUT", key), delay(late)));
     let name = cloud.name("overtaken", &stretch);
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     let began = Instant::now();
     while cloud.proxies.fired() != [1] {
-        ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as its object");
+        ensure!(began.elapsed() < PATIENCE, "the run does not get as far as its object");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let delayed = Instant::now();
@@ -391,7 +399,7 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     ensure!(cloud.archive(&["quarantine", "add", &poison.id, "--reason", "overtakes"]).await?.well);
     let outcome = cloud.run_stretch(&stretch).await?.completed()?;
     ensure!(
-        delayed.elapsed().as_secs() < LATE,
+        delayed.elapsed().as_secs() < late,
         "the other run took too long to be overtaken by: {:?}",
         delayed.elapsed()
     );
@@ -401,7 +409,7 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     };
     unharmed().await.context("before the late write")?;
     let committed = cloud.manifests(&name).await?;
-    tokio::time::sleep(Duration::from_secs(LATE + 2).saturating_sub(delayed.elapsed())).await;
+    tokio::time::sleep(Duration::from_secs(late + 2).saturating_sub(delayed.elapsed())).await;
     cloud.proxies.disarm()?;
     unharmed().await.context("after the late write")?;
     ensure!(cloud.manifests(&name).await? == committed, "the late write changed the manifest");

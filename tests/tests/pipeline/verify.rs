@@ -4,7 +4,7 @@ use crate::tests;
 use anyhow::{Context, Result, ensure};
 use aws_sdk_s3::{primitives::ByteStream, types::ChecksumAlgorithm};
 use pipeline_tests::{
-    Cloud, Message, Outcome, Stretch, check,
+    Cloud, Message, Outcome, PATIENCE, Stretch, check,
     documents::{instant, iso, mixture},
     faults::{delay, fault, s3},
 };
@@ -166,7 +166,7 @@ async fn a_repair_waits_until_no_run_is_at_work(cloud: &Cloud) -> Result<()> {
     cloud.start(&name, &json!({"mode": "range", "from": beside.from(), "to": beside.to()})).await?;
     let began = Instant::now();
     while cloud.proxies.fired() == [0] {
-        ensure!(began.elapsed() < Duration::from_secs(60), "the run does not get as far as to its objects");
+        ensure!(began.elapsed() < PATIENCE, "the run does not get as far as to its objects");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // What the run has not finished is no difference, and nothing is repaired while it is at work.

@@ -1,6 +1,6 @@
 //! The rules that decide what becomes of a message. They stand here and nowhere else.
 
-use crate::message::document::{Alerts, Document};
+use crate::message::document::{Alerts, MessageFields};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ impl Reason {
 
 /// Classifies the document stored under `_id` = `id`; `source` are its bytes as the source holds them.
 pub fn classify(rules: &Rules, id: &str, source: &[u8]) -> Outcome {
-    let Some(document) = Document::parse(source) else {
+    let Some(document) = MessageFields::parse(source) else {
         return quarantined(Reason::UnreadableDocument);
     };
     let (unrecognised, no_alerts) = match document.alerts() {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// A message that could be read: valid JSON, an object, none of the fields we look at twice.
-pub struct Document<'a> {
+pub struct MessageFields<'a> {
     message_id: Option<&'a RawValue>,
     sender: Option<&'a RawValue>,
     channel: Option<&'a RawValue>,
@@ -35,13 +35,13 @@ pub struct Alert {
     pub closed_at: Option<Timestamp>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> MessageFields<'a> {
     /// `None` when the bytes are not a JSON object or name a field twice, so that reading on would be guessing.
     pub fn parse(source: &'a [u8]) -> Option<Self> {
         let object = std::str::from_utf8(source).ok()?;
         let [message_id, sender, channel, subject, alerts] =
             fields(object, ["message_id", "sender", "channel", "subject", "alerts"])?;
-        Some(Document { message_id, sender, channel, subject, alerts: parse_alerts(alerts)? })
+        Some(MessageFields { message_id, sender, channel, subject, alerts: parse_alerts(alerts)? })
     }
 
     /// `None` when absent or null; `Err` with the raw value when it is no string.

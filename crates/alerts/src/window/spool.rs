@@ -19,7 +19,7 @@ pub fn id_hash(id: &str) -> u64 {
 
 /// `checkpoint.json`: what the spool holds. Complete once `done`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct SpoolSummary {
     pub pairs: u32,
     /// Documents of the window, and their bytes.
     pub documents: u64,

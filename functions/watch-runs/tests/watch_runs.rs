@@ -1,0 +1,54 @@
+//! The count of days over a cloud in memory.
+
+use alerts::run::job_run::{JobRun, RunStatus};
+use memory_cloud::{Cloud, fail_each_request, given::RUN};
+use std::time::Duration;
+use watch_runs::{Deps, Request, Silence, handle};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn deps(cloud: &Cloud) -> Deps {
+    Deps { job_runs: cloud.job_runs() }
+}
+
+async fn days(cloud: &Cloud) -> Option<u64> {
+    handle(&deps(cloud), Request {}, cloud.call()).await.expect("a count").days
+}
+
+async fn complete(cloud: &Cloud) {
+    let now = cloud.call().now();
+    let completed = cloud.job_runs().runs.update(RUN, None, |run| {
+        let run = run.expect("a run").clone();
+        Ok::<_, storage::LedgerError>(Some(JobRun { status: RunStatus::Completed, updated_at: now, ..run }))
+    });
+    completed.await.expect("written");
+}
+
+#[tokio::test]
+async fn days_without_a_completed_run_are_counted_from_the_row_of_the_last_one() {
+    let cloud = Cloud::default();
+    assert_eq!(days(&cloud).await, None, "no run yet");
+    cloud.given_run("scheduled").await;
+    cloud.clock.advance(3 * DAY);
+    assert_eq!(days(&cloud).await, Some(3), "since the first was planned");
+    complete(&cloud).await;
+    assert_eq!(days(&cloud).await, Some(0));
+    cloud.clock.advance(9 * DAY);
+    assert_eq!(days(&cloud).await, Some(9));
+}
+
+#[tokio::test]
+async fn a_request_that_fails_is_an_error_and_the_next_call_counts_the_same() {
+    let set_up = async || {
+        let cloud = Cloud::default();
+        cloud.given_run("scheduled").await;
+        cloud.clock.advance(2 * DAY);
+        cloud
+    };
+    let work = async |cloud: &Cloud| {
+        let silence = handle(&deps(cloud), Request {}, cloud.call()).await?;
+        assert_eq!(silence, Silence { days: Some(2) });
+        Ok::<_, watch_runs::Error>(())
+    };
+    assert_eq!(fail_each_request(set_up, work, |cloud| cloud.job_run(RUN)).await, 1);
+}
