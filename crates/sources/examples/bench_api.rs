@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use fixtures::api::{Message, Secret, Server, Settings};
 use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, SystemClock};
 use sources::{
     ReadSecret, SecretError,
     api::{Api, Listing, OwnPace, Span, Turns},
@@ -78,7 +79,8 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
     server.state.take_asked();
     let began = Instant::now();
     let api = Api::connect(&server.url, page_size, Arc::new(Fixed), Turns::new(Box::new(OwnPace::new(per_second))))?;
-    let mut listing = Listing::new(&api, span, began + Duration::from_secs(600));
+    let call = Call::new(SystemClock::shared(), Duration::from_secs(600));
+    let mut listing = Listing::new(&api, span, &call);
     let mut arrived = 0;
     while let Some(page) = listing.next_page().await? {
         arrived += page.len() as u64;

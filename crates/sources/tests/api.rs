@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use errors::{Name, Named};
 use fixtures::api::{Fault, Harm, Message, Retry, Secret, Server, Settings};
 use jiff::{SignedDuration, Timestamp};
+use runtime::{Call, SystemClock};
 use sources::{
     ReadSecret, SecretError,
     api::{Api, ApiError, Element, Listing, OwnPace, Span, Turns},
@@ -12,7 +13,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::task::JoinSet;
 
@@ -75,8 +76,13 @@ fn span() -> Span {
     Span { from: at("2026-10-01T00:00:00Z"), to: at("2026-11-01T00:00:00Z") }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+/// A call that has a minute.
+fn soon() -> Call {
+    within(Duration::from_secs(60))
+}
+
+fn within(time: Duration) -> Call {
+    Call::new(SystemClock::shared(), time)
 }
 
 /// Messages of different lengths, with bytes that only a copy keeps.
@@ -102,7 +108,7 @@ impl Try {
     }
 
     async fn list(&self) -> Result<Vec<Element>, ApiError> {
-        let mut listing = Listing::new(&self.api, span(), soon());
+        let mut listing = Listing::new(&self.api, span(), &soon());
         let mut all = Vec::new();
         while let Some(page) = listing.next_page().await? {
             all.extend(page);
@@ -132,7 +138,7 @@ async fn every_message_arrives_once_and_byte_for_byte() {
         let expected = messages(count);
         one.load(&expected);
         assert_same(&one.list().await.expect("whole"), &expected);
-        assert_eq!(one.api.count(span(), soon()).await.expect("a count"), count as u64);
+        assert_eq!(one.api.count(span(), &soon()).await.expect("a count"), count as u64);
         let asked = one.server.state.take_asked();
         assert_eq!(asked.len(), count.div_ceil(page_size as usize).max(1) + 1, "no page is asked for twice");
     }
@@ -204,7 +210,7 @@ async fn what_stays_wrong_ends_with_its_name_and_never_as_an_empty_page() {
     let Try { server, api, .. } = gone;
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let error = api.count(span(), soon()).await.expect_err("nobody listens");
+    let error = api.count(span(), &soon()).await.expect_err("nobody listens");
     assert_eq!(error.name(), Name::SourceUnavailable, "{error}");
 }
 
@@ -241,7 +247,7 @@ async fn a_wait_that_is_too_long_ends_the_window_at_once() {
     }
     // Shorter than that, but longer than what is left of the call.
     one.arm([Harm::Status { status: 503, retry_after: Some(Retry::Seconds(50)) }.into()]);
-    let error = one.api.count(span(), Instant::now() + Duration::from_secs(20)).await.expect_err("no time");
+    let error = one.api.count(span(), &within(Duration::from_secs(20))).await.expect_err("no time");
     assert!(matches!(error, ApiError::WaitTooLong { .. }), "{error}");
 }
 
@@ -264,7 +270,7 @@ async fn a_token_that_is_refused_is_read_again_and_a_fresh_one_twice_is_the_end(
         one.secret.set(secret);
         let again = Api::connect(&one.server.url, 10, one.secret.clone(), Turns::new(Box::new(OwnPace::new(5000))))
             .expect("an API");
-        let error = again.count(span(), soon()).await.expect_err("no token");
+        let error = again.count(span(), &soon()).await.expect_err("no token");
         assert_eq!(error.name(), Name::SourceUnavailable, "{secret}: {error}");
     }
 }
@@ -368,12 +374,12 @@ async fn a_listing_goes_on_in_another_process() {
     let one = start(10).await;
     let expected = messages(85);
     one.load(&expected);
-    let mut first = Listing::new(&one.api, span(), soon());
+    let mut first = Listing::new(&one.api, span(), &soon());
     let mut all = first.next_page().await.expect("a page").expect("messages");
     all.extend(first.next_page().await.expect("a page").expect("messages"));
     let saved = serde_json::to_vec(first.cursor()).expect("JSON");
     drop(first);
-    let mut second = Listing::resume(&one.api, span(), serde_json::from_slice(&saved).expect("a cursor"), soon());
+    let mut second = Listing::resume(&one.api, span(), serde_json::from_slice(&saved).expect("a cursor"), &soon());
     while let Some(page) = second.next_page().await.expect("a page") {
         all.extend(page);
     }

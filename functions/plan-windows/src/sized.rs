@@ -37,7 +37,7 @@ pub async fn windows(
             if is_over.get() || call.is_ending() {
                 return 0;
             }
-            let count = api.count(Span { from, to }, call.deadline() - call.left() / 20).await;
+            let count = api.count(Span { from, to }, &call.shorter_by(call.left() / 20)).await;
             count.map(|count| count.min(LARGEST_ESTIMATE)).unwrap_or_else(|error| {
                 tracing::warn!(error = errors::describe(&error), "windows of the API are planned without counting");
                 is_over.set(true);

@@ -66,7 +66,7 @@ impl Reading {
                     opensearch.cloned(),
                     window,
                     cursor,
-                    call.deadline() - margin,
+                    &call.shorter_by(margin),
                 ))))
             }
         }

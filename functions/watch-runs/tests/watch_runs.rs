@@ -17,7 +17,8 @@ async fn days(cloud: &Cloud) -> Option<u64> {
 
 async fn complete(cloud: &Cloud) {
     let now = cloud.call().now();
-    let completed = cloud.job_runs().runs.update(RUN, None, |run| {
+    let job_runs = cloud.job_runs();
+    let completed = job_runs.runs.update(RUN, None, |run| {
         let run = run.expect("a run").clone();
         Ok::<_, storage::LedgerError>(Some(JobRun { status: RunStatus::Completed, updated_at: now, ..run }))
     });

@@ -12,10 +12,11 @@ use reqwest::{
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION},
     redirect::Policy,
 };
+use runtime::Call;
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 /// What the contract allows at most.
@@ -87,20 +88,20 @@ impl Api {
     }
 
     /// What the API counts in a stretch: an estimate, because messages may come and go.
-    pub async fn count(&self, span: Span, deadline: Instant) -> Result<u64, ApiError> {
-        Ok(self.page(Ask { span, size: 1, number: 1, following: 0 }, deadline).await?.total)
+    pub async fn count(&self, span: Span, call: &Call) -> Result<u64, ApiError> {
+        Ok(self.page(Ask { span, size: 1, number: 1, following: 0 }, call).await?.total)
     }
 
     /// One page, tried again while the reason may pass, but never before the server allows it.
-    pub(crate) async fn page(&self, ask: Ask, deadline: Instant) -> Result<Page, ApiError> {
+    pub(crate) async fn page(&self, ask: Ask, call: &Call) -> Result<Page, ApiError> {
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
             .with_max_delay(Duration::from_secs(5));
         let mut delays = backoff.with_max_times(TRIES - 1).with_jitter().build();
         let (mut refused_token, mut refused_fresh) = (0, 0);
         loop {
-            let token = self.shared.tokens.newer_than(refused_token, deadline).await?;
-            let error = match self.page_once(ask, &token, deadline).await {
+            let token = self.shared.tokens.newer_than(refused_token, call).await?;
+            let error = match self.page_once(ask, &token, call).await {
                 Ok(page) => return Ok(page),
                 Err(error) => error,
             };
@@ -116,35 +117,35 @@ impl Api {
                     }
                     // A rotation tells the API and Secrets Manager one after the other.
                     if let Some(wait) = delays.next().filter(|_| refused_fresh > 0) {
-                        tokio::time::sleep(wait).await;
+                        call.sleep(wait).await;
                     }
                 }
                 ApiError::Unavailable { status, retry_after: Some(wait) } => {
                     let (status, wait) = (*status, *wait);
-                    if wait > LONGEST_WAIT || Instant::now() + wait >= deadline {
+                    if wait > LONGEST_WAIT || wait >= call.left() {
                         return Err(ApiError::WaitTooLong { status, wait });
                     }
                     if delays.next().is_none() {
                         return Err(error);
                     }
                     tracing::info!(status, seconds = wait.as_secs(), page = ask.number, "the API asks to wait");
-                    self.shared.turns.pause(wait).await?;
-                    tokio::time::sleep(wait).await;
+                    self.shared.turns.pause(wait, call).await?;
+                    call.sleep(wait).await;
                 }
                 _ if error.is_passing() => {
-                    let Some(wait) = delays.next().filter(|wait| Instant::now() + *wait < deadline) else {
+                    let Some(wait) = delays.next().filter(|wait| *wait < call.left()) else {
                         return Err(error);
                     };
                     tracing::info!(page = ask.number, error = errors::describe(&error), "a page is asked for again");
-                    tokio::time::sleep(wait).await;
+                    call.sleep(wait).await;
                 }
                 _ => return Err(error),
             }
         }
     }
 
-    async fn page_once(&self, ask: Ask, token: &Token, deadline: Instant) -> Result<Page, ApiError> {
-        self.shared.turns.next(ask.following, deadline).await?;
+    async fn page_once(&self, ask: Ask, token: &Token, call: &Call) -> Result<Page, ApiError> {
+        self.shared.turns.next(ask.following, call).await?;
         let mut url = self.shared.url.clone();
         url.query_pairs_mut()
             .append_pair("start_time", &instant::iso(ask.span.from))
@@ -156,13 +157,13 @@ impl Api {
         let request = self.shared.http.get(url).header(AUTHORIZATION, token.header.clone());
         let request = request.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity");
         let unreachable = |error: reqwest::Error| ApiError::Unreachable { source: error.without_url() };
-        let request = request.timeout(deadline.saturating_duration_since(Instant::now()));
+        let request = request.timeout(call.left());
         let mut answer = request.send().await.map_err(unreachable)?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             return Err(ApiError::Unauthorized);
         }
         if let Some(error) =
-            answer::refusal(answer.status(), answer.headers(), SystemTime::now(), &ask.span.to_string())
+            answer::refusal(answer.status(), answer.headers(), SystemTime::from(call.now()), &ask.span.to_string())
         {
             return Err(error);
         }

@@ -2,7 +2,8 @@ use super::{Api, Element, Listing, ListingCursor, Span};
 use crate::{Defect, Document, Hit, OpenSearch, SourceError};
 use alerts::{message::tracking::NO_INDEX, window::plan::Window};
 use jiff::Timestamp;
-use std::{collections::HashMap, time::Instant};
+use runtime::Call;
+use std::collections::HashMap;
 
 /// Reads a window from the API to its end, in the API's order. A document is called after the index that holds its
 /// message, where there is an OpenSearch that knows it.
@@ -19,12 +20,12 @@ impl ApiDrain {
         opensearch: Option<OpenSearch>,
         window: &Window,
         cursor: Option<ListingCursor>,
-        deadline: Instant,
+        call: &Call,
     ) -> Self {
         let span = Span { from: window.from, to: window.to };
         let listing = match cursor {
-            Some(cursor) => Listing::resume(api, span, cursor, deadline),
-            None => Listing::new(api, span, deadline),
+            Some(cursor) => Listing::resume(api, span, cursor, call),
+            None => Listing::new(api, span, call),
         };
         ApiDrain { listing, opensearch, from: window.from }
     }

@@ -2,12 +2,10 @@
 //! on in their order.
 
 use super::{Api, ApiError, Element, Span, answer::Page, client::Ask, element};
+use runtime::Call;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Instant,
-};
+use std::collections::{BTreeMap, HashMap};
 use tokio::task::JoinSet;
 
 /// Bytes of pages that are on their way or wait for the ones before them.
@@ -48,7 +46,7 @@ pub struct Listing {
     api: Api,
     span: Span,
     cursor: Cursor,
-    deadline: Instant,
+    call: Call,
     ahead: JoinSet<(u64, Result<Page, ApiError>)>,
     /// The first page that no request was sent for.
     unasked: u64,
@@ -56,14 +54,15 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub fn new(api: &Api, span: Span, deadline: Instant) -> Self {
+    pub fn new(api: &Api, span: Span, call: &Call) -> Self {
         let cursor = Cursor { page_size: api.page_size(), next: 1, pages: 1, ..Cursor::default() };
-        Listing::resume(api, span, cursor, deadline)
+        Listing::resume(api, span, cursor, call)
     }
 
-    pub fn resume(api: &Api, span: Span, cursor: Cursor, deadline: Instant) -> Self {
+    pub fn resume(api: &Api, span: Span, cursor: Cursor, call: &Call) -> Self {
         let unasked = cursor.next;
-        Listing { api: api.clone(), span, cursor, deadline, ahead: JoinSet::new(), unasked, arrived: BTreeMap::new() }
+        let (api, call) = (api.clone(), call.clone());
+        Listing { api, span, cursor, call, ahead: JoinSet::new(), unasked, arrived: BTreeMap::new() }
     }
 
     /// The position after the last page that was handed on.
@@ -140,10 +139,10 @@ impl Listing {
         let room = BYTES_AHEAD.checked_div(self.cursor.largest).map_or(1, |pages| pages.clamp(2, PAGES_AHEAD));
         self.unasked = self.unasked.max(number);
         while self.unasked <= last && (self.ahead.len() + self.arrived.len()) < room as usize {
-            let (api, deadline) = (self.api.clone(), self.deadline);
+            let (api, call) = (self.api.clone(), self.call.clone());
             let following = (last - self.unasked).min(PAGES_AHEAD) as usize;
             let ask = Ask { span: self.span, size: self.cursor.page_size, number: self.unasked, following };
-            self.ahead.spawn(async move { (ask.number, api.page(ask, deadline).await) });
+            self.ahead.spawn(async move { (ask.number, api.page(ask, &call).await) });
             self.unasked += 1;
         }
         loop {

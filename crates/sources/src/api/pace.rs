@@ -4,15 +4,13 @@
 
 use super::ApiError;
 use async_trait::async_trait;
-use jiff::Timestamp;
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use jiff::{SignedDuration, Timestamp};
+use runtime::Call;
+use std::{collections::VecDeque, time::Duration};
 use tokio::sync::Mutex;
 
 /// Turns that no request took can be made up for so long. The other half of the bucket is for what is late on its way.
-const BURST: Duration = Duration::from_millis(500);
+const BURST: SignedDuration = SignedDuration::from_millis(500);
 /// One reservation holds no more than this part of a second's turns, so that many functions share them fairly.
 const SHARE: u32 = 4;
 
@@ -39,8 +37,8 @@ pub fn reserve(free: Option<i64>, now: Timestamp, per_second: u32, wanted: usize
 /// Where turns come from: one place for all functions.
 #[async_trait]
 pub trait Pace: Send + Sync {
-    /// Up to `wanted` turns, at least one.
-    async fn reserve(&self, wanted: usize) -> Result<Granted, String>;
+    /// Up to `wanted` turns, at least one. `now` is the caller's time of day.
+    async fn reserve(&self, wanted: usize, now: Timestamp) -> Result<Granted, String>;
 
     /// No turn before `until`: the server asked one of the functions to wait.
     async fn pause(&self, until: Timestamp) -> Result<(), String>;
@@ -60,9 +58,9 @@ impl OwnPace {
 
 #[async_trait]
 impl Pace for OwnPace {
-    async fn reserve(&self, wanted: usize) -> Result<Granted, String> {
+    async fn reserve(&self, wanted: usize, now: Timestamp) -> Result<Granted, String> {
         let mut free = self.free.lock().await;
-        let (granted, next) = reserve(*free, Timestamp::now(), self.per_second, wanted);
+        let (granted, next) = reserve(*free, now, self.per_second, wanted);
         *free = Some(next);
         Ok(granted)
     }
@@ -77,7 +75,7 @@ impl Pace for OwnPace {
 /// The turns of one process, handed to its requests in the order in which they ask.
 pub struct Turns {
     pace: Box<dyn Pace>,
-    granted: Mutex<VecDeque<Instant>>,
+    granted: Mutex<VecDeque<Timestamp>>,
 }
 
 impl Turns {
@@ -86,34 +84,35 @@ impl Turns {
     }
 
     /// Waits until one more request may be sent; `more` says how many will probably follow.
-    pub(crate) async fn next(&self, more: usize, deadline: Instant) -> Result<(), ApiError> {
+    pub(crate) async fn next(&self, more: usize, call: &Call) -> Result<(), ApiError> {
         let at = {
             let mut granted = self.granted.lock().await;
             // A process that was frozen between two calls comes back with turns whose time is long over.
-            let now = Instant::now();
-            granted.retain(|at| now.saturating_duration_since(*at) < BURST);
+            let now = call.now();
+            granted.retain(|at| now.duration_since(*at) < BURST);
             if granted.is_empty() {
                 let Granted { first_micros, step_micros, count } =
-                    self.pace.reserve(more + 1).await.map_err(|reason| ApiError::Pace { reason })?;
-                let (now, micros) = (Instant::now(), Timestamp::now().as_microsecond());
-                granted.extend((0..i64::from(count)).map(|turn| {
-                    let wait = (first_micros + turn * step_micros - micros).max(0);
-                    now + Duration::from_micros(wait as u64)
-                }));
+                    self.pace.reserve(more + 1, now).await.map_err(|reason| ApiError::Pace { reason })?;
+                // What can be made up for is sent now; a turn beyond the calendar never comes.
+                let now = call.now();
+                let turns = (0..i64::from(count)).map(|turn| first_micros + turn * step_micros);
+                granted
+                    .extend(turns.map(|micros| Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX).max(now)));
             }
             granted.pop_front()
         };
-        let Some(at) = at.filter(|at| *at < deadline) else { return Err(ApiError::NoTurn) };
-        tokio::time::sleep_until(at.into()).await;
+        let wait = at.map(|at| Duration::try_from(at.duration_since(call.now())).unwrap_or_default());
+        let Some(wait) = wait.filter(|wait| *wait < call.left()) else { return Err(ApiError::NoTurn) };
+        call.sleep(wait).await;
         Ok(())
     }
 
     /// Nothing is sent before `wait` is over, here or elsewhere.
-    pub(crate) async fn pause(&self, wait: Duration) -> Result<(), ApiError> {
-        let until = Timestamp::now() + jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::ZERO);
+    pub(crate) async fn pause(&self, wait: Duration, call: &Call) -> Result<(), ApiError> {
+        let until = call.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         let mut granted = self.granted.lock().await;
         // Those that were granted for the time until then are lost: sent together afterwards they would be a burst.
-        granted.retain(|at| *at >= Instant::now() + wait);
+        granted.retain(|at| *at >= until);
         self.pace.pause(until).await.map_err(|reason| ApiError::Pace { reason })
     }
 }

@@ -43,10 +43,10 @@ impl SharedPace {
 
 #[async_trait]
 impl Pace for SharedPace {
-    async fn reserve(&self, wanted: usize) -> Result<Granted, String> {
+    async fn reserve(&self, wanted: usize, now: Timestamp) -> Result<Granted, String> {
         let mut granted = None;
         let changed = self.change(|free| {
-            let (turns, next) = reserve(free, Timestamp::now(), self.per_second, wanted);
+            let (turns, next) = reserve(free, now, self.per_second, wanted);
             granted = Some(turns);
             next
         });
@@ -66,6 +66,10 @@ mod tests {
     use storage::MemoryTables;
     use tokio::task::JoinSet;
 
+    fn now() -> Timestamp {
+        "2026-11-16T06:00:00Z".parse().expect("an instant")
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn functions_that_reserve_at_once_never_get_the_same_turn() {
         let tables = MemoryTables::new(Calm::shared()).table("job-runs", "run_id", None);
@@ -75,7 +79,8 @@ mod tests {
             functions.spawn(async move {
                 let mut turns = Vec::new();
                 for _ in 0..4 {
-                    let Granted { first_micros, step_micros, count } = pace.reserve(wanted).await.expect("turns");
+                    let Granted { first_micros, step_micros, count } =
+                        pace.reserve(wanted, now()).await.expect("turns");
                     assert!(count >= 1 && count as usize <= wanted);
                     turns.extend((0..i64::from(count)).map(|turn| first_micros + turn * step_micros));
                 }
@@ -94,11 +99,11 @@ mod tests {
     async fn when_one_is_asked_to_wait_no_function_gets_an_earlier_turn() {
         let tables = MemoryTables::new(Calm::shared()).table("job-runs", "run_id", None);
         let pace = |per_second| SharedPace::over(Table::over(tables.clone(), "job-runs"), per_second);
-        let until = Timestamp::now() + jiff::SignedDuration::from_secs(30);
+        let until = now() + jiff::SignedDuration::from_secs(30);
         pace(10).pause(until).await.expect("noted");
-        assert_eq!(pace(10).reserve(1).await.expect("a turn").first_micros, until.as_microsecond());
+        assert_eq!(pace(10).reserve(1, now()).await.expect("a turn").first_micros, until.as_microsecond());
         // A shorter wait takes nothing back.
-        pace(10).pause(Timestamp::now()).await.expect("noted");
-        assert!(pace(10).reserve(1).await.expect("a turn").first_micros > until.as_microsecond());
+        pace(10).pause(now()).await.expect("noted");
+        assert!(pace(10).reserve(1, now()).await.expect("a turn").first_micros > until.as_microsecond());
     }
 }

@@ -4,14 +4,16 @@ use super::{ApiError, Turns, answer};
 use crate::secret::ReadSecret;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{
     Client, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
+use runtime::Call;
 use serde::Deserialize;
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use tokio::sync::Mutex;
 
@@ -37,7 +39,7 @@ struct Issued {
 pub(crate) struct Token {
     pub header: HeaderValue,
     pub number: u64,
-    until: Option<Instant>,
+    until: Option<Timestamp>,
 }
 
 pub(crate) struct Tokens {
@@ -54,19 +56,19 @@ impl Tokens {
 
     /// A token newer than `refused`, the number of one that the API did not take. Of many requests that were refused at
     /// once only the first fetches.
-    pub async fn newer_than(&self, refused: u64, deadline: Instant) -> Result<Token, ApiError> {
+    pub async fn newer_than(&self, refused: u64, call: &Call) -> Result<Token, ApiError> {
         let mut held = self.held.lock().await;
-        let is_good = |token: &&Token| token.number > refused && token.until.is_none_or(|until| Instant::now() < until);
+        let is_good = |token: &&Token| token.number > refused && token.until.is_none_or(|until| call.now() < until);
         if let Some(token) = held.as_ref().filter(is_good) {
             return Ok(token.clone());
         }
         let number = held.as_ref().map_or(0, |token| token.number).max(refused) + 1;
-        let token = self.fetch(number, deadline).await?;
+        let token = self.fetch(number, call).await?;
         *held = Some(token.clone());
         Ok(token)
     }
 
-    async fn fetch(&self, number: u64, deadline: Instant) -> Result<Token, ApiError> {
+    async fn fetch(&self, number: u64, call: &Call) -> Result<Token, ApiError> {
         let none = |reason: String| ApiError::NoToken { reason };
         let text = self.secret.read().await.map_err(|error| none(error.to_string()))?;
         // The parser's message could quote the secret.
@@ -77,7 +79,7 @@ impl Tokens {
             Secret::Token { token } => (token, None),
             Secret::Client { token_url, client_id, client_secret } => {
                 let url = Url::parse(&token_url).map_err(|error| none(format!("token_url: {error}")))?;
-                let issued = self.issued(url, &client_id, &client_secret, deadline).await?;
+                let issued = self.issued(url, &client_id, &client_secret, call).await?;
                 (issued.access_token, issued.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0))
             }
         };
@@ -85,36 +87,36 @@ impl Tokens {
             .map_err(|_| none("the token holds characters that a header cannot".into()))?;
         header.set_sensitive(true);
         // Renewed a little early, so that it does not expire on its way.
-        let until = lives.map(|seconds| Instant::now() + Duration::from_secs_f64((seconds * 0.9).min(86_400.0)));
+        let until = lives.map(|seconds| call.now() + SignedDuration::from_secs_f64((seconds * 0.9).min(86_400.0)));
         Ok(Token { header, number, until })
     }
 
-    async fn issued(&self, url: Url, id: &str, secret: &str, deadline: Instant) -> Result<Issued, ApiError> {
+    async fn issued(&self, url: Url, id: &str, secret: &str, call: &Call) -> Result<Issued, ApiError> {
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
             .with_max_times(4)
             .with_jitter()
             .build();
         loop {
-            let mut answer = self.ask(&url, id, secret, true, deadline).await;
+            let mut answer = self.ask(&url, id, secret, true, call).await;
             // A server may want both in the form.
             if matches!(answer, Err(Refused { status: Some(400 | 401), .. })) {
-                answer = self.ask(&url, id, secret, false, deadline).await;
+                answer = self.ask(&url, id, secret, false, call).await;
             }
             let refused = match answer {
                 Ok(issued) => return Ok(issued),
                 Err(refused) => refused,
             };
             let wait = delays.next().map(|delay| delay.max(refused.retry_after.unwrap_or_default()));
-            match wait.filter(|wait| refused.is_passing && Instant::now() + *wait < deadline) {
-                Some(wait) => tokio::time::sleep(wait).await,
+            match wait.filter(|wait| refused.is_passing && *wait < call.left()) {
+                Some(wait) => call.sleep(wait).await,
                 None => return Err(ApiError::NoToken { reason: refused.reason }),
             }
         }
     }
 
-    async fn ask(&self, url: &Url, id: &str, secret: &str, basic: bool, deadline: Instant) -> Result<Issued, Refused> {
-        self.turns.next(0, deadline).await.map_err(|error| Refused::lasting(error.to_string()))?;
+    async fn ask(&self, url: &Url, id: &str, secret: &str, basic: bool, call: &Call) -> Result<Issued, Refused> {
+        self.turns.next(0, call).await.map_err(|error| Refused::lasting(error.to_string()))?;
         // A form of the url crate: the query of an address that is never asked.
         let mut form = Url::parse("http://form/").map_err(|error| Refused::lasting(error.to_string()))?;
         form.query_pairs_mut().append_pair("grant_type", "client_credentials");
@@ -143,7 +145,7 @@ impl Tokens {
         })?;
         let status = answer.status();
         if status != StatusCode::OK {
-            let refusal = answer::refusal(status, answer.headers(), SystemTime::now(), "");
+            let refusal = answer::refusal(status, answer.headers(), SystemTime::from(call.now()), "");
             let (is_passing, retry_after) = match refusal {
                 Some(ApiError::Unavailable { retry_after, .. }) => (true, retry_after),
                 _ => (false, None),
