@@ -14,9 +14,10 @@ use reports::{
 };
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
-    match json {
-        true => say!("{}", serde_json::json!({"run_id": run_id})),
-        false => say!("started {run_id}\nfollow it with: alert-archive watch {run_id}"),
+    if json {
+        say!("{}", serde_json::json!({"run_id": run_id}));
+    } else {
+        say!("started {run_id}\nfollow it with: alert-archive watch {run_id}");
     }
     Ok(())
 }

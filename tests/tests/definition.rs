@@ -100,7 +100,8 @@ fn a_function_that_nothing_starts_is_caught() {
         let mut project = Project::read();
         let arn = spare(&mut project);
         start(&mut project, arn);
-        assert_eq!(lint::faults(&project), Vec::<String>::new());
+        let faults = lint::faults(&project);
+        assert!(!faults.iter().any(|fault| fault.contains("`spare`")), "{faults:#?}");
     }
 }
 
@@ -109,7 +110,7 @@ fn an_environment_that_differs_from_what_is_read_is_caught() {
     caught("`gate-run` reads ALERT_ARCHIVE_NEW", |project| {
         project.package("gate-run").reads.insert("ALERT_ARCHIVE_NEW".into());
     });
-    caught("`gate-run` does not read", |project| {
+    caught("the environment of `gate-run` in infra/ sets ALERT_ARCHIVE_OLD", |project| {
         project.function("gate-run").environment.insert("ALERT_ARCHIVE_OLD".into());
     });
 }

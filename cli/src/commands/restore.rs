@@ -100,9 +100,10 @@ impl Restore {
         }
         target.finish().await?;
         progress.finish_and_clear();
-        match self.json {
-            true => say!("{}", json!({"restored": restored, "objects": keys.len()})),
-            false => say!("restored {restored} messages from {} objects", keys.len()),
+        if self.json {
+            say!("{}", json!({"restored": restored, "objects": keys.len()}));
+        } else {
+            say!("restored {restored} messages from {} objects", keys.len());
         }
         if restored == 0 {
             eprintln!("nothing in the archive matches");

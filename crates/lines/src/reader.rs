@@ -212,10 +212,8 @@ impl Lines {
             Source::Gzip(gunzip) => gunzip.unpack(),
             Source::Plain { input, .. } if !input.is_empty() => Unpacked::Bytes(std::mem::take(input)),
             Source::Unknown { head, is_whole: true } if !head.is_empty() => Unpacked::Bytes(head.split().freeze()),
-            Source::Plain { is_whole, .. } | Source::Unknown { is_whole, .. } => match is_whole {
-                true => Unpacked::End,
-                false => Unpacked::Starved,
-            },
+            Source::Plain { is_whole: true, .. } | Source::Unknown { is_whole: true, .. } => Unpacked::End,
+            Source::Plain { .. } | Source::Unknown { .. } => Unpacked::Starved,
         }
     }
 

@@ -316,9 +316,10 @@ impl State {
         if let Some(indices) = self.aliases.get(name) {
             return Ok(indices.iter().cloned().collect());
         }
-        match self.indices.contains(name) {
-            true => Ok(vec![name.to_owned()]),
-            false => Err(Refusal(404, json!({"type": "index_not_found_exception", "index": name}))),
+        if self.indices.contains(name) {
+            Ok(vec![name.to_owned()])
+        } else {
+            Err(Refusal(404, json!({"type": "index_not_found_exception", "index": name})))
         }
     }
 

@@ -152,12 +152,11 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         wait::check(deps, task, call.now()).await?;
     }
     let opensearch = deps.sources.opensearch();
-    let (position, summary) = match continued {
-        true => {
-            let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
-            (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
-        }
-        false => (None, SpoolSummary { had_api: deps.job_runs.uses_api().await?, ..SpoolSummary::default() }),
+    let (position, summary) = if continued {
+        let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
+        (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
+    } else {
+        (None, SpoolSummary { had_api: deps.job_runs.uses_api().await?, ..SpoolSummary::default() })
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {

@@ -159,10 +159,10 @@ impl Executor<'_> {
 
     async fn still_stands(&self) -> Result<(), Error> {
         let record = self.deps.windows.rows.get(&self.intent.run_id, Some(&self.intent.window_id)).await?;
-        match record.and_then(|record| record.intent_key) == Some(self.intent.key()) {
-            true => Ok(()),
-            false => Err(Error::Amended { window_id: self.intent.window_id.clone() }),
+        if record.and_then(|record| record.intent_key) == Some(self.intent.key()) {
+            return Ok(());
         }
+        Err(Error::Amended { window_id: self.intent.window_id.clone() })
     }
 
     /// The entries of a pair, whose first stands at position `first`, as the intent sees them: what an operator

@@ -296,17 +296,14 @@ fn environments(project: &Project) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, package) in &project.packages {
         let given = project.functions.get(name).map(|function| function.environment.clone()).unwrap_or_default();
-        faults.extend(
-            package
-                .reads
-                .difference(&given)
-                .map(|variable| format!("`{name}` reads {variable}, which Terraform does not set")),
-        );
-        faults.extend(
-            given
-                .difference(&package.reads)
-                .map(|variable| format!("Terraform sets {variable}, which `{name}` does not read")),
-        );
+        faults.extend(package.reads.difference(&given).map(|variable| {
+            format!(
+                "`{name}` reads {variable}, which its environment in the map of its workflow in infra/ does not set"
+            )
+        }));
+        faults.extend(given.difference(&package.reads).map(|variable| {
+            format!("the environment of `{name}` in infra/ sets {variable}, which its code does not read")
+        }));
     }
     faults
 }

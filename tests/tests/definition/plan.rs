@@ -32,14 +32,18 @@ impl Resource {
 
 /// The resources of all variants in `infra/tests/production.tftest.hcl`; one whose settings differ stands several times.
 pub fn resources() -> &'static [Resource] {
-    static RESOURCES: OnceLock<Vec<Resource>> = OnceLock::new();
-    RESOURCES.get_or_init(|| {
+    // Asked once, also when it fails: every test then says why at once.
+    static RESOURCES: OnceLock<Result<Vec<Resource>, String>> = OnceLock::new();
+    let planned = RESOURCES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let planned =
             Command::new("python3").args(["local/deploy.py", "plan"]).current_dir(root).output().expect("python3");
-        assert!(planned.status.success(), "terraform cannot plan:\n{}", String::from_utf8_lossy(&planned.stderr));
-        serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources")
-    })
+        if !planned.status.success() {
+            return Err(format!("terraform cannot plan infra/:\n{}", String::from_utf8_lossy(&planned.stderr)));
+        }
+        Ok(serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources"))
+    });
+    planned.as_ref().unwrap_or_else(|why| panic!("{why}"))
 }
 
 pub fn of_kind(kind: &str) -> impl Iterator<Item = &'static Resource> {

@@ -212,12 +212,11 @@ async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest> {
     let mut objects = Vec::new();
     for key in keys {
         let Some(head) = archive.objects.head(&key).await? else { continue };
-        let rows = match key.ends_with(".parquet") {
-            true => {
-                archive.objects.find(&key).await?.and_then(|body| columnar::row_count(body).ok()).unwrap_or_default()
-            }
-            false => 0,
-        };
+        let mut rows = 0;
+        if key.ends_with(".parquet") {
+            let body = archive.objects.find(&key).await?;
+            rows = body.and_then(|body| columnar::row_count(body).ok()).unwrap_or_default();
+        }
         objects.push(WrittenObject { key, rows, bytes: head.bytes, sha256: head.sha256.unwrap_or_default() });
     }
     Ok(Manifest {

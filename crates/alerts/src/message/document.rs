@@ -99,10 +99,7 @@ fn parse_alert(raw: &RawValue) -> Option<Alert> {
 /// A string's text; any other value as it is spelled; null is absent.
 fn text(raw: Option<&RawValue>) -> Option<String> {
     let raw = raw?.get();
-    match raw.starts_with('"') {
-        true => serde_json::from_str(raw).ok(),
-        false => Some(raw.to_owned()),
-    }
+    if raw.starts_with('"') { serde_json::from_str(raw).ok() } else { Some(raw.to_owned()) }
 }
 
 /// The version of a document: sha256 over its bytes, in hex.

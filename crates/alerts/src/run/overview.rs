@@ -60,9 +60,10 @@ pub fn coverage(report: &RunReport) -> Option<Coverage> {
     let range = Span { from: report.from, to: report.to };
     let is_planned = report.windows.succeeded > 0 || report.status == RunStatus::Completed;
     // Of a window that is no stretch of time (held-over messages, late ones) nothing follows for the range.
-    let uncommitted = match is_planned {
-        true => report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect(),
-        false => vec![range.clone()],
+    let uncommitted = if is_planned {
+        report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect()
+    } else {
+        vec![range.clone()]
     };
     Some(Coverage { range, uncommitted })
 }

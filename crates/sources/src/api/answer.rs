@@ -63,9 +63,11 @@ pub(crate) async fn body(answer: &mut Response, limit: u64) -> Result<Bytes, Api
     }
     let mut body = Vec::with_capacity(answer.content_length().unwrap_or(0) as usize);
     // A body that ends before its length, or in the middle of a chunk, is an error here.
-    let cut = |error: reqwest::Error| match error.is_timeout() {
-        true => ApiError::Unreachable { source: error.without_url() },
-        false => ApiError::Unreadable { reason: "the connection ended in the middle of it".into() },
+    let cut = |error: reqwest::Error| {
+        if error.is_timeout() {
+            return ApiError::Unreachable { source: error.without_url() };
+        }
+        ApiError::Unreadable { reason: "the connection ended in the middle of it".into() }
     };
     while let Some(piece) = answer.chunk().await.map_err(cut)? {
         if body.len() as u64 + piece.len() as u64 > limit {
