@@ -35,6 +35,7 @@ pub mod letter;
 pub mod log_errors;
 pub mod mail;
 pub mod section;
+mod state;
 pub mod warehouse;
 mod words;
 

@@ -1,6 +1,7 @@
 //! The parts of which mail and page are built. What a pipeline has to say is told once, as a [`Section`]: the mail renders
 //! it as HTML and as text ([`crate::letter`]), and the page draws the same from its JSON. So they cannot differ.
 
+pub use crate::state::State;
 use crate::words::{grouped, one_line};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,19 +9,6 @@ use serde_json::Value;
 
 /// Rows of a table, bars and problems that are shown; what is left out is counted.
 pub const LISTED: usize = 10;
-
-/// How much a reader has to care.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Says nothing of good or bad.
-    #[default]
-    Plain,
-    Good,
-    /// Somebody should look at it, though nothing failed.
-    Attention,
-    Bad,
-}
 
 /// Something with a title, and a label that says what its numbers are about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

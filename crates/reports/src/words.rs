@@ -1,6 +1,6 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
-use crate::section::State;
+use crate::state::State;
 use alerts::run::{
     job_run::RunStatus,
     report::{Failure, RunReport},

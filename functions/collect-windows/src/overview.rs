@@ -6,8 +6,8 @@ use alerts::{
     keys::run_prefix,
     message::{classification::Disposition, tracking::Row},
     run::{
-        overview::{Coverage, Day, Overview, coverage, covered_and_gaps},
-        report::{Before, Details, OpenMessage, RunReport},
+        overview::{Coverage, Day, Overview, covered_and_gaps},
+        report::{Before, Details, OpenMessage, RunReport, coverage},
     },
 };
 use archive::quarantined;

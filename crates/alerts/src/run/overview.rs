@@ -1,7 +1,6 @@
 //! The archive as it stands, whichever runs made it: what a report tells beside its own run.
 
-use crate::mode::Mode;
-use crate::run::{job_run::RunStatus, report::OpenMessage, report::RunReport, unresolved::Span};
+use crate::run::unresolved::Span;
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,6 +31,17 @@ pub struct Overview {
     pub oldest_open: Vec<OpenMessage>,
 }
 
+/// A held-over message, for the lists in mail and dashboard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenMessage {
+    pub message_id: String,
+    pub source_index: String,
+    #[serde(with = "instant::serde_iso")]
+    pub timestamp: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub first_seen_open: Timestamp,
+}
+
 /// What the archive holds of a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Day {
@@ -49,23 +59,6 @@ pub struct Day {
 pub struct Coverage {
     pub range: Span,
     pub uncommitted: Vec<Span>,
-}
-
-/// Of a run that covers a range and is over; without a report, nothing of its range is known to be committed.
-pub fn coverage(report: &RunReport) -> Option<Coverage> {
-    let covers_a_range = [Mode::Range, Mode::Scheduled].iter().any(|mode| mode.as_str() == report.mode);
-    if !covers_a_range || report.status == RunStatus::Running || report.from >= report.to {
-        return None;
-    }
-    let range = Span { from: report.from, to: report.to };
-    let is_planned = report.windows.succeeded > 0 || report.status == RunStatus::Completed;
-    // Of a window that is no stretch of time (held-over messages, late ones) nothing follows for the range.
-    let uncommitted = if is_planned {
-        report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect()
-    } else {
-        vec![range.clone()]
-    };
-    Some(Coverage { range, uncommitted })
 }
 
 /// The stretch that a window's id names.
@@ -126,6 +119,10 @@ fn without(spans: Vec<Span>, taken: &[Span]) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::{
+        job_run::RunStatus,
+        report::{RunReport, coverage},
+    };
 
     fn span(from: i64, to: i64) -> Span {
         let at = |second| Timestamp::from_second(second).expect("in range");

@@ -1,9 +1,11 @@
 //! The run report: what a script reads, the mail says and the dashboard draws.
 
 use crate::counts::{Bytes, Messages};
+use crate::mode::Mode;
 use crate::run::job_run::{JobRun, RunStatus};
-use crate::run::overview::Overview;
-use crate::run::unresolved::Unresolved;
+pub use crate::run::overview::OpenMessage;
+use crate::run::overview::{Coverage, Overview, span_of};
+use crate::run::unresolved::{Span, Unresolved};
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -135,15 +137,21 @@ impl RunReport {
     }
 }
 
-/// A held-over message, for the lists in mail and dashboard.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OpenMessage {
-    pub message_id: String,
-    pub source_index: String,
-    #[serde(with = "instant::serde_iso")]
-    pub timestamp: Timestamp,
-    #[serde(with = "instant::serde_iso")]
-    pub first_seen_open: Timestamp,
+/// Of a run that covers a range and is over; without a report, nothing of its range is known to be committed.
+pub fn coverage(report: &RunReport) -> Option<Coverage> {
+    let covers_a_range = [Mode::Range, Mode::Scheduled].iter().any(|mode| mode.as_str() == report.mode);
+    if !covers_a_range || report.status == RunStatus::Running || report.from >= report.to {
+        return None;
+    }
+    let range = Span { from: report.from, to: report.to };
+    let is_planned = report.windows.succeeded > 0 || report.status == RunStatus::Completed;
+    // Of a window that is no stretch of time (held-over messages, late ones) nothing follows for the range.
+    let uncommitted = if is_planned {
+        report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect()
+    } else {
+        vec![range.clone()]
+    };
+    Some(Coverage { range, uncommitted })
 }
 
 /// `runs/<run>/details.json`: what mail and dashboard show beside the report.
