@@ -156,24 +156,24 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
         (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
     } else {
-        (None, SpoolSummary { had_api: deps.job_runs.uses_api().await?, ..SpoolSummary::default() })
+        let (had_api, seen_at) = (deps.job_runs.uses_api().await?, call.now());
+        (None, SpoolSummary { had_api, seen_at, ..SpoolSummary::default() })
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {
         close_what_was_left(deps, opensearch, &points_key, position.as_ref()).await?;
     }
-    let related = async {
-        match opensearch {
-            Some(source) => {
-                let (history, audit) =
-                    (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
-                tokio::try_join!(history, audit).map(|(history, audit)| Some(Trail { history, audit }))
-            }
-            None => Ok(None),
+    // The messages first: what was written about a message before it was seen as it is, is then seen too.
+    let mut reading = Reading::open(deps, opensearch, &task.window, position, call).await?;
+    let trail = match opensearch {
+        Some(source) => {
+            let (history, audit) =
+                (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
+            let (history, audit) = tokio::try_join!(history, audit)?;
+            Some(Trail { history, audit })
         }
+        None => None,
     };
-    let reading = Reading::open(deps, opensearch, &task.window, position, call);
-    let (mut reading, trail) = tokio::try_join!(reading, related)?;
     // Before anything else: what is not noted here stays open when this call is killed.
     let position = reading.position();
     let points = trail.iter().flat_map(|trail| [trail.history.point_in_time(), trail.audit.point_in_time()]);
@@ -313,7 +313,12 @@ impl Draining<'_> {
             let bodies = |found: &'_ RelatedBodies| {
                 if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() }
             };
-            self.push(self.entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;
+            let (history, audit) = (bodies(&history), bodies(&audit));
+            let mut entry = self.entry(document, outcome.clone());
+            if archived && self.trail.is_some() {
+                entry.related = document::related(&history, &audit);
+            }
+            self.push(entry, &hit.source, &history, &audit).await?;
         }
         Ok(())
     }
@@ -340,6 +345,7 @@ impl Draining<'_> {
             id: hit.id.clone(),
             at: document.at,
             version: document::version(&hit.source),
+            related: String::new(),
             bytes: hit.source.len() as u64,
             source: self.task.window.source,
             written: hit.written,
