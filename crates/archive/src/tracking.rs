@@ -7,7 +7,6 @@ use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use identity::Identity;
-use jiff::Timestamp;
 use ledger::Superseded;
 use std::collections::{HashMap, HashSet};
 use storage::{Change, LedgerError, Refused, Table, TableStore, WRITES_AT_ONCE};

@@ -6,7 +6,7 @@ use alerts::{
         entry::Entry,
         tracking::{Claim, Decision, Staging},
     },
-    window::{plan::Window, record::WindowRecord, spool::Summary},
+    window::{plan::Window, record::WindowRecord, spool::SpoolSummary},
 };
 use archive::{Guesses, StageError};
 use errors::Named;
