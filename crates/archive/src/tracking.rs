@@ -26,7 +26,7 @@ enum Known {
     Nothing,
     /// How it probably stands; `None`: there is probably none.
     Guess(Option<Box<Row>>),
-    Row(Option<Row>),
+    Row(Option<Box<Row>>),
 }
 
 /// How often rows stood as they were expected to. A write that is refused costs as much as five reads with strong
@@ -133,7 +133,7 @@ impl Tracking {
             let mut rows = self.rows.get_many(&keys).await?;
             let mut holders = self.move_to_indices(entries, &staging.over, &mut rows).await?;
             for (at, key) in keys.iter().enumerate() {
-                known[at] = Known::Row(rows.remove(key));
+                known[at] = Known::Row(rows.remove(key).map(Box::new));
                 decisions[at] = holders.remove(key).map(|claim| Decision::Contested { claim });
             }
         }
@@ -249,7 +249,7 @@ impl Tracking {
                 }
                 let (before, is_guess) = match &known[at] {
                     Known::Guess(row) => (row.as_deref(), true),
-                    Known::Row(row) => (row.as_ref(), false),
+                    Known::Row(row) => (row.as_deref(), false),
                     Known::Nothing => (None, true),
                 };
                 match decide(at, before)? {
@@ -272,7 +272,7 @@ impl Tracking {
             for Refused { key, stands } in refused {
                 let Some(at) = made.get(&key).copied() else { continue };
                 wrong += usize::from(matches!(known[at], Known::Guess(_)));
-                known[at] = stands.map_or(Known::Nothing, |row| Known::Row(Some(row)));
+                known[at] = stands.map_or(Known::Nothing, |row| Known::Row(Some(Box::new(row))));
                 later.push(at);
             }
             guesses.note(tried - wrong, wrong);
@@ -310,9 +310,9 @@ impl Tracking {
         }
         let rows = self.rows.get_many(&wanted_keys).await?;
         for at in wanted {
-            let row = rows.get(&keys[at]).cloned();
+            let row = rows.get(&keys[at]).cloned().map(Box::new);
             if let Known::Guess(guess) = &known[at] {
-                let is_right = guess.as_deref() == row.as_ref();
+                let is_right = *guess == row;
                 guesses.note(usize::from(is_right), usize::from(!is_right));
             }
             known[at] = Known::Row(row);
