@@ -22,6 +22,15 @@ tests![
     the_saved_queries_answer_what_the_command_line_says,
 ];
 
+/// Open: these were not seen to pass yet. A message that meets a call at work on the same log is hidden for 16 minutes.
+pub const OPEN: &[&str] = &[
+    "gz_logs_become_entries_a_report_a_mail_and_a_section_of_the_page",
+    "logs_delivered_twice_out_of_order_and_at_once_count_once",
+    "a_log_that_is_written_again_replaces_its_rows_and_damage_is_told",
+    "an_event_on_a_log_that_is_gone_ends_in_the_dead_letter_queue",
+    "the_saved_queries_answer_what_the_command_line_says",
+];
+
 const LONGEST: Duration = Duration::from_secs(120);
 
 fn variable(name: &str) -> Result<String> {
@@ -60,16 +69,16 @@ async fn command(cloud: &Cloud, arguments: &[&str]) -> Result<Value> {
 /// Waits until the queue holds nothing any more, and says how it then stands.
 async fn extracted(cloud: &Cloud) -> Result<Value> {
     let begun = Instant::now();
-    // Notifications are on their way for a moment.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    loop {
+    let (mut before, mut quiet) = (Value::Null, 0);
+    // Notifications are on their way for a moment, and messages that came too often stay hidden for minutes.
+    while quiet < 4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let done = cloud.archive(&["logs", "status", "--json"]).await?;
-        if done.report["waiting"] == 0 {
-            return Ok(done.report);
-        }
         ensure!(begun.elapsed() < LONGEST, "the logs are not extracted: {:#}\n{}", done.report, done.said);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        quiet = if done.report == before { quiet + 1 } else { 0 };
+        before = done.report;
     }
+    Ok(before)
 }
 
 /// Rows of Parquet whose objects begin so, as DuckDB reads them: line and fingerprint by object.
@@ -345,6 +354,14 @@ async fn an_event_on_a_log_that_is_gone_ends_in_the_dead_letter_queue(cloud: &Cl
         "s3": {"bucket": {"name": variable("ALERT_ARCHIVE_LOGS_BUCKET")?},
             "object": {"key": "gone/2001/01/01/gone.gz", "size": 1, "sequencer": "0A"}},
     }]});
+    // It fails five times: that takes an hour and more with the queue as it is.
+    let sqs = aws_sdk_sqs::Client::new(&runtime::aws_config().await);
+    let url = variable("ALERT_ARCHIVE_LOGS_QUEUE_URL")?;
+    let hide = async |seconds: &str| {
+        let name = aws_sdk_sqs::types::QueueAttributeName::VisibilityTimeout;
+        sqs.set_queue_attributes().queue_url(&url).attributes(name, seconds).send().await
+    };
+    hide("1").await?;
     send(&[gone.to_string()]).await?;
     let begun = Instant::now();
     loop {
@@ -356,6 +373,7 @@ async fn an_event_on_a_log_that_is_gone_ends_in_the_dead_letter_queue(cloud: &Cl
         ensure!(begun.elapsed() < LONGEST, "it does not get to the dead-letter queue: {:#}", done.report);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    hide("960").await?;
     // The log comes after all: the message is delivered again.
     put(cloud, "gone/2001/01/01/gone.gz", gz("2001-01-01T10:00:00Z ERROR here it is\n")).await?;
     let done = cloud.archive(&["logs", "replay-dlq"]).await?;
