@@ -145,7 +145,7 @@ async fn given_second_window(cloud: &Cloud) -> Window {
         let body = cloud.object(&key);
         cloud.objects().put(&key.replace(&from, &to), body, "application/zstd").await.expect("copied");
     }
-    let mut summary: Summary = cloud.objects().get_json(&checkpoint_key(&to)).await.expect("a spool");
+    let mut summary: SpoolSummary = cloud.objects().get_json(&checkpoint_key(&to)).await.expect("a spool");
     summary.seen_at = now;
     cloud.objects().put_json(&checkpoint_key(&to), &summary).await.expect("written");
     let decisions = stage(cloud, Claim { window_id: second.window_id.clone(), ..claim() }).await.expect("staged");
