@@ -404,6 +404,8 @@ async fn consolidated_feeds_make_tables_as_soon_as_they_land(cloud: &Cloud) -> R
     let partners = env::var("ALERT_ARCHIVE_FEEDS_PARTNERS_TABLE")?;
     let row = cloud.dynamodb.put_item().table_name(partners).item("content_type", text("quotes"));
     row.item("priority_partners", none()).item("blocked_partners", none()).send().await?;
+    // Functions that are warm read the table of partners once in ten seconds.
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     let bucket = env::var("ALERT_ARCHIVE_FEEDS_SOURCE_BUCKET")?;
     for (name, body) in [("a", "{\"id\":1,\"price\":1.50}\n"), ("b", "{\"id\":2,\"price\":2.25}\nno line\n")] {
         let key = format!("quotes/acme/2024/01/02/{name}.jsonl");

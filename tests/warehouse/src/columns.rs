@@ -137,38 +137,42 @@ pub fn asked(declared: &str, of: &str, column: &str) -> String {
     }
 }
 
-/// The text as it stands in the warehouse; `Err` where the declared type cannot hold it.
-pub fn shown(declared: &str, text: String) -> Result<String, ()> {
+/// The declared type cannot hold the value.
+#[derive(Debug)]
+pub struct DoesNotFit;
+
+/// The text as it stands in the warehouse.
+pub fn shown(declared: &str, text: String) -> Result<String, DoesNotFit> {
     match declared {
-        "integer" => text.parse::<i32>().map(|number| number.to_string()).map_err(|_| ()),
-        "bigint" => text.parse::<i64>().map(|number| number.to_string()).map_err(|_| ()),
-        "double" => Ok(double(text.parse().map_err(|_| ())?)),
+        "integer" => text.parse::<i32>().map(|number| number.to_string()).map_err(|_| DoesNotFit),
+        "bigint" => text.parse::<i64>().map(|number| number.to_string()).map_err(|_| DoesNotFit),
+        "double" => Ok(double(text.parse().map_err(|_| DoesNotFit)?)),
         "double[]" => {
             let items = text.trim_matches(['[', ']']).split(',').map(|item| match item {
                 "null" => Ok("null".to_owned()),
-                number => number.parse().map(double).map_err(|_| ()),
+                number => number.parse().map(double).map_err(|_| DoesNotFit),
             });
-            Ok(format!("[{}]", items.collect::<Result<Vec<_>, ()>>()?.join(",")))
+            Ok(format!("[{}]", items.collect::<Result<Vec<_>, DoesNotFit>>()?.join(",")))
         }
         _ => match declared.strip_prefix("decimal(").and_then(|rest| rest.strip_suffix(')')?.split_once(',')) {
             Some((precision, scale)) => {
-                decimal(&text, precision.parse().map_err(|_| ())?, scale.parse().map_err(|_| ())?)
+                decimal(&text, precision.parse().map_err(|_| DoesNotFit)?, scale.parse().map_err(|_| DoesNotFit)?)
             }
             None => Ok(text),
         },
     }
 }
 
-fn decimal(text: &str, precision: usize, scale: usize) -> Result<String, ()> {
+fn decimal(text: &str, precision: usize, scale: usize) -> Result<String, DoesNotFit> {
     if text.ends_with(|end: char| end.is_ascii_alphabetic()) {
-        return Err(());
+        return Err(DoesNotFit);
     }
     let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
     let whole = whole.trim_start_matches('0');
     if fraction.len() > scale || whole.len() > precision - scale {
-        return Err(());
+        return Err(DoesNotFit);
     }
     let sign = if whole.is_empty() && fraction.is_empty() { "" } else { sign };
     let whole = if whole.is_empty() { "0" } else { whole };
