@@ -20,7 +20,7 @@ pub enum Claimed {
     /// An attempt, perhaps on another version, died behind its decision.
     Resume {
         holder: Holder,
-        intent: Intent,
+        intent: Box<Intent>,
     },
     Begin {
         holder: Holder,
@@ -75,9 +75,10 @@ fn decided(
         // Work that is done was filtered out above.
         Claim::Done(_) => (Claimed::Done, None),
         Claim::Busy { until } => (Claimed::Busy { until }, None),
-        Claim::Resume { work, intent } => {
-            (Claimed::Resume { holder: holder(claimed, work.attempt()), intent }, Some(next(claimed, work)))
-        }
+        Claim::Resume { work, intent } => (
+            Claimed::Resume { holder: holder(claimed, work.attempt()), intent: Box::new(intent) },
+            Some(next(claimed, work)),
+        ),
         Claim::Begin(work) => {
             let holder = holder(sequencer, work.attempt());
             (Claimed::Begin { holder, before: current.clone() }, Some(next(sequencer, work)))

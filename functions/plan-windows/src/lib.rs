@@ -278,7 +278,7 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
         Some(windows) => windows,
         None => {
             let mut planned = cut(deps, task, opensearch, call).await?;
-            planned.extend(outside_the_range(deps, task, opensearch, &call).await?);
+            planned.extend(outside_the_range(deps, task, opensearch, call).await?);
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => {

@@ -102,7 +102,7 @@ async fn write(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call) -
     let (run_id, window_id) = (&task.run_id, &task.window.window_id);
     let registered = match row.intent_key {
         Some(key) if row.status == State::Prepared => {
-            Registered::Intent(prepare::resume(deps, run_id, window_id, key, call).await?)
+            Registered::Intent(Box::new(prepare::resume(deps, run_id, window_id, key, call).await?))
         }
         _ => prepare::register(deps, task, row.fence.attempt, call).await?,
     };

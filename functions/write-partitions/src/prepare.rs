@@ -70,7 +70,7 @@ async fn unwritten(deps: &Deps, intent: &Intent, excluded: &HashSet<Identity>) -
 }
 
 pub enum Registered {
-    Intent(Intent),
+    Intent(Box<Intent>),
     /// The call ends first; so many rows were claimed that were not before.
     Interrupted {
         advanced: usize,
@@ -127,7 +127,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call)
         PutOnce::Exists(_) => load(deps, &key).await?,
     };
     deps.windows.change(run_id, window_id, |record| record.prepare(attempt, key.clone(), call.now())).await?;
-    Ok(Registered::Intent(intent))
+    Ok(Registered::Intent(Box::new(intent)))
 }
 
 async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, SpoolSummary), Error> {
