@@ -61,14 +61,14 @@ impl<'a> Archive<'a> {
     /// Starts an execution and runs it to its end.
     pub async fn run(&self, run_id: &str, input: Value) -> Result<(), Fault> {
         let arn = self.cloud.start(run_id, &input).await;
-        let outcome = self.from_plan(run_id, &arn, input).await;
+        let outcome = self.begin_at_plan(run_id, &arn, input).await;
         self.end(&arn, outcome)
     }
 
     /// Redrives an execution that failed in its gate: it begins there again, with the same payload.
     pub async fn redrive(&self, arn: &str, collected: Collected) -> Result<(), Fault> {
         self.cloud.workflow().redrive(arn).await.map_err(|error| fault(&error))?;
-        let outcome = self.from_gate(collected).await;
+        let outcome = self.begin_at_gate(collected).await;
         self.end(arn, outcome)
     }
 
@@ -80,13 +80,13 @@ impl<'a> Archive<'a> {
         outcome
     }
 
-    async fn from_plan(&self, run_id: &str, arn: &str, input: Value) -> Result<(), Fault> {
+    async fn begin_at_plan(&self, run_id: &str, arn: &str, input: Value) -> Result<(), Fault> {
         let request = PlanRequest { v: Version, input, run_id: run_id.to_owned(), execution_arn: arn.to_owned() };
         let plan = self.plan(request).await?;
-        self.from_windows(plan).await
+        self.begin_at_windows(plan).await
     }
 
-    async fn from_windows(&self, plan: Plan) -> Result<(), Fault> {
+    async fn begin_at_windows(&self, plan: Plan) -> Result<(), Fault> {
         let mut plan = plan;
         loop {
             if plan.windows > 0 {
@@ -107,9 +107,9 @@ impl<'a> Archive<'a> {
         }
     }
 
-    async fn from_gate(&self, collected: Collected) -> Result<(), Fault> {
+    async fn begin_at_gate(&self, collected: Collected) -> Result<(), Fault> {
         let Gate { collected, retry } = self.gate(collected).await?;
-        if retry { self.from_windows(as_plan(collected)).await } else { Ok(()) }
+        if retry { self.begin_at_windows(as_plan(collected)).await } else { Ok(()) }
     }
 
     /// The Map's items: each line of the plan with what the ItemSelector adds.

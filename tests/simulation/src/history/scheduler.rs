@@ -128,13 +128,19 @@ impl Scheduler {
     /// Lets one request go on, or the time when none can.
     pub async fn step(&self, cloud: &Cloud) {
         self.settle().await;
+        let Some((waiting, fate)) = self.choose(cloud) else { return };
+        let _ = waiting.verdict.send(fate);
+        // Handed over before the next one is chosen.
+        self.settle().await;
+    }
+
+    fn choose(&self, cloud: &Cloud) -> Option<(Waiting, Fate)> {
         let now = cloud.clock.elapsed();
         let mut state = self.state();
         let ready: Vec<usize> = (0..state.waiting.len()).filter(|at| state.waiting[*at].not_before <= now).collect();
         if ready.is_empty() {
-            drop(state);
             cloud.clock.advance(Duration::from_secs(5));
-            return;
+            return None;
         }
         state.steps += 1;
         let chosen = ready[state.order.usize(0..ready.len())];
@@ -143,8 +149,7 @@ impl Scheduler {
             let seconds = state.order.u64(1..20);
             cloud.clock.advance(Duration::from_secs(seconds));
         }
-        let fate = state.fate(&mut waiting, now);
-        let Some(fate) = fate else { return };
+        let fate = state.fate(&mut waiting, now)?;
         if state.log.is_some() {
             let moment = if waiting.moment == Moment::Sent { "asks" } else { "hears of" };
             let Request { operation, subject, .. } = &waiting.request;
@@ -152,10 +157,7 @@ impl Scheduler {
             let line = format!("{} {moment} {operation} {subject}{mark}", state.names[waiting.process]);
             state.log(line);
         }
-        drop(state);
-        let _ = waiting.verdict.send(fate);
-        // Handed over before the next one is chosen.
-        self.settle().await;
+        Some((waiting, fate))
     }
 
     /// Lets every task run until it waits for a request, or for the clock.
