@@ -200,6 +200,11 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
     let counted = deps.job_runs.change(run_id, |row| {
         row.counts = messages;
+        // Redriven after its death, it has come as far as its report: the death is history.
+        if row.status == RunStatus::Failed {
+            row.status = RunStatus::Running;
+            (row.error, row.message) = (None, None);
+        }
         row.updated_at = now;
     });
     counted.await?;

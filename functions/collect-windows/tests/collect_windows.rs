@@ -131,6 +131,20 @@ async fn the_next_attempt_knows_what_failed_before_however_often_it_reports() {
 }
 
 #[tokio::test]
+async fn a_run_that_was_redriven_after_its_death_is_at_work_again_and_its_report_counts() {
+    let cloud = ended().await;
+    let job_runs = cloud.job_runs();
+    let died = job_runs.change(RUN, |row| {
+        row.status = alerts::run::job_run::RunStatus::Failed;
+        row.error = Some("ExecutionDied".into());
+    });
+    died.await.expect("noted");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let row = cloud.job_run(RUN);
+    assert_eq!((&row["status"], row["error"].is_null()), (&json!("Running"), true), "{row:#}");
+}
+
+#[tokio::test]
 async fn a_skipped_window_is_reported_but_does_not_fail_the_run() {
     let cloud = Cloud::default();
     cloud.given_run("range").await;
