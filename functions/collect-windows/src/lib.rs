@@ -127,10 +127,10 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             // Skipped by an operator: reported each time, but no reason to fail the run.
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
-                failures.push(failure(window, Some(record), call.now()));
+                failures.push(failure(window, Some(record)));
             }
             record => {
-                failures.push(failure(window, record, call.now()));
+                failures.push(failure(window, record));
                 failed.push(window.clone());
             }
         }
@@ -305,15 +305,10 @@ fn is_done(record: &WindowRecord, mode: Mode) -> bool {
     record.status == State::Completed || (mode == Mode::Extract && record.status == State::Classified)
 }
 
-fn failure(window: &Window, record: Option<&WindowRecord>, now: Timestamp) -> Failure {
+fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     let window_id = window.window_id.clone();
     let (error, message) = match record {
         Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
-        Some(record) if record.status == State::Running && record.fence.is_alive(now) => {
-            let message =
-                format!("attempt {} of another call is still at work in {}", record.fence.attempt, record.step);
-            ("WindowBusy".to_owned(), message)
-        }
         Some(record) if record.fence.attempt > 0 => {
             let message = format!(
                 "{} began at {} and did not come back: killed, timed out or out of memory; see its log",
