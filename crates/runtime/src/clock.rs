@@ -1,10 +1,11 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    sync::Arc,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 /// The time, as a function sees it: only the edge of the program asks the system for it.
 #[async_trait]
@@ -44,20 +45,56 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved, for tests.
+/// A clock that stands still until it is moved, for tests. It wakes sleepers in the order of their times, and of those
+/// of one time the one that lay down first, so that a simulated history can be repeated.
 pub struct ManualClock {
     began: Timestamp,
-    elapsed: watch::Sender<Duration>,
+    state: Mutex<Moved>,
+}
+
+#[derive(Default)]
+struct Moved {
+    elapsed: Duration,
+    sleepers: Vec<Sleeper>,
+}
+
+struct Sleeper {
+    until: Duration,
+    wake: oneshot::Sender<()>,
 }
 
 impl ManualClock {
     pub fn at(began: Timestamp) -> Arc<Self> {
-        Arc::new(ManualClock { began, elapsed: watch::Sender::new(Duration::ZERO) })
+        Arc::new(ManualClock { began, state: Mutex::default() })
     }
 
     /// Moves on, and wakes who slept until then.
     pub fn advance(&self, time: Duration) {
-        self.elapsed.send_modify(|elapsed| *elapsed += time);
+        let mut state = self.state();
+        state.elapsed += time;
+        let now = state.elapsed;
+        let sleepers = mem::take(&mut state.sleepers);
+        let (mut due, later): (Vec<_>, Vec<_>) = sleepers.into_iter().partition(|sleeper| sleeper.until <= now);
+        state.sleepers = later;
+        drop(state);
+        due.sort_by_key(|sleeper| sleeper.until);
+        for sleeper in due {
+            // Who no longer waits needs no waking.
+            let _ = sleeper.wake.send(());
+        }
+    }
+
+    fn sleeper(&self, time: Duration) -> oneshot::Receiver<()> {
+        let (wake, woken) = oneshot::channel();
+        let mut state = self.state();
+        let until = state.elapsed + time;
+        state.sleepers.retain(|sleeper| !sleeper.wake.is_closed());
+        state.sleepers.push(Sleeper { until, wake });
+        woken
+    }
+
+    fn state(&self) -> MutexGuard<'_, Moved> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,13 +106,15 @@ impl Clock for ManualClock {
     }
 
     fn elapsed(&self) -> Duration {
-        *self.elapsed.borrow()
+        self.state().elapsed
     }
 
     async fn sleep(&self, time: Duration) {
-        let until = self.elapsed() + time;
+        if time.is_zero() {
+            return;
+        }
         // The sender lives as long as the clock.
-        let _ = self.elapsed.subscribe().wait_for(|elapsed| *elapsed >= until).await;
+        let _ = self.sleeper(time).await;
     }
 }
 
