@@ -109,6 +109,7 @@ def all_of_it() -> int:
         if well:
             checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked --no-fail-fast', TEST_CLOUD)
             checks.run("delivery", "python3 local/try_delivery.py", TEST_CLOUD)
+    checks.run("histories", "make simulate SEEDS=5000")
     checks.run("lints", "cargo clippy --workspace --all-targets --locked -- -D warnings")
     return checks.close()
 
