@@ -35,7 +35,14 @@ fn scheduled(stretch: &Stretch, hour: u8) -> Value {
     json!({"mode": "scheduled", "scheduled_for": format!("{}T{hour:02}:00:00Z", stretch.to())})
 }
 
+/// The next scheduled run begins where the stretch does. What other tests left behind it is dealt with before: a scheduled
+/// run also looks for late documents and for those that were held over.
 async fn begin_at(cloud: &Cloud, stretch: &Stretch) -> Result<()> {
+    cloud.set_watermark(Some(&format!("{}-12-31T23:00:00.000Z", stretch.year - 1))).await?;
+    // A scheduled time of its own: the stretch before ends with this hour, and each time has one run.
+    let until = json!({"mode": "scheduled", "scheduled_for": format!("{}T00:30:00Z", stretch.from())});
+    let ended = cloud.execute(&cloud.name("catches-up", stretch), &until).await?;
+    ensure!(ended.status == "SUCCEEDED", "{ended:?}");
     cloud.set_watermark(Some(&format!("{}T00:00:00.000Z", stretch.from()))).await
 }
 
@@ -414,7 +421,10 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     unharmed().await.context("after the late write")?;
     ensure!(cloud.manifests(&name).await? == committed, "the late write changed the manifest");
     let windows = cloud.window_rows(&name).await?;
-    ensure!(windows.iter().any(|window| window["error"] == "ObjectConflict"), "no function wrote late: {windows:?}");
+    ensure!(
+        windows.iter().all(|window| window["status"] == "Completed" && window["error"].is_null()),
+        "the late function changed a window that is completed: {windows:?}"
+    );
     ensure!(outcome.count("quarantined") == 2, "{:#}", outcome.report);
     let released = cloud.archive(&["quarantine", "release", &poison.id]).await?;
     ensure!(released.well, "{released:?}");
