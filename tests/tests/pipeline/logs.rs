@@ -84,6 +84,9 @@ async fn extracted(cloud: &Cloud) -> Result<Value> {
 /// Rows of Parquet whose objects begin so, as DuckDB reads them: line and fingerprint by object.
 async fn rows(cloud: &Cloud, begin: &str) -> Result<BTreeMap<String, Vec<(u64, String)>>> {
     let keys: Vec<String> = cloud.keys("log-errors/parquet/").await?.into_keys().collect();
+    if keys.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let folder = cloud.scratch.join("log-errors");
     let _ = std::fs::remove_dir_all(&folder);
     for (key, body) in cloud.get_many(keys).await? {
