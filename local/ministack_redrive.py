@@ -253,5 +253,8 @@ def extend() -> None:
 
 
 if __name__ == "__main__":
+    import ministack_partiql
+
+    ministack_partiql.extend()
     extend()
     app.main()

@@ -62,7 +62,8 @@ impl Tally {
         messages.source += 1;
         messages.no_alerts += u64::from(entry.outcome.no_alerts);
         match (entry.outcome.disposition, decision) {
-            (Disposition::Open, _) => messages.open += 1,
+            // Held over by a run that read the source later, too.
+            (Disposition::Open, _) | (Disposition::Closed, Decision::Hold) => messages.open += 1,
             (Disposition::Quarantined, _) => messages.quarantined += 1,
             (Disposition::Closed, Decision::Already) => messages.already_archived += 1,
             (Disposition::Closed, _) => messages.archived += 1,

@@ -91,17 +91,35 @@ impl JobRuns {
         let update = self.locks.update(LOCK, None, |lock| {
             let mut lock = lock.cloned().unwrap_or_else(|| Lock { run_id: LOCK.to_owned(), ..Lock::default() });
             lock.held.retain(|held| !dead.contains(held));
-            blocked = lock.holder_of(wanted.from, wanted.to, &wanted.holder).cloned();
+            blocked = lock.holder_of(wanted).cloned();
             Ok::<_, LedgerError>(blocked.is_none().then(|| lock.with(wanted.clone())))
         });
         update.await?;
         Ok(blocked)
     }
 
-    pub async fn release(&self, holder: &str) -> Result<(), LedgerError> {
+    /// Another execution of the same run that holds its range and is at work.
+    pub async fn other_execution<E: From<LedgerError>>(
+        &self,
+        run_id: &str,
+        execution_arn: &str,
+        is_running: impl AsyncFn(&str) -> Result<bool, E>,
+    ) -> Result<Option<String>, E> {
+        let lock = self.locks.get(LOCK, None).await?.unwrap_or_default();
+        for held in lock.held.into_iter().filter(|held| held.holder == run_id && held.execution_arn != execution_arn) {
+            if held.until.is_none() && is_running(&held.execution_arn).await? {
+                return Ok(Some(held.execution_arn));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What this execution of a run holds is free again.
+    pub async fn release(&self, holder: &str, execution_arn: &str) -> Result<(), LedgerError> {
         let update = self.locks.update(LOCK, None, |lock| {
-            let held = lock.filter(|lock| lock.held.iter().any(|held| held.holder == holder));
-            Ok::<_, LedgerError>(held.map(|lock| lock.clone().without(holder)))
+            let before = lock.cloned().unwrap_or_default();
+            let after = before.clone().without(holder, execution_arn);
+            Ok::<_, LedgerError>((after != before).then_some(after))
         });
         update.await.map(|_| ())
     }

@@ -1,22 +1,57 @@
 use alerts::message::{
     classification::Disposition,
     entry::Entry,
-    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, moved, stage, staging_shard},
+    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, Staging, moved, stage, staging_shard},
 };
 use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use jiff::Timestamp;
+use ledger::Superseded;
 use std::collections::{HashMap, HashSet};
-use storage::{LedgerError, Table, TableStore};
+use storage::{Change, LedgerError, Refused, Table, TableStore, WRITES_AT_ONCE};
 
 /// The sparse index of rows that are open or unfinished, and its partition key.
 const STAGING: &str = "staging";
-/// How often rows are staged again because another executor changed them meanwhile.
+/// How often rows are looked at again because another executor changed them meanwhile.
 const ROUNDS: usize = 6;
 
 /// Rows that are read and written between two looks at the clock.
 const AT_ONCE: usize = 250;
+
+type Key = (String, Option<String>);
+
+/// What is known of a row before it is changed.
+enum Known {
+    Nothing,
+    /// How it probably stands; `None`: there is probably none.
+    Guess(Option<Box<Row>>),
+    Row(Option<Row>),
+}
+
+/// How often rows stood as they were expected to. A write that is refused costs as much as five reads with strong
+/// consistency, so that as long as one guess in five is wrong at most, none of the rows is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guesses {
+    right: usize,
+    wrong: usize,
+}
+
+impl Guesses {
+    fn are_worth_it(self) -> bool {
+        5 * self.wrong <= self.right + self.wrong
+    }
+
+    fn note(&mut self, right: usize, wrong: usize) {
+        self.right += right;
+        self.wrong += wrong;
+    }
+
+    /// How many entries are dealt with at once: few, as long as it is not known whether guesses are worth it.
+    fn part_of<'e, 'a>(self, entries: &'e [&'a Entry]) -> &'e [&'a Entry] {
+        let most = if self.right + self.wrong == 0 { WRITES_AT_ONCE } else { AT_ONCE };
+        &entries[..most.min(entries.len())]
+    }
+}
 
 /// How far a change of many rows came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +66,15 @@ pub struct Changed {
 pub enum StageError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("{rows} rows of table {table} changed again and again while they were being staged")]
-    Contended { table: String, rows: usize },
+    #[error(transparent)]
+    Superseded(#[from] Superseded),
 }
 
 impl Named for StageError {
     fn name(&self) -> Name {
         match self {
             StageError::Ledger(error) => error.name(),
-            StageError::Contended { .. } => Name::LedgerUnavailable,
+            StageError::Superseded(_) => Name::WindowSuperseded,
         }
     }
 }
@@ -59,22 +94,23 @@ impl Tracking {
         Tracking { rows: Table::over(store, table) }
     }
 
-    /// Stages classified documents on behalf of `claim`; returns a decision for each, in order. `None` when the time was over
-    /// first: staged again, the rows that are done are only read. `had_api`: rows may be called after no index.
+    /// Stages classified documents; returns a decision for each, in order. `None` when the time was over first: staged again,
+    /// the rows that are done are only read. `had_api`: rows may be called after no index.
     pub async fn stage_all(
         &self,
         entries: &[&Entry],
-        claim: &Claim,
+        staging: &Staging,
         had_api: bool,
-        now: Timestamp,
+        guesses: &mut Guesses,
         is_ending: impl Fn() -> bool,
     ) -> Result<Option<Vec<Decision>>, StageError> {
         let mut decisions = Vec::with_capacity(entries.len());
-        for part in entries.chunks(AT_ONCE) {
+        while decisions.len() < entries.len() {
             if is_ending() {
                 return Ok(None);
             }
-            decisions.extend(self.stage_part(part, claim, had_api, now).await?);
+            let part = guesses.part_of(&entries[decisions.len()..]);
+            decisions.extend(self.stage_part(part, staging, had_api, guesses).await?);
         }
         Ok(Some(decisions))
     }
@@ -82,47 +118,37 @@ impl Tracking {
     async fn stage_part(
         &self,
         entries: &[&Entry],
-        claim: &Claim,
+        staging: &Staging,
         had_api: bool,
-        now: Timestamp,
+        guesses: &mut Guesses,
     ) -> Result<Vec<Decision>, StageError> {
         let mut decisions: Vec<Option<Decision>> = vec![None; entries.len()];
-        for _ in 0..ROUNDS {
-            let undecided: Vec<usize> = (0..entries.len()).filter(|position| decisions[*position].is_none()).collect();
-            if undecided.is_empty() {
-                break;
-            }
-            let keys: Vec<_> = undecided.iter().map(|position| row_key(entries[*position])).collect();
+        // A closed message is new as a rule. An open one is known as a rule, and has not changed.
+        let is_new = |entry: &&Entry| entry.outcome.disposition != Disposition::Open;
+        let mut known: Vec<Known> =
+            entries.iter().map(|entry| if is_new(entry) { Known::Guess(None) } else { Known::Nothing }).collect();
+        if had_api {
+            let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
             let mut rows = self.rows.get_many(&keys).await?;
-            let mut waits = HashMap::new();
-            if had_api {
-                let entries: Vec<&Entry> = undecided.iter().map(|position| entries[*position]).collect();
-                waits = self.move_to_indices(&entries, &mut rows).await?;
-            }
-            let mut changes = Vec::new();
-            for (position, key) in undecided.iter().zip(&keys) {
-                let Some(holder) = waits.remove(key) else {
-                    let staged = stage(rows.get(key), entries[*position], claim, now);
-                    decisions[*position] = Some(staged.decision);
-                    changes.extend(staged.row);
-                    continue;
-                };
-                let Claim { run_id, window_id } = holder;
-                decisions[*position] = Some(Decision::Contested { run_id, window_id });
-            }
-            let lost = self.rows.put_many(changes).await?;
-            let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, Some(row.source_index))).collect();
-            for (position, key) in undecided.iter().zip(&keys) {
-                if lost.contains(key) {
-                    decisions[*position] = None;
-                }
+            let mut holders = self.move_to_indices(entries, &staging.over, &mut rows).await?;
+            for (at, key) in keys.iter().enumerate() {
+                known[at] = Known::Row(rows.remove(key));
+                decisions[at] = holders.remove(key).map(|claim| Decision::Contested { claim });
             }
         }
-        let rows = decisions.iter().filter(|decision| decision.is_none()).count();
-        decisions
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| StageError::Contended { table: self.rows.name().to_owned(), rows })
+        let undecided: Vec<usize> = (0..entries.len()).filter(|at| decisions[*at].is_none()).collect();
+        let decide = |at: usize, row: Option<&Row>| {
+            let staged = stage(row, entries[at], staging)?;
+            decisions[at] = Some(staged.decision);
+            Ok::<_, StageError>(staged.row)
+        };
+        self.change_part(entries, undecided, known, guesses, decide).await?;
+        let undecided = || LedgerError::Malformed {
+            table: self.rows.name().to_owned(),
+            key: staging.claim.window_id.clone(),
+            message: "a document was left undecided".to_owned(),
+        };
+        Ok(decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(undecided)?)
     }
 
     /// Moves rows from the time when no index had their messages to the indices that have them now, and puts them among
@@ -130,8 +156,9 @@ impl Tracking {
     async fn move_to_indices(
         &self,
         entries: &[&Entry],
-        rows: &mut HashMap<(String, Option<String>), Row>,
-    ) -> Result<HashMap<(String, Option<String>), Claim>, LedgerError> {
+        over: &HashSet<Claim>,
+        rows: &mut HashMap<Key, Row>,
+    ) -> Result<HashMap<Key, Claim>, LedgerError> {
         let may_have = |entry: &&&Entry| {
             entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api)
         };
@@ -143,7 +170,7 @@ impl Tracking {
             // One after the other: of two documents of one id the first takes the row over.
             for _ in 0..ROUNDS {
                 let Some(earlier) = self.rows.get(&key.0, key.1.as_deref()).await? else { break };
-                match moved(rows.get(&row_key(entry)), &earlier, &entry.index) {
+                match moved(rows.get(&row_key(entry)), &earlier, &entry.index, over) {
                     Move::Name(named) => {
                         self.rows.put(&named).await?;
                     }
@@ -167,45 +194,91 @@ impl Tracking {
         Ok(waits)
     }
 
-    /// Reads the rows of `entries` and changes each as `decide` says, until no other executor interferes or the time is over.
+    /// Changes the row of each entry as `decide` says, by the entry's position, until no other executor interferes or the time
+    /// is over. `guess` says how a row probably stands, so that it need not be read.
     pub async fn change_all<E: From<LedgerError>>(
         &self,
         entries: &[&Entry],
-        mut decide: impl FnMut(&Entry, Option<&Row>) -> Result<Option<Row>, E>,
+        guesses: &mut Guesses,
+        guess: impl Fn(usize) -> Option<Row>,
+        mut decide: impl FnMut(usize, Option<&Row>) -> Result<Option<Row>, E>,
         is_ending: impl Fn() -> bool,
     ) -> Result<Changed, E> {
-        let mut changed = Changed::default();
-        for part in entries.chunks(AT_ONCE) {
+        let (mut changed, mut first) = (Changed::default(), 0);
+        while first < entries.len() {
             if is_ending() {
                 return Ok(changed);
             }
-            changed.rows += self.change_part(part, &mut decide).await?;
+            let part = guesses.part_of(&entries[first..]);
+            let known = (first..first + part.len()).map(|at| match guess(at) {
+                Some(row) => Known::Guess(Some(Box::new(row))),
+                None => Known::Nothing,
+            });
+            let (all, known) = ((0..part.len()).collect(), known.collect());
+            changed.rows += self.change_part(part, all, known, guesses, |at, row| decide(first + at, row)).await?;
+            first += part.len();
         }
         changed.all = true;
         Ok(changed)
     }
 
+    /// Changes the rows of the entries at the positions `left`; returns how many were written.
     async fn change_part<E: From<LedgerError>>(
         &self,
         entries: &[&Entry],
-        decide: &mut impl FnMut(&Entry, Option<&Row>) -> Result<Option<Row>, E>,
+        mut left: Vec<usize>,
+        mut known: Vec<Known>,
+        guesses: &mut Guesses,
+        mut decide: impl FnMut(usize, Option<&Row>) -> Result<Option<Row>, E>,
     ) -> Result<usize, E> {
-        let (mut left, mut written) = (entries.to_vec(), 0);
+        let keys: Vec<Key> = entries.iter().map(|entry| row_key(entry)).collect();
+        let mut written = 0;
         for _ in 0..ROUNDS {
-            let keys: Vec<_> = left.iter().map(|entry| row_key(entry)).collect();
-            let rows = self.rows.get_many(&keys).await?;
-            let mut changes = Vec::new();
-            for (entry, key) in left.iter().zip(&keys) {
-                changes.extend(decide(entry, rows.get(key))?);
-            }
-            let wanted = changes.len();
-            let lost = self.rows.put_many(changes).await?;
-            written += wanted - lost.len();
-            if lost.is_empty() {
+            if left.is_empty() {
                 return Ok(written);
             }
-            let lost: HashSet<_> = lost.into_iter().map(|row| (row.message_id, row.source_index)).collect();
-            left.retain(|entry| lost.contains(&(entry.id.clone(), entry.index.clone())));
+            self.read_unknown(&keys, &left, &mut known, guesses).await?;
+            let (mut changes, mut made, mut later) = (Vec::new(), HashMap::new(), Vec::new());
+            for at in std::mem::take(&mut left) {
+                if made.contains_key(&keys[at]) {
+                    // Two documents of one key: the second looks at what became of the first.
+                    known[at] = Known::Nothing;
+                    later.push(at);
+                    continue;
+                }
+                let (before, is_guess) = match &known[at] {
+                    Known::Guess(row) => (row.as_deref(), true),
+                    Known::Row(row) => (row.as_ref(), false),
+                    Known::Nothing => (None, true),
+                };
+                match decide(at, before)? {
+                    Some(after) => {
+                        made.insert(keys[at].clone(), at);
+                        changes.push(Change { before: before.cloned(), after });
+                    }
+                    None if is_guess => {
+                        known[at] = Known::Nothing;
+                        later.push(at);
+                    }
+                    None => {}
+                }
+            }
+            let tried = made.values().filter(|at| matches!(known[**at], Known::Guess(_))).count();
+            written += changes.len();
+            let refused = self.rows.change_many(changes).await?;
+            written -= refused.len();
+            let mut wrong = 0;
+            for Refused { key, stands } in refused {
+                let Some(at) = made.get(&key).copied() else { continue };
+                wrong += usize::from(matches!(known[at], Known::Guess(_)));
+                known[at] = stands.map_or(Known::Nothing, |row| Known::Row(Some(row)));
+                later.push(at);
+            }
+            guesses.note(tried - wrong, wrong);
+            left = later;
+        }
+        if left.is_empty() {
+            return Ok(written);
         }
         Err(LedgerError::Contended {
             table: self.rows.name().to_owned(),
@@ -213,6 +286,37 @@ impl Tracking {
             tries: ROUNDS,
         }
         .into())
+    }
+
+    /// Reads the rows of which nothing is known, and those on which a guess is not worth its price.
+    async fn read_unknown(
+        &self,
+        keys: &[Key],
+        left: &[usize],
+        known: &mut [Known],
+        guesses: &mut Guesses,
+    ) -> Result<(), LedgerError> {
+        let are_worth_it = guesses.are_worth_it();
+        let is_read = |known: &Known| match known {
+            Known::Nothing => true,
+            Known::Guess(_) => !are_worth_it,
+            Known::Row(_) => false,
+        };
+        let wanted: Vec<usize> = left.iter().copied().filter(|at| is_read(&known[*at])).collect();
+        let wanted_keys: Vec<Key> = wanted.iter().map(|at| keys[*at].clone()).collect();
+        if wanted_keys.is_empty() {
+            return Ok(());
+        }
+        let rows = self.rows.get_many(&wanted_keys).await?;
+        for at in wanted {
+            let row = rows.get(&keys[at]).cloned();
+            if let Known::Guess(guess) = &known[at] {
+                let is_right = guess.as_deref() == row.as_ref();
+                guesses.note(usize::from(is_right), usize::from(!is_right));
+            }
+            known[at] = Known::Row(row);
+        }
+        Ok(())
     }
 
     /// Hands over every row that is open or unfinished, a shard of the sparse index in memory at a time. The index is
@@ -247,6 +351,6 @@ impl Tracking {
 }
 
 /// The ledger's key of a document.
-pub fn row_key(entry: &Entry) -> (String, Option<String>) {
+pub fn row_key(entry: &Entry) -> Key {
     (entry.id.clone(), Some(entry.index.clone()))
 }

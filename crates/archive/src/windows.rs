@@ -149,6 +149,8 @@ impl Windows {
             }
         };
         tokio::select! {
+            // In this order, so that a simulated history can be repeated.
+            biased;
             done = work => done,
             refused = lost => Err(WindowError::from(refused).into()),
         }

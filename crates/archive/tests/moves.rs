@@ -4,11 +4,11 @@ use alerts::{
     message::{
         classification::{Disposition, Outcome},
         entry::Entry,
-        tracking::{Claim, Decision, NO_INDEX, Row, Status, complete, stage},
+        tracking::{Claim, Decision, NO_INDEX, Row, Staging, Status, complete, stage},
     },
     source::Source,
 };
-use archive::Tracking;
+use archive::{Guesses, Tracking};
 use identity::instant;
 use jiff::Timestamp;
 use network::Calm;
@@ -21,7 +21,11 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn claim(run_id: &str) -> Claim {
-    Claim { run_id: run_id.into(), window_id: "w".into() }
+    Claim { run_id: run_id.into(), window_id: "w".into(), attempt: 1 }
+}
+
+fn staging(run_id: &str) -> Staging {
+    Staging::new(claim(run_id), at("2026-11-08"), false)
 }
 
 fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
@@ -31,6 +35,7 @@ fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
         id: "m".into(),
         at: at("2026-10-08"),
         version: "v1".into(),
+        related: String::new(),
         bytes: 1,
         source,
         written: None,
@@ -43,12 +48,17 @@ fn ledger() -> Tracking {
     Tracking { rows: Table::over(tables, TABLE) }
 }
 
+fn earlier() -> Staging {
+    Staging { seen_at: at("2026-11-01"), ..staging("r1") }
+}
+
 /// The row of an archived message that no index had.
 fn archived() -> Row {
     let entry = entry(NO_INDEX, Source::Api, Disposition::Closed);
-    let staged = stage(None, &entry, &claim("r1"), at("2026-11-01")).row.expect("a row");
-    let mut row =
-        complete(&staged, &entry, &claim("r1"), "s3://b/archive/one.parquet".into(), at("2026-11-01")).expect("a row");
+    let staged = stage(None, &entry, &earlier()).expect("staged").row.expect("a row");
+    let path = "s3://b/archive/one.parquet".to_owned();
+    let completed = complete(&staged, &entry, &claim("r1"), path, at("2026-11-01"));
+    let mut row = completed.expect("its own").expect("a row");
     row.revision = 1;
     row
 }
@@ -58,8 +68,9 @@ async fn known(ledger: &Tracking) -> Vec<Row> {
 }
 
 async fn find(ledger: &Tracking, run_id: &str, entry: &Entry) -> Decision {
-    let decisions = ledger.stage_all(&[entry], &claim(run_id), true, at("2026-11-08"), || false).await.expect("staged");
-    decisions.expect("in time").into_iter().next().expect("a decision")
+    let mut guesses = Guesses::default();
+    let decisions = ledger.stage_all(&[entry], &staging(run_id), true, &mut guesses, || false).await;
+    decisions.expect("staged").expect("in time").into_iter().next().expect("a decision")
 }
 
 #[tokio::test]
@@ -95,7 +106,7 @@ async fn a_function_that_dies_between_the_two_rows_leaves_one_in_the_end() {
 async fn of_two_documents_of_one_id_one_takes_the_row_over_and_the_other_is_archived() {
     let documents = ["messages-1", "messages-2"].map(|index| entry(index, Source::Opensearch, Disposition::Closed));
     let stage = async |ledger: &Tracking, entries: &[&Entry]| {
-        let staged = ledger.stage_all(entries, &claim("r2"), true, at("2026-11-08"), || false).await;
+        let staged = ledger.stage_all(entries, &staging("r2"), true, &mut Guesses::default(), || false).await;
         staged.expect("staged").expect("in time")
     };
     let together = ledger();
@@ -127,14 +138,14 @@ impl network::Network for Reads {
 }
 
 #[tokio::test]
-async fn where_the_api_was_never_a_source_no_second_row_is_looked_for() {
+async fn where_the_api_was_never_a_source_a_new_message_costs_one_write_and_no_read() {
     let reads = std::sync::Arc::new(Reads::default());
     let tables = MemoryTables::new(reads.clone()).table(TABLE, "message_id", Some("source_index"));
     let ledger = Tracking { rows: Table::over(tables, TABLE) };
     let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
-    let staged = ledger.stage_all(&[&indexed], &claim("r1"), false, at("2026-11-08"), || false).await;
+    let staged = ledger.stage_all(&[&indexed], &staging("r1"), false, &mut Guesses::default(), || false).await;
     assert_eq!(staged.expect("staged").expect("in time"), [Decision::Write]);
-    assert_eq!(*reads.0.lock().expect("not poisoned"), ["BatchGetItem", "PutItem"]);
+    assert_eq!(*reads.0.lock().expect("not poisoned"), ["BatchExecuteStatement"]);
 }
 
 #[tokio::test]
@@ -152,10 +163,9 @@ async fn an_open_message_keeps_its_age_when_an_index_has_it() {
 #[tokio::test]
 async fn a_message_that_another_window_writes_now_stays_where_it_is() {
     let ledger = ledger();
-    let staged = stage(None, &entry(NO_INDEX, Source::Api, Disposition::Closed), &claim("r1"), at("2026-11-01"))
-        .row
-        .expect("a row");
-    let claimed = Row { status: Status::Processing, revision: 1, ..staged };
+    let staged = stage(None, &entry(NO_INDEX, Source::Api, Disposition::Closed), &earlier()).expect("staged");
+    let claimed = staged.row.expect("a row");
+    assert_eq!(claimed.status, Status::Processing);
     assert!(ledger.rows.put(&claimed).await.expect("written"));
     let decision = find(&ledger, "r2", &entry("messages-1", Source::Opensearch, Disposition::Closed)).await;
     assert!(matches!(decision, Decision::Contested { .. }), "{decision:?}");

@@ -3,9 +3,9 @@
 use alerts::message::{
     classification::{Disposition, Outcome},
     entry::Entry,
-    tracking::{Claim, Row, claim_for_writing, stage},
+    tracking::{Claim, Row, Staging, as_staged_first, complete},
 };
-use archive::{Changed, Tracking, row_key};
+use archive::{Changed, Guesses, Tracking, row_key};
 use aws_sdk_dynamodb::{
     Client,
     types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
@@ -59,6 +59,7 @@ fn entry(id: &str, version: &str) -> Entry {
         id: id.into(),
         at: instant::parse("1999-01-01").expect("instant"),
         version: version.into(),
+        related: String::new(),
         bytes: 1,
         source: alerts::source::Source::Opensearch,
         written: None,
@@ -67,14 +68,18 @@ fn entry(id: &str, version: &str) -> Entry {
 }
 
 fn claim(run: &str) -> Claim {
-    Claim { run_id: run.into(), window_id: "w".into() }
+    Claim { run_id: run.into(), window_id: "w".into(), attempt: 1 }
+}
+
+fn staging(run: &str) -> Staging {
+    Staging::new(claim(run), instant::parse("2026-01-01").expect("instant"), false)
 }
 
 #[tokio::test]
 async fn of_twenty_writers_that_read_the_same_row_one_wins() {
     let (bench, id) = (Bench::new("race").await, unique("race"));
     let ledger = bench.ledger.clone();
-    let row = stage(None, &entry(&id, "v1"), &claim("r1"), jiff::Timestamp::now()).row.expect("row");
+    let row = as_staged_first(&entry(&id, "v1"), &claim("r1"), jiff::Timestamp::now());
     assert!(ledger.rows.put(&row).await.expect("written"));
     let writers: Vec<_> = (0..20)
         .map(|n| {
@@ -98,18 +103,18 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
     let ledger = bench.ledger.clone();
     let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
-    let now = jiff::Timestamp::now();
-    let decisions =
-        ledger.stage_all(&entries, &claim("r1"), false, now, || false).await.expect("staged").expect("in time");
+    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut Guesses::default(), || false).await;
+    let decisions = staged.expect("staged").expect("in time");
     assert_eq!(decisions.len(), 250);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     assert_eq!(ledger.rows.get_many(&keys).await.expect("read").len(), 250);
-    let raise = |_: &Entry, row: Option<&Row>| {
+    let raise = |_: usize, row: Option<&Row>| {
         let mut next = row.expect("staged").clone();
         next.revision += 1;
         Ok::<_, storage::LedgerError>(Some(next))
     };
-    let changed = ledger.change_all(&entries, raise, || false).await.expect("changed");
+    let changed =
+        ledger.change_all(&entries, &mut Guesses::default(), |_| None, raise, || false).await.expect("changed");
     assert_eq!(changed, Changed { rows: 250, all: true });
     let rows = ledger.rows.get_many(&keys).await.expect("read");
     assert!(rows.values().all(|row| row.revision == 2));
@@ -122,27 +127,31 @@ async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() 
     let ledger = bench.ledger.clone();
     let entries: Vec<Entry> = (0..600).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
-    let now = jiff::Timestamp::now();
     // The time is over at the second look at the clock, however fast or slow the machine is.
     let second_look = || {
         let looks = Cell::new(0);
         move || looks.replace(looks.get() + 1) > 0
     };
-    let staged = ledger.stage_all(&entries, &claim("r1"), false, now, second_look()).await.expect("staged");
+    let mut guesses = Guesses::default();
+    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut guesses, second_look()).await.expect("staged");
     assert_eq!(staged, None);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     let begun = ledger.rows.get_many(&keys).await.expect("read").len();
     assert!(0 < begun && begun < 600, "{begun} rows are staged");
-    let staged =
-        ledger.stage_all(&entries, &claim("r1"), false, now, || false).await.expect("staged").expect("in time");
-    assert_eq!(staged.len(), 600);
-    let claim = claim("r1");
-    let take = |_: &Entry, row: Option<&Row>| {
-        Ok::<_, storage::LedgerError>(claim_for_writing(row.expect("staged"), &claim).expect("its own"))
+    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut guesses, || false).await;
+    assert_eq!(staged.expect("staged").expect("in time").len(), 600);
+    let now = jiff::Timestamp::now();
+    let finish = |at: usize, row: Option<&Row>| {
+        let completed = complete(row.expect("staged"), entries[at], &claim("r1"), "s3://b/k".into(), now);
+        Ok::<_, storage::LedgerError>(completed.expect("its own"))
     };
-    let first = ledger.change_all(&entries, take, second_look()).await.expect("changed");
-    assert_eq!(first, Changed { rows: begun, all: false });
-    let rest = ledger.change_all(&entries, take, || false).await.expect("changed");
-    assert_eq!(rest, Changed { rows: 600 - begun, all: true });
+    let guess = |at: usize| Some(as_staged_first(entries[at], &claim("r1"), staging("r1").seen_at));
+    let mut guesses = Guesses::default();
+    let first = ledger.change_all(&entries, &mut guesses, guess, finish, second_look()).await.expect("changed");
+    assert!(!first.all && first.rows > 0 && first.rows < 600, "{first:?}");
+    let rest = ledger.change_all(&entries, &mut guesses, guess, finish, || false).await.expect("changed");
+    assert_eq!(rest, Changed { rows: 600 - first.rows, all: true });
+    let rows = ledger.rows.get_many(&keys).await.expect("read");
+    assert!(rows.values().all(|row| row.revision == 2 && row.claim.is_none()), "two writes a row");
     bench.wipe().await;
 }

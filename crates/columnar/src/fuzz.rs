@@ -65,6 +65,7 @@ fn entry(number: usize, message: &[u8]) -> Entry {
     let at = Timestamp::from_millisecond(1_719_792_000_000 + number as i64).expect("instant");
     // Two documents to an id, in different indices.
     Entry {
+        related: String::new(),
         index: format!("messages-{}", number % 2),
         id: format!("m{}", number / 2),
         at,

@@ -380,6 +380,7 @@ mod tests {
         let outcome = classify(&Rules::default(), id, source.as_bytes());
         let at = instant::parse("2024-07-01").expect("instant");
         Entry {
+            related: String::new(),
             index: "messages".into(),
             id: id.into(),
             at,

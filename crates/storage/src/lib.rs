@@ -8,4 +8,7 @@ pub use objects::{
     Complete, Condition, Content, Get, Head, ListPage, Listed, MemoryObjects, ObjectReader, ObjectStore, Objects, Part,
     PartDone, Put, PutEnd, PutOnce, StoreError, Upload, sha256_hex,
 };
-pub use tables::{Batch, Item, LedgerError, MemoryTables, Page, Query, RowCondition, Scanned, Table, TableStore};
+pub use tables::{
+    Batch, Change, Item, LedgerError, MemoryTables, Page, Query, Refused, RowCondition, Scanned, Table, TableStore,
+    WRITES_AT_ONCE, Write, Written,
+};

@@ -3,7 +3,7 @@ mod memory;
 mod store;
 
 pub use memory::MemoryTables;
-pub use store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore};
+pub use store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, Written};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -17,8 +17,10 @@ use std::{
 
 /// What BatchGetItem takes at once.
 const BATCH: usize = 100;
-/// Single writes under way at once.
-const WRITES: usize = 32;
+/// Batches of writes under way at once.
+const BATCHES: usize = 8;
+/// How often what the service had no time for is asked for again.
+const TRIES: usize = 8;
 /// How often a change is decided again because another writer was quicker.
 const CONTESTS: usize = 12;
 
@@ -27,6 +29,23 @@ pub struct Table<T> {
     store: Arc<dyn TableStore>,
     name: String,
     row: PhantomData<fn() -> T>,
+}
+
+/// A change of a row. Its revision is one above that of the row before, and 1 where there was none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change<T> {
+    /// The row as it was read, or as it is expected to stand.
+    pub before: Option<T>,
+    pub after: T,
+}
+
+/// A change that was not made, because the row is another than the one before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused<T> {
+    /// Partition key and sort key.
+    pub key: (String, Option<String>),
+    /// The row that stands there, where the service told it.
+    pub stands: Option<T>,
 }
 
 /// Every row of a table that holds a `T`.
@@ -77,7 +96,6 @@ impl<T: Keyed> Table<T> {
     }
 
     async fn get_batch(&self, keys: &[(String, Option<String>)]) -> Result<Vec<T>, LedgerError> {
-        const TRIES: usize = 8;
         let mut wanted: Vec<_> = keys.iter().map(|(partition, sort)| key::<T>(partition, sort.as_deref())).collect();
         let mut rows = Vec::with_capacity(keys.len());
         for round in 0..TRIES {
@@ -111,13 +129,58 @@ impl<T: Keyed> Table<T> {
         self.store.delete(&self.name, key::<T>(&partition, sort.as_deref()), row.revision()).await
     }
 
-    /// Writes many rows; returns those that have changed since they were read.
-    pub async fn put_many(&self, rows: Vec<T>) -> Result<Vec<T>, LedgerError> {
-        let writes = stream::iter(rows.into_iter().map(|row| async move {
-            let written = self.put(&row).await?;
-            Ok::<_, LedgerError>((!written).then_some(row))
-        }));
-        writes.buffer_unordered(WRITES).try_filter_map(|lost| async move { Ok(lost) }).try_collect().await
+    /// Makes many changes, of one row each, in batches; returns those that were refused.
+    pub async fn change_many(&self, changes: Vec<Change<T>>) -> Result<Vec<Refused<T>>, LedgerError> {
+        let batches = changes.chunks(WRITES_AT_ONCE).map(|batch| self.change_batch(batch));
+        let refused: Vec<Vec<_>> = stream::iter(batches).buffer_unordered(BATCHES).try_collect().await?;
+        Ok(refused.into_iter().flatten().collect())
+    }
+
+    async fn change_batch(&self, changes: &[Change<T>]) -> Result<Vec<Refused<T>>, LedgerError> {
+        let items = changes.iter().map(|change| {
+            let item = serde_dynamo::to_item(&change.after);
+            item.map_err(|error| self.malformed(shown(&change.after), error))
+        });
+        let items: Vec<Item> = items.collect::<Result<_, _>>()?;
+        let mut left: Vec<usize> = (0..changes.len()).collect();
+        let mut refused = Vec::new();
+        for round in 0..TRIES {
+            let writes =
+                left.iter().map(|at| self.write_of(&changes[*at], &items[*at])).collect::<Result<Vec<_>, _>>()?;
+            let written = self.store.write_batch(&self.name, &writes).await?;
+            let mut unprocessed = Vec::new();
+            for (at, written) in std::mem::take(&mut left).into_iter().zip(written) {
+                match written {
+                    Written::Done => {}
+                    Written::Unprocessed => unprocessed.push(at),
+                    // The answer of an earlier try was lost: this very row stands.
+                    Written::Refused(Some(stands)) if stands == items[at] => {}
+                    Written::Refused(stands) => {
+                        let stands = stands.map(|item| self.read(item)).transpose()?;
+                        refused.push(Refused { key: changes[at].after.key(), stands });
+                    }
+                }
+            }
+            left = unprocessed;
+            if left.is_empty() {
+                return Ok(refused);
+            }
+            self.store.wait(Duration::from_millis(50 << round)).await;
+        }
+        let (operation, table) = ("BatchExecuteStatement", self.name.clone());
+        Err(LedgerError::Throttled { operation, table, left: left.len(), tries: TRIES })
+    }
+
+    fn write_of(&self, change: &Change<T>, item: &Item) -> Result<Write, LedgerError> {
+        let Some(before) = &change.before else { return Ok(Write::Insert(item.clone())) };
+        let before: Item = serde_dynamo::to_item(before).map_err(|error| self.malformed(shown(before), error))?;
+        let (partition, sort) = change.after.key();
+        let key = key::<T>(&partition, sort.as_deref());
+        let set: Item = item.iter().filter(|(name, _)| !key.contains_key(*name)).map(owned).collect();
+        let remove = before.keys().filter(|name| !item.contains_key(*name)).cloned().collect();
+        let conditions = ["revision"].into_iter().chain(T::OWNER);
+        let only_if = conditions.filter_map(|name| before.get_key_value(name)).map(owned).collect();
+        Ok(Write::Update { key, only_if, set, remove })
     }
 
     /// Reads a row, lets `decide` change it (`None`: leave it) and writes it, until no other writer was quicker.
@@ -246,6 +309,10 @@ fn key<T: Keyed>(partition: &str, sort: Option<&str>) -> Item {
     let mut key = Item::from([(T::PARTITION.to_owned(), AttributeValue::S(partition.to_owned()))]);
     key.extend(T::SORT.zip(sort).map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned()))));
     key
+}
+
+fn owned((name, value): (&String, &AttributeValue)) -> (String, AttributeValue) {
+    (name.clone(), value.clone())
 }
 
 fn shown<T: Keyed>(row: &T) -> String {

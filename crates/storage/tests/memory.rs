@@ -13,7 +13,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use storage::{
-    Condition, Item, LedgerError, MemoryObjects, MemoryTables, ObjectStore, Objects, Put, PutEnd, PutOnce, Table,
+    Change, Condition, Item, LedgerError, MemoryObjects, MemoryTables, ObjectStore, Objects, Put, PutEnd, PutOnce,
+    Table, TableStore, Write,
 };
 use tokio::io::AsyncReadExt;
 
@@ -308,6 +309,10 @@ fn count(name: &str, part: u64) -> Count {
     Count { name: name.into(), part: format!("{part:05}"), shard: Some("s".into()), value: part, revision: 1 }
 }
 
+fn insert(after: Count) -> Change<Count> {
+    Change { before: None, after }
+}
+
 /// Leaves some of each batch unprocessed, and lets indices lag.
 struct Busy {
     /// Of a hundred.
@@ -329,7 +334,7 @@ impl Network for Busy {
 async fn keys_left_unprocessed_are_asked_for_again_until_there_is_no_progress() {
     let tables = dynamodb();
     let counts: Table<Count> = Table::over(tables.clone(), "counts");
-    assert!(counts.put_many((0..250).map(|n| count("a", n)).collect()).await.expect("written").is_empty());
+    assert!(counts.change_many((0..250).map(|n| insert(count("a", n))).collect()).await.expect("written").is_empty());
     let keys: Vec<_> = (0..260).map(|n| count("a", n).key()).collect();
     let through = |unprocessed| Table::<Count>::over(tables.through(Arc::new(Busy { unprocessed, lag: 0 })), "counts");
     assert_eq!(through(50).get_many(&keys).await.expect("read").len(), 250);
@@ -342,9 +347,59 @@ async fn keys_left_unprocessed_are_asked_for_again_until_there_is_no_progress() 
 }
 
 #[tokio::test]
+async fn of_a_batch_each_row_is_written_on_its_own_condition() {
+    let tables = dynamodb();
+    let counts: Table<Count> = Table::over(tables.clone(), "counts");
+    assert!(counts.change_many((0..60).map(|n| insert(count("a", n))).collect()).await.expect("written").is_empty());
+    let theirs = Count { value: 1000, revision: 2, ..count("a", 30) };
+    assert!(counts.put(&theirs).await.expect("written"));
+    let raised = |n| {
+        let after = Count { shard: None, value: n + 100, revision: 2, ..count("a", n) };
+        Change { before: Some(count("a", n)), after }
+    };
+    let refused = counts.change_many((0..61).map(raised).collect()).await.expect("answered");
+    let mut refused: Vec<_> = refused.into_iter().map(|refused| (refused.key.1, refused.stands)).collect();
+    refused.sort_by(|left, right| left.0.cmp(&right.0));
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert_eq!(refused[0].1.as_ref().map(|row| row.value), Some(1000), "the row that stood in the way");
+    assert_eq!((refused[1].0.as_deref(), refused[1].1.is_none()), (Some("00060"), true), "there is no such row");
+    let rows = counts.partition("a").await.expect("read");
+    let written = rows.iter().filter(|row| row.revision == 2 && row.shard.is_none()).count();
+    assert_eq!((rows.len(), written), (60, 59));
+    assert!(tables.write_batch("counts", &vec![Write::Insert(Item::new()); 26]).await.is_err());
+    // A row that was there already is no error of the others.
+    let again = counts.change_many(vec![insert(count("a", 0)), insert(count("b", 0))]).await.expect("answered");
+    assert_eq!(again.len(), 1);
+    assert_eq!(counts.partition("b").await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_whose_answer_is_lost_is_made_once() {
+    let tables = dynamodb();
+    let counts: Table<Count> = Table::over(tables.clone(), "counts");
+    assert!(counts.put(&count("a", 1)).await.expect("written"));
+    let network = OneFault::at(0, Strike::AnswerThenRetry);
+    let through: Table<Count> = Table::over(tables.through(network.clone()), "counts");
+    let change = Change { before: Some(count("a", 1)), after: Count { value: 7, revision: 2, ..count("a", 1) } };
+    assert_eq!(through.change_many(vec![change]).await.expect("answered"), []);
+    assert!(network.struck());
+    assert_eq!(counts.get("a", Some("00001")).await.expect("read").expect("a row").value, 7);
+}
+
+#[tokio::test]
+async fn statements_left_unprocessed_are_asked_for_again() {
+    let tables = dynamodb();
+    let through = |unprocessed| Table::<Count>::over(tables.through(Arc::new(Busy { unprocessed, lag: 0 })), "counts");
+    let inserts = || (0..40).map(|n| insert(count("a", n))).collect::<Vec<_>>();
+    assert_eq!(through(50).change_many(inserts()).await.expect("written"), []);
+    let error = through(100).change_many(inserts()).await.expect_err("never processed");
+    assert!(matches!(error, LedgerError::Throttled { operation: "BatchExecuteStatement", .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_key_that_is_asked_for_twice_is_read_once() {
     let counts: Table<Count> = Table::over(dynamodb(), "counts");
-    assert!(counts.put_many(vec![count("a", 1)]).await.expect("written").is_empty());
+    assert!(counts.change_many(vec![insert(count("a", 1))]).await.expect("written").is_empty());
     let keys = [count("a", 1).key(), count("a", 2).key(), count("a", 1).key()];
     assert_eq!(counts.get_many(&keys).await.expect("read").len(), 1);
 }
@@ -389,7 +444,7 @@ async fn an_index_is_sparse_in_order_and_behind() {
 async fn many_rows_come_in_pages_and_each_once() {
     let counts: Table<Count> = Table::over(dynamodb(), "counts");
     let large = |n| Count { shard: Some("s".repeat(100_000)), ..count(&format!("n{n}"), n) };
-    counts.put_many((0..40).map(large).collect()).await.expect("written");
+    counts.change_many((0..40).map(|n| insert(large(n))).collect()).await.expect("written");
     let mut seen = Vec::new();
     counts.for_each(|row| seen.push(row.value)).await.expect("read");
     seen.sort_unstable();

@@ -6,19 +6,20 @@ use alerts::{
     keys::{checkpoint_key, decisions_key, ids_key, index_key, spool_prefix},
     message::{
         entry::Entry,
-        tracking::{Claim, Decision},
+        tracking::{Claim, Decision, Staging},
     },
+    mode::Mode,
     run::payloads::{NoProgress, WindowTask},
     window::{
         record::{State, WindowRecord},
         spool::{Summary, id_hash},
     },
 };
-use archive::{StageError, StepEnd, Tracking, WindowError, Windows};
+use archive::{Guesses, StageError, StepEnd, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use storage::{Objects, StoreError};
+use storage::{Objects, PutOnce, StoreError};
 
 pub struct Deps {
     pub objects: Objects,
@@ -86,7 +87,9 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
     if !summary.done {
         return Err(Error::Unfinished { window_id });
     }
-    let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone() };
+    let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone(), attempt };
+    let staging = Staging::new(claim, summary.seen_at, row.mode == Mode::Extract);
+    let mut guesses = Guesses::default();
     let mut tally = Tally::default();
     let mut ids = Vec::with_capacity(8 * summary.documents as usize);
     let mut staged = 0;
@@ -98,14 +101,16 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
             Some(decisions) => decisions,
             None => {
                 let all: Vec<&Entry> = entries.iter().collect();
-                let Some(decisions) =
-                    deps.ledger.stage_all(&all, &claim, summary.had_api, now, || call.is_ending()).await?
-                else {
+                let decided = deps.ledger.stage_all(&all, &staging, summary.had_api, &mut guesses, || call.is_ending());
+                let Some(decisions) = decided.await? else {
                     return Ok(StepEnd::Interrupted { advanced: staged > 0 });
                 };
-                deps.objects.put_lines(&key, &decisions).await?;
                 staged += 1;
-                decisions
+                match deps.objects.put_lines_once(&key, &decisions).await? {
+                    PutOnce::Created(_) => decisions,
+                    // By another call of this attempt, which came first.
+                    PutOnce::Exists(_) => deps.objects.get_lines(&key).await?,
+                }
             }
         };
         entries.iter().zip(&decisions).for_each(|(entry, decision)| tally.add(entry, decision));

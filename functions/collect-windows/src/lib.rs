@@ -31,7 +31,7 @@ use overview::{Around, around};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use storage::{LedgerError, Objects, StoreError};
+use storage::{Change, LedgerError, Objects, StoreError};
 use workflow::{StepFunctions, Workflow, WorkflowError};
 
 pub struct Deps {
@@ -61,6 +61,8 @@ impl Deps {
 pub enum Error {
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
+    #[error("run {run_id} is at work in another execution, {execution}; that one will report it")]
+    RangeBusy { run_id: String, execution: String },
     #[error("{key} is damaged")]
     PlanUnreadable { key: String, source: ListUnreadable },
     #[error("the windows that failed cannot be listed")]
@@ -79,6 +81,7 @@ impl Named for Error {
     fn name(&self) -> Name {
         match self {
             Error::PlanMissing { .. } => Name::PlanMissing,
+            Error::RangeBusy { .. } => Name::RangeBusy,
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
@@ -91,6 +94,10 @@ impl Named for Error {
 pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<Collected, Error> {
     let (run_id, now) = (&request.run_id, call.now());
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
+    let is_running = async |arn: &str| Ok::<_, Error>(deps.workflow.is_running(arn).await?);
+    if let Some(execution) = deps.job_runs.other_execution(run_id, &request.execution_arn, is_running).await? {
+        return Err(Error::RangeBusy { run_id: run_id.clone(), execution });
+    }
     // Before the report is made: a redrive that comes later than this is seen by the gate.
     let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
     let planned = read_plan(deps, run_id).await?;
@@ -118,10 +125,10 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             // Skipped by an operator: reported each time, but no reason to fail the run.
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
-                failures.push(failure(window, Some(record)));
+                failures.push(failure(window, Some(record), call.now()));
             }
             record => {
-                failures.push(failure(window, record));
+                failures.push(failure(window, record, call.now()));
                 failed.push(window.clone());
             }
         }
@@ -241,9 +248,12 @@ async fn still_staged(deps: &Deps, gone: &[Gone]) -> Result<u64, Error> {
 /// Behind the report: should this call die before it, the next run finds them gone and tells it.
 async fn mark_gone(deps: &Deps, gone: &[Gone], now: Timestamp) -> Result<(), Error> {
     let rows = deps.ledger.rows.get_many(&keys_of(gone)).await?;
-    let marked = |gone: &Gone| tracking::gone(rows.get(&key_of(gone))?, gone.revision, now);
+    let marked = |gone: &Gone| {
+        let row = rows.get(&key_of(gone))?;
+        Some(Change { before: Some(row.clone()), after: tracking::gone(row, gone.revision, now)? })
+    };
     // One that changed meanwhile was found after all.
-    deps.ledger.rows.put_many(gone.iter().filter_map(marked).collect()).await?;
+    deps.ledger.rows.change_many(gone.iter().filter_map(marked).collect()).await?;
     Ok(())
 }
 
@@ -264,10 +274,15 @@ fn is_done(record: &WindowRecord, mode: Mode) -> bool {
     record.status == State::Completed || (mode == Mode::Extract && record.status == State::Classified)
 }
 
-fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
+fn failure(window: &Window, record: Option<&WindowRecord>, now: Timestamp) -> Failure {
     let window_id = window.window_id.clone();
     let (error, message) = match record {
         Some(WindowRecord { error: Some(error), message, .. }) => (error.clone(), message.clone().unwrap_or_default()),
+        Some(record) if record.status == State::Running && record.fence.is_alive(now) => {
+            let message =
+                format!("attempt {} of another call is still at work in {}", record.fence.attempt, record.step);
+            ("WindowBusy".to_owned(), message)
+        }
         Some(record) if record.fence.attempt > 0 => {
             let message = format!(
                 "{} began at {} and did not come back: killed, timed out or out of memory; see its log",

@@ -47,7 +47,7 @@ pub enum Error {
     WindowsFailed { run_id: String, failed: u64 },
     #[error("run {run_id} is not in job-runs")]
     PlanMissing { run_id: String },
-    #[error("run {holder} has taken the range meanwhile; wait for it, then redrive again")]
+    #[error("an execution of run {holder} has taken the range meanwhile; wait for it, then redrive again")]
     RangeBusy { holder: String },
     #[error("{key} is damaged")]
     ListUnreadable { key: String, source: ListUnreadable },
@@ -115,7 +115,7 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };
     deps.job_runs.change(run_id, |row| row.end(status, now)).await?;
-    deps.job_runs.release(run_id).await?;
+    deps.job_runs.release(run_id, &collected.execution_arn).await?;
     match collected.failed {
         0 => Ok(Gate { collected, retry: false }),
         failed => Err(Error::WindowsFailed { run_id: run_id.clone(), failed }),

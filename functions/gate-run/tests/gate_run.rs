@@ -55,7 +55,7 @@ async fn take(cloud: &Cloud, held: Held) -> bool {
 async fn is_held(cloud: &Cloud) -> bool {
     let other = Held { holder: "other".into(), execution_arn: arn("other"), from: from(), to: to(), until: None };
     let is_free = take(cloud, other).await;
-    cloud.job_runs().release("other").await.expect("released");
+    cloud.job_runs().release("other", &arn("other")).await.expect("released");
     !is_free
 }
 

@@ -8,10 +8,7 @@ mod sweep;
 use alerts::{
     counts::Messages,
     keys::{looked_at_key, plan_key, run_prefix},
-    message::{
-        classification::Disposition,
-        tracking::{Row, Status},
-    },
+    message::{classification::Disposition, tracking::Row},
     mode::Mode,
     run::{
         job_run::{JobRun, RunStatus},
@@ -33,7 +30,7 @@ use runtime::{Call, Config, ConfigMissing, step_metrics};
 use sources::{OpenSearch, SourceError, Sources, api::SharedPace};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
+use storage::{Change, LedgerError, Objects, PutOnce, Scanned, StoreError};
 use sweep::Sweep;
 use workflow::{StepFunctions, Workflow, WorkflowError};
 
@@ -95,7 +92,7 @@ pub enum Error {
     PlanUnreadable { key: String, source: ListUnreadable },
     #[error("the windows cannot be listed")]
     Unlisted { source: serde_json::Error },
-    #[error("run {holder} is at work on {from} to {to}; wait for it, or choose another range")]
+    #[error("an execution of run {holder} is at work on {from} to {to}; wait for it, or choose another range")]
     RangeBusy { holder: String, from: String, to: String },
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -358,8 +355,9 @@ async fn outside_the_range(
 
 /// One row a window; one that exists is from another call of this very plan, and may be at work.
 async fn add_records(deps: &Deps, run_id: &str, mode: Mode, windows: &[Window], now: Timestamp) -> Result<(), Error> {
-    let records = windows.iter().map(|window| WindowRecord::planned(run_id, mode, window.clone(), now)).collect();
-    deps.windows.rows.put_many(records).await?;
+    let planned = |window: &Window| WindowRecord::planned(run_id, mode, window.clone(), now);
+    let records = windows.iter().map(|window| Change { before: None, after: planned(window) }).collect();
+    deps.windows.rows.change_many(records).await?;
     Ok(())
 }
 
@@ -376,7 +374,8 @@ fn list_of(windows: &[Window]) -> Result<Vec<u8>, Error> {
 async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error> {
     let mut days: BTreeMap<String, u64> = BTreeMap::new();
     let count = |row: Row| {
-        if row.disposition != Disposition::Open && row.status != Status::Completed {
+        // A row that is completed waits here for the newer version of its message.
+        if row.disposition != Disposition::Open {
             *days.entry(instant::date(row.timestamp)).or_default() += 1;
         }
     };
@@ -449,7 +448,8 @@ async fn mark_failed(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
         row.updated_at = now;
     });
     let marked = marked.await.map(|_| ());
-    for failed in [marked, deps.job_runs.release(&task.run_id).await].into_iter().filter_map(Result::err) {
+    let released = deps.job_runs.release(&task.run_id, &task.execution_arn).await;
+    for failed in [marked, released].into_iter().filter_map(Result::err) {
         tracing::warn!(run = task.run_id, error = describe(&failed), "the failed plan could not be noted");
     }
 }

@@ -106,7 +106,7 @@ async fn a_scheduled_run_begins_at_the_watermark_and_the_same_time_again_plans_n
         .change("r1", |row| row.status = alerts::run::job_run::RunStatus::Completed)
         .await
         .expect("changed");
-    cloud.job_runs().release("r1").await.expect("released");
+    cloud.job_runs().release("r1", &arn("r1")).await.expect("released");
     let again = plan(&cloud, "r2", scheduled).await.expect("planned");
     assert_eq!((again.run_id.as_str(), again.windows), ("r1", 0));
 }

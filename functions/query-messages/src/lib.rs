@@ -157,24 +157,26 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
             let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
             (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
         }
-        false => (None, Summary { had_api: deps.job_runs.uses_api().await?, ..Summary::default() }),
+        false => {
+            let (had_api, seen_at) = (deps.job_runs.uses_api().await?, call.now());
+            (None, Summary { had_api, seen_at, ..Summary::default() })
+        }
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {
         close_what_was_left(deps, opensearch, &points_key, position.as_ref()).await?;
     }
-    let related = async {
-        match opensearch {
-            Some(source) => {
-                let (history, audit) =
-                    (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
-                tokio::try_join!(history, audit).map(|(history, audit)| Some(Trail { history, audit }))
-            }
-            None => Ok(None),
+    // The messages first: what was written about a message before it was seen as it is, is then seen too.
+    let mut reading = Reading::open(deps, opensearch, &task.window, position, call).await?;
+    let trail = match opensearch {
+        Some(source) => {
+            let (history, audit) =
+                (Related::open(source, &source.indices.history), Related::open(source, &source.indices.audit));
+            let (history, audit) = tokio::try_join!(history, audit)?;
+            Some(Trail { history, audit })
         }
+        None => None,
     };
-    let reading = Reading::open(deps, opensearch, &task.window, position, call);
-    let (mut reading, trail) = tokio::try_join!(reading, related)?;
     // Before anything else: what is not noted here stays open when this call is killed.
     let position = reading.position();
     let points = trail.iter().flat_map(|trail| [trail.history.point_in_time(), trail.audit.point_in_time()]);
@@ -314,7 +316,12 @@ impl Run<'_> {
             let bodies = |found: &'_ Found| {
                 if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() }
             };
-            self.push(self.entry(document, outcome.clone()), &hit.source, &bodies(&history), &bodies(&audit)).await?;
+            let (history, audit) = (bodies(&history), bodies(&audit));
+            let mut entry = self.entry(document, outcome.clone());
+            if archived && self.trail.is_some() {
+                entry.related = document::related(&history, &audit);
+            }
+            self.push(entry, &hit.source, &history, &audit).await?;
         }
         Ok(())
     }
@@ -341,6 +348,7 @@ impl Run<'_> {
             id: hit.id.clone(),
             at: document.at,
             version: document::version(&hit.source),
+            related: String::new(),
             bytes: hit.source.len() as u64,
             source: self.task.window.source,
             written: hit.written,

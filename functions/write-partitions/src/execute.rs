@@ -12,11 +12,11 @@ use alerts::{
     message::{
         classification::{Disposition, Reason, quarantined},
         entry::Entry,
-        tracking::{Claim, NO_INDEX, Row, complete},
+        tracking::{Claim, NO_INDEX, Row, as_staged_first, complete, was_completed_by},
     },
-    window::spool::Record,
+    window::{record::State, spool::Record},
 };
-use archive::Changed;
+use archive::{Changed, Guesses};
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use columnar::{ObjectWriter, Origin};
@@ -375,31 +375,73 @@ impl Run<'_> {
     async fn complete_rows(&self) -> Result<Changed, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
-        let claim = Claim { run_id: intent.run_id.clone(), window_id: intent.window_id.clone() };
-        let (mut position, mut completed) = (0u32, Changed::default());
+        let Intent { run_id, window_id, attempt, .. } = intent.clone();
+        let claim = Claim { run_id, window_id, attempt };
+        let paths: Vec<String> = intent.objects.iter().map(|object| self.deps.objects.uri(&object.key)).collect();
+        let (mut position, mut completed, mut guesses) = (0u32, Changed::default(), Guesses::default());
         for pair in 0..intent.pairs {
             let entries = self.entries(pair, position, &of_position).await?;
-            let mut written: BTreeMap<usize, Vec<&Entry>> = BTreeMap::new();
-            for (at, entry) in (position..).zip(&entries) {
-                if let Some(object) = of_position.get(&at) {
-                    written.entry(*object).or_default().push(entry);
-                }
-            }
+            let places: Vec<(&Entry, &String)> = (position..)
+                .zip(&entries)
+                .filter_map(|(at, entry)| Some((entry, &paths[*of_position.get(&at)?])))
+                .collect();
             position += entries.len() as u32;
-            for (object, entries) in written {
-                let (path, now) = (self.deps.objects.uri(&intent.objects[object].key), self.call.now());
-                let complete = |entry: &Entry, row: Option<&Row>| {
-                    Ok::<_, Error>(row.and_then(|row| complete(row, entry, &claim, path.clone(), now)))
-                };
-                let changed = self.deps.ledger.change_all(&entries, complete, || self.call.is_ending()).await?;
-                completed.rows += changed.rows;
-                if !changed.all {
-                    return Ok(completed);
+            let written: Vec<&Entry> = places.iter().map(|(entry, _)| *entry).collect();
+            let mut elsewhere = Vec::new();
+            let complete = |at: usize, row: Option<&Row>| {
+                let (entry, path) = places[at];
+                let lost = || Error::ClaimLost { id: entry.id.clone(), window_id: intent.window_id.clone() };
+                let row = row.ok_or_else(lost)?;
+                match complete(row, entry, &claim, path.clone(), self.call.now()) {
+                    Ok(next) => Ok(next),
+                    Err(_) if was_completed_by(row, &claim) => {
+                        elsewhere.push(at);
+                        Ok(None)
+                    }
+                    Err(_) => Err(lost()),
                 }
+            };
+            let as_staged = |at: usize| Some(as_staged_first(places[at].0, &claim, intent.seen_at?));
+            let is_ending = || self.call.is_ending();
+            let changed = self.deps.ledger.change_all(&written, &mut guesses, as_staged, complete, is_ending);
+            let changed = match changed.await {
+                // Its rows are another's by now because all of it was carried out before.
+                Err(Error::ClaimLost { .. }) if self.is_completed().await? => {
+                    return Ok(Changed { all: true, ..completed });
+                }
+                changed => changed?,
+            };
+            completed.rows += changed.rows;
+            for at in elsewhere {
+                self.point_to(places[at].0, &claim, places[at].1).await?;
+            }
+            if !changed.all {
+                return Ok(completed);
             }
         }
         completed.all = true;
         Ok(completed)
+    }
+
+    async fn is_completed(&self) -> Result<bool, Error> {
+        let record = self.deps.windows.rows.get(&self.intent.run_id, Some(&self.intent.window_id)).await?;
+        Ok(record.is_some_and(|record| record.status == State::Completed))
+    }
+
+    /// An executor of this intent as it was before it was amended completed the row, for another object. The intent that stands
+    /// decides: it is looked at after the row was read, and the row is written as it was read.
+    async fn point_to(&self, entry: &Entry, claim: &Claim, path: &str) -> Result<(), Error> {
+        let rows = &self.deps.ledger.rows;
+        let row = rows.get(&entry.id, Some(&entry.index)).await?;
+        self.still_stands().await?;
+        let Some(row) = row.filter(|row| was_completed_by(row, claim)) else { return Ok(()) };
+        let claimed = Row { claim: Some(claim.clone()), ..row.clone() };
+        let processed_at = row.processed_at.unwrap_or(self.intent.archived_at);
+        let next = complete(&claimed, entry, claim, path.to_owned(), processed_at);
+        if let Ok(Some(next)) = next {
+            rows.put(&next).await?;
+        }
+        Ok(())
     }
 }
 

@@ -3,16 +3,17 @@
 use crate::{Deps, Error, execute};
 use alerts::{
     commit::intent::{Intent, Layout},
-    counts::Messages,
+    counts::Tally,
     keys::{checkpoint_key, decisions_key, index_key, spool_prefix},
     message::{
         classification::Disposition,
         entry::Entry,
-        tracking::{Claim, Decision, Row, claim_for_writing, release},
+        tracking::{Claim, Decision, Staging},
     },
     run::payloads::WindowTask,
     window::{record::State, spool::Summary},
 };
+use archive::Guesses;
 use identity::Identity;
 use runtime::Call;
 use std::collections::{BTreeMap, HashSet};
@@ -76,47 +77,33 @@ pub enum Registered {
     },
 }
 
-/// Claims the rows of the window, plans its objects and registers the intent: the moment from which it counts.
+/// Plans the objects of the window, whose rows are claimed, and registers the intent: the moment from which it counts. The
+/// rows need no second look: another takes them only after this attempt was fenced off, which then registers nothing.
 pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call) -> Result<Registered, Error> {
     let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
     let prefix = spool_prefix(run_id, window_id, attempt);
-    let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() };
     let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
-    if let Resolved::Interrupted { advanced } =
-        resolve_contested(deps, &entries, &mut decisions, &claim, summary.had_api, call).await?
-    {
+    let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt };
+    let staging = Staging::new(claim, summary.seen_at, false);
+    let resolved = resolve_contested(deps, &entries, &mut decisions, staging, summary.had_api, call).await?;
+    if let Resolved::Interrupted { advanced } = resolved {
         return Ok(Registered::Interrupted { advanced });
     }
 
     let mut layout = Layout::new(run_id, window_id, deps.jsonl);
-    let mut counts = Messages { source: summary.documents, ..Messages::default() };
-    let mut written: Vec<&Entry> = Vec::new();
+    let mut tally = Tally::default();
     for (position, (entry, decision)) in entries.iter().zip(&decisions).enumerate() {
-        counts.no_alerts += u64::from(entry.outcome.no_alerts);
-        match (entry.outcome.disposition, decision) {
-            (Disposition::Open, _) => counts.open += 1,
-            (Disposition::Quarantined, _) => counts.quarantined += 1,
-            (Disposition::Closed, Decision::Already) => counts.already_archived += 1,
-            (Disposition::Closed, _) => counts.archived += 1,
-        }
+        tally.add(entry, decision);
         let replaces = match decision {
             Decision::Write => None,
             Decision::Replace { object } => Some(object.clone()),
             Decision::Already | Decision::Hold | Decision::Contested { .. } => continue,
         };
         layout.push(position as u32, entry, replaces);
-        written.push(entry);
     }
-    if !counts.reconciled() {
+    let counts = tally.messages;
+    if counts.source != summary.documents || !counts.reconciled() {
         return Err(Error::CountMismatch { window_id: window_id.to_owned(), counts });
-    }
-    let claim_row = |entry: &Entry, row: Option<&Row>| {
-        let lost = || Error::ClaimLost { id: entry.id.clone(), window_id: window_id.to_owned() };
-        claim_for_writing(row.ok_or_else(lost)?, &claim).map_err(|_| lost())
-    };
-    let claimed = deps.ledger.change_all(&written, claim_row, || call.is_ending()).await?;
-    if !claimed.all {
-        return Ok(Registered::Interrupted { advanced: claimed.rows });
     }
     let intent = Intent {
         run_id: run_id.to_owned(),
@@ -126,6 +113,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call)
         pairs: summary.pairs,
         source_bytes: summary.bytes,
         archived_at: call.now(),
+        seen_at: Some(summary.seen_at),
         jsonl: deps.jsonl,
         message_json: deps.message_json,
         objects: layout.finish(),
@@ -165,22 +153,20 @@ enum Resolved {
     },
 }
 
-/// Messages that another window was writing when it died: its intent is carried out, or its claims are released;
-/// then the messages are staged anew, for this window.
+/// Messages that another window had claimed when it died: its intent is carried out, or its attempt is fenced off; then the
+/// messages are staged anew, for this window.
 async fn resolve_contested(
     deps: &Deps,
     entries: &[Entry],
     decisions: &mut [Decision],
-    claim: &Claim,
+    mut staging: Staging,
     had_api: bool,
     call: &Call,
 ) -> Result<Resolved, Error> {
     let mut advanced = 0;
     for _ in 0..ROUNDS {
         let contested = |decision: &Decision| match decision {
-            Decision::Contested { run_id, window_id } => {
-                Some(Claim { run_id: run_id.clone(), window_id: window_id.clone() })
-            }
+            Decision::Contested { claim } => Some(claim.clone()),
             _ => None,
         };
         let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
@@ -201,43 +187,37 @@ async fn resolve_contested(
         let positions: Vec<usize> =
             (0..entries.len()).filter(|position| contested(&decisions[*position]).is_some()).collect();
         let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
-        let release_row = |_: &Entry, row: Option<&Row>| {
-            let held = row.and_then(|row| {
-                row.claim.as_ref().filter(|held| holders.contains(held)).and_then(|held| release(row, held))
-            });
-            Ok::<_, Error>(held)
-        };
-        let released = deps.ledger.change_all(&affected, release_row, || call.is_ending()).await?;
-        advanced += released.rows;
-        if !released.all {
-            return Ok(Resolved::Interrupted { advanced });
-        }
-        let staged = deps.ledger.stage_all(&affected, claim, had_api, call.now(), || call.is_ending());
-        let Some(staged) = staged.await? else {
+        staging.over.extend(holders);
+        let mut guesses = Guesses::default();
+        let staged = deps.ledger.stage_all(&affected, &staging, had_api, &mut guesses, || call.is_ending()).await?;
+        let Some(staged) = staged else {
             return Ok(Resolved::Interrupted { advanced });
         };
+        advanced += affected.len();
         for (position, decision) in positions.into_iter().zip(staged) {
             decisions[position] = decision;
         }
     }
     match decisions.iter().zip(entries).find_map(|(decision, entry)| match decision {
-        Decision::Contested { run_id, window_id } => Some((entry.id.clone(), run_id.clone(), window_id.clone())),
+        Decision::Contested { claim } => Some((entry.id.clone(), claim.clone())),
         _ => None,
     }) {
-        Some((id, run_id, window_id)) => Err(Error::ClaimStuck { id, run_id, window_id }),
+        Some((id, Claim { run_id, window_id, .. })) => Err(Error::ClaimStuck { id, run_id, window_id }),
         None => Ok(Resolved::All),
     }
 }
 
-/// Carries out the intent of a window that has one, or releases the window when its lease is over.
+/// Carries out the intent of a window that has one, or fences its attempt off when its lease is over. Afterwards the claim
+/// holds nothing.
 async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
     let now = call.now();
     let decide = |record: &alerts::window::record::WindowRecord| match record.status {
-        State::Prepared | State::Completed | State::Abandoned | State::Skipped => Ok(record.clone()),
+        _ if record.is_over(holder.attempt) => Ok(record.clone()),
+        State::Prepared => Ok(record.clone()),
         _ => record.abandon(now),
     };
     let record = deps.windows.change(&holder.run_id, &holder.window_id, decide).await?;
-    if let (State::Prepared, Some(key)) = (record.status, &record.intent_key) {
+    if let (State::Prepared, Some(key), false) = (record.status, &record.intent_key, record.is_over(holder.attempt)) {
         tracing::info!(
             run = holder.run_id,
             window = holder.window_id,

@@ -92,8 +92,8 @@ impl Cloud {
         objects.put(&records_key(&prefix, 0), compressed, "application/zstd").await.expect("written");
         objects.put_lines(&index_key(&prefix, 0), &entries).await.expect("written");
         let bytes = entries.iter().map(|entry| entry.bytes).sum();
-        let summary =
-            Summary { pairs: 1, documents: entries.len() as u64, bytes, foreign: 0, had_api: false, done: true };
+        let documents = entries.len() as u64;
+        let summary = Summary { pairs: 1, documents, bytes, seen_at: now, done: true, ..Summary::default() };
         objects.put_json(&checkpoint_key(&prefix), &summary).await.expect("written");
     }
 

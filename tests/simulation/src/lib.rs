@@ -17,6 +17,8 @@ const RETRIES: u32 = 6;
 /// Between two tries, and longer than a lease, so that none has to wait for more than one of them.
 const BETWEEN: Duration = Duration::from_secs(31);
 
+pub mod history;
+
 /// An error as the state machine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -47,11 +49,13 @@ pub struct Archive<'a> {
     pub watch: &'a dyn Watch,
     /// Documents that a window should hold at most.
     pub window_messages: u64,
+    /// How often a call that failed in passing is made again.
+    pub retries: u32,
 }
 
 impl<'a> Archive<'a> {
     pub fn new(cloud: Cloud) -> Self {
-        Archive { cloud, watch: &Idle, window_messages: 10 }
+        Archive { cloud, watch: &Idle, window_messages: 10, retries: RETRIES }
     }
 
     /// Starts an execution and runs it to its end.
@@ -261,7 +265,7 @@ impl<'a> Archive<'a> {
                 Err(error) => {
                     let fault = fault(&error);
                     let is_retried = entry(&fault.name).is_some_and(|entry| entry.retried != Retried::No);
-                    if !is_retried || tries == RETRIES {
+                    if !is_retried || tries == self.retries {
                         return Err(fault);
                     }
                     tries += 1;

@@ -1,10 +1,10 @@
 //! What there is to be seen of some days: objects, the manifests that explain them, rows and windows.
 
-use super::rules::{Days, Named, committer_of, is_alive, is_unfinished, taker_of, writer_of};
+use super::rules::{Days, Named, RunWindow, committer_of, is_alive, is_unfinished, taker_of, writer_of};
 use crate::{archive::Archive, commands::bar};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
-    message::tracking::{Claim, Row},
+    message::tracking::Row,
     run::job_run::JobRun,
     window::record::{State, WindowRecord},
 };
@@ -30,15 +30,15 @@ pub struct Evidence {
     pub malformed: Vec<LedgerError>,
     pub windows: Vec<WindowRecord>,
     /// Windows that a run is at work on.
-    pub alive: HashSet<Claim>,
+    pub alive: HashSet<RunWindow>,
     /// Windows that may still write.
-    pub unfinished: HashSet<Claim>,
+    pub unfinished: HashSet<RunWindow>,
     /// Objects of these days, as S3 holds them.
     pub objects: BTreeMap<String, Head>,
     /// What manifests say of objects of these days, by key.
     pub named: BTreeMap<String, Vec<Named>>,
     /// Windows that took rows out of an object, by its key.
-    pub takers: HashMap<String, HashSet<Claim>>,
+    pub takers: HashMap<String, HashSet<RunWindow>>,
     /// Manifests that a committed window should have and has not, made again from what it left.
     pub rebuilt: Vec<Rebuilt>,
     /// Rows of these days, by the message's instant or by the partition of the object that they name.
@@ -61,9 +61,9 @@ impl Evidence {
         archive.windows.rows.for_each(|record: WindowRecord| windows.push(record)).await?;
         let by_id: HashMap<&str, &JobRun> = runs.iter().map(|run| (run.run_id.as_str(), run)).collect();
         let run_of = |record: &WindowRecord| by_id.get(record.run_id.as_str()).copied();
-        let alive = windows.iter().filter(|record| is_alive(record, run_of(record), now)).map(claim_of).collect();
+        let alive = windows.iter().filter(|record| is_alive(record, run_of(record), now)).map(window_of).collect();
         let unfinished =
-            windows.iter().filter(|record| is_unfinished(record, run_of(record), now)).map(claim_of).collect();
+            windows.iter().filter(|record| is_unfinished(record, run_of(record), now)).map(window_of).collect();
         let mut evidence = Evidence {
             days,
             runs,
@@ -122,9 +122,10 @@ impl Evidence {
 
     /// The manifests of the windows of these days, and of all that wrote an object of them or took rows out of one.
     async fn read_manifests(&mut self, archive: &Archive) -> Result<()> {
-        let of_days: HashSet<Claim> = self.windows_of_days().map(claim_of).collect();
+        let of_days: HashSet<RunWindow> = self.windows_of_days().map(window_of).collect();
         let writers = self.objects.keys().filter_map(|key| writer_of(key));
-        let wanted: HashSet<Claim> = writers.chain(self.takers.values().flatten().cloned()).chain(of_days).collect();
+        let wanted: HashSet<RunWindow> =
+            writers.chain(self.takers.values().flatten().cloned()).chain(of_days).collect();
         let mut keys = archive.objects.list("archive/_commits/").await?;
         keys.retain(|key| committer_of(key).is_some_and(|claim| wanted.contains(&claim)));
         let present: HashSet<&String> = keys.iter().collect();
@@ -175,28 +176,31 @@ impl Evidence {
 
     /// Whether a window that may still write has a claim on the row.
     pub fn may_change(&self, row: &Row) -> bool {
-        row.claim.as_ref().is_some_and(|claim| self.unfinished.contains(claim) || self.is_new(claim))
+        row.claim
+            .as_ref()
+            .map(RunWindow::from)
+            .is_some_and(|claim| self.unfinished.contains(&claim) || self.is_new(&claim))
     }
 
     /// Whether a run is at work on the row.
     pub fn is_at_work(&self, row: &Row) -> bool {
-        row.claim.as_ref().is_some_and(|claim| self.alive.contains(claim) || self.is_new(claim))
+        row.claim.as_ref().map(RunWindow::from).is_some_and(|claim| self.alive.contains(&claim) || self.is_new(&claim))
     }
 
     /// Of a run that began after the runs were read.
-    pub fn is_new(&self, claim: &Claim) -> bool {
+    pub fn is_new(&self, claim: &RunWindow) -> bool {
         !self.runs.iter().any(|run| run.run_id == claim.run_id)
     }
 }
 
-fn claim_of(record: &WindowRecord) -> Claim {
-    Claim { run_id: record.run_id.clone(), window_id: record.window_id.clone() }
+fn window_of(record: &WindowRecord) -> RunWindow {
+    RunWindow { run_id: record.run_id.clone(), window_id: record.window_id.clone() }
 }
 
 /// The objects of a window carry its id and its run's in their names; those that it took rows out of have what it took
 /// beside them.
 async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest> {
-    let own = Some(claim_of(record));
+    let own = Some(window_of(record));
     let mut keys = Vec::new();
     for place in PLACES {
         keys.extend(archive.objects.list(place).await?.into_iter().filter(|key| writer_of(key) == own));

@@ -97,7 +97,7 @@ pub async fn with_lock<T>(archive: &Archive, work: impl Future<Output = Result<T
         done = work => done,
         lost = renew => Err(lost.context("the lock of the archive was lost, nothing more is repaired")),
     };
-    archive.job_runs.release(&holder).await?;
+    archive.job_runs.release(&holder, "").await?;
     outcome
 }
 
@@ -267,6 +267,7 @@ mod tests {
                     id: id.into(),
                     at,
                     version,
+                    related: String::new(),
                     bytes: 1,
                     source: Source::Opensearch,
                     written: None,

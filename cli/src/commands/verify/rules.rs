@@ -70,8 +70,21 @@ impl Days {
     }
 }
 
+/// A window of a run, whichever of its attempts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RunWindow {
+    pub run_id: String,
+    pub window_id: String,
+}
+
+impl From<&Claim> for RunWindow {
+    fn from(claim: &Claim) -> Self {
+        RunWindow { run_id: claim.run_id.clone(), window_id: claim.window_id.clone() }
+    }
+}
+
 /// The run and the window that an object's name begins with: `<window>.<run>.<part>.<ending>`.
-pub fn writer_of(key: &str) -> Option<Claim> {
+pub fn writer_of(key: &str) -> Option<RunWindow> {
     let name = key.rsplit('/').next()?;
     let name = name.strip_suffix(".parquet").or_else(|| name.strip_suffix(".jsonl.zst"))?;
     let (name, _part) = name.rsplit_once('.')?;
@@ -80,24 +93,24 @@ pub fn writer_of(key: &str) -> Option<Claim> {
 
 /// The object that lost rows to a newer version, and the run and window that took them out:
 /// `archive/superseded/date=<day>/<object>/by-<window>.<run>.parquet`.
-pub fn taker_of(key: &str) -> Option<(String, Claim)> {
+pub fn taker_of(key: &str) -> Option<(String, RunWindow)> {
     let (object, by) = key.strip_prefix("archive/superseded/date=")?.rsplit_once('/')?;
     let claim = window_and_run(by.strip_prefix("by-")?.strip_suffix(".parquet")?)?;
     Some((format!("archive/parquet/date={object}.parquet"), claim))
 }
 
 /// The window and run of `archive/_commits/<window>/<run>-<attempt>.json`.
-pub fn committer_of(key: &str) -> Option<Claim> {
+pub fn committer_of(key: &str) -> Option<RunWindow> {
     let (window_id, name) = key.strip_prefix("archive/_commits/")?.split_once('/')?;
     let (run_id, _attempt) = name.strip_suffix(".json")?.rsplit_once('-')?;
-    Some(Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned() })
+    Some(RunWindow { run_id: run_id.to_owned(), window_id: window_id.to_owned() })
 }
 
 /// A window's id holds dots of its own, and ends with the `Z` of its second instant.
-fn window_and_run(name: &str) -> Option<Claim> {
+fn window_and_run(name: &str) -> Option<RunWindow> {
     let second = name.find("--")? + 2;
     let end = second + name[second..].find("Z.")? + 1;
-    Some(Claim { run_id: name[end + 1..].to_owned(), window_id: name[..end].to_owned() })
+    Some(RunWindow { run_id: name[end + 1..].to_owned(), window_id: name[..end].to_owned() })
 }
 
 /// Whether somebody is at work on the window: its run, or an attempt that has not noticed yet that its run died.
@@ -226,7 +239,7 @@ mod tests {
     #[test]
     fn names_say_who_wrote_and_who_took_out() {
         let window_id = "20240301T000000.000Z--20240302T000000.000Z";
-        let claim = Claim { run_id: "range-1.a".into(), window_id: window_id.into() };
+        let claim = RunWindow { run_id: "range-1.a".into(), window_id: window_id.into() };
         let object = alerts::keys::parquet_key("2024-03-01", window_id, "range-1.a", 7);
         assert_eq!(writer_of(&object), Some(claim.clone()));
         assert_eq!(

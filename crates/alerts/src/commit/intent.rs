@@ -22,6 +22,9 @@ pub struct Intent {
     /// `archived_at` of every row: a fact of the intent, so that a repeated write yields the same bytes.
     #[serde(with = "identity::instant::serde_iso")]
     pub archived_at: jiff::Timestamp,
+    /// When the source was read. None in an intent from before this was noted.
+    #[serde(default, with = "crate::message::tracking::optional_iso", skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<jiff::Timestamp>,
     pub jsonl: bool,
     pub message_json: bool,
     pub objects: Vec<PlannedObject>,
@@ -151,6 +154,7 @@ mod tests {
     fn entry(id: &str, at: &str, bytes: u64, disposition: Disposition) -> Entry {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
         Entry {
+            related: String::new(),
             index: "messages".into(),
             id: id.into(),
             at: instant::parse(at).expect("instant"),
@@ -215,6 +219,7 @@ mod tests {
             pairs: 1,
             source_bytes: 4,
             archived_at: jiff::Timestamp::UNIX_EPOCH,
+            seen_at: None,
             jsonl: true,
             message_json: true,
             objects: layout.finish(),

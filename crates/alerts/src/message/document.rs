@@ -110,6 +110,23 @@ pub fn version(source: &[u8]) -> String {
     hex::encode(Sha256::digest(source))
 }
 
+/// Tells one history and audit of a message from another: a hash over their bytes and where each body ends, in hex.
+pub fn related(history: &[impl AsRef<[u8]>], audit: &[impl AsRef<[u8]>]) -> String {
+    let mut hash = Sha256::new();
+    for bodies in [as_bytes(history), as_bytes(audit)] {
+        hash.update((bodies.len() as u64).to_le_bytes());
+        for body in bodies {
+            hash.update((body.len() as u64).to_le_bytes());
+            hash.update(body);
+        }
+    }
+    hex::encode(&hash.finalize()[..16])
+}
+
+fn as_bytes(bodies: &[impl AsRef<[u8]>]) -> Vec<&[u8]> {
+    bodies.iter().map(AsRef::as_ref).collect()
+}
+
 /// The fields `names` of a JSON object, null counting as absent. `None` when it is no object, or has one of them twice.
 fn fields<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Option<[Option<&'a RawValue>; N]> {
     let mut input = serde_json::Deserializer::from_str(object);

@@ -25,6 +25,9 @@ pub struct Entry {
     #[serde(with = "instant::serde_iso")]
     pub at: Timestamp,
     pub version: String,
+    /// Hash of its history and audit; empty where they were not read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub related: String,
     /// Length of the document in bytes.
     pub bytes: u64,
     /// Where these bytes are from.

@@ -1,13 +1,19 @@
 //! How the row of a message may change. Every change is decided here, on what was read, and carried out on condition
-//! that the row has not changed in between (its revision).
+//! that the row has not changed in between (its revision and its claim).
+//!
+//! A row is claimed for an attempt of a window (`Processing`) before the window registers its intent, and only that attempt
+//! completes it. Another attempt, or another window, takes it over only when the claim is over: the window's row then says
+//! that the attempt can never register an intent any more, or has carried out the one it registered. `Pending` is what
+//! waits and nobody works on: held-over messages, and what mode `extract` left.
 
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::{Entry, Written};
 use crate::source::Source;
 use identity::{Identity, instant};
 use jiff::Timestamp;
-use ledger::Keyed;
-use serde::{Deserialize, Serialize};
+use ledger::{Keyed, Superseded};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::collections::HashSet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -17,11 +23,29 @@ pub enum Status {
     Failed,
 }
 
-/// A window of a run that has claimed a row until it is completed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// An attempt of a window of a run that has claimed a row until it is completed; `run/window/attempt` in the row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub run_id: String,
     pub window_id: String,
+    pub attempt: u64,
+}
+
+impl Serialize for Claim {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(&format_args!("{}/{}/{}", self.run_id, self.window_id, self.attempt))
+    }
+}
+
+impl<'de> Deserialize<'de> for Claim {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(input)?;
+        let mut parts = text.rsplitn(3, '/');
+        let (attempt, window_id, run_id) = (parts.next(), parts.next(), parts.next());
+        let claim = attempt.and_then(|attempt| attempt.parse().ok()).zip(window_id).zip(run_id);
+        let ((attempt, window_id), run_id) = claim.ok_or_else(|| D::Error::custom(format!("claim `{text}`")))?;
+        Ok(Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt })
+    }
 }
 
 /// A row of `message-tracking`.
@@ -31,11 +55,19 @@ pub struct Row {
     pub source_index: String,
     pub status: Status,
     pub disposition: Disposition,
-    /// The run and window that last staged or wrote the message.
+    /// The run, the window and its attempt that last staged or wrote the message.
     pub run_id: String,
     pub window_id: String,
+    #[serde(default)]
+    pub attempt: u64,
+    /// When they read the source.
+    #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<Timestamp>,
     /// sha256 of the version that `s3_path` holds, or, before there is one, of the version staged.
     pub version: String,
+    /// Hash of the history and audit that `s3_path` holds beside that version. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub related: String,
     /// Where this version is from.
     #[serde(default, skip_serializing_if = "Source::is_opensearch")]
     pub source: Source,
@@ -63,7 +95,7 @@ pub struct Row {
     pub reason: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_alerts: bool,
-    /// `run/window` while one of them works on the row.
+    /// Who is at work on the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
     /// Key of the sparse index: set while the row is open or unfinished. The index is in order of `timestamp`.
@@ -80,6 +112,7 @@ pub struct Row {
 impl Keyed for Row {
     const PARTITION: &'static str = "message_id";
     const SORT: Option<&'static str> = Some("source_index");
+    const OWNER: Option<&'static str> = Some("claim");
 
     fn key(&self) -> (String, Option<String>) {
         (self.message_id.clone(), Some(self.source_index.clone()))
@@ -144,9 +177,10 @@ pub enum Move {
     Nothing,
 }
 
-/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no index.
-pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str) -> Move {
-    match (&earlier.moves_to, own, &earlier.claim) {
+/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no index;
+/// `over`: claims that hold nothing any more.
+pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str, over: &HashSet<Claim>) -> Move {
+    match (&earlier.moves_to, own, earlier.claim.as_ref().filter(|claim| !over.contains(claim))) {
         (Some(index), ..) if index != source_index => Move::Nothing,
         (Some(_), Some(_), _) => Move::Leave,
         (None, Some(_), _) => Move::Nothing,
@@ -161,7 +195,8 @@ pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str) -> Move {
 
 /// The row of a message that no index had, under the index that has it now. What is archived stays where it is.
 fn rekeyed(row: &Row, source_index: &str) -> Row {
-    let mut next = Row { source_index: source_index.to_owned(), moves_to: None, revision: 1, ..row.clone() };
+    let source_index = source_index.to_owned();
+    let mut next = Row { source_index, claim: None, moves_to: None, revision: 1, ..row.clone() };
     if next.staging.take().is_some() {
         into_staging(&mut next);
     }
@@ -193,8 +228,8 @@ pub enum Decision {
     Already,
     /// Open, in staging.
     Hold,
-    /// Claimed by a window that did not finish; decided again, without that claim, before the intent is made.
-    Contested { run_id: String, window_id: String },
+    /// Claimed by a window that is not finished; decided again, when that claim is over, before the intent is made.
+    Contested { claim: Claim },
 }
 
 /// What a step does about a row: perhaps a new state of it, and what that means for the window.
@@ -204,67 +239,158 @@ pub struct Staged {
     pub decision: Decision,
 }
 
-/// Stages a classified document on behalf of `claim`. The window's earlier attempts are the same claim.
-pub fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, now: Timestamp) -> Staged {
+/// For whom documents are staged, and what is known of others.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    pub claim: Claim,
+    /// When the window read the source. What a later reading found is never undone by an earlier one.
+    pub seen_at: Timestamp,
+    /// Nothing is to be written now: what is closed waits for mode `process`.
+    pub waits: bool,
+    /// Claims that are over: their attempts register no intent any more, and have none that is not carried out.
+    pub over: HashSet<Claim>,
+}
+
+impl Staging {
+    pub fn new(claim: Claim, seen_at: Timestamp, waits: bool) -> Self {
+        Staging { claim, seen_at, waits, over: HashSet::new() }
+    }
+
+    /// Whoever holds the row and must be waited for.
+    fn holder<'r>(&self, row: &'r Row) -> Option<&'r Claim> {
+        let own = &self.claim;
+        let is_own = |claim: &Claim| claim.run_id == own.run_id && claim.window_id == own.window_id;
+        // An earlier attempt of this window was fenced off before this one began.
+        row.claim.as_ref().filter(|claim| !is_own(claim) && !self.over.contains(claim))
+    }
+
+    /// A later attempt of this window has dealt with the row already.
+    fn check(&self, row: &Row) -> Result<(), Superseded> {
+        let own = &self.claim;
+        let is_of_later = row.run_id == own.run_id && row.window_id == own.window_id && row.attempt > own.attempt;
+        let is_held_by_later = row.claim.as_ref().is_some_and(|claim| {
+            claim.run_id == own.run_id && claim.window_id == own.window_id && claim.attempt > own.attempt
+        });
+        if is_of_later || is_held_by_later {
+            return Err(Superseded { attempt: own.attempt, current: row.attempt });
+        }
+        Ok(())
+    }
+
+    fn is_older_than(&self, row: &Row) -> bool {
+        row.claim.is_none() && row.seen_at.is_some_and(|seen_at| seen_at > self.seen_at)
+    }
+
+    /// The row after a change, stamped with who made it; `None` when nothing changes, so that no write is needed.
+    fn changed(&self, before: &Row, mut after: Row) -> Option<Row> {
+        if *before == after {
+            return None;
+        }
+        after.run_id = self.claim.run_id.clone();
+        after.window_id = self.claim.window_id.clone();
+        after.attempt = self.claim.attempt;
+        after.seen_at = Some(self.seen_at);
+        after.revision = before.revision + 1;
+        Some(after)
+    }
+}
+
+/// Stages a classified document: its row is claimed where the window has to write it.
+pub fn stage(existing: Option<&Row>, entry: &Entry, staging: &Staging) -> Result<Staged, Superseded> {
     let Some(row) = existing else {
         let decision = if entry.outcome.disposition == Disposition::Open { Decision::Hold } else { Decision::Write };
-        return Staged { row: Some(fresh(entry, claim, now)), decision };
+        return Ok(Staged { row: Some(fresh(entry, staging)), decision });
     };
-    if let Some(holder) = row.claim.as_ref().filter(|holder| *holder != claim && row.status != Status::Pending) {
-        let Claim { run_id, window_id } = holder.clone();
-        return Staged { row: None, decision: Decision::Contested { run_id, window_id } };
+    staging.check(row)?;
+    if let Some(holder) = staging.holder(row) {
+        return Ok(Staged { row: None, decision: Decision::Contested { claim: holder.clone() } });
     }
-    match (row.status, entry.outcome.disposition) {
-        (Status::Completed, Disposition::Open) => hold_again(row, entry, now),
-        (Status::Completed, disposition) => restage_completed(row, entry, disposition, claim),
-        (_, Disposition::Open) => {
-            let mut next = restaged(row, entry, claim, now);
-            next.claim = None;
-            Staged { row: changed(row, next), decision: Decision::Hold }
-        }
-        (_, disposition) => {
-            Staged { row: changed(row, restaged(row, entry, claim, now)), decision: write(row, disposition) }
-        }
+    if staging.is_older_than(row) {
+        let is_held_over = row.disposition == Disposition::Open && row.staging.is_some();
+        let decision = if is_held_over { Decision::Hold } else { Decision::Already };
+        return Ok(Staged { row: None, decision });
     }
+    Ok(match (row.status, entry.outcome.disposition) {
+        (Status::Completed, Disposition::Open) => hold_again(row, entry, staging),
+        (Status::Completed, disposition) => restage_completed(row, entry, disposition, staging),
+        (_, Disposition::Open) => hold(row, entry, staging),
+        (_, disposition) => take(row, entry, disposition, staging),
+    })
 }
 
 /// A reopened message: what is archived stays Completed, and the row returns to staging until it closes.
-fn hold_again(row: &Row, entry: &Entry, now: Timestamp) -> Staged {
+fn hold_again(row: &Row, entry: &Entry, staging: &Staging) -> Staged {
     let mut next = row.clone();
+    next.claim = None;
     next.disposition = Disposition::Open;
     next.written = entry.written;
     next.reason = None;
-    next.first_seen_open.get_or_insert(now);
+    next.first_seen_open.get_or_insert(staging.seen_at);
     into_staging(&mut next);
-    Staged { row: changed(row, next), decision: Decision::Hold }
+    Staged { row: staging.changed(row, next), decision: Decision::Hold }
 }
 
-fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, claim: &Claim) -> Staged {
+fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging: &Staging) -> Staged {
     let in_quarantine = row.in_quarantine();
     let same_place = in_quarantine == (disposition == Disposition::Quarantined);
     let mut next = row.clone();
-    if same_place && row.version == entry.version {
+    next.claim = None;
+    let left_alone = |next| Staged { row: staging.changed(row, next), decision: Decision::Already };
+    if same_place && row.version == entry.version && has_same_related(row, entry) {
         describe(&mut next, &entry.outcome);
         if entry.source == Source::Opensearch {
             next.source = entry.source;
             next.written = entry.written;
         }
         out_of_staging(&mut next);
-        return Staged { row: changed(row, next), decision: Decision::Already };
+        return left_alone(next);
     }
     let is_spelled_by_index = row.source == Source::Opensearch && row.disposition == Disposition::Closed;
     if same_place && !in_quarantine && is_spelled_by_index && entry.source == Source::Api {
         // Where API and index spell one message differently, the index's bytes stay. What changed since, the index tells.
-        return Staged { row: None, decision: Decision::Already };
+        return left_alone(next);
     }
     if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
         // This very version is archived and verified: excluding it has no effect any more.
-        return Staged { row: None, decision: Decision::Already };
+        return left_alone(next);
     }
     // Completed stays until the newer version is verified in S3.
-    next.claim = Some(claim.clone());
+    if staging.waits {
+        into_staging(&mut next);
+        if next.disposition == Disposition::Open {
+            next.disposition = Disposition::Closed;
+        }
+    } else {
+        next.claim = Some(staging.claim.clone());
+    }
+    Staged { row: staging.changed(row, next), decision: write(row, disposition) }
+}
+
+/// History and audit grow after a message is closed: then the same version is written once more, with what came.
+fn has_same_related(row: &Row, entry: &Entry) -> bool {
+    row.related.is_empty() || entry.related.is_empty() || row.related == entry.related
+}
+
+fn hold(row: &Row, entry: &Entry, staging: &Staging) -> Staged {
+    let mut next = described(row, entry);
+    next.status = Status::Pending;
+    next.claim = None;
+    next.first_seen_open.get_or_insert(staging.seen_at);
     into_staging(&mut next);
-    Staged { row: changed(row, next), decision: write(row, disposition) }
+    Staged { row: staging.changed(row, next), decision: Decision::Hold }
+}
+
+fn take(row: &Row, entry: &Entry, disposition: Disposition, staging: &Staging) -> Staged {
+    let mut next = described(row, entry);
+    if staging.waits {
+        next.status = Status::Pending;
+        next.claim = None;
+        into_staging(&mut next);
+    } else {
+        next.status = Status::Processing;
+        next.claim = Some(staging.claim.clone());
+    }
+    Staged { row: staging.changed(row, next), decision: write(row, disposition) }
 }
 
 /// A version that is not where it belongs: an earlier one that stands in the archive goes when a closed one comes.
@@ -274,33 +400,23 @@ fn write(row: &Row, disposition: Disposition) -> Decision {
     earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() })
 }
 
-/// Before the intent: a closed or quarantined row that this window will write. `None` when nothing has to change.
-pub fn claim_for_writing(row: &Row, claim: &Claim) -> Result<Option<Row>, Lost> {
-    if row.claim.as_ref() != Some(claim) {
-        return Err(Lost);
-    }
-    let mut next = row.clone();
-    if next.status == Status::Pending || next.status == Status::Failed {
-        next.status = Status::Processing;
-    }
-    Ok(changed(row, next))
+/// The row as it stands after an attempt staged a closed document that had none.
+pub fn as_staged_first(entry: &Entry, claim: &Claim, seen_at: Timestamp) -> Row {
+    fresh(entry, &Staging::new(claim.clone(), seen_at, false))
 }
 
-/// The row is no longer this window's.
+/// The row is not this attempt's, nor completed by it in this place.
 #[derive(Debug, PartialEq)]
 pub struct Lost;
 
-/// After the object was verified. `None` when the row is completed already, or claimed by another window.
-pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: Timestamp) -> Option<Row> {
+/// After the object was verified. `None`: the row says so already.
+pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: Timestamp) -> Result<Option<Row>, Lost> {
     if row.claim.as_ref() != Some(claim) {
-        return None;
+        let is_done = row.status == Status::Completed && row.s3_path.as_ref() == Some(&s3_path);
+        return if is_done && row.version == entry.version { Ok(None) } else { Err(Lost) };
     }
-    let mut next = row.clone();
+    let mut next = described(row, entry);
     next.status = Status::Completed;
-    next.version = entry.version.clone();
-    next.source = entry.source;
-    next.written = entry.written;
-    next.timestamp = entry.at;
     next.archived_path = match entry.outcome.disposition {
         // The earlier version stays in the archive, and goes when a newer one comes out of quarantine.
         Disposition::Quarantined if !row.in_quarantine() => row.s3_path.clone(),
@@ -308,13 +424,15 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
         _ => None,
     };
     next.s3_path = Some(s3_path);
+    next.related = entry.related.clone();
     next.processed_at = Some(now);
     next.run_id = claim.run_id.clone();
     next.window_id = claim.window_id.clone();
-    describe(&mut next, &entry.outcome);
+    next.attempt = claim.attempt;
     next.claim = None;
     out_of_staging(&mut next);
-    changed(row, next)
+    next.revision = row.revision + 1;
+    Ok(Some(next))
 }
 
 /// A held-over message that no index has any more leaves the staging area; what the ledger and the archive know of it
@@ -327,23 +445,20 @@ pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
     out_of_staging(&mut next);
     next.gone_at = Some(now);
     next.reason = Some(GONE.to_owned());
-    changed(row, next)
+    next.seen_at = Some(now);
+    next.revision = row.revision + 1;
+    Some(next)
 }
 
 /// The `reason` of a row whose message is gone.
 pub const GONE: &str = "gone";
 
-/// Releases a dead window's claim on a row; `complete` of that window no longer finds it.
-pub fn release(row: &Row, claim: &Claim) -> Option<Row> {
-    if row.claim.as_ref() != Some(claim) {
-        return None;
-    }
-    let mut next = row.clone();
-    if next.status == Status::Processing {
-        next.status = Status::Pending;
-    }
-    next.claim = None;
-    changed(row, next)
+/// The row was completed by this very claim, but for another object of its window: the intent was amended meanwhile.
+pub fn was_completed_by(row: &Row, claim: &Claim) -> bool {
+    let last = (row.run_id.as_str(), row.window_id.as_str(), row.attempt);
+    row.claim.is_none()
+        && row.status == Status::Completed
+        && last == (claim.run_id.as_str(), claim.window_id.as_str(), claim.attempt)
 }
 
 /// A row whose object is lost: the next run over its day finds it pending and archives the message again.
@@ -353,6 +468,8 @@ pub fn set_back(row: &Row) -> Row {
     next.s3_path = None;
     next.processed_at = None;
     next.claim = None;
+    // Whatever is read next counts.
+    next.seen_at = None;
     into_staging(&mut next);
     next.revision = row.revision + 1;
     next
@@ -379,7 +496,10 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         disposition: Disposition::Closed,
         run_id,
         window_id: before.map(|row| row.window_id.clone()).unwrap_or_default(),
+        attempt: before.map(|row| row.attempt).unwrap_or_default(),
+        seen_at: None,
         version,
+        related: String::new(),
         source: before.map(|row| row.source).unwrap_or_default(),
         written: None,
         timestamp,
@@ -398,55 +518,52 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
     }
 }
 
-fn fresh(entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
+fn fresh(entry: &Entry, staging: &Staging) -> Row {
+    let Staging { claim, seen_at, waits, .. } = staging;
     let open = entry.outcome.disposition == Disposition::Open;
+    let is_claimed = !open && !waits;
     let mut row = Row {
         message_id: entry.id.clone(),
         source_index: entry.index.clone(),
-        status: Status::Pending,
+        status: if is_claimed { Status::Processing } else { Status::Pending },
         disposition: entry.outcome.disposition,
         run_id: claim.run_id.clone(),
         window_id: claim.window_id.clone(),
+        attempt: claim.attempt,
+        seen_at: Some(*seen_at),
         version: entry.version.clone(),
+        related: String::new(),
         source: entry.source,
         written: entry.written,
         timestamp: entry.at,
-        inserted_at: now,
+        inserted_at: *seen_at,
         processed_at: None,
         s3_path: None,
         archived_path: None,
-        first_seen_open: open.then_some(now),
+        first_seen_open: open.then_some(*seen_at),
         gone_at: None,
         reason: None,
         no_alerts: false,
-        claim: (!open).then(|| claim.clone()),
+        claim: is_claimed.then(|| claim.clone()),
         staging: None,
         moves_to: None,
         revision: 1,
     };
     describe(&mut row, &entry.outcome);
-    into_staging(&mut row);
+    if !is_claimed {
+        into_staging(&mut row);
+    }
     row
 }
 
-fn restaged(row: &Row, entry: &Entry, claim: &Claim, now: Timestamp) -> Row {
+/// The row with what the entry says of the document.
+fn described(row: &Row, entry: &Entry) -> Row {
     let mut next = row.clone();
     describe(&mut next, &entry.outcome);
-    if next.status == Status::Failed {
-        next.status = Status::Pending;
-    }
-    if next.disposition == Disposition::Open {
-        next.status = Status::Pending;
-        next.first_seen_open.get_or_insert(now);
-    }
     next.version = entry.version.clone();
     next.source = entry.source;
     next.written = entry.written;
     next.timestamp = entry.at;
-    next.run_id = claim.run_id.clone();
-    next.window_id = claim.window_id.clone();
-    next.claim = Some(claim.clone());
-    into_staging(&mut next);
     next
 }
 
@@ -466,15 +583,6 @@ fn out_of_staging(row: &mut Row) {
     row.staging = None;
 }
 
-/// A changed row gets the next revision; an unchanged one needs no write, so a rerun over open messages writes nothing.
-fn changed(before: &Row, mut after: Row) -> Option<Row> {
-    if *before == after {
-        return None;
-    }
-    after.revision = before.revision + 1;
-    Some(after)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,7 +592,12 @@ mod tests {
     }
 
     fn claim(run: &str) -> Claim {
-        Claim { run_id: run.into(), window_id: "w".into() }
+        Claim { run_id: run.into(), window_id: "w".into(), attempt: 1 }
+    }
+
+    /// Stages on behalf of `claim`, for a reading at `seen_at`.
+    fn stage(existing: Option<&Row>, entry: &Entry, claim: &Claim, seen_at: Timestamp) -> Staged {
+        super::stage(existing, entry, &Staging::new(claim.clone(), seen_at, false)).expect("not superseded")
     }
 
     fn entry(disposition: Disposition, version: &str) -> Entry {
@@ -494,6 +607,7 @@ mod tests {
             id: "m1".into(),
             at: at("2024-07-01"),
             version: version.into(),
+            related: String::new(),
             bytes: 1,
             source: Source::Opensearch,
             written: None,
@@ -503,15 +617,10 @@ mod tests {
 
     fn archived(version: &str) -> Row {
         let staged = stage(None, &entry(Disposition::Closed, version), &claim("r1"), at("2026-01-01"));
-        let row = claim_for_writing(&staged.row.expect("row"), &claim("r1")).expect("mine").expect("changed");
-        complete(
-            &row,
-            &entry(Disposition::Closed, version),
-            &claim("r1"),
-            "s3://b/archive/parquet/p".into(),
-            at("2026-01-02"),
-        )
-        .expect("completed")
+        let row = staged.row.expect("row");
+        let path = "s3://b/archive/parquet/p".into();
+        let completed = complete(&row, &entry(Disposition::Closed, version), &claim("r1"), path, at("2026-01-02"));
+        completed.expect("its own").expect("changed")
     }
 
     #[test]
@@ -553,6 +662,7 @@ mod tests {
         assert!(matches!(first.decision, Decision::Replace { .. }), "{first:?}");
         let claimed = first.row.expect("a row");
         let won = complete(&claimed, &of(Source::Opensearch, "v2"), &claim("r2"), "s3://b/k".into(), at("2026-02-01"))
+            .expect("its own")
             .expect("a row");
         assert_eq!((won.version.as_str(), won.source), ("v2", Source::Opensearch));
         let again = staged(&won, &of(Source::Api, "v1"));
@@ -564,10 +674,13 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_message_goes_through_all_three_states() {
+    fn a_message_that_is_archived_at_once_is_written_twice_and_never_stands_in_the_index() {
+        let first = stage(None, &entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        assert_eq!((first.status, first.staging.as_deref()), (Status::Processing, None));
+        assert_eq!(first, as_staged_first(&entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-01-01")));
         let row = archived("v1");
         assert_eq!((row.status, row.staging.as_deref(), row.claim), (Status::Completed, None, None));
-        assert_eq!(row.revision, 3);
+        assert_eq!(row.revision, 2);
     }
 
     #[test]
@@ -582,7 +695,7 @@ mod tests {
         assert_eq!(again.decision, Decision::Replace { object: "archive/parquet/p".into() });
         let row = again.row.expect("claimed");
         assert_eq!((row.status, row.version.as_str()), (Status::Completed, "v1"));
-        assert!(row.staging.is_some());
+        assert_eq!(row.claim, Some(claim("r2")));
     }
 
     #[test]
@@ -611,24 +724,115 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_another_window_writes_is_contested_and_one_it_only_staged_is_taken_over() {
-        let pending = stage(None, &entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
-        let processing = claim_for_writing(&pending, &claim("r1")).expect("mine").expect("changed");
-        let other = stage(Some(&processing), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01"));
-        assert_eq!(other.decision, Decision::Contested { run_id: "r1".into(), window_id: "w".into() });
-        let taken =
-            stage(Some(&pending), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-02-01")).row.expect("row");
-        assert_eq!(claim_for_writing(&taken, &claim("r1")), Err(Lost));
-        assert_eq!(
-            complete(&taken, &entry(Disposition::Closed, "v1"), &claim("r1"), "s3://b/k".into(), at("2026-02-02")),
-            None
+    fn a_row_that_another_window_writes_is_contested_until_its_claim_is_over() {
+        let closed = entry(Disposition::Closed, "v1");
+        let processing = stage(None, &closed, &claim("r1"), at("2026-01-01")).row.expect("row");
+        let other = stage(Some(&processing), &closed, &claim("r2"), at("2026-02-01"));
+        assert_eq!(other, Staged { row: None, decision: Decision::Contested { claim: claim("r1") } });
+        let mut staging = Staging::new(claim("r2"), at("2026-02-01"), false);
+        staging.over.insert(claim("r1"));
+        let taken = super::stage(Some(&processing), &closed, &staging).expect("not superseded").row.expect("row");
+        assert_eq!(taken.claim, Some(claim("r2")));
+        assert_eq!(complete(&taken, &closed, &claim("r1"), "s3://b/k".into(), at("2026-02-02")), Err(Lost));
+        // Of the window's attempts only those that were looked at are over.
+        let second = Row { claim: Some(Claim { attempt: 2, ..claim("r1") }), ..processing };
+        let again = super::stage(Some(&second), &closed, &staging).expect("not superseded");
+        assert!(matches!(again.decision, Decision::Contested { .. }), "{again:?}");
+    }
+
+    #[test]
+    fn a_superseded_attempt_neither_stages_nor_completes() {
+        let (old, new) = (claim("r1"), Claim { attempt: 2, ..claim("r1") });
+        let (closed, open) = (entry(Disposition::Closed, "v1"), entry(Disposition::Open, "v2"));
+        let first = stage(None, &closed, &old, at("2026-01-01")).row.expect("row");
+        let second = stage(Some(&first), &closed, &new, at("2026-01-02")).row.expect("row");
+        let held = stage(Some(&second), &open, &new, at("2026-01-02")).row.expect("row");
+        let path = || "s3://b/k".to_owned();
+        assert_eq!(complete(&second, &closed, &old, path(), at("2026-01-03")), Err(Lost));
+        let done = complete(&second, &closed, &new, path(), at("2026-01-03")).expect("its own").expect("changed");
+        for row in [&second, &held, &done] {
+            let late = super::stage(Some(row), &closed, &Staging::new(old.clone(), at("2026-01-01"), false));
+            assert_eq!(late, Err(Superseded { attempt: 1, current: 2 }));
+        }
+    }
+
+    #[test]
+    fn an_earlier_reading_never_undoes_what_a_later_one_found() {
+        let (closed, open) = (entry(Disposition::Closed, "v1"), entry(Disposition::Open, "v2"));
+        let held = stage(None, &open, &claim("r2"), at("2026-02-02")).row.expect("row");
+        let late = stage(Some(&held), &closed, &claim("r1"), at("2026-02-01"));
+        assert_eq!(late, Staged { row: None, decision: Decision::Hold });
+        let newer = stage(Some(&archived("v1")), &entry(Disposition::Closed, "v3"), &claim("r2"), at("2026-02-02"));
+        let newer = complete(
+            &newer.row.expect("row"),
+            &entry(Disposition::Closed, "v3"),
+            &claim("r2"),
+            "s3://b/k".into(),
+            at("2026-02-03"),
         );
+        let newer = newer.expect("its own").expect("changed");
+        let late = stage(Some(&newer), &entry(Disposition::Closed, "v2"), &claim("r1"), at("2026-02-01"));
+        assert_eq!(late, Staged { row: None, decision: Decision::Already });
+    }
+
+    #[test]
+    fn an_open_row_that_did_not_change_is_not_written_again() {
+        let open = entry(Disposition::Open, "v1");
+        let held = stage(None, &open, &claim("r1"), at("2026-01-01")).row.expect("row");
+        let again = stage(Some(&held), &open, &claim("r2"), at("2026-02-01"));
+        assert_eq!(again, Staged { row: None, decision: Decision::Hold });
+        let reopened = stage(Some(&archived("v1")), &open, &claim("r2"), at("2026-02-01")).row.expect("row");
+        assert_eq!(stage(Some(&reopened), &open, &claim("r3"), at("2026-03-01")).row, None);
+    }
+
+    #[test]
+    fn what_an_extraction_finds_waits_in_the_index_changed_messages_too() {
+        let extract = Staging::new(claim("r1"), at("2026-02-01"), true);
+        let extracted = |row: Option<&Row>, version: &str| {
+            super::stage(row, &entry(Disposition::Closed, version), &extract).expect("not superseded").row
+        };
+        let fresh = extracted(None, "v1").expect("row");
+        assert_eq!((fresh.status, fresh.claim.as_ref(), fresh.staging.is_some()), (Status::Pending, None, true));
+        let reopened = stage(Some(&archived("v1")), &entry(Disposition::Open, "v2"), &claim("r0"), at("2026-01-15"));
+        for row in [archived("v1"), reopened.row.expect("row")] {
+            let changed = extracted(Some(&row), "v3").expect("row");
+            assert_eq!((changed.status, changed.disposition), (Status::Completed, Disposition::Closed));
+            assert_eq!((changed.claim.as_ref(), changed.staging.is_some()), (None, true));
+            let taken = stage(Some(&changed), &entry(Disposition::Closed, "v3"), &claim("r2"), at("2026-03-01"));
+            assert!(matches!(taken.decision, Decision::Replace { .. }), "{taken:?}");
+        }
+        let taken = stage(Some(&fresh), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-03-01"));
+        let row = taken.row.expect("row");
+        assert_eq!((row.status, row.staging.is_some()), (Status::Processing, true), "it stays until it is written");
+    }
+
+    #[test]
+    fn a_message_whose_history_grew_is_written_again() {
+        let with = |related: &str| Entry { related: related.into(), ..entry(Disposition::Closed, "v1") };
+        let staged = stage(None, &with("h1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        let path = "s3://b/archive/parquet/p".to_owned();
+        let row = complete(&staged, &with("h1"), &claim("r1"), path, at("2026-01-02")).expect("own").expect("changed");
+        let again = |entry: &Entry| stage(Some(&row), entry, &claim("r2"), at("2026-02-01")).decision;
+        assert_eq!(again(&with("h1")), Decision::Already);
+        assert_eq!(again(&with("h2")), Decision::Replace { object: "archive/parquet/p".into() });
+        assert_eq!(again(&with("")), Decision::Already, "nothing is known of it this time");
+        let unknown = Row { related: String::new(), ..row.clone() };
+        assert_eq!(stage(Some(&unknown), &with("h2"), &claim("r2"), at("2026-02-01")).decision, Decision::Already);
+    }
+
+    #[test]
+    fn a_claim_is_written_in_one_word_and_read_again() {
+        let claim = Claim { run_id: "weekly-1".into(), window_id: "20240701T000000.000Z--x".into(), attempt: 12 };
+        let text = serde_json::to_value(&claim).expect("JSON");
+        assert_eq!(text, "weekly-1/20240701T000000.000Z--x/12");
+        assert_eq!(serde_json::from_value::<Claim>(text).expect("a claim"), claim);
+        assert!(serde_json::from_value::<Claim>("weekly-1/x".into()).is_err());
     }
 
     #[test]
     fn a_version_in_quarantine_leaves_the_archived_one_alone_and_the_next_good_one_replaces_it() {
         let complete_at = |row: &Row, entry: &Entry, path: &str| {
-            complete(row, entry, &claim("r2"), path.into(), at("2026-02-01")).expect("completed")
+            complete(row, entry, &claim("r2"), path.into(), at("2026-02-01")).expect("its own").expect("completed")
         };
         let (bad, good) = (entry(Disposition::Quarantined, "v2"), entry(Disposition::Closed, "v3"));
         let staged = stage(Some(&archived("v1")), &bad, &claim("r2"), at("2026-02-01"));

@@ -29,20 +29,29 @@ pub struct Held {
     pub until: Option<Timestamp>,
 }
 
+impl Held {
+    /// The same run in the same execution. Another execution of that run (a redrive beside a failed-only, for example) is as
+    /// much in the way as another run.
+    fn is_same(&self, other: &Self) -> bool {
+        self.holder == other.holder && self.execution_arn == other.execution_arn
+    }
+}
+
 impl Lock {
-    /// The run that holds a part of `[from, to)`, if it is another than `holder`.
-    pub fn holder_of(&self, from: Timestamp, to: Timestamp, holder: &str) -> Option<&Held> {
-        self.held.iter().find(|held| held.holder != holder && held.from < to && from < held.to)
+    /// Who else holds a part of the wanted range.
+    pub fn holder_of(&self, wanted: &Held) -> Option<&Held> {
+        self.held.iter().find(|held| !held.is_same(wanted) && held.from < wanted.to && wanted.from < held.to)
     }
 
     pub fn with(mut self, held: Held) -> Self {
-        self.held.retain(|other| other.holder != held.holder);
+        self.held.retain(|other| !other.is_same(&held));
         self.held.push(held);
         self
     }
 
-    pub fn without(mut self, holder: &str) -> Self {
-        self.held.retain(|held| held.holder != holder);
+    /// Without what this execution of a run holds.
+    pub fn without(mut self, holder: &str, execution_arn: &str) -> Self {
+        self.held.retain(|held| held.holder != holder || held.execution_arn != execution_arn);
         self
     }
 }
@@ -61,11 +70,13 @@ mod tests {
     #[test]
     fn ranges_that_touch_do_not_overlap_and_a_run_never_blocks_itself() {
         let lock = Lock::default().with(held("r1", 0, 10));
-        let blocks = |other: Held| lock.holder_of(other.from, other.to, &other.holder).is_some();
+        let blocks = |other: Held| lock.holder_of(&other).is_some();
         assert!(blocks(held("r2", 9, 20)));
         assert!(blocks(held("r2", 3, 4)));
         assert!(!blocks(held("r2", 10, 20)));
         assert!(!blocks(held("r1", 0, 10)));
-        assert!(lock.clone().without("r1").held.is_empty());
+        assert!(blocks(Held { execution_arn: "another".into(), ..held("r1", 0, 10) }), "of the same run");
+        assert_eq!(lock.clone().without("r1", "another"), lock);
+        assert!(lock.clone().without("r1", "").held.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! How a window of a run may change. Registering the intent is the one decisive moment: before it another run may
-//! release the window's claims; after it the window can only be finished. Attempts and leases are those of `ledger`; a
+//! How a window of a run may change. Registering the intent is the one decisive moment: before it another run may take
+//! the window's messages over; after it the window can only be finished. Attempts and leases are those of `ledger`; a
 //! window has more states than [`ledger::Work`], because it is planned before it is claimed and an operator may skip it.
 
 use crate::counts::{Bytes, Messages, Tally};
@@ -27,7 +27,7 @@ pub enum State {
     Prepared,
     Completed,
     Failed,
-    /// Another run needed its messages after its lease was over, and released its claims.
+    /// Another run needed its messages after its lease was over, and fenced its attempt off.
     Abandoned,
     /// Set aside by an operator, with a reason, because it kept failing.
     Skipped,
@@ -74,7 +74,7 @@ pub enum Refused {
     Superseded { window_id: String, attempt: u64, current: u64 },
     #[error("window {window_id} of run {run_id} may be at work until {until}")]
     Busy { run_id: String, window_id: String, until: String },
-    #[error("the claims of window {window_id} of run {run_id} were released by another run that needed its messages")]
+    #[error("window {window_id} of run {run_id} was abandoned: another run needed its messages")]
     Abandoned { run_id: String, window_id: String },
     #[error("window {window_id} of run {run_id} is not in the plan")]
     Unknown { run_id: String, window_id: String },
@@ -158,6 +158,10 @@ impl WindowRecord {
     /// What classification found. In mode `extract` the window rests there.
     pub fn classified(&self, attempt: u64, tally: Tally, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
+        if matches!(self.status, State::Prepared | State::Completed | State::Skipped) {
+            // A call that comes late: what counts is the intent.
+            return Ok(self.clone());
+        }
         let Tally { messages, reasons } = tally;
         let mut next = WindowRecord { messages, reasons, updated_at: now, ..self.clone() };
         if self.mode == Mode::Extract {
@@ -211,7 +215,8 @@ impl WindowRecord {
     pub fn fail(&self, attempt: u64, error: &str, message: String, now: Timestamp) -> Result<Self, Refused> {
         self.owned(attempt)?;
         let status = match self.status {
-            State::Prepared | State::Completed => self.status,
+            State::Completed | State::Skipped => return Ok(self.clone()),
+            State::Prepared => self.status,
             _ => State::Failed,
         };
         let (error, message) = (Some(error.to_owned()), Some(message));
@@ -225,7 +230,7 @@ impl WindowRecord {
             status: State::Skipped,
             error: Some("WindowSkipped".to_owned()),
             message: Some(reason.to_owned()),
-            fence: self.fence.end(now),
+            fence: self.fence.next(now, LEASE).end(now),
             updated_at: now,
             ..self.clone()
         })
@@ -236,13 +241,19 @@ impl WindowRecord {
         (self.status == State::Skipped).then(|| WindowRecord { status: State::Failed, updated_at: now, ..self.clone() })
     }
 
-    /// Another run releases this window's claims, unless an attempt may be alive.
+    /// Another run needs messages that this window has claimed, and fences its attempt off, unless that may be alive.
     pub fn abandon(&self, now: Timestamp) -> Result<Self, Refused> {
         if self.fence.is_alive(now) {
             let until = instant::iso(self.fence.lease_until);
             return Err(Refused::Busy { run_id: self.run_id.clone(), window_id: self.window_id.clone(), until });
         }
-        Ok(WindowRecord { status: State::Abandoned, updated_at: now, ..self.clone() })
+        let fence = self.fence.next(now, LEASE).end(now);
+        Ok(WindowRecord { status: State::Abandoned, fence, updated_at: now, ..self.clone() })
+    }
+
+    /// Claims of this attempt hold nothing any more: it registers no intent, and has none that is not carried out.
+    pub fn is_over(&self, attempt: u64) -> bool {
+        self.fence.attempt > attempt || self.status == State::Completed
     }
 
     /// The attempt is alive.
@@ -316,12 +327,24 @@ mod tests {
     fn a_skipped_window_is_left_alone_until_it_is_wanted_again() {
         let failed = running().fail(1, "CountMismatch", "no".into(), at(5)).expect("failed");
         let skipped = failed.skip("the index is damaged", at(6)).expect("skipped");
-        assert_eq!(skipped.begin("query-messages", at(7)).1, Begin::Nothing { attempt: 1 });
+        assert_eq!(skipped.begin("query-messages", at(7)).1, Begin::Nothing { attempt: 2 });
         assert!(skipped.prepare(1, "k".into(), at(7)).is_err());
-        assert_eq!(skipped.proceed(1, "classify-alerts", at(7)).expect("left alone").status, State::Skipped);
+        assert_eq!(skipped.proceed(2, "classify-alerts", at(7)).expect("left alone").status, State::Skipped);
         let wanted = skipped.resume(at(8)).expect("wanted");
-        assert_eq!(wanted.begin("query-messages", at(9)).1, Begin::Query { attempt: 2 });
+        assert!(wanted.prepare(1, "k".into(), at(8)).is_err(), "its messages may be another's by now");
+        assert_eq!(wanted.begin("query-messages", at(9)).1, Begin::Query { attempt: 3 });
         assert_eq!(running().prepare(1, "k".into(), at(5)).expect("prepared").skip("too late", at(6)), None);
+    }
+
+    #[test]
+    fn a_late_call_changes_nothing_of_a_window_that_is_prepared_or_completed() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        let messages = Messages { source: 7, archived: 7, ..Messages::default() };
+        let completed = prepared.complete(messages, Bytes::default(), None, at(6));
+        for record in [prepared, completed.clone()] {
+            assert_eq!(record.classified(1, Tally::default(), at(7)).expect("left alone"), record);
+        }
+        assert_eq!(completed.fail(1, "StoreUnavailable", "late".into(), at(7)).expect("left alone"), completed);
     }
 
     #[test]
@@ -339,5 +362,8 @@ mod tests {
         let abandoned = renewed.abandon(at(50)).expect("abandoned");
         assert!(matches!(abandoned.prepare(1, "k".into(), at(51)), Err(Refused::Abandoned { .. })));
         assert!(matches!(abandoned.renew(1, at(51)), Err(Refused::Abandoned { .. })));
+        assert!(abandoned.is_over(1) && !renewed.is_over(1));
+        let (again, begin) = abandoned.begin("query-messages", at(52));
+        assert_eq!((begin, again.is_over(2), again.is_over(3)), (Begin::Query { attempt: 3 }, true, false));
     }
 }

@@ -1,9 +1,12 @@
-use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore};
+use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, Write, Written};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{AttributeValue, KeysAndAttributes, Select},
+    types::{
+        AttributeValue, BatchStatementErrorCodeEnum as Code, BatchStatementRequest, BatchStatementResponse,
+        KeysAndAttributes, ReturnValuesOnConditionCheckFailure, Select,
+    },
 };
 use std::error::Error;
 
@@ -53,6 +56,24 @@ impl TableStore for DynamoDb {
         }
     }
 
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError> {
+        const OPERATION: &str = "BatchExecuteStatement";
+        let statements = writes.iter().map(|write| statement(table, write)).collect::<Result<Vec<_>, _>>();
+        let statements = statements.map_err(|error| fault_of(OPERATION, table, error.to_string(), error))?;
+        let answer = self.client.batch_execute_statement().set_statements(Some(statements)).send().await;
+        let answers = answer.map_err(|error| fault(OPERATION, table, error))?.responses.unwrap_or_default();
+        if answers.len() != writes.len() {
+            let message = format!("{} statements, {} answers", writes.len(), answers.len());
+            return Err(LedgerError::Unavailable {
+                operation: OPERATION,
+                table: table.to_owned(),
+                source: message.clone().into(),
+                message,
+            });
+        }
+        answers.into_iter().map(|answer| written(OPERATION, table, answer)).collect()
+    }
+
     async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError> {
         let delete = self.client.delete_item().table_name(table).set_key(Some(key));
         let delete = delete.condition_expression("revision = :before");
@@ -91,6 +112,55 @@ impl TableStore for DynamoDb {
         let answer = request.send().await.map_err(|error| fault("Scan", table, error))?;
         let count = answer.count.max(0) as u64;
         Ok(Page { items: answer.items.unwrap_or_default(), count, last: answer.last_evaluated_key })
+    }
+}
+
+/// A write in PartiQL. Every name is quoted, and every value a parameter.
+fn statement(table: &str, write: &Write) -> Result<BatchStatementRequest, aws_sdk_dynamodb::error::BuildError> {
+    let (text, parameters) = match write {
+        Write::Insert(item) => {
+            let names: Vec<_> = item.keys().map(|name| format!("'{name}': ?")).collect();
+            let text = format!("INSERT INTO \"{table}\" VALUE {{{}}}", names.join(", "));
+            (text, item.values().cloned().collect::<Vec<_>>())
+        }
+        Write::Update { key, only_if, set, remove } => {
+            let mut text = format!("UPDATE \"{table}\"");
+            text.extend(set.keys().map(|name| format!(" SET \"{name}\" = ?")));
+            text.extend(remove.iter().map(|name| format!(" REMOVE \"{name}\"")));
+            let conditions: Vec<_> = key.keys().chain(only_if.keys()).map(|name| format!("\"{name}\" = ?")).collect();
+            text.extend([" WHERE ", &conditions.join(" AND ")]);
+            (text, set.values().chain(key.values()).chain(only_if.values()).cloned().collect())
+        }
+    };
+    BatchStatementRequest::builder()
+        .statement(text)
+        .set_parameters(Some(parameters))
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+        .build()
+}
+
+/// What became of one statement. Each fails for itself.
+fn written(operation: &'static str, table: &str, answer: BatchStatementResponse) -> Result<Written, LedgerError> {
+    let Some(error) = answer.error else { return Ok(Written::Done) };
+    let message = [error.code.as_ref().map(Code::as_str), error.message.as_deref()];
+    let message = message.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    match error.code {
+        Some(Code::ConditionalCheckFailed | Code::DuplicateItem) => Ok(Written::Refused(error.item)),
+        Some(
+            Code::ProvisionedThroughputExceeded
+            | Code::RequestLimitExceeded
+            | Code::ThrottlingError
+            | Code::TransactionConflict
+            | Code::InternalServerError,
+        ) => Ok(Written::Unprocessed),
+        Some(Code::ResourceNotFound) => Err(LedgerError::TableMissing { operation, table: table.to_owned() }),
+        Some(Code::AccessDenied) => Err(LedgerError::Denied { operation, table: table.to_owned(), message }),
+        _ => Err(LedgerError::Unavailable {
+            operation,
+            table: table.to_owned(),
+            source: message.clone().into(),
+            message,
+        }),
     }
 }
 

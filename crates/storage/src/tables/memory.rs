@@ -1,4 +1,4 @@
-use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore};
+use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, Written};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 use network::{Network, Request, through};
@@ -236,6 +236,53 @@ impl TableStore for MemoryTables {
                 rows.write(place, item.clone());
             }
             Ok(holds)
+        })
+        .await
+    }
+
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError> {
+        self.request("BatchExecuteStatement", table, String::new(), |rows, request| {
+            let place = |write: &Write| match write {
+                Write::Insert(item) => rows.place(item),
+                Write::Update { key, .. } => rows.place(key),
+            };
+            let places = writes.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+            if writes.is_empty() || writes.len() > WRITES_AT_ONCE {
+                return Err(format!("{} statements", writes.len()));
+            }
+            if places.iter().collect::<HashSet<_>>().len() < writes.len() {
+                return Err("two statements on one row".to_owned());
+            }
+            let done = writes.len().saturating_sub(self.network.unprocessed(request, writes.len()));
+            let mut written = Vec::with_capacity(writes.len());
+            for (write, place) in writes[..done].iter().zip(places) {
+                let before = rows.rows.get(&place);
+                let after = match (write, before) {
+                    (Write::Insert(item), None) => item.clone(),
+                    // As the service does: it names the duplicate, and does not show it.
+                    (Write::Insert(_), Some(_)) | (Write::Update { .. }, None) => {
+                        written.push(Written::Refused(None));
+                        continue;
+                    }
+                    (Write::Update { only_if, set, remove, .. }, Some(before)) => {
+                        if only_if.iter().any(|(name, value)| before.get(name) != Some(value)) {
+                            written.push(Written::Refused(Some(before.clone())));
+                            continue;
+                        }
+                        let mut after = before.clone();
+                        after.extend(set.clone());
+                        after.retain(|name, _| !remove.contains(name));
+                        after
+                    }
+                };
+                if size(&after) > LARGEST_ITEM {
+                    return Err("item size has exceeded the maximum allowed size".to_owned());
+                }
+                rows.write(place, after);
+                written.push(Written::Done);
+            }
+            written.resize(writes.len(), Written::Unprocessed);
+            Ok(written)
         })
         .await
     }

@@ -18,6 +18,10 @@ pub trait TableStore: Send + Sync {
     /// Writes a row. `false`: the condition does not hold, and nothing is written.
     async fn put(&self, table: &str, item: Item, condition: RowCondition) -> Result<bool, LedgerError>;
 
+    /// Writes up to [`WRITES_AT_ONCE`] rows, no two of one key, each on its own condition: some may be written and others not.
+    /// Returns what became of each, in order.
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError>;
+
     /// Deletes the row of this key, if it has this revision. `false`: it has not, and stays.
     async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError>;
 
@@ -38,6 +42,33 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// Keys that the service had no time for.
     pub unprocessed: Vec<Item>,
+}
+
+/// What BatchExecuteStatement takes at once.
+pub const WRITES_AT_ONCE: usize = 25;
+
+/// One row of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Written if there is no row of its key.
+    Insert(Item),
+    /// Written if the row of this key exists and has these attributes.
+    Update {
+        key: Item,
+        only_if: Item,
+        set: Item,
+        /// Attributes that the row then lacks.
+        remove: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    Done,
+    /// The condition does not hold. The row that stands there, where the service tells it.
+    Refused(Option<Item>),
+    /// The service had no time for it.
+    Unprocessed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,64 @@
+//! Tries histories by seed: `simulate [--seeds N] [--from SEED]`, on every processor. `SEED=k` replays one, request by
+//! request, and shows what of it is enough for the finding. The last line says how many there were; the exit code is 1
+//! when one of them has a finding.
+
+use simulation::history::Plan;
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+fn main() -> ExitCode {
+    if let Ok(seed) = std::env::var("SEED") {
+        return replay(seed.parse().expect("SEED is a number"));
+    }
+    let option = |name: &str| {
+        let mut words = std::env::args().skip_while(|word| word != name).skip(1);
+        words.next().map(|word| word.parse::<u64>().unwrap_or_else(|_| panic!("{name} takes a number")))
+    };
+    let (seeds, from) = (option("--seeds").unwrap_or(5000), option("--from").unwrap_or(0));
+    let began = Instant::now();
+    let (next, steps, findings) = (AtomicU64::new(from), AtomicU64::new(0), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        return;
+                    }
+                    let outcome = Plan::of(seed).run(false);
+                    steps.fetch_add(outcome.steps, Ordering::Relaxed);
+                    if !outcome.findings.is_empty() {
+                        findings.fetch_add(1, Ordering::Relaxed);
+                        println!("SEED={seed}: {}", outcome.findings.join("; "));
+                    }
+                }
+            });
+        }
+    });
+    let (steps, findings) = (steps.into_inner(), findings.into_inner());
+    let a_second = seeds as f64 / began.elapsed().as_secs_f64();
+    println!("histories: {seeds}, steps: {steps}, findings: {findings}, {a_second:.0} histories a second");
+    if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let plan = Plan::of(seed);
+    let whole = plan.run(true);
+    if whole.findings.is_empty() {
+        whole.log.iter().for_each(|line| println!("{line}"));
+        println!("histories: 1, steps: {}, findings: 0", whole.steps);
+        return ExitCode::SUCCESS;
+    }
+    let shrunk = plan.shrunk();
+    let outcome = shrunk.run(true);
+    outcome.log.iter().for_each(|line| println!("{line}"));
+    println!("documents: {:?}", shrunk.documents);
+    println!("acts: {:?}; faults left out: {:?}", shrunk.acts, shrunk.left_out);
+    outcome.findings.iter().for_each(|finding| println!("finding: {finding}"));
+    println!("histories: 1, steps: {}, findings: {}", outcome.steps, outcome.findings.len());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,270 @@
+//! Histories: the whole workflow under every kind of trouble at once, decided by a seed. Functions die, sleep, wake as
+//! zombies and lose answers; executions are aborted, redriven and repeated; documents change; operators set aside. When
+//! all is quiet, one more run goes over everything, and [`model`] looks at what is then there.
+
+mod machine;
+mod model;
+mod scheduler;
+mod world;
+
+use alerts::run::{
+    job_run::{JobRun, RunStatus},
+    unresolved::{Register, Unresolved},
+};
+use identity::Identity;
+use machine::{Machine, first};
+use memory_cloud::Cloud;
+use runtime::Clock;
+use scheduler::Scheduler;
+use serde_json::{Value, json};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+pub use world::{Act, Doc};
+
+/// No history that goes on takes as many.
+const MOST_STEPS: u64 = 60_000;
+
+/// What happens in a history, but for the order of requests and the faults, which follow from the seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub documents: Vec<Doc>,
+    pub acts: Vec<(u64, Act)>,
+    /// How many faults strike at most, and the numbers of those that do not.
+    pub most_faults: usize,
+    pub left_out: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub findings: Vec<String>,
+    pub steps: u64,
+    pub faults: usize,
+    pub log: Vec<String>,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
+        let documents = (0..random.usize(2..6)).map(|n| Doc::new(n, random.u32(1..4), random.u32(0..4) == 0));
+        let documents: Vec<Doc> = documents.collect();
+        let acts = world::acts(&mut random, documents.len());
+        Plan { seed, documents, acts, most_faults: random.usize(0..7), left_out: BTreeSet::new() }
+    }
+
+    pub fn run(&self, with_log: bool) -> Outcome {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, History::new(self, with_log).run(self))
+    }
+
+    /// A shorter plan that still has findings: acts and faults are left out as long as some remain.
+    pub fn shrunk(&self) -> Self {
+        let mut best = self.clone();
+        let fails = |plan: &Plan| !plan.run(false).findings.is_empty();
+        loop {
+            let mut shorter = None;
+            for at in 0..best.acts.len() {
+                let mut plan = best.clone();
+                plan.acts.remove(at);
+                if fails(&plan) {
+                    shorter = Some(plan);
+                    break;
+                }
+            }
+            let faults = best.run(false).faults;
+            for fault in (0..faults).filter(|fault| !best.left_out.contains(fault)) {
+                if shorter.is_some() {
+                    break;
+                }
+                let mut plan = best.clone();
+                plan.left_out.insert(fault);
+                if fails(&plan) {
+                    shorter = Some(plan);
+                }
+            }
+            match shorter {
+                Some(plan) => best = plan,
+                None => return best,
+            }
+        }
+    }
+}
+
+struct Execution {
+    run_id: String,
+    arn: String,
+    machine: Machine,
+    walk: JoinHandle<()>,
+    is_walking: Rc<RefCell<bool>>,
+}
+
+struct History {
+    cloud: Cloud,
+    scheduler: Scheduler,
+    documents: Vec<Doc>,
+    executions: Vec<Execution>,
+}
+
+impl History {
+    fn new(plan: &Plan, with_log: bool) -> Self {
+        let scheduler = Scheduler::new(plan.seed, plan.most_faults, plan.left_out.clone(), with_log);
+        History { cloud: Cloud::default(), scheduler, documents: plan.documents.clone(), executions: Vec::new() }
+    }
+
+    async fn run(mut self, plan: &Plan) -> Outcome {
+        for doc in &self.documents {
+            doc.put(&self.cloud);
+        }
+        self.start("r0", json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"})).await;
+        let mut acts = plan.acts.iter().peekable();
+        let mut findings = Vec::new();
+        loop {
+            let is_quiet = self.is_quiet();
+            while let Some((_, act)) = acts.next_if(|(step, _)| is_quiet || *step <= self.scheduler.steps()) {
+                self.act(act).await;
+                if is_quiet {
+                    break;
+                }
+            }
+            if self.is_quiet() && acts.peek().is_none() {
+                break;
+            }
+            if self.scheduler.steps() > MOST_STEPS {
+                findings.push("it does not come to an end".to_owned());
+                break;
+            }
+            self.scheduler.step(&self.cloud).await;
+        }
+        if findings.is_empty() {
+            findings = self.one_more_run().await;
+        }
+        let (steps, faults, log) = (self.scheduler.steps(), self.scheduler.faults(), self.scheduler.log());
+        Outcome { findings, steps, faults, log }
+    }
+
+    /// All is put back, and nothing strikes any more: what does one run over everything leave?
+    async fn one_more_run(&mut self) -> Vec<String> {
+        self.scheduler.calm();
+        self.scheduler.note("--- all is quiet; one more run".to_owned());
+        let none = |register: Register| Some(Register { items: Vec::new(), ..register });
+        self.cloud.job_runs().change_unresolved(none).await.expect("no fault");
+        self.cloud.clock.advance(Duration::from_secs(600));
+        self.start("last", json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"})).await;
+        let before = self.scheduler.steps();
+        while !self.is_quiet() {
+            if self.scheduler.steps() > before + MOST_STEPS {
+                return vec!["the last run does not come to an end".to_owned()];
+            }
+            self.scheduler.step(&self.cloud).await;
+        }
+        model::check(&self.cloud, &self.documents, "last").await
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.scheduler.is_quiet() && self.executions.iter().all(|execution| !*execution.is_walking.borrow())
+    }
+
+    async fn start(&mut self, name: &str, input: Value) {
+        let arn = self.cloud.start(name, &input).await;
+        self.scheduler.note(format!("=== execution {name} starts: {input}"));
+        let position = Rc::new(RefCell::new(first(name, &arn, input)));
+        let (cloud, scheduler) = (self.cloud.clone(), self.scheduler.clone());
+        let machine = Machine { cloud, scheduler, position };
+        let is_walking = Rc::new(RefCell::new(false));
+        let walk = self.walk(name, &arn, &machine, &is_walking);
+        self.executions.push(Execution { run_id: name.to_owned(), arn, machine, walk, is_walking });
+    }
+
+    fn walk(&self, name: &str, arn: &str, machine: &Machine, is_walking: &Rc<RefCell<bool>>) -> JoinHandle<()> {
+        *is_walking.borrow_mut() = true;
+        let (machine, name, arn, is_walking) = (machine.clone(), name.to_owned(), arn.to_owned(), is_walking.clone());
+        spawn_local(async move {
+            let outcome = Box::pin(machine.walk()).await;
+            match &outcome {
+                Ok(()) => machine.cloud.executions.end(&arn, "SUCCEEDED", None),
+                Err(fault) => machine.cloud.executions.end(&arn, "FAILED", Some(&fault.name)),
+            }
+            machine.scheduler.note(format!("=== execution {name} ends: {outcome:?}"));
+            if outcome.is_err() {
+                mark_dead(&machine.cloud, &name).await;
+            }
+            *is_walking.borrow_mut() = false;
+        })
+    }
+
+    async fn act(&mut self, act: &Act) {
+        self.scheduler.note(format!("=== {act:?}"));
+        match act {
+            Act::Change { doc, reopens, moves, only_history } => self.change(*doc, *reopens, *moves, *only_history),
+            Act::Start { from, to } => {
+                let name = format!("r{}", self.executions.len());
+                let (from, to) = (format!("2024-07-0{from}"), format!("2024-07-0{to}"));
+                self.start(&name, json!({"mode": "range", "from": from, "to": to})).await;
+            }
+            Act::Abort { nth } => {
+                let Some(execution) = self.executions.get(*nth) else { return };
+                if *execution.is_walking.borrow() {
+                    execution.walk.abort();
+                    *execution.is_walking.borrow_mut() = false;
+                    self.cloud.executions.end(&execution.arn, "ABORTED", None);
+                    mark_dead(&self.cloud, &execution.run_id).await;
+                }
+            }
+            Act::Redrive { nth } => {
+                let Some(at) = (*nth < self.executions.len()).then_some(*nth) else { return };
+                let Execution { run_id, arn, machine, is_walking, .. } = &self.executions[at];
+                if !*is_walking.borrow() && self.cloud.workflow().redrive(arn).await.is_ok() {
+                    let walk = self.walk(run_id, arn, machine, is_walking);
+                    self.executions[at].walk = walk;
+                }
+            }
+            Act::FailedOnly { nth } => {
+                let Some(run_id) = self.executions.get(*nth).map(|execution| execution.run_id.clone()) else { return };
+                let name = format!("f{}", self.executions.len());
+                self.start(&name, json!({"mode": "failed-only", "run_id": run_id})).await;
+            }
+            Act::Exclude { doc } | Act::Release { doc } => {
+                let document = Identity::new("messages", &self.documents[*doc].id);
+                let order = Unresolved::excluded(document, "it is poison", self.cloud.clock.now());
+                let is_exclusion = matches!(act, Act::Exclude { .. });
+                let change = |register: Register| match is_exclusion {
+                    true => register.with(order.clone()),
+                    false => Some(register.without(&order)),
+                };
+                self.cloud.job_runs().change_unresolved(change).await.expect("no fault");
+            }
+            Act::Skip { nth } => {
+                let Some(run_id) = self.executions.get(*nth).map(|execution| execution.run_id.clone()) else { return };
+                let (windows, now) = (self.cloud.windows(), self.cloud.clock.now());
+                for record in windows.rows.partition(&run_id).await.expect("no fault").into_iter().take(1) {
+                    if let Some(mut skipped) = record.skip("it keeps failing", now) {
+                        skipped.revision = record.revision + 1;
+                        windows.rows.put(&skipped).await.expect("no fault");
+                    }
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, doc: usize, reopens: bool, moves: bool, only_history: bool) {
+        let doc = &mut self.documents[doc];
+        doc.events += u32::from(!doc.is_open);
+        if !only_history {
+            doc.is_open = reopens;
+            doc.changes += 1;
+            doc.day = if moves { doc.day % 3 + 1 } else { doc.day };
+        }
+        doc.put(&self.cloud);
+    }
+}
+
+/// As the rule of EventBridge does with an execution that ended before its report.
+async fn mark_dead(cloud: &Cloud, run_id: &str) {
+    let now = cloud.clock.now();
+    let mark = |run: &mut JobRun| {
+        if run.status == RunStatus::Running {
+            run.end(RunStatus::Failed, now);
+        }
+    };
+    cloud.job_runs().change(run_id, mark).await.expect("no fault");
+}

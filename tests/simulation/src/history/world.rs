@@ -1,0 +1,114 @@
+//! The world around the archive: documents that close, reopen, change and come late, and what operators do meanwhile.
+
+use memory_cloud::Cloud;
+use serde_json::json;
+
+/// A document at the source.
+#[derive(Clone, Debug)]
+pub struct Doc {
+    pub id: String,
+    /// Day of July 2024, from 1.
+    pub day: u32,
+    pub is_open: bool,
+    pub changes: u32,
+    pub events: u32,
+}
+
+impl Doc {
+    pub fn new(number: usize, day: u32, is_open: bool) -> Self {
+        Doc { id: format!("m{number}"), day, is_open, changes: 0, events: 1 }
+    }
+
+    pub fn body(&self) -> String {
+        let status = if self.is_open { "open" } else { "closed" };
+        json!({
+            "message_id": self.id, "timestamp": format!("2024-07-0{}T10:00:00Z", self.day), "subject": self.changes,
+            "alerts": [{"alert_id": "a", "status": status}],
+        })
+        .to_string()
+    }
+
+    pub fn put(&self, cloud: &Cloud) {
+        cloud.node.put("messages", &self.id, &self.body());
+        for event in 0..self.events {
+            let history = json!({"message_id": self.id, "timestamp": "2024-07-01T00:00:00Z", "event": event});
+            cloud.node.put("history", &format!("{}-{event}", self.id), &history.to_string());
+        }
+    }
+}
+
+/// One thing that happens beside the functions.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Change {
+        doc: usize,
+        reopens: bool,
+        moves: bool,
+        only_history: bool,
+    },
+    Start {
+        from: u32,
+        to: u32,
+    },
+    /// Of the executions so far, this one.
+    Abort {
+        nth: usize,
+    },
+    Redrive {
+        nth: usize,
+    },
+    FailedOnly {
+        nth: usize,
+    },
+    Exclude {
+        doc: usize,
+    },
+    Release {
+        doc: usize,
+    },
+    Skip {
+        nth: usize,
+    },
+}
+
+/// What a seed makes happen: each act with the step before which it happens.
+pub fn acts(random: &mut fastrand::Rng, documents: usize) -> Vec<(u64, Act)> {
+    let mut acts: Vec<(u64, Act)> = Vec::new();
+    for _ in 0..random.usize(2..10) {
+        let step = random.u64(0..900);
+        let (doc, nth) = (random.usize(0..documents), random.usize(0..3));
+        let act = match random.u32(0..16) {
+            0..5 => Act::Change {
+                doc,
+                reopens: random.u32(0..3) == 0,
+                moves: random.u32(0..5) == 0,
+                only_history: random.u32(0..5) == 0,
+            },
+            5..7 => {
+                let from = random.u32(1..3);
+                Act::Start { from, to: random.u32(from + 1..5) }
+            }
+            7..10 => Act::Abort { nth },
+            10..12 => Act::Redrive { nth },
+            12..14 => Act::FailedOnly { nth },
+            14 => Act::Exclude { doc },
+            _ if random.bool() => Act::Release { doc },
+            _ => Act::Skip { nth },
+        };
+        acts.push((step, act));
+        // What follows an abort at once is what finds most.
+        if let (step, Act::Abort { nth }) = &acts[acts.len() - 1]
+            && random.bool()
+        {
+            let (step, nth) = (step + random.u64(0..12), *nth);
+            let next = match random.u32(0..3) {
+                0 => Act::Redrive { nth },
+                1 => Act::FailedOnly { nth },
+                _ => Act::Start { from: 1, to: 4 },
+            };
+            acts.push((step, next));
+        }
+    }
+    acts.sort_by_key(|(step, _)| *step);
+    acts
+}
