@@ -20,7 +20,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults bench package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults simulate bench package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,10 @@ test-faults: ## Run the whole fault campaign, of which CI runs a part
 
 check: ## Check what needs no cloud: format, lints, unit tests, Terraform
 	@python3 local/check.py quick
+
+SEEDS ?= 5000
+simulate: ## Try SEEDS histories of runs that die, sleep, wake and meet; SEED=k replays one and shortens it
+	@cargo run --quiet --locked -p simulation --bin simulate -- --seeds $(SEEDS)
 
 bench: up ## Measure time and size against the number of messages
 	@eval "$$($(CLOUD) env)" && bench/run

@@ -154,6 +154,14 @@ impl Run<'_> {
                 }
             }
         }
+        // An amendment took all its documents.
+        for (planned, _) in
+            intent.objects.iter().zip(done).filter(|(planned, head)| planned.entries.is_empty() && head.is_none())
+        {
+            let object = self.start(planned)?;
+            self.finish(object).await?;
+            written += 1;
+        }
         Ok(written)
     }
 

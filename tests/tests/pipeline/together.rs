@@ -175,7 +175,8 @@ async fn claimed_by(cloud: &Cloud, messages: &[Message], run_id: &str) -> Result
         message.disposition == Disposition::Closed
             && rows
                 .get(&(message.id.clone(), message.index.clone()))
-                .is_some_and(|row| row["claim"]["run_id"] == run_id)
+                .and_then(|row| row["claim"].as_str())
+                .is_some_and(|claim| claim.starts_with(&format!("{run_id}/")))
     };
     Ok(messages.iter().filter(is_claimed).cloned().collect())
 }

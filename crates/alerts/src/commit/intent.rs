@@ -69,9 +69,10 @@ impl Intent {
                 quarantine.replaces.push((*position, object.key.clone()));
             }
             let replaces = object.replaces.iter().filter(|(position, _)| entries.contains(position)).cloned().collect();
-            if !entries.is_empty() {
-                next.objects.push(PlannedObject { entries, replaces, ..object.clone() });
-            }
+            // One that loses all its entries is written all the same, empty: otherwise an executor of the earlier intent, which
+            // wakes up late, would still find its key free.
+            let jsonl_key = object.jsonl_key.clone().filter(|_| !entries.is_empty());
+            next.objects.push(PlannedObject { entries, replaces, jsonl_key, ..object.clone() });
         }
         next.objects.extend(by_date.into_values());
         next
@@ -245,6 +246,7 @@ mod tests {
             [
                 (first, vec![0], vec![(0, "earlier-0".to_owned())]),
                 ("quarantine/date=2024-07-01/w1.r1.0000.jsonl.zst", vec![2], vec![]),
+                (second, vec![], vec![]),
                 ("quarantine/date=2024-07-01/w1.r1.9001.jsonl.zst", vec![1], vec![(1, first.to_owned())]),
                 ("quarantine/date=2024-07-02/w1.r1.9001.jsonl.zst", vec![3], vec![(3, second.to_owned())]),
             ]
