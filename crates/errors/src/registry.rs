@@ -104,12 +104,12 @@ names! {
         advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run the window again.",
     }
     PageIncomplete {
-        retried: No,
+        retried: Yes,
         meaning: "a page came back with failed shards or cut short, even when asked for again",
         advice: "Bring the cluster to green, then run the window again.",
     }
     PointInTimeExpired {
-        retried: No,
+        retried: Yes,
         meaning: "the source forgot the snapshot that the window was read from, and again after the function had started over",
         advice: "Run the window again. If it comes back, let a point in time live longer in the cluster.",
     }

@@ -376,8 +376,7 @@ impl OpenSearch {
             number: String,
         }
         let root: Root = self.json("read its version", Method::Get, "/", Value::Null, "").await?;
-        let mut parts = root.version.number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (3, 3))
+        Ok(is_from_3_3(&root.version.number))
     }
 
     /// One page of a search; tried again while the node is merely busy.
@@ -683,6 +682,14 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
     }
 }
 
+/// 7.10 is what any version calls itself in compatibility mode (`compatibility.override_main_response_version`): then nothing
+/// is known of it, and the order that all versions have does.
+fn is_from_3_3(number: &str) -> bool {
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    version >= (3, 3) && version != (7, 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -716,5 +723,14 @@ mod tests {
         assert_eq!(of(json!(1.7e12)), Timestamp::from_millisecond(1_700_000_000_000).ok());
         assert_eq!(of(json!(-9.2e18)), Timestamp::from_millisecond(Timestamp::MIN.as_millisecond()).ok());
         assert_eq!(of(Value::Null), None);
+    }
+
+    #[test]
+    fn a_version_in_compatibility_mode_is_not_taken_for_a_new_one() {
+        for (number, is_new) in
+            [("3.3.0", true), ("3.10.1", true), ("4.0.0", true), ("3.2.9", false), ("7.10.2", false)]
+        {
+            assert_eq!(is_from_3_3(number), is_new, "{number}");
+        }
     }
 }

@@ -32,6 +32,8 @@ use storage::{LedgerError, Objects, StoreError};
 
 /// Messages whose history and audit are asked for at once.
 const RELATED_BATCH: usize = 200;
+/// Bytes of history and audit that are held at once, as far as the messages before tell.
+const RELATED_BYTES: usize = 8 << 20;
 
 pub struct Deps {
     pub sources: Sources,
@@ -193,7 +195,8 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     }
     let before = summary.documents + summary.foreign;
     let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
-    let mut run = Run { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
+    let (waited, related_at_once) = (Duration::ZERO, RELATED_BATCH);
+    let mut run = Run { deps, task, reading, trail, excluded, writer, waited, related_at_once };
     let finished = run.drain(call).await?;
     let Run { reading, trail, writer, waited, .. } = run;
     let position = reading.position();
@@ -258,6 +261,8 @@ struct Run<'a> {
     writer: SpoolWriter,
     /// Time in which the function only waited for the source.
     waited: Duration,
+    /// Messages whose history and audit are asked for at once, so that both stay within bounds.
+    related_at_once: usize,
 }
 
 impl Run<'_> {
@@ -305,7 +310,7 @@ impl Run<'_> {
             None => Default::default(),
         };
         self.waited += call.took() - asked;
-        let none = Vec::new();
+        let (none, mut related) = (Vec::new(), 0);
         for (document, outcome) in own.into_iter().zip(&mut outcomes) {
             let hit = &document.hit;
             let of = |found: &Found| found.unreadable.contains(&hit.id);
@@ -320,10 +325,12 @@ impl Run<'_> {
             let mut entry = self.entry(document, outcome.clone());
             if archived && self.trail.is_some() {
                 entry.related = document::related(&history, &audit);
+                entry.related_bytes = history.iter().chain(&audit).map(|body| body.len() as u64).sum();
+                related += entry.related_bytes as usize;
             }
             self.push(entry, &hit.source, &history, &audit).await?;
         }
-        Ok(())
+        Ok(related)
     }
 
     fn judge(&self, document: &Document) -> Outcome {
@@ -349,6 +356,7 @@ impl Run<'_> {
             at: document.at,
             version: document::version(&hit.source),
             related: String::new(),
+            related_bytes: 0,
             bytes: hit.source.len() as u64,
             source: self.task.window.source,
             written: hit.written,

@@ -221,12 +221,28 @@ impl Run<'_> {
     }
 
     async fn put_messages(&mut self) -> Result<(), Error> {
-        let (began, objects) = (self.call.took(), &self.deps.objects);
-        let uploads =
-            self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
-        try_join_all(uploads).await?;
+        let began = self.call.took();
+        let waiting = std::mem::take(&mut self.messages);
+        try_join_all(waiting.into_iter().map(|(key, body)| self.put_newest(key, body.into()))).await?;
         self.uploading += self.call.took() - began;
         Ok(())
+    }
+
+    /// One object holds the newest version of a message. It is overwritten only while this intent is not carried out: until
+    /// then nobody writes a newer version, because the message is claimed. An executor that comes late leaves it alone.
+    async fn put_newest(&self, key: String, body: Bytes) -> Result<(), Error> {
+        const KIND: &str = "application/json";
+        let objects = &self.deps.objects;
+        for _ in 0..REWRITES {
+            if let PutOnce::Created(_) = objects.put_once(&key, body.clone(), KIND).await? {
+                return Ok(());
+            }
+            let Some((_, tag)) = objects.find_versioned(&key).await? else { continue };
+            if self.is_completed().await? || objects.replace(&key, body.clone(), KIND, &tag).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key })
     }
 
     /// Uploads an object and what stands beside it; the Parquet object last, because its presence says that all is there.

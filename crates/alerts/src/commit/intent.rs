@@ -7,7 +7,7 @@ use crate::message::entry::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Raw message bytes behind one archive object; bounds the memory of the writer.
+/// Raw bytes behind one archive object, messages with history and audit; bounds the memory of the writer.
 pub const OBJECT_BYTES: u64 = 32 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,10 +112,10 @@ impl<'a> Layout<'a> {
 
     /// Plans the entry at `position` into an object.
     pub fn push(&mut self, position: u32, entry: &Entry, replaces: Option<String>) {
-        let slot = (entry.outcome.disposition, entry.date());
+        let (slot, bytes) = ((entry.outcome.disposition, entry.date()), entry.bytes + entry.related_bytes);
         let current = match self.filled.get(&slot) {
-            Some((object, bytes)) if bytes + entry.bytes <= OBJECT_BYTES => (*object, bytes + entry.bytes),
-            _ => (self.open(&slot), entry.bytes),
+            Some((object, filled)) if filled + bytes <= OBJECT_BYTES => (*object, filled + bytes),
+            _ => (self.open(&slot), bytes),
         };
         self.filled.insert(slot, current);
         let object = &mut self.objects[current.0];
@@ -156,6 +156,7 @@ mod tests {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
         Entry {
             related: String::new(),
+            related_bytes: 0,
             index: "messages".into(),
             id: id.into(),
             at: instant::parse(at).expect("instant"),
@@ -177,6 +178,7 @@ mod tests {
             entry("c", "2024-07-01", 1, Disposition::Quarantined),
             entry("d", "2024-07-02", 1, Disposition::Closed),
             entry("e", "2024-07-02", 1, Disposition::Closed),
+            Entry { related_bytes: OBJECT_BYTES, ..entry("f", "2024-07-02", 1, Disposition::Closed) },
         ]
         .iter()
         .enumerate()
@@ -191,6 +193,7 @@ mod tests {
                 ("archive/parquet/date=2024-07-01/w1.r1.0001.parquet".to_owned(), vec![1]),
                 ("quarantine/date=2024-07-01/w1.r1.0000.jsonl.zst".to_owned(), vec![2]),
                 ("archive/parquet/date=2024-07-02/w1.r1.0000.parquet".to_owned(), vec![3, 4]),
+                ("archive/parquet/date=2024-07-02/w1.r1.0001.parquet".to_owned(), vec![5]),
             ]
         );
     }
