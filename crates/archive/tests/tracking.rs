@@ -150,7 +150,8 @@ async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() 
     let first = ledger.change_all(&entries, &mut guesses, guess, finish, second_look()).await.expect("changed");
     assert!(!first.all && first.rows > 0 && first.rows < 600, "{first:?}");
     let rest = ledger.change_all(&entries, &mut guesses, guess, finish, || false).await.expect("changed");
-    assert_eq!(rest, Changed { rows: 600 - first.rows, all: true });
+    // A row that stands as it was to be written counts as written: its first answer may have been lost.
+    assert!(rest.all && rest.rows >= 600 - first.rows, "{rest:?}");
     let rows = ledger.rows.get_many(&keys).await.expect("read");
     assert!(rows.values().all(|row| row.revision == 2 && row.claim.is_none()), "two writes a row");
     bench.wipe().await;
