@@ -4,7 +4,7 @@
 use super::keyed_by_run;
 use crate::{
     mode::Mode,
-    run::job_run::JobRun,
+    run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
 };
 use identity::{Identity, instant};
@@ -160,7 +160,9 @@ impl Register {
         next.items.retain(|item| {
             !of_run(item) || skipped.iter().any(|record| Unresolved::skipped(record, "", record.updated_at).is(item))
         });
-        for record in skipped {
+        // Collected before with the same windows: what is no longer listed of them has been resolved.
+        let is_told = |record: &WindowRecord| run.status == RunStatus::Completed && record.updated_at <= run.updated_at;
+        for record in skipped.into_iter().filter(|record| !is_told(record)) {
             let item = Unresolved::skipped(record, record.message.as_deref().unwrap_or_default(), record.updated_at);
             if next.items.len() < MOST && !next.items.iter().any(|other| other.is(&item)) {
                 next.items.push(item);
@@ -205,7 +207,7 @@ pub fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counts::Messages, run::job_run::RunStatus, window::plan::Window};
+    use crate::{counts::Messages, window::plan::Window};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -266,6 +268,17 @@ mod tests {
         let failed = half.after(&run("r3", 0, 300, 1100), &[window("r3", 160, 170, State::Failed, 1100)]);
         assert_eq!(left(&failed), [(160, 170)]);
         assert_eq!(failed.after(&run("r4", 160, 170, 1200), &[]).items, []);
+    }
+
+    #[test]
+    fn a_run_that_is_collected_again_brings_nothing_back_that_was_resolved() {
+        let resolved = skipped().after(&run("r2", 0, 300, 1100), &[]);
+        assert_eq!(resolved.items, []);
+        // Its scheduled time was delivered once more.
+        let ended = JobRun { status: RunStatus::Completed, updated_at: at(1050), ..run("r1", 0, 300, 900) };
+        let windows = |skipped_at| [window("r1", 100, 200, State::Skipped, skipped_at)];
+        assert_eq!(resolved.clone().after(&ended, &windows(1000)).items, []);
+        assert_eq!(left(&resolved.after(&ended, &windows(1060))), [(100, 200)], "skipped since it ended");
     }
 
     #[test]
