@@ -9,6 +9,7 @@ use pipeline_tests::{
     Cloud, Message, Outcome, PATIENCE, Stretch, check, check_archive,
     documents::mixture,
     faults::{ALWAYS, KILL_BEFORE, delay, fault, opensearch, s3},
+    proxy::Harm,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -392,11 +393,13 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
     let late = (10 + 3 * began.elapsed().as_secs()).min(LONGEST_REQUEST);
     let poison = messages[0].clone();
     let key: &'static str = format!("/parquet/date%3D{}/", poison.date()).leak();
-    cloud.proxies.arm(fault("", "write-partitions", s3("PUT", key), delay(late)));
+    // Behind each upload the function looks at the object: so a late one is seen.
+    let looks = fault("", "write-partitions", s3("HEAD", key), Harm::Watch).times(ALWAYS);
+    cloud.proxies.arm_all(&[fault("", "write-partitions", s3("PUT", key), delay(late)), looks]);
     let name = cloud.name("overtaken", &stretch);
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
     let began = Instant::now();
-    while cloud.proxies.fired() != [1] {
+    while cloud.proxies.fired()[0] != 1 {
         ensure!(began.elapsed() < PATIENCE, "the run does not get as far as its object");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -415,9 +418,9 @@ async fn a_write_that_an_order_overtakes_comes_to_nothing(cloud: &Cloud) -> Resu
         is_quarantined(cloud, &stretch, &poison, "overtakes").await
     };
     unharmed().await.context("before the late write")?;
-    let committed = cloud.manifests(&name).await?;
+    let (committed, looked) = (cloud.manifests(&name).await?, cloud.proxies.fired()[1]);
     tokio::time::sleep(Duration::from_secs(late + 2).saturating_sub(delayed.elapsed())).await;
-    cloud.proxies.disarm()?;
+    ensure!(cloud.proxies.disarm()?[1] > looked, "no function wrote late");
     unharmed().await.context("after the late write")?;
     ensure!(cloud.manifests(&name).await? == committed, "the late write changed the manifest");
     let windows = cloud.window_rows(&name).await?;
