@@ -102,10 +102,14 @@ async fn written_days(deps: &Deps) -> Result<BTreeMap<String, Day>, Error> {
         day.archived += rows;
         day.bytes += bytes;
     }
-    for key in deps.objects.list("archive/superseded/").await? {
-        let Some(date) = date_of(&key) else { continue };
-        let body = deps.objects.get(&key).await?;
-        let rows = columnar::rows(body).map_err(|error| deps.objects.corrupt(&key, error))?.count() as u64;
+    let keys = deps.objects.list("archive/superseded/").await?;
+    let superseded = keys.iter().filter_map(|key| date_of(key).zip(Some(key))).map(async |(date, key)| {
+        let body = deps.objects.get(key).await?;
+        let rows = columnar::rows(body).map_err(|error| deps.objects.corrupt(key, error))?.count() as u64;
+        Ok::<_, Error>((date, rows))
+    });
+    let mut superseded = stream::iter(superseded).buffer_unordered(READS);
+    while let Some((date, rows)) = superseded.try_next().await? {
         let day = days.entry(date.to_owned()).or_default();
         day.archived = day.archived.saturating_sub(rows);
     }
