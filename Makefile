@@ -20,7 +20,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults simulate bench bench-feeds package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-page simulate bench bench-feeds package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ test: ## Check everything that CI checks
 
 test-faults: ## Run the whole fault campaign, of which CI runs a part
 	@python3 local/check.py faults
+
+test-page: ## Look at page and mail in Chromium, with axe; needs Node 20, npm and chromium (Debian: apt install nodejs npm chromium)
+	@command -v node npm >/dev/null && [ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || { echo "node, npm or chromium is missing" >&2; exit 1; }
+	@cd web/test && npm ci --ignore-scripts --no-audit --no-fund --silent && npm test
 
 check: ## Check what needs no cloud: format, lints, unit tests, Terraform
 	@python3 local/check.py quick

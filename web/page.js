@@ -93,7 +93,7 @@ function problem({ name, affected, places, message, advice, link }) {
 function barTable(title, bars) {
   const most = Math.max(1, ...bars.map((bar) => number(bar.value)));
   const rows = bars.map((bar) => {
-    const track = make("div", { class: "track", "aria-hidden": "true", children: [sized(make("span", { class: texts(bar.colour) }), (100 * number(bar.value)) / most)] });
+    const track = make("div", { class: "track", "aria-hidden": "true", children: number(bar.value) > 0 ? [sized(make("span", { class: texts(bar.colour) }), (100 * number(bar.value)) / most)] : [] });
     return make("tr", { children: [make("td", { text: bar.label }), make("td", { children: [track] }), make("td", { class: "number", text: bar.shown })] });
   });
   return make("table", { class: "bar", "aria-label": texts(title), children: [make("tbody", { children: rows })] });
@@ -266,7 +266,7 @@ function runsCard(data) {
   const section = card("", "Runs", `the latest ${plural(all.length, "run")}, newest first${failed ? `; ${grouped(failed)} failed` : ""}`, [make("div", { class: "tools", children: [find, state, count, back, next] }), make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs", children: [make("table", { children: [make("thead", { children: [make("tr", { children: heads })] }), body] })] }), opened]);
   const wanted = () => {
     const text = find.value.trim().toLowerCase();
-    const matches = (run) => (!state.value || run.state === state.value) && (!text || JSON.stringify([run.run_id, run.outcome, run.range, run.mode, run.problems]).toLowerCase().includes(text));
+    const matches = (run) => (!state.value || run.state === state.value) && (!text || JSON.stringify([run.run_id, run.outcome, run.range, run.mode, run.sentence, run.section]).toLowerCase().includes(text));
     const rows = all.filter(matches);
     if (by >= 0) rows.sort((left, right) => { const [a, b] = [COLUMNS[by][1](left), COLUMNS[by][1](right)]; return (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1); });
     return rows;

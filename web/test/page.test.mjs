@@ -1,0 +1,180 @@
+// The page and the mail in a real browser: what is drawn, what can be done with a keyboard, what leaves the page (nothing),
+// and what axe finds about it. PAGES names the folder that `cargo run -p reports --example preview -- FOLDER` has written;
+// without it, this test calls that itself. PICTURES=FOLDER keeps a picture of each state.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import axe from "axe-core";
+import puppeteer from "puppeteer-core";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const STATES = ["empty", "healthy", "failing", "dead", "many"];
+const WIDTHS = [375, 768, 1280];
+const SCHEMES = ["light", "dark"];
+const HOSTILE = '<img src=x onerror="window.taken = true">';
+
+let pages = process.env.PAGES;
+let browser;
+
+before(async () => {
+  if (!pages) {
+    pages = mkdtempSync(join(tmpdir(), "pages-"));
+    execFileSync("cargo", ["run", "--quiet", "--locked", "-p", "reports", "--example", "preview", "--", pages], { cwd: ROOT, stdio: "inherit" });
+  }
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  // Without a sandbox only where the kernel refuses one to root, as in a container.
+  const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+  browser = await puppeteer.launch({ executablePath, args });
+});
+
+after(() => browser?.close());
+
+const address = (state, file = "index.html") => pathToFileURL(join(pages, state, file)).href;
+
+// A page, with everything that it asked for and everything that it complained about.
+async function opened(url, { width = 1280, scheme = "light", until = "load" } = {}) {
+  const page = await browser.newPage();
+  const [asked, complaints] = [[], []];
+  page.on("request", (request) => asked.push(request.url()));
+  page.on("console", (message) => { if (["error", "warn"].includes(message.type())) complaints.push(message.text()); });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  await page.setViewport({ width, height: 900 });
+  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }, { name: "prefers-reduced-motion", value: "reduce" }]);
+  await page.goto(url, { waitUntil: until });
+  return { page, asked, complaints };
+}
+
+async function faults(page) {
+  await page.addScriptTag({ content: axe.source });
+  const { violations } = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target.join(" ")).slice(0, 4).join("; ")}`);
+}
+
+const beyond = (page) => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+
+async function keepPicture(page, name) {
+  if (!process.env.PICTURES) return;
+  mkdirSync(process.env.PICTURES, { recursive: true });
+  await page.screenshot({ path: join(process.env.PICTURES, `${name}.png`), fullPage: true });
+}
+
+for (const state of STATES) {
+  test(`${state}: drawn on phone, tablet and desk, light and dark, without a complaint or a request`, async () => {
+    for (const scheme of SCHEMES) for (const width of WIDTHS) {
+      const { page, asked, complaints } = await opened(address(state), { width, scheme });
+      const where = `${state}, ${width}, ${scheme}`;
+      assert.deepEqual(complaints, [], where);
+      assert.deepEqual(asked.filter((url) => !url.startsWith("data:")), [address(state)], where);
+      assert.ok(await beyond(page) <= 0, `${where}: ${await beyond(page)} pixels too wide`);
+      assert.equal(await page.$eval("h1", (node) => node.textContent), "Alert archive");
+      await keepPicture(page, `page-${state}-${width}-${scheme}`);
+      await page.close();
+    }
+  });
+
+  test(`${state}: axe finds nothing, light and dark`, async () => {
+    for (const scheme of SCHEMES) {
+      const page = await browser.newPage();
+      // The page's policy admits its own two scripts only; the test's is a third.
+      await page.setBypassCSP(true);
+      await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+      await page.goto(address(state));
+      assert.deepEqual(await faults(page), [], scheme);
+      await page.close();
+    }
+  });
+}
+
+test("an archive without a run is friendly", async () => {
+  const { page } = await opened(address("empty"));
+  const told = await page.$eval("main", (node) => node.textContent);
+  assert.match(told, /No run has ended yet/);
+  assert.equal(await page.$$eval(".bad", (nodes) => nodes.length), 0);
+  await page.close();
+});
+
+test("runs are found by their error, paged, sorted and opened", async () => {
+  const { page } = await opened(address("many"));
+  const count = () => page.$eval("[role=status]", (node) => node.textContent);
+  assert.match(await count(), /^1 to 15 of 400$/);
+  await page.type("input[type=search]", "SourceUnavailable");
+  const found = Number((await count()).split(" of ")[1]);
+  assert.ok(found > 0 && found < 100, `${found} runs failed with it`);
+  await page.$eval("input[type=search]", (input) => { input.value = "no such run"; input.dispatchEvent(new Event("input")); });
+  assert.equal(await count(), "none");
+  await page.$eval("input[type=search]", (input) => { input.value = ""; input.dispatchEvent(new Event("input")); });
+  await page.select("select", "bad");
+  assert.equal(Number((await count()).split(" of ")[1]), found);
+  await page.$eval("tbody td.id button", (button) => button.click());
+  const told = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
+  assert.ok(told.some((text) => text.startsWith("Run ")), told.join("; "));
+  await page.close();
+});
+
+test("the calendar is read and opened with the keyboard", async () => {
+  const { page } = await opened(address("failing"));
+  await page.$eval("svg.calendar", (calendar) => calendar.focus());
+  for (const key of ["Home", "ArrowRight", "ArrowDown"]) await page.keyboard.press(key);
+  const said = await page.$eval("#day", (node) => node.textContent);
+  assert.match(said, /^\d{4}-01-\d\d: /);
+  await page.keyboard.press("Enter");
+  const commands = await page.$$eval("pre code", (nodes) => nodes.map((node) => node.textContent));
+  assert.ok(commands.some((text) => text.includes(`--from ${said.slice(0, 10)}`)), commands.join("; "));
+  await page.close();
+});
+
+test("hostile names stay text", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "hostile-"));
+  const whole = readFileSync(join(pages, "failing", "index.html"), "utf8");
+  const [, id] = /"run_id":"([^"]+)"/.exec(whole);
+  const inside = JSON.stringify(HOSTILE).slice(1, -1).replaceAll("<", "\\u003c");
+  writeFileSync(join(folder, "index.html"), whole.replaceAll(id, inside));
+  const { page, asked, complaints } = await opened(pathToFileURL(join(folder, "index.html")).href);
+  assert.equal(await page.evaluate(() => window.taken), undefined);
+  assert.equal(await page.$$eval("img", (nodes) => nodes.length), 0);
+  assert.ok((await page.$eval("main", (node) => node.textContent)).includes(HOSTILE));
+  assert.deepEqual(complaints, []);
+  assert.equal(asked.filter((url) => !url.startsWith("data:")).length, 1);
+  await page.close();
+});
+
+test("from a server it asks its own origin only, and takes what a pipeline has published since", async () => {
+  const asked = [];
+  const section = { title: "Partner feeds", scope: "since", state: "good", headline: "Published since.", blocks: [] };
+  const server = createServer((request, response) => {
+    asked.push(request.url);
+    const feeds = request.url === "/data/feeds.json";
+    response.writeHead(feeds || request.url === "/" ? 200 : 404, { "content-type": feeds ? "application/json" : "text/html; charset=utf-8" });
+    response.end(feeds ? JSON.stringify({ section }) : readFileSync(join(pages, "healthy", "index.html")));
+  });
+  await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
+  const origin = `http://127.0.0.1:${server.address().port}`;
+  const { page, asked: urls } = await opened(`${origin}/`, { until: "networkidle0" });
+  assert.ok(urls.filter((url) => !url.startsWith("data:")).every((url) => url.startsWith(origin)), urls.join("; "));
+  assert.deepEqual([...new Set(asked)].sort(), ["/", "/data/feeds.json"]);
+  assert.match(await page.$eval("main", (node) => node.textContent), /Published since\./);
+  await page.close();
+  server.close();
+});
+
+for (const state of STATES.filter((state) => state !== "empty")) {
+  test(`${state}: the mail fits a phone, light and dark, and asks for nothing`, async () => {
+    for (const scheme of SCHEMES) for (const width of [375, 768]) {
+      const { page, asked } = await opened(address(state, "mail.html"), { width, scheme });
+      const foreign = asked.filter((url) => !url.startsWith("file:"));
+      assert.deepEqual(foreign, [], `${state}, ${width}`);
+      assert.ok(await beyond(page) <= 0, `${state}, ${width}: ${await beyond(page)} pixels too wide`);
+      const background = await page.$eval("body", (body) => getComputedStyle(body).backgroundColor);
+      const [red] = background.match(/\d+/g).map(Number);
+      assert.ok(scheme === "dark" ? red < 64 : red > 192, `${scheme}: ${background}`);
+      await keepPicture(page, `mail-${state}-${width}-${scheme}`);
+      await page.close();
+    }
+  });
+}
