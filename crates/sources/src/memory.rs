@@ -210,12 +210,16 @@ impl Node for MemoryNode {
             "_search" => "_search",
             "_count" => "_count",
             "_mget" => "_mget",
+            "_bulk" => "_bulk",
             "_field_caps" => "_field_caps",
             "_mapping" => "_mapping",
             _ => "other",
         };
         let seen = network::Request { service: "source", operation, subject: path.to_owned() };
-        let body: Value = request.body.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default();
+        // A bulk request is a JSON value a line.
+        let values = serde_json::Deserializer::from_slice(request.body.as_deref().unwrap_or_default());
+        let mut values = values.into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
+        let body = if operation == "_bulk" { Value::Array(values) } else { values.pop().unwrap_or_default() };
         let now = self.clock.elapsed();
         let answer = through(&*self.network, &seen, || self.state().answer(request.method, path, query, &body, now));
         let (status, body) = match answer.await? {
@@ -281,6 +285,11 @@ impl State {
                 Ok(bytes(json!({"count": count, "_shards": shards(failed)})))
             }
             (Method::Post, ["_mget"]) => self.get(body),
+            (Method::Post, ["_bulk"]) => {
+                let lines = body.as_array().into_iter().flatten();
+                let items: Vec<Value> = lines.map(|line| self.delete_if(&line["delete"])).collect();
+                Ok(bytes(json!({"items": items})))
+            }
             (Method::Get, [index, "_stats", "docs"]) => {
                 let stats = |index: &String| {
                     let last = self.writes.get(index).map_or(-1, |writes| *writes as i64 - 1);
@@ -432,6 +441,29 @@ impl State {
             answer["hits"]["hits"] = found.into_iter().map(hit).collect();
         }
         Ok(bytes(answer))
+    }
+
+    /// Deletes a document if its last write is the one that was meant, as one item of a bulk request.
+    fn delete_if(&mut self, wanted: &Value) -> Value {
+        let text = |field: &str| wanted[field].as_str().unwrap_or_default().to_owned();
+        let (index, id) = (text("_index"), text("_id"));
+        let stored = self.documents.get_mut(&(index.clone(), id.clone()));
+        let is_meant = |stored: &&mut Stored| {
+            let seq_no = stored.live.as_ref().map(|document| document.seq_no);
+            seq_no.is_some() && seq_no == wanted["if_seq_no"].as_u64() && wanted["if_primary_term"] == 1
+        };
+        let status = match stored.filter(is_meant) {
+            Some(stored) => {
+                stored.live = None;
+                if !self.lags {
+                    stored.searched = None;
+                }
+                self.next_write(&index);
+                200
+            }
+            None => 409,
+        };
+        json!({"delete": {"_index": index, "_id": id, "status": status}})
     }
 
     /// Documents as they are now, whether a search sees them or not.

@@ -417,7 +417,7 @@ impl OpenSearch {
         }
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         doing: &'static str,
         method: Method,
