@@ -13,10 +13,12 @@ pub trait Named: std::error::Error {
 
 /// The error and all that caused it, in one line.
 pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    // A service that gave no reason leaves an empty one behind its colon.
+    let of = |error: &dyn std::error::Error| error.to_string().trim_end_matches([':', ' ']).to_owned();
+    let mut text = of(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = of(cause);
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
@@ -50,5 +52,7 @@ mod tests {
         let cause = Chain("the search failed", Some(Box::new(Chain("the search failed", None))));
         let error = Chain("window 7 cannot be read", Some(Box::new(cause)));
         assert_eq!(describe(&error), "window 7 cannot be read: the search failed");
+        let silent = Chain("Scan failed: ", Some(Box::new(Chain("connection refused", None))));
+        assert_eq!(describe(&silent), "Scan failed: connection refused");
     }
 }
