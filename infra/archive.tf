@@ -82,7 +82,7 @@ locals {
     # Called by a schedule and by no state.
     watch-runs = {
       size        = { memory = 512, timeout = 60 }
-      environment = local.job_runs_environment
+      environment = merge(local.job_runs_environment, local.mail_environment, { ALERT_ARCHIVE_SILENT_DAYS = tostring(var.silent_days) })
       schedule    = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
     }
   }
@@ -164,7 +164,7 @@ resource "aws_cloudwatch_metric_alarm" "silent" {
 }
 
 output "archive_environment" {
-  value = merge(local.tables_environment, {
+  value = merge(local.tables_environment, local.mail_environment, {
     ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
   })
 }

@@ -7,7 +7,7 @@ mod once;
 mod ses;
 
 pub use memory::{MemoryMailer, Sent};
-pub use message::{Content, Message, message};
+pub use message::{Content, File, Message, message};
 pub use once::{Outbox, Outcome, send_once};
 pub use ses::Ses;
 
@@ -32,6 +32,8 @@ pub enum MailError {
     NoRecipient,
     #[error("the mail has {bytes} bytes; SES takes {LARGEST}")]
     TooLarge { bytes: usize },
+    #[error("`{kind}` is no kind of content")]
+    Kind { kind: &'static str },
     #[error("the mail could not be put together")]
     Build(#[from] lettre::error::Error),
     #[error("SES refuses the mail to {to}: {message}")]

@@ -2,20 +2,38 @@ use crate::{LARGEST, MailError};
 use jiff::Timestamp;
 use lettre::address::AddressError;
 use lettre::message::header::{ContentTransferEncoding, ContentType};
-use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
+use lettre::message::{Attachment, Body, Mailbox, MultiPart, SinglePart};
 use std::time::SystemTime;
 
 /// Longest identifier in a Message-ID, in bytes.
 const LONGEST_ID: usize = 100;
 
+/// How mail programs show the sender, where its address brings no name along.
+const SENDER: &str = "Alert archive";
+
 /// What a mail says: the same in plain text and in HTML.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// The same for the same mail sent again, so that a mail program can tell a duplicate.
     pub id: String,
+    /// What all mails about the same have in common: mail programs show those as one thread. Not the `id` of the first of
+    /// them, because SES gives every mail an id of its own.
+    pub thread: Option<String>,
     pub subject: String,
     pub text: String,
     pub html: String,
+    /// Shown where the HTML says `cid:<name>`.
+    pub images: Vec<File>,
+    pub attachments: Vec<File>,
+}
+
+/// A file that goes along with a mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub name: String,
+    /// Such as `image/png`.
+    pub kind: &'static str,
+    pub bytes: Vec<u8>,
 }
 
 /// A message, ready to be sent.
@@ -28,7 +46,8 @@ pub struct Message {
     pub rejected: Vec<(String, MailError)>,
 }
 
-/// The bytes of one RFC 5322 message from a sender to all recipients, with a text and an HTML part.
+/// The bytes of one RFC 5322 message from a sender to all recipients, with a text and an HTML part. Attachments that
+/// would make it larger than SES takes are left away: the mail itself is what matters.
 pub fn message(content: &Content, from: &str, to: &[String], date: Timestamp) -> Result<Message, MailError> {
     let sender = mailbox(from)?;
     let subject: String = content.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -47,19 +66,57 @@ pub fn message(content: &Content, from: &str, to: &[String], date: Timestamp) ->
     if recipients.is_empty() {
         return Err(rejected.into_iter().next().map_or(MailError::NoRecipient, |(_, error)| error));
     }
-    let id = format!("<{}@{}>", atom(&content.id), sender.email.domain());
-    let text = part(ContentType::TEXT_PLAIN, &content.text);
-    let html = part(ContentType::TEXT_HTML, &content.html);
-    // Quoted-printable cannot hold `=_`: no text can end its part early.
-    let parts = MultiPart::alternative().boundary("=_alert-archive_=").singlepart(text).singlepart(html);
-    let bytes = builder.from(sender).message_id(Some(id)).multipart(parts)?.formatted();
+    let id = |id: &str| format!("<{}@{}>", atom(id), sender.email.domain());
+    let mut builder = builder.message_id(Some(id(&content.id)));
+    if let Some(thread) = &content.thread {
+        builder = builder.in_reply_to(id(thread)).references(id(thread));
+    }
+    let name = sender.name.clone().or_else(|| Some(SENDER.to_owned()));
+    let builder = builder.from(Mailbox { name, email: sender.email });
+    let with = |attachments: &[File]| -> Result<Vec<u8>, MailError> {
+        Ok(builder.clone().multipart(parts(content, attachments)?)?.formatted())
+    };
+    let mut bytes = with(&content.attachments)?;
+    if bytes.len() > LARGEST && !content.attachments.is_empty() {
+        bytes = with(&[])?;
+    }
     if bytes.len() > LARGEST {
         return Err(MailError::TooLarge { bytes: bytes.len() });
     }
     Ok(Message { bytes, recipients, rejected })
 }
 
-fn mailbox(address: &str) -> Result<Mailbox, MailError> {
+/// Text or HTML with its images, and beside them the attachments. Neither quoted-printable nor base64 can hold `=_`: no
+/// content can end its part early.
+fn parts(content: &Content, attachments: &[File]) -> Result<MultiPart, MailError> {
+    let text = part(ContentType::TEXT_PLAIN, &content.text);
+    let html = part(ContentType::TEXT_HTML, &content.html);
+    let parts = MultiPart::alternative().boundary("=_alert-archive_=").singlepart(text);
+    let parts = if content.images.is_empty() {
+        parts.singlepart(html)
+    } else {
+        let mut related = MultiPart::related().boundary("=_alert-archive-html_=").singlepart(html);
+        for image in &content.images {
+            related = related.singlepart(file(image, Attachment::new_inline(image.name.clone()))?);
+        }
+        parts.multipart(related)
+    };
+    if attachments.is_empty() {
+        return Ok(parts);
+    }
+    let mut mixed = MultiPart::mixed().boundary("=_alert-archive-files_=").multipart(parts);
+    for attachment in attachments {
+        mixed = mixed.singlepart(file(attachment, Attachment::new(atom(&attachment.name)))?);
+    }
+    Ok(mixed)
+}
+
+fn file(file: &File, place: Attachment) -> Result<SinglePart, MailError> {
+    let kind = file.kind.parse().map_err(|_| MailError::Kind { kind: file.kind })?;
+    Ok(place.body(file.bytes.clone(), kind))
+}
+
+pub(crate) fn mailbox(address: &str) -> Result<Mailbox, MailError> {
     let shown: String = address.chars().map(|c| if c.is_control() { ' ' } else { c }).take(320).collect();
     let invalid = |error: AddressError| MailError::Address { address: shown.clone(), problem: error.to_string() };
     // The parser of addresses is lenient about line breaks; headers are not.
@@ -88,7 +145,7 @@ mod tests {
 
     fn content() -> Content {
         let (text, html) = ("Grüße\nSecond line".to_owned(), "<p>Grüße</p>".to_owned());
-        Content { id: "run-1.2".into(), subject: "All went well".into(), text, html }
+        Content { id: "run-1.2".into(), subject: "All went well".into(), text, html, ..Content::default() }
     }
 
     fn built(content: &Content, to: &[&str]) -> Message {
@@ -114,8 +171,16 @@ mod tests {
     #[test]
     fn no_text_adds_a_header_or_a_recipient() {
         let hostile = "x\r\nBcc: thief@example.com\r\n\r\n<script>";
-        let content =
-            Content { id: hostile.into(), subject: hostile.into(), text: hostile.into(), html: hostile.into() };
+        let file = File { name: hostile.into(), kind: "text/csv; charset=utf-8", bytes: hostile.into() };
+        let content = Content {
+            id: hostile.into(),
+            thread: Some(hostile.into()),
+            subject: hostile.into(),
+            text: hostile.into(),
+            html: hostile.into(),
+            images: Vec::new(),
+            attachments: vec![file],
+        };
         let message = built(&content, &["ops@example.com"]);
         assert!(!headers(&message).lines().any(|line| line.to_lowercase().starts_with("bcc")), "{}", headers(&message));
         assert_eq!(message.recipients, ["ops@example.com"]);
@@ -136,6 +201,48 @@ mod tests {
         assert!(matches!(none, Err(MailError::Address { .. })));
         let none = crate::message(&content(), "archive@example.com", &[], Timestamp::UNIX_EPOCH);
         assert!(matches!(none, Err(MailError::NoRecipient)));
+    }
+
+    #[test]
+    fn mails_about_the_same_are_one_thread_whatever_their_ids() {
+        let of = |id: &str, thread: &str| {
+            let content = Content { id: id.into(), thread: Some(thread.into()), ..content() };
+            let headers = headers(&built(&content, &["ops@example.com"]));
+            headers.lines().find(|line| line.starts_with("References: ")).map(str::to_owned).expect("a thread")
+        };
+        assert_eq!(of("run-1.1", "run-1"), "References: <run-1@example.com>");
+        assert_eq!(of("run-1.1", "run-1"), of("run-1.2", "run-1"));
+        assert_ne!(of("run-1.1", "run-1"), of("run-2.1", "run-2"));
+    }
+
+    #[test]
+    fn a_sender_has_a_name() {
+        let from = |sender: &str| {
+            let built = message(&content(), sender, &["a@example.com".into()], Timestamp::UNIX_EPOCH);
+            let headers = headers(&built.expect("a message"));
+            headers.lines().find(|line| line.starts_with("From: ")).map(str::to_owned).expect("a sender")
+        };
+        assert_eq!(from("archive@example.com"), r#"From: "Alert archive" <archive@example.com>"#);
+        assert_eq!(from("Night shift <archive@example.com>"), r#"From: "Night shift" <archive@example.com>"#);
+    }
+
+    #[test]
+    fn images_stand_beside_the_html_and_attachments_beside_all_of_it() {
+        let image = File { name: "runs".into(), kind: "image/png", bytes: b"\x89PNG=_alert".to_vec() };
+        let csv = File { name: "failed-windows.csv".into(), kind: "text/csv; charset=utf-8", bytes: b"a,b".to_vec() };
+        let content = Content { images: vec![image], attachments: vec![csv], ..content() };
+        let text = String::from_utf8(built(&content, &["a@example.com"]).bytes).expect("ASCII");
+        let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+        let order = ["multipart/mixed", "multipart/alternative", "text/plain", "multipart/related", "text/html"];
+        assert!(order.map(at).is_sorted(), "{text}");
+        assert!(at("text/html") < at("Content-ID: <runs>") && at("image/png") < at("failed-windows.csv"));
+    }
+
+    #[test]
+    fn attachments_that_make_a_mail_too_large_are_left_away() {
+        let large = File { name: "a.csv".into(), kind: "text/csv", bytes: vec![b'x'; LARGEST] };
+        let message = built(&Content { attachments: vec![large], ..content() }, &["a@example.com"]);
+        assert!(message.bytes.len() < 10_000 && !String::from_utf8_lossy(&message.bytes).contains("a.csv"));
     }
 
     #[test]

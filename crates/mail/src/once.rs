@@ -133,7 +133,8 @@ mod tests {
 
     fn content(duplicate: bool) -> Result<Content, MailError> {
         let subject = if duplicate { "[duplicate] Report" } else { "Report" };
-        Ok(Content { id: "r1.1".into(), subject: subject.into(), text: "text".into(), html: "html".into() })
+        let (text, html) = ("text".into(), "html".into());
+        Ok(Content { id: "r1.1".into(), subject: subject.into(), text, html, ..Content::default() })
     }
 
     async fn send(notes: &Notes, mailer: &MemoryMailer, to: &[&str]) -> Result<Outcome, MailError> {

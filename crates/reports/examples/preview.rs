@@ -9,7 +9,8 @@ use alerts::run::{
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use reports::dashboard::{self, Latest, Pipeline, Runs};
-use reports::mail::{Links, Summary, summary};
+use reports::letter::Rendered;
+use reports::mail::{CHART, Earlier, Links, Mail, Summary, mail};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
@@ -71,9 +72,18 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
     };
     let none = Details::default();
     let details = if report.reported_at.is_some() { &details } else { &none };
-    let mail = summary(&Summary { report, details, pipelines: &pipelines, links: &links, duplicate: false, now })?;
-    fs::write(dir.join("mail.html"), mail.html)?;
-    fs::write(dir.join("mail.txt"), format!("Subject: {}\n\n{}", mail.subject, mail.text))?;
+    let listed = Earlier::read(list.to_string().as_bytes());
+    let (earlier, pipelines, links) = (&listed, &pipelines, &links);
+    let told = Summary { report, details, pipelines, links, earlier, died_of: None, duplicate: false, now };
+    let Mail { rendered: Rendered { subject, text, html }, chart, failed_windows } = mail(&told)?;
+    // A browser finds beside the page what a mail program finds in the mail.
+    fs::write(dir.join("mail.html"), html.replace(&format!("cid:{CHART}"), "chart.png"))?;
+    fs::write(dir.join("mail.txt"), format!("Subject: {subject}\n\n{text}"))?;
+    for (name, body) in [("chart.png", chart), ("failed-windows.csv", failed_windows)] {
+        if let Some(body) = body {
+            fs::write(dir.join(name), body)?;
+        }
+    }
     Ok(())
 }
 

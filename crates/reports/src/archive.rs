@@ -1,5 +1,6 @@
 //! The alert archive's own sections: the archive now, and one run. Each is labelled with what its numbers are about.
 
+use crate::cost;
 use crate::section::{Account, Bar, Colour, Figure, Problem, Section, State, Table};
 use crate::words::{self, bytes, count, grouped};
 use alerts::run::{
@@ -41,7 +42,7 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
         }
     };
     let change = |now: u64, then: fn(&Before) -> u64| match before {
-        Some(before) => format!("{} since {}", signed(i128::from(now) - i128::from(then(before))), before.run_id),
+        Some(before) => format!("{} since the last report", signed(i128::from(now) - i128::from(then(before)))),
         None => String::new(),
     };
     let mut open =
@@ -76,13 +77,17 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
     set_aside(section, unresolved, now)
 }
 
-/// Ages count from the messages' own time; how long a message was seen open stands beside it.
+/// Ages count from the messages' own time; how long a message was seen open stands beside it. The index is named where
+/// there are several: a phone has no room for a column that says the same in each row.
 fn oldest_open(oldest: &[OpenMessage], open: u64, now: Timestamp) -> Table {
+    let has_one_index = oldest.windows(2).all(|pair| pair[0].source_index == pair[1].source_index);
     let rows = oldest.iter().map(|open| {
-        let (age, held) = (words::days(open.timestamp, now), words::days(open.first_seen_open, now));
-        [open.message_id.clone(), open.source_index.clone(), words::date(open.timestamp), grouped(age), grouped(held)]
+        let OpenMessage { message_id, source_index, timestamp, first_seen_open } = open;
+        let name = if has_one_index { message_id.clone() } else { format!("{message_id} in {source_index}") };
+        let (age, held) = (words::days(*timestamp, now), words::days(*first_seen_open, now));
+        [name, words::date(*timestamp), grouped(age), grouped(held)]
     });
-    Table::new("Oldest open messages", &["Message", "Index", "Message of", "#Age in days", "#Held over, days"])
+    Table::new("Oldest open messages", &["Message", "Message of", "#Age, days", "#Held over, days"])
         .rows(rows, Some(open))
 }
 
@@ -263,6 +268,7 @@ fn notes(report: &RunReport) -> Vec<String> {
         format!("The source has no {}: messages were archived without.", report.absent.join(" and no ")),
     );
     notes.extend(size(report));
+    notes.extend(cost::told(report));
     notes
 }
 

@@ -8,8 +8,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 #[derive(Debug, thiserror::Error)]
-#[error("the mail's text could not be put together")]
-pub struct Error(#[from] minijinja::Error);
+pub enum Error {
+    #[error("the mail's text could not be put together")]
+    Text(#[from] minijinja::Error),
+    #[error("the mail's chart could not be drawn")]
+    Chart(#[from] std::io::Error),
+    #[error("the list that goes along with the mail could not be written")]
+    List(#[from] csv::Error),
+}
 
 /// What a mail says, before it is a mail. Its subject begins with the name of the pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -23,8 +29,19 @@ pub struct Letter {
     /// Whether anything needs doing, in a sentence.
     pub headline: String,
     pub sections: Vec<Section>,
+    /// Below the sections.
+    pub chart: Option<Chart>,
     pub links: Vec<Link>,
     pub footer: String,
+}
+
+/// A picture that comes with the mail; the text part does without, so that a section must say the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Chart {
+    /// As which it goes along.
+    pub name: String,
+    /// What it shows, for those who do not see it.
+    pub told: String,
 }
 
 /// Where a reader may go on; only http and https are linked.

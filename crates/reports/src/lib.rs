@@ -29,6 +29,8 @@
 //! are put into words by [`count`], [`grouped`] and [`bytes`], so that they read alike everywhere.
 
 pub mod archive;
+mod chart;
+pub mod cost;
 pub mod dashboard;
 pub mod feeds;
 pub mod letter;
@@ -36,6 +38,7 @@ pub mod log_errors;
 pub mod mail;
 pub mod section;
 mod state;
+pub mod table_file;
 pub mod warehouse;
 mod words;
 

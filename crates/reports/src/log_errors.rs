@@ -74,6 +74,7 @@ pub fn letter(report: &LogReport, duplicate: bool, dashboard: Option<&str>) -> L
         sections: vec![Section { headline: String::new(), ..section }],
         footer: "Secrets in samples are masked. Positions are the object's key and the line in the unpacked text."
             .into(),
+        chart: None,
     }
 }
 

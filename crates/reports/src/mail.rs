@@ -1,14 +1,17 @@
 //! What the summary mail of a run says. How it is sent is the business of `mail`.
 
 use crate::archive::{now_section, run_section};
-use crate::letter::{Error, Letter, Link, Rendered};
-use crate::section::{Section, State};
+use crate::letter::{Chart, Error, Letter, Link, Rendered};
+use crate::section::{Block, Colour, Section, State, Table};
 use crate::words::{self, count, grouped, one_line};
+use crate::{chart, table_file};
+use alerts::counts::Messages;
 use alerts::run::{
     job_run::RunStatus,
     report::{Details, RunReport},
 };
 use jiff::Timestamp;
+use serde::Deserialize;
 
 /// Where a reader may go on.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +28,102 @@ pub struct Summary<'a> {
     /// What the other pipelines have published, in the order in which it is told.
     pub pipelines: &'a [Section],
     pub links: &'a Links,
+    /// The runs before this one, newest first.
+    pub earlier: &'a [Earlier],
+    /// Why an earlier mail about this run called it dead or refused; none where it was not.
+    pub died_of: Option<&'a str>,
     /// This mail may have gone out before.
     pub duplicate: bool,
     /// The date of the mail, to which ages are relative.
     pub now: Timestamp,
+}
+
+/// A run as the chart of the last runs shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Earlier {
+    pub run_id: String,
+    /// Its range, in words.
+    pub range: String,
+    pub outcome: String,
+    pub messages: Messages,
+    /// Messages of windows that failed or were set aside.
+    pub not_archived: u64,
+}
+
+impl Earlier {
+    /// What `dashboard/data/runs.json` says, newest first. What it says otherwise by now is left out: the chart is no proof.
+    pub fn read(body: &[u8]) -> Vec<Earlier> {
+        #[derive(Deserialize)]
+        struct Listed {
+            runs: Vec<serde_json::Value>,
+        }
+        let listed: Option<Listed> = serde_json::from_slice(body).ok();
+        let runs = listed.into_iter().flat_map(|listed| listed.runs);
+        runs.filter_map(|run| serde_json::from_value(run).ok()).collect()
+    }
+
+    fn of(report: &RunReport) -> Self {
+        let left = words::not_archived(report);
+        Earlier {
+            run_id: report.run_id.clone(),
+            range: words::range(report.from, report.to),
+            outcome: words::outcome_label(report),
+            messages: report.messages,
+            not_archived: left.failed + left.set_aside,
+        }
+    }
+
+    fn bar(&self) -> Vec<chart::Part> {
+        let Messages { archived, already_archived, open, quarantined, .. } = self.messages;
+        let part = |count, colour| chart::Part { count, colour };
+        vec![
+            part(archived, Colour::Done),
+            part(already_archived, Colour::DoneBefore),
+            part(open, Colour::Waiting),
+            part(quarantined, Colour::SetAside),
+            part(self.not_archived, Colour::Failed),
+        ]
+    }
+}
+
+/// Runs in the chart, this one included.
+const CHARTED: usize = 12;
+/// The name of the chart, by which the HTML asks for it.
+pub const CHART: &str = "last-runs";
+
+/// A mail, the picture that its HTML shows, and the file that goes along.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    pub rendered: Rendered,
+    /// PNG.
+    pub chart: Option<Vec<u8>>,
+    /// CSV.
+    pub failed_windows: Option<Vec<u8>>,
+}
+
+pub fn mail(summary: &Summary) -> Result<Mail, Error> {
+    let runs = last_runs(summary);
+    let chart = match runs.len() {
+        0 | 1 => None,
+        _ => Some(chart::stacked(&runs.iter().rev().map(Earlier::bar).collect::<Vec<_>>())?),
+    };
+    let failed_windows = table_file::failed_windows(summary.report)?;
+    Ok(Mail { rendered: letter(summary).render()?, chart, failed_windows })
+}
+
+/// This run and those before it, newest first.
+fn last_runs(summary: &Summary) -> Vec<Earlier> {
+    let this = Earlier::of(summary.report);
+    let others = summary.earlier.iter().filter(|run| run.run_id != this.run_id).take(CHARTED - 1).cloned();
+    std::iter::once(this.clone()).chain(others).collect()
+}
+
+/// The same runs as the chart, for those who see none.
+fn last_runs_section(runs: &[Earlier]) -> Section {
+    let done = |run: &Earlier| grouped(run.messages.archived + run.messages.already_archived);
+    let rows = runs.iter().map(|run| [run.range.clone(), done(run), grouped(run.not_archived), run.outcome.clone()]);
+    let columns = ["Messages of", "#Archived", "#Not yet", "Outcome"];
+    Section::new("The last runs", "newest first").table(Table::new("", &columns).rows(rows, None))
 }
 
 /// Whether a report is of interest to anybody but the operator who started the run: a run over one instant, such as
@@ -38,20 +133,31 @@ pub fn is_for_everybody(report: &RunReport) -> bool {
     !(report.mode == "range" && is_one_instant && report.status == RunStatus::Completed)
 }
 
-pub fn summary(summary: &Summary) -> Result<Rendered, Error> {
-    letter(summary).render()
-}
-
 fn letter(summary: &Summary) -> Letter {
     let &Summary { report, details, links, now, .. } = summary;
     let range = words::range(report.from, report.to);
     // The mail's headline says it already.
-    let mut sections = vec![Section { headline: String::new(), ..run_section(report, details) }];
+    let mut this_run = Section { headline: String::new(), ..run_section(report, details) };
+    if let Some(died_of) = summary.died_of.filter(|_| words::all_well(report)) {
+        let text =
+            format!("Recovered: an earlier mail said that this run had ended with {died_of}. It is complete now.");
+        this_run.blocks.insert(0, Block::Text { text });
+    }
+    let mut sections = vec![this_run];
     let mut state = words::state(report);
     if let Some(overview) = &details.overview {
         let section = now_section(overview, details.before.as_ref(), &report.unresolved, now);
         state = state.max(section.state);
         sections.insert(if state == State::Bad { 1 } else { 0 }, section);
+    }
+    let runs = last_runs(summary);
+    let chart = (runs.len() > 1).then(|| Chart {
+        name: CHART.to_owned(),
+        told: "Messages of the last runs, oldest to the left: archived, archived earlier, open, in quarantine, not yet archived."
+            .to_owned(),
+    });
+    if chart.is_some() {
+        sections.push(last_runs_section(&runs));
     }
     sections.extend(summary.pipelines.iter().cloned());
     let link = |label: &str, url: &Option<String>| url.clone().map(|url| Link { label: label.to_owned(), url });
@@ -63,9 +169,50 @@ fn letter(summary: &Summary) -> Letter {
         state,
         headline: format!("{} {}", call(state, report), words::sentence(report)),
         sections,
+        chart,
         links: links.into_iter().flatten().collect(),
         footer: format!("Run {}, {}, attempt {}", one_line(&report.run_id), one_line(&report.mode), report.attempt),
     }
+}
+
+/// Runs stay away.
+#[derive(Clone, Copy, Debug)]
+pub struct Overdue<'a> {
+    /// Whole days since the last completed run, or since the first was planned.
+    pub days: u64,
+    /// After how many days one is missed.
+    pub expected: u64,
+    /// The last run that completed, if any did.
+    pub completed: Option<&'a str>,
+    pub dashboard: Option<&'a str>,
+}
+
+/// The mail that tells it.
+pub fn overdue(silence: &Overdue, duplicate: bool) -> Result<Rendered, Error> {
+    let days = count(silence.days, "day");
+    let headline = match silence.completed {
+        Some(run) => format!("No run has completed for {days}, since {}.", one_line(run)),
+        None => format!("No run has completed yet, {days} after the first was planned."),
+    };
+    let why = format!("One is expected at least every {}.", count(silence.expected, "day"));
+    let section = Section::new("What to do", "all runs")
+        .text(format!("{why} Nothing is lost meanwhile: the next run begins where the last one ended."))
+        .command(
+            "How the last runs ended, and whether all is there that they need:",
+            vec!["alert-archive status --limit 5".into(), "alert-archive doctor".into()],
+        )
+        .text("Where no run was even started, look at the schedule in EventBridge Scheduler, and at its dead-letter queue.");
+    let letter = Letter {
+        subject: format!("Alert archive: no run for {days}"),
+        duplicate,
+        about: "Alert archive, told once a week while it lasts".to_owned(),
+        state: State::Bad,
+        headline: format!("Please act. {headline}"),
+        sections: vec![section],
+        links: silence.dashboard.map(|url| Link { label: "Page".into(), url: url.into() }).into_iter().collect(),
+        ..Letter::default()
+    };
+    letter.render()
 }
 
 /// Whether anything needs doing.
@@ -80,6 +227,7 @@ fn call(state: State, report: &RunReport) -> &'static str {
 
 fn subject(report: &RunReport, state: State) -> String {
     match (report.windows.failed, state) {
+        (0, State::Good | State::Plain) if report.messages.archived == 0 => "nothing new to archive".to_owned(),
         (0, State::Good | State::Plain) => format!("{} archived", count(report.messages.archived, "message")),
         (0, _) if words::all_well(report) => "there are gaps".to_owned(),
         (0, _) => words::outcome_label(report),

@@ -38,8 +38,12 @@ pub fn sentence(report: &RunReport) -> String {
 
 fn outcome(report: &RunReport) -> String {
     let (windows, messages) = (&report.windows, &report.messages);
+    let earlier = match messages.already_archived {
+        0 => String::new(),
+        earlier => format!(", {} archived earlier", grouped(earlier)),
+    };
     let done = format!(
-        "{} archived, {} still open, {} in quarantine",
+        "{} archived{earlier}, {} still open, {} in quarantine",
         count(messages.archived, "message"),
         grouped(messages.open),
         grouped(messages.quarantined)

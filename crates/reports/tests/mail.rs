@@ -10,7 +10,7 @@ use alerts::{counts::Bytes, counts::Messages};
 use identity::Identity;
 use jiff::Timestamp;
 use reports::letter::Rendered;
-use reports::mail::{Links, Summary, is_for_everybody, summary};
+use reports::mail::{Earlier, Links, Mail, Summary, is_for_everybody, mail};
 use reports::section::{Section, State};
 
 fn at(text: &str) -> Timestamp {
@@ -67,9 +67,14 @@ fn details() -> Details {
     Details { overview: Some(overview()), ..Details::default() }
 }
 
+fn mailed_after(report: &RunReport, details: &Details, earlier: &[Earlier], died_of: Option<&str>) -> Mail {
+    let (links, now, pipelines) = (Links::default(), at("2024-10-01T06:00:00Z"), &[]);
+    mail(&Summary { report, details, pipelines, links: &links, earlier, died_of, duplicate: false, now })
+        .expect("a mail")
+}
+
 fn mailed(report: &RunReport, details: &Details) -> Rendered {
-    let (links, now) = (Links::default(), at("2024-10-01T06:00:00Z"));
-    summary(&Summary { report, details, pipelines: &[], links: &links, duplicate: false, now }).expect("a mail")
+    mailed_after(report, details, &[], None).rendered
 }
 
 fn first_line(report: &RunReport) -> String {
@@ -80,7 +85,7 @@ fn first_line(report: &RunReport) -> String {
 fn the_first_line_says_whether_anything_needs_doing() {
     assert_eq!(
         first_line(&report()),
-        "Nothing to do. All went well: 4,300 messages archived, 599 still open, 46 in quarantine."
+        "Nothing to do. All went well: 4,300 messages archived, 55 archived earlier, 599 still open, 46 in quarantine."
     );
     assert_eq!(
         first_line(&failed()),
@@ -181,7 +186,7 @@ fn changes_since_the_last_mail_and_repairs_are_told() {
     let before =
         Before { run_id: "weekly-2024-38".into(), archived: 947_700, open: 1000, quarantined: 68, ..Before::default() };
     let text = mailed(&report(), &Details { before: Some(before.clone()), ..details() }).text;
-    for said in ["(+4,300 since weekly-2024-38)", "(-48 since weekly-2024-38)", "(no change since weekly-2024-38)"] {
+    for said in ["(+4,300 since the last report)", "(-48 since the last report)", "(no change since the last report)"] {
         assert!(text.contains(said), "{said}: {text}");
     }
     assert!(!text.contains("Repaired"));
@@ -208,7 +213,7 @@ fn the_age_of_an_open_message_is_its_own_and_stands_beside_how_long_it_was_held(
     let text = mailed(&report(), &details()).text;
     let line = text.lines().find(|line| line.contains("MSG-1")).expect("a line");
     assert!(line.ends_with("273                2"), "{line}");
-    assert!(text.contains("Age in days  Held over, days"), "{text}");
+    assert!(text.contains("Age, days  Held over, days"), "{text}");
 }
 
 fn set_aside(reason: &str) -> Vec<Unresolved> {
@@ -275,8 +280,70 @@ fn what_other_pipelines_have_published_is_repeated() {
         details: &details,
         pipelines: &pipelines,
         links: &links,
+        earlier: &[],
+        died_of: None,
         duplicate: false,
         now: report.to,
     };
-    assert!(summary(&all).expect("a mail").text.contains("PARTNER FEEDS (the last 7 days)\n2 files wait."));
+    assert!(mail(&all).expect("a mail").rendered.text.contains("PARTNER FEEDS (the last 7 days)\n2 files wait."));
+}
+
+fn earlier() -> Vec<Earlier> {
+    let run = |n: u64| Earlier {
+        run_id: format!("weekly-{n}"),
+        range: format!("week {n}"),
+        outcome: "Completed".into(),
+        messages: Messages { archived: 100 * n, ..Messages::default() },
+        not_archived: 0,
+    };
+    (1..=30).rev().map(run).collect()
+}
+
+#[test]
+fn the_last_runs_are_a_chart_and_the_same_in_words() {
+    let mail = mailed_after(&failed(), &details(), &earlier(), None);
+    let png = mail.chart.expect("a chart");
+    assert!(png.starts_with(b"\x89PNG"));
+    assert!(mail.rendered.html.contains(r#"src="cid:last-runs""#), "{}", mail.rendered.html);
+    let text = mail.rendered.text;
+    assert!(
+        text.contains("THE LAST RUNS (newest first)") && text.contains("week 30") && !text.contains("week 3 "),
+        "{text}"
+    );
+    // The first run has no others to be compared with.
+    let alone = mailed_after(&report(), &details(), &[], None);
+    assert!(alone.chart.is_none() && !alone.rendered.html.contains("cid:"));
+    assert!(alone.failed_windows.is_none());
+}
+
+#[test]
+fn the_failed_windows_go_along_as_a_table() {
+    let file = mailed(&failed(), &details());
+    assert!(file.text.contains("SourceUnavailable"));
+    let file = mailed_after(&failed(), &details(), &[], None).failed_windows.expect("a file");
+    let text = String::from_utf8(file).expect("UTF-8");
+    assert_eq!(text.lines().count(), 4, "{text}");
+}
+
+#[test]
+fn a_run_that_had_died_and_is_complete_now_says_so() {
+    let mail = mailed_after(&report(), &details(), &[], Some("SourceIndexClosed"));
+    assert!(
+        mail.rendered.text.contains("Recovered: an earlier mail said that this run had ended with SourceIndexClosed.")
+    );
+    let still = mailed_after(&failed(), &details(), &[], Some("SourceIndexClosed"));
+    assert!(!still.rendered.text.contains("Recovered"));
+}
+
+#[test]
+fn a_list_of_runs_that_cannot_be_read_costs_the_chart_and_not_the_mail() {
+    assert_eq!(Earlier::read(b"no JSON"), []);
+    assert_eq!(
+        Earlier::read(
+            br#"{"runs":[{"run_id":1},{"run_id":"r","range":"a","outcome":"b","not_archived":0,
+        "messages":{"source":1,"archived":1,"open":0,"quarantined":0,"already_archived":0,"no_alerts":0}}]}"#
+        )
+        .len(),
+        1
+    );
 }

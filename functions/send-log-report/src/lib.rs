@@ -71,7 +71,7 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
     let report: LogReport = deps.archive.get_json(&task.report_key).await?;
     let content = |duplicate: bool| {
         let Rendered { subject, text, html } = letter(&report, duplicate, deps.dashboard.as_deref()).render()?;
-        Ok(Content { id: format!("log-errors.{}", task.id), subject, text, html })
+        Ok(Content { id: format!("log-errors.{}", task.id), subject, text, html, ..Content::default() })
     };
     let outbox = ReportOutbox { mails: &deps.mails, id: &task.id };
     let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), call.now(), content).await?;

@@ -4,7 +4,7 @@
 use alerts::{
     keys::run_prefix,
     run::{
-        job_run::RunStatus,
+        job_run::{JobRun, RunStatus},
         payloads::ReportRequest,
         report::{Details, RunReport},
     },
@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use ledger::Once;
-use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use mail::{Content, File, MailError, Mailer, Outbox, Ses, send_once};
 use reports::{
     dashboard::PIPELINES,
     letter::Rendered,
-    mail::{Links, Summary, is_for_everybody, summary},
+    mail::{CHART, Earlier, Links, Mail, Summary, is_for_everybody, mail},
     section::Section,
 };
 use runtime::{Call, Config, ConfigMissing, step_metrics};
@@ -105,17 +105,35 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
         return Ok(());
     }
     let pipelines = pipelines(deps).await?;
+    // As the run before this one left it: the page is written while this mail is.
+    let listed = deps.objects.find("dashboard/data/runs.json").await?;
+    let earlier = listed.map(|body| Earlier::read(&body)).unwrap_or_default();
+    let died_of = died_of(&run, &note);
     let links = Links { dashboard: deps.dashboard.clone(), console: console_of(&details.execution_arn) };
     let content = |duplicate: bool| {
-        let Rendered { subject, text, html } = summary(&Summary {
+        let Mail { rendered: Rendered { subject, text, html }, chart, failed_windows } = mail(&Summary {
             report: &report,
             details: &details,
             pipelines: &pipelines,
             links: &links,
+            earlier: &earlier,
+            died_of,
             duplicate,
             now,
         })?;
-        Ok(Content { id: format!("{run_id}.{note}"), subject, text, html })
+        let file = |name: String, kind, bytes| File { name, kind, bytes };
+        let images = chart.map(|bytes| file(CHART.to_owned(), "image/png", bytes));
+        let attachments =
+            failed_windows.map(|bytes| file(format!("failed-windows-{run_id}.csv"), "text/csv; charset=utf-8", bytes));
+        Ok(Content {
+            id: format!("{run_id}.{note}"),
+            thread: Some(run_id.clone()),
+            subject,
+            text,
+            html,
+            images: images.into_iter().collect(),
+            attachments: attachments.into_iter().collect(),
+        })
     };
     let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, note: &note };
     let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
@@ -125,6 +143,14 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     let figures = [("Mails", outcome.sent.len() as u64), ("MailsRejected", outcome.rejected.len() as u64)];
     step_metrics("send-summary", run_id, "", call.took(), &figures);
     Ok(())
+}
+
+/// The error that an earlier mail about this run named, because the run had died or was refused: see `note` above.
+fn died_of<'a>(run: &'a JobRun, note: &str) -> Option<&'a str> {
+    let notes = run.outbox.keys().filter_map(|key| Some(key.split_once('/')?.0)).filter(|earlier| *earlier != note);
+    // Other mails are noted there, too; those of an attempt begin with its number.
+    let of_attempts = notes.filter_map(|note| note.split_once('-')).filter(|(at, _)| at.parse::<u64>().is_ok());
+    of_attempts.map(|(_, error)| error).next_back()
 }
 
 /// What the other pipelines have published; one that has published nothing is not mentioned.

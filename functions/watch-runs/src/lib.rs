@@ -1,23 +1,45 @@
-//! Says how long ago a run of the archive completed, as a metric, several times a day. An alarm on it notices that runs
-//! stay away: CloudWatch looks back seven days at most, and schedules are weekly.
+//! Says how long ago a run of the archive completed, several times a day: as a metric, because CloudWatch looks back seven
+//! days at most and schedules are weekly; and by mail when runs stay away, once a week while they do.
 
 use alerts::run::job_run::{JobRun, RunStatus};
 use archive::JobRuns;
+use async_trait::async_trait;
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
+use identity::instant;
 use jiff::Timestamp;
+use ledger::Once;
+use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use reports::{
+    letter::Rendered,
+    mail::{Overdue, overdue},
+};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use storage::{LedgerError, Scanned};
 
 pub struct Deps {
     pub job_runs: JobRuns,
+    pub mailer: Arc<dyn Mailer>,
+    pub from: String,
+    pub to: Vec<String>,
+    pub dashboard: Option<String>,
+    /// Days without a completed run after which something is wrong.
+    pub silent_days: u64,
 }
 
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
         let mut config = Config::default();
-        let deps = Deps { job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")) };
+        let deps = Deps {
+            job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
+            mailer: Arc::new(Ses::new(aws)),
+            from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
+            to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
+            dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
+            silent_days: config.parsed("ALERT_ARCHIVE_SILENT_DAYS", 8),
+        };
         config.check()?;
         Ok(deps)
     }
@@ -25,6 +47,10 @@ impl Deps {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("the mail's text cannot be made")]
+    Render(#[from] reports::letter::Error),
+    #[error(transparent)]
+    Mail(#[from] MailError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
@@ -32,6 +58,8 @@ pub enum Error {
 impl Named for Error {
     fn name(&self) -> Name {
         match self {
+            Error::Render(_) => Name::MailRejected,
+            Error::Mail(error) => error.name(),
             Error::Ledger(error) => error.name(),
         }
     }
@@ -53,25 +81,82 @@ pub async fn handle(deps: &Deps, _request: Request, call: Call) -> Result<Silenc
         // The metric may then tell of more silence than there is: an alarm too many, and here is why.
         tracing::error!(error = describe(error), "a run cannot be read");
     }
-    let days = days_of_silence(&runs, call.now());
+    let last = last_sign(&runs);
+    let days = last.map(|(_, at)| days_between(at, call.now()));
     if let Some(days) = days {
         Metrics::new().figure("DaysSinceCompletedRun", Unit::None, days).write();
+    }
+    if let Some((run, since)) = last.filter(|_| days.is_some_and(|days| days > deps.silent_days)) {
+        tell(deps, run, since, call.now()).await?;
     }
     Ok(Silence { days })
 }
 
-/// Since the latest completed run, or since the first run was planned where none completed yet.
-fn days_of_silence(runs: &[JobRun], now: Timestamp) -> Option<u64> {
-    let completed = runs.iter().filter(|run| run.status == RunStatus::Completed).map(|run| run.updated_at).max();
-    let since = completed.or_else(|| runs.iter().map(|run| run.created_at).min())?;
-    // A clock that is ahead makes no negative days.
-    Some(u64::try_from(now.duration_since(since).as_hours() / 24).unwrap_or(0))
+/// The latest completed run and when it completed; the first run and when it was planned, where none completed yet.
+fn last_sign(runs: &[JobRun]) -> Option<(&JobRun, Timestamp)> {
+    let completed = runs.iter().filter(|run| run.status == RunStatus::Completed);
+    let latest = completed.map(|run| (run, run.updated_at)).max_by_key(|(_, at)| *at);
+    latest.or_else(|| runs.iter().map(|run| (run, run.created_at)).min_by_key(|(_, at)| *at))
+}
+
+/// Whole days. A clock that is ahead makes no negative ones.
+fn days_between(since: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.duration_since(since).as_hours() / 24).unwrap_or(0)
+}
+
+/// Mails that runs stay away, once a week: who has the mail is noted in the row of the run that was the last sign.
+async fn tell(deps: &Deps, run: &JobRun, since: Timestamp, now: Timestamp) -> Result<(), Error> {
+    let days = days_between(since, now);
+    // A run that is completed once more later begins a silence of its own.
+    let note = format!("overdue-{}-{}", instant::date(since), days / 7);
+    let completed = (run.status == RunStatus::Completed).then_some(run.run_id.as_str());
+    let content = |duplicate: bool| {
+        let silence = Overdue { days, expected: deps.silent_days, completed, dashboard: deps.dashboard.as_deref() };
+        let Rendered { subject, text, html } = overdue(&silence, duplicate)?;
+        let (id, thread) = (format!("{}.{note}", run.run_id), Some(format!("{}.overdue", run.run_id)));
+        Ok(Content { id, thread, subject, text, html, ..Content::default() })
+    };
+    let outbox = RunOutbox { job_runs: &deps.job_runs, run_id: &run.run_id, note: &note };
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
+    tracing::warn!(days, mails = outcome.sent.len(), "runs stay away");
+    Ok(())
+}
+
+/// Notes in a run's row who has the mail.
+struct RunOutbox<'a> {
+    job_runs: &'a JobRuns,
+    run_id: &'a str,
+    note: &'a str,
+}
+
+#[async_trait]
+impl Outbox for RunOutbox<'_> {
+    type Error = Error;
+
+    async fn change(
+        &self,
+        recipient: &str,
+        decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
+    ) -> Result<(), Error> {
+        let note = format!("{}/{recipient}", self.note);
+        let changed = self.job_runs.change(self.run_id, |row| {
+            match decide(row.outbox.get(&note).copied()) {
+                Some(once) => row.outbox.insert(note.clone(), once),
+                None => row.outbox.remove(&note),
+            };
+        });
+        Ok(changed.await.map(|_| ())?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn days_of_silence(runs: &[JobRun], now: Timestamp) -> Option<u64> {
+        last_sign(runs).map(|(_, at)| days_between(at, now))
+    }
 
     fn run(status: RunStatus, created: &str, updated: &str) -> JobRun {
         let row = json!({
