@@ -9,11 +9,14 @@ use alerts::{
 };
 use anyhow::{Context, Result, bail};
 use archive::{JobRuns, Tracking, Windows};
+use aws_config::{SdkConfig, retry::RetryConfig};
+use aws_credential_types::provider::ProvideCredentials;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use runtime::Config;
 use sources::{Auth, Indices, OpenSearch};
 use std::sync::Arc;
+use std::time::Duration;
 use storage::Objects;
 use workflow::{StepFunctions, Workflow};
 
@@ -40,7 +43,7 @@ pub struct Archive {
     pub windows: Windows,
     pub ledger: Tracking,
     pub workflow: Arc<dyn Workflow>,
-    pub aws: aws_config::SdkConfig,
+    pub aws: SdkConfig,
     pub state_machine_arn: String,
 }
 
@@ -58,7 +61,7 @@ impl Archive {
         let (bucket, job_runs, windows) = (variable(BUCKET), variable(JOB_RUNS), variable(WINDOWS));
         let (tracking, state_machine_arn) = (variable(TRACKING), variable(STATE_MACHINE));
         config.check().context("the archive is not named; in a checkout, run: eval \"$(make -s env)\"")?;
-        let aws = runtime::aws_config().await;
+        let aws = aws().await?;
         Ok(Archive {
             objects: Objects::new(&aws, bucket),
             job_runs: JobRuns::new(&aws, job_runs),
@@ -136,6 +139,21 @@ impl Archive {
             None => Ok(RunReport::unreported(run)),
         }
     }
+}
+
+/// AWS as the environment has it. What is missing is told before the first request, and what does not answer within
+/// seconds: a person waits.
+pub async fn aws() -> Result<SdkConfig> {
+    let aws = runtime::aws_config().await;
+    if aws.region().is_none() {
+        bail!("no AWS region is set; set AWS_REGION to where the archive is deployed, such as eu-central-1");
+    }
+    let no_credentials = "there are no valid AWS credentials; log in again, or set AWS_PROFILE or AWS_ACCESS_KEY_ID";
+    if let Some(provider) = aws.credentials_provider() {
+        provider.provide_credentials().await.context(no_credentials)?;
+    }
+    let retries = RetryConfig::standard().with_max_attempts(3).with_max_backoff(Duration::from_secs(2));
+    Ok(aws.into_builder().retry_config(retries).build())
 }
 
 /// The partition of an object.

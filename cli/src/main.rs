@@ -13,6 +13,7 @@ mod print;
 
 use archive::Archive;
 use clap::{CommandFactory, Parser, Subcommand};
+use errors::Named;
 use std::process::ExitCode;
 
 /// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
@@ -60,6 +61,8 @@ enum Command {
     Skip(commands::skip::Skip),
     /// Compare source, ledger, manifests and objects; name everything that differs
     Verify(commands::verify::Verify),
+    /// Delete from the source what is proved to be archived
+    Purge(commands::purge::Purge),
     /// Tell where a message is
     Find(commands::find::Find),
     /// List messages that are held over because an alert is open
@@ -74,6 +77,10 @@ enum Command {
     Logs(commands::logs::Logs),
     /// Partner feeds: count, trace a file, deliver failed messages again
     Feeds(commands::feeds::Feeds),
+    /// Estimate what archiving a range costs, and tell what runs have used
+    Cost(commands::cost::CostOf),
+    /// Look whether all that the archive needs is there and can be reached
+    Doctor(commands::doctor::Doctor),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  source <(alert-archive completions bash)")]
     Completions { shell: clap_complete::Shell },
@@ -99,9 +106,30 @@ async fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", errors::describe(error.as_ref()));
-            ExitCode::from(if error.is::<archive::NotFound>() { 3 } else { 1 })
+            if let Some(advice) = advice(&error) {
+                eprintln!("what to do: {advice}");
+            }
+            if error.is::<commands::Usage>() {
+                ExitCode::from(2)
+            } else if error.is::<archive::NotFound>() {
+                ExitCode::from(3)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
+}
+
+/// What to do about an error that has a stable name.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    let name = error.chain().find_map(|cause| {
+        let of_store = cause.downcast_ref::<storage::StoreError>().map(Named::name);
+        let of_table = || cause.downcast_ref::<storage::LedgerError>().map(Named::name);
+        let of_source = || cause.downcast_ref::<sources::SourceError>().map(Named::name);
+        let of_workflow = || cause.downcast_ref::<workflow::WorkflowError>().map(Named::name);
+        of_store.or_else(of_table).or_else(of_source).or_else(of_workflow)
+    })?;
+    Some(errors::advice(name.as_str()))
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -121,6 +149,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Watermark(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS]).await?).await,
         Command::Skip(command) => command.call(&Archive::from_env(&[archive::JOB_RUNS, archive::WINDOWS]).await?).await,
         Command::Verify(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
+        Command::Purge(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
         Command::Find(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
         Command::Open(command) => command.call(&Archive::from_env(&[archive::TRACKING]).await?).await,
         Command::Quarantine(command) => command.call(&Archive::from_env(archive::ALL).await?).await,
@@ -129,6 +158,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Warehouse(command) => command.call().await,
         Command::Feeds(command) => command.call().await,
+        Command::Cost(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await,
+        Command::Doctor(command) => command.call().await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "alert-archive", &mut std::io::stdout());
             Ok(true)

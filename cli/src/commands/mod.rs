@@ -1,8 +1,12 @@
 pub mod cancel;
+pub mod cost;
+pub mod doctor;
+mod dry_run;
 pub mod feeds;
 pub mod find;
 pub mod logs;
 pub mod open;
+pub mod purge;
 pub mod quarantine;
 pub mod rerun;
 pub mod restore;
@@ -14,21 +18,26 @@ pub mod warehouse;
 pub mod watch;
 pub mod watermark;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use identity::instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use std::io::IsTerminal;
 
+/// The command was not understood: an exit code of its own, as for what the parser of the command line refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
 /// Reads an option that names an instant.
 fn instant_of(option: &str, text: Option<&str>) -> Result<Timestamp> {
-    let Some(text) = text else { bail!("{option} is missing: it names a UTC date or instant, such as 2019-07-01") };
-    match instant_at(text, Timestamp::now()) {
-        Some(at) => Ok(at),
-        None => bail!(
-            "{option} `{text}` is no date: write 2019-07-01, 2019-07, 2019-07-01T12:00:00Z, today, yesterday, 7d or now, in UTC"
-        ),
-    }
+    let missing = || Usage(format!("{option} is missing: it names a UTC date or instant, such as 2019-07-01"));
+    let text = text.ok_or_else(missing)?;
+    let no_date = || {
+        let forms = "2019-07-01, 2019-07, 2019-07-01T12:00:00Z, today, yesterday, 7d or now, in UTC";
+        Usage(format!("{option} `{text}` is no date: write {forms}"))
+    };
+    Ok(instant_at(text, Timestamp::now()).ok_or_else(no_date)?)
 }
 
 /// What people type for an instant.
@@ -50,7 +59,8 @@ fn instant_at(text: &str, now: Timestamp) -> Option<Timestamp> {
 fn range_of(from: Option<&str>, to: Option<&str>) -> Result<(Timestamp, Timestamp)> {
     let (from, to) = (instant_of("--from", from)?, instant_of("--to", to)?);
     if from >= to {
-        bail!("--from {} is not before --to {}: the range is empty", instant::iso(from), instant::iso(to));
+        let (from, to) = (instant::iso(from), instant::iso(to));
+        return Err(Usage(format!("--from {from} is not before --to {to}: the range is empty")).into());
     }
     Ok((from, to))
 }

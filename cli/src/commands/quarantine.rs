@@ -1,4 +1,4 @@
-use super::watch::follow;
+use super::{instant_of, watch::follow};
 use crate::archive::{Archive, date_of};
 use alerts::{
     message::{
@@ -24,6 +24,7 @@ use std::io::Write;
 #[command(after_help = "\
 Examples:
   alert-archive quarantine                     list what is there and why
+  alert-archive quarantine --reason message_id_absent --from 2024-07-01 --to 2024-08-01
   alert-archive quarantine show MSG-17         the message's bytes on standard output
   alert-archive quarantine release MSG-17      judge it again, after its rule or the message has changed
   alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
@@ -33,6 +34,15 @@ quarantine as it is, unread, and the window goes on without it. Every report nam
 pub struct Quarantine {
     #[command(subcommand)]
     action: Option<Action>,
+    /// Only those with this reason
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Only messages of this UTC day and later
+    #[arg(long, value_name = "D")]
+    from: Option<String>,
+    /// Only messages before this UTC day
+    #[arg(long, value_name = "D")]
+    to: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -49,8 +59,18 @@ struct Which {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Write the bytes of a message to standard output
-    Show(Which),
+    /// Write the bytes of a message to standard output, and on standard error why it is here
+    #[command(after_help = "\
+Examples:
+  alert-archive quarantine show MSG-17               why, what was expected, and the message
+  alert-archive quarantine show MSG-17 --raw > it    its bytes only, exactly as the source gave them")]
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// Only the bytes: nothing on standard error
+        #[arg(long)]
+        raw: bool,
+    },
     /// Order a document into quarantine, because it makes its window fail
     #[command(after_help = "\
 Example:
@@ -94,7 +114,7 @@ impl Quarantine {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         match &self.action {
             None => self.list(archive).await,
-            Some(Action::Show(which)) => show(archive, which).await,
+            Some(Action::Show { which, raw }) => show(archive, which, *raw).await,
             Some(Action::Add { which, reason }) => self.add(archive, which, reason).await,
             Some(Action::Release(which)) => self.release(archive, which).await,
         }
@@ -103,7 +123,16 @@ impl Quarantine {
     async fn list(&self, archive: &Archive) -> Result<bool> {
         let mut listed = Vec::new();
         let mut excluded = excluded(archive).await?;
-        for key in archive.objects.list("quarantine/date=").await? {
+        let date = |option: &str, text: &Option<String>| match text {
+            Some(text) => instant_of(option, Some(text)).map(|at| Some(instant::date(at))),
+            None => Ok(None),
+        };
+        let (from, to) = (date("--from", &self.from)?, date("--to", &self.to)?);
+        let is_of_days = |key: &String| {
+            let date = date_of(key).unwrap_or_default();
+            from.as_deref().is_none_or(|from| from <= date) && to.as_deref().is_none_or(|to| date < to)
+        };
+        for key in archive.objects.list("quarantine/date=").await?.into_iter().filter(is_of_days) {
             let lines: Vec<Line> = archive.objects.get_lines(&key).await?;
             let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
             let rows = archive.ledger.rows.get_many(&keys).await?;
@@ -126,12 +155,14 @@ impl Quarantine {
                 }
             }
         }
+        let has_reason = |listed: &Listed| self.reason.as_ref().is_none_or(|reason| *reason == listed.reason);
+        listed.retain(has_reason);
         let here = listed.len();
         let waiting = excluded.into_iter().map(|(Identity { source_index, id }, note)| {
             let reason = Reason::ByOperator.as_str().to_owned();
             Listed { date: None, source_index, id, reason, note: Some(note), bytes: None, object: None }
         });
-        listed.extend(waiting);
+        listed.extend(waiting.filter(has_reason));
         if self.json {
             say!("{}", serde_json::to_string_pretty(&listed)?);
             return Ok(true);
@@ -142,7 +173,16 @@ impl Quarantine {
             let note = line.note.as_ref().map(|note| format!("  ({note})")).unwrap_or_default();
             say!("{date:<10}  {:<24} {bytes:>9} bytes  {}  {}{note}", line.reason, line.source_index, line.id);
         }
-        say!("{here} messages are in quarantine");
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+        for line in &listed {
+            *reasons.entry(&line.reason).or_default() += 1;
+        }
+        if reasons.len() > 1 {
+            for (reason, messages) in reasons {
+                say!("{messages:>10}  {reason}");
+            }
+        }
+        say!("{} in quarantine", reports::count(here as u64, "message"));
         if listed.len() > here {
             say!("{} more are excluded: the next attempt of their windows puts them there", listed.len() - here);
         }
@@ -284,7 +324,8 @@ async fn excluded(archive: &Archive) -> Result<BTreeMap<Identity, String>> {
     Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(exclusion).collect())
 }
 
-async fn show(archive: &Archive, which: &Which) -> Result<bool> {
+/// The message on standard output; why it is there on standard error, unless only the bytes are wanted.
+async fn show(archive: &Archive, which: &Which, raw: bool) -> Result<bool> {
     let row = quarantined(archive, which).await?;
     let message_id = &which.message_id;
     let path = row.s3_path.context("the row names no object")?;
@@ -293,8 +334,28 @@ async fn show(archive: &Archive, which: &Which) -> Result<bool> {
     let line = lines.into_iter().find(|line| line.id == row.message_id && line.source_index == row.source_index);
     let line =
         line.with_context(|| format!("{path} does not hold {message_id}; alert-archive verify --deep says more"))?;
-    std::io::stdout().write_all(&BASE64_STANDARD.decode(line.source_base64)?)?;
+    let body = BASE64_STANDARD.decode(line.source_base64)?;
+    if !raw {
+        let reason = row.reason.clone().unwrap_or(line.reason);
+        eprintln!("{message_id} of {}: {reason}", row.source_index);
+        eprintln!("expected: {}", expected(&reason));
+        eprintln!("judge it again: alert-archive quarantine release {}", reports::quoted(message_id));
+    }
+    std::io::stdout().write_all(&body)?;
     Ok(true)
+}
+
+/// What a message would have to be like, so as not to be here.
+fn expected(reason: &str) -> &'static str {
+    match reason {
+        "unrecognised_status" => "each alert's status is a text that is one of the closed or of the open ones",
+        "message_id_absent" => "a field message_id",
+        "message_id_not_a_string" => "a message_id that is a text",
+        "message_id_differs" => "a message_id that is the document's own id",
+        "by_operator" => "nothing: an operator excluded it, and its note says why",
+        "unreadable_history" => "history and audit that are valid JSON",
+        _ => "a document that can be read without guessing: valid JSON, alerts in a list, a timestamp",
+    }
 }
 
 async fn quarantined(archive: &Archive, Which { message_id, index }: &Which) -> Result<Row> {

@@ -1,7 +1,7 @@
-use super::watch::follow;
+use super::{dry_run, range_of, watch::follow};
 use crate::{archive::Archive, print};
 use alerts::run::payloads::Input;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use identity::instant;
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 Examples:
   alert-archive run --from 2019-01-01 --to 2019-07-01 --wait
   alert-archive run --from 2024-07-01T12:00:00Z --to 2024-07-02 --wait --json
+  alert-archive run --from 2024-07 --to 2024-08 --dry-run    windows, messages, time and cost; starts nothing
   alert-archive run --from 2024-07-01 --to 2024-08-01 --mode extract   stage only
   alert-archive run --mode process                                     write what is staged
   alert-archive run --mode recheck --wait                              archive what has closed since")]
@@ -26,6 +27,9 @@ pub struct Run {
     /// With --mode scheduled: the time that the schedule would have given
     #[arg(long, value_name = "T")]
     scheduled_for: Option<String>,
+    /// Only say what would be planned, how long it would take and what it would cost
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// Follow the run to its end and print its report
     #[arg(long)]
     wait: bool,
@@ -50,6 +54,12 @@ enum Mode {
 
 impl Run {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
+        if self.dry_run {
+            let has_range = matches!(self.mode, Mode::Range | Mode::Extract);
+            ensure!(has_range, "--dry-run counts the messages of a range: it goes with --mode range and extract");
+            let (from, to) = range_of(self.from.as_deref(), self.to.as_deref())?;
+            return dry_run::show(archive, from, to, self.json).await;
+        }
         let (input, name) = self.input()?;
         let execution =
             archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
@@ -64,7 +74,7 @@ impl Run {
         // The name is the run's id: readable, and unlike any other.
         let unique = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
         let range = || -> Result<(String, String, String)> {
-            let (from, to) = super::range_of(self.from.as_deref(), self.to.as_deref())?;
+            let (from, to) = range_of(self.from.as_deref(), self.to.as_deref())?;
             let name = format!("{}-{}-{unique}", from.strftime("%Y%m%d"), to.strftime("%Y%m%d"));
             Ok((instant::iso(from), instant::iso(to), name))
         };

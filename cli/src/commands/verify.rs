@@ -1,7 +1,7 @@
 mod check;
-mod evidence;
-mod repair;
-mod rules;
+pub(super) mod evidence;
+pub(super) mod repair;
+pub(super) mod rules;
 
 use super::range_of;
 use crate::archive::Archive;
@@ -53,11 +53,11 @@ pub struct Verify {
 
 /// Something that is not as it should be.
 #[derive(Debug, Serialize)]
-struct Finding {
-    kind: &'static str,
+pub(super) struct Finding {
+    pub kind: &'static str,
     /// The object's key or the message's id.
-    what: String,
-    detail: String,
+    pub what: String,
+    pub detail: String,
     /// What `--repair` did about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<String>,
@@ -106,6 +106,13 @@ impl Sum {
     }
 }
 
+/// All that there is to be seen of some days, and what differs there when every object is read.
+pub(super) async fn read_through(archive: &Archive, days: Days) -> Result<(Evidence, Vec<Finding>)> {
+    let evidence = Evidence::gather(archive, days).await?;
+    let findings = Check::run(archive, &evidence, true).await?.findings;
+    Ok((evidence, findings))
+}
+
 impl Verify {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let days = match &self.from {
@@ -123,8 +130,8 @@ impl Verify {
             }
         } else if self.repair && repairable {
             let found = std::mem::take(&mut outcome.findings);
-            outcome.findings =
-                repair::with_lock(archive, self.repair_what_is_found_again(archive, days, found)).await?;
+            let work = self.repair_what_is_found_again(archive, days, found);
+            outcome.findings = repair::with_lock(archive, "verify", work).await?;
         }
         outcome.ok = outcome.findings.iter().all(|finding| finding.repaired.is_some());
         self.print(&outcome)?;

@@ -2,10 +2,16 @@ use crate::{
     archive::{Archive, NotFound, went_well},
     print,
 };
-use alerts::{run::job_run::RunStatus, window::record::State};
+use alerts::{
+    keys::spool_prefix,
+    run::job_run::RunStatus,
+    window::record::{State, WindowRecord},
+};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use reports::{count, grouped};
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -13,6 +19,10 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(700);
 /// Between two lines of progress in a pipe.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// A page of the spool has 16 MiB of raw messages, usually of 25 kB.
+const MESSAGES_A_PAGE: u64 = 650;
+/// Windows that are being read whose pages are counted at each look.
+const MOST_LISTED: usize = 16;
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  alert-archive watch range-20240701-20241001-20261121T050000123")]
@@ -42,7 +52,7 @@ impl Watch {
 /// Shows a run's progress on standard error until its execution ends, then prints the report on standard output.
 pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: bool) -> Result<bool> {
     eprintln!("{run_id} (Ctrl-C leaves it running; alert-archive watch {run_id} comes back to it)");
-    let progress = Progress::new();
+    let mut progress = Progress::new();
     let execution = loop {
         let execution = archive.workflow.describe(execution_arn).await?;
         progress.show(archive, run_id).await?;
@@ -77,66 +87,195 @@ fn message_of(cause: Option<&str>) -> String {
     parsed.and_then(|value| value["errorMessage"].as_str().map(str::to_owned)).unwrap_or_else(|| cause.to_owned())
 }
 
+/// How far a run is: a message counts three times, once for each step of its window.
+#[derive(Debug, Default, PartialEq)]
+struct Standing {
+    planned: u64,
+    /// Windows by what becomes of them.
+    done: u64,
+    failed: u64,
+    reading: u64,
+    classifying: u64,
+    writing: u64,
+    /// Pages of raw messages in the spool of the windows that are read now.
+    pages: u64,
+    /// Messages of the windows that are read to their end, and of all.
+    read: u64,
+    expected: u64,
+    /// Of `3 * expected`.
+    steps: u64,
+}
+
+impl Standing {
+    fn of(planned: u64, windows: &[WindowRecord], pages: &HashMap<String, u64>) -> Self {
+        let mut standing = Standing { planned, ..Standing::default() };
+        for record in windows {
+            let expected = record.window.expected;
+            standing.expected += expected;
+            let is_at_work = matches!(record.status, State::Running | State::Prepared);
+            let (steps, is_read) = match record.status {
+                State::Completed | State::Classified | State::Skipped => {
+                    standing.done += 1;
+                    (3 * expected, record.status != State::Skipped)
+                }
+                State::Failed => {
+                    standing.failed += 1;
+                    (0, false)
+                }
+                _ if !is_at_work => (0, false),
+                _ if record.step == "write-partitions" => {
+                    standing.writing += 1;
+                    (2 * expected, true)
+                }
+                _ if record.step == "classify-alerts" => {
+                    standing.classifying += 1;
+                    (expected, true)
+                }
+                _ => {
+                    standing.reading += 1;
+                    let pages = pages.get(&record.window_id).copied().unwrap_or_default();
+                    standing.pages += pages;
+                    // About as many messages as a page holds of the usual size; never all of them.
+                    ((pages * MESSAGES_A_PAGE).min(expected * 9 / 10), false)
+                }
+            };
+            standing.steps += steps;
+            standing.read += if is_read { record.messages.source.max(expected) } else { 0 };
+        }
+        standing
+    }
+
+    fn told(&self) -> String {
+        let mut parts = Vec::new();
+        for (count, what) in [
+            (self.reading, "reading"),
+            (self.classifying, "classifying"),
+            (self.writing, "writing"),
+            (self.failed, "failed"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{} {what}", grouped(count)));
+            }
+        }
+        let pages = if self.pages > 0 { format!(" ({})", count(self.pages, "page")) } else { String::new() };
+        let windows = if parts.is_empty() { String::new() } else { format!(": {}{pages}", parts.join(", ")) };
+        let (read, expected) = (grouped(self.read), grouped(self.expected));
+        format!("{} of {} windows{windows}; {read} of {expected} messages read", self.done, self.planned)
+    }
+}
+
 struct Progress {
     bar: ProgressBar,
     terminal: bool,
-    last_line: std::cell::Cell<Option<Instant>>,
-    last_text: std::cell::RefCell<String>,
-    /// When messages were counted first, and how many there were.
-    first: std::cell::RefCell<Option<(Instant, u64)>>,
+    last_line: Option<Instant>,
+    last_text: String,
+    /// The first look at which something was done, and how much that was.
+    first: Option<(Instant, u64)>,
 }
 
 impl Progress {
     fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:40}] {pos}/{len} windows  {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {percent:>3} %  {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Progress {
-            bar,
-            terminal,
-            last_line: Default::default(),
-            last_text: Default::default(),
-            first: Default::default(),
-        }
+        Progress { bar, terminal, last_line: None, last_text: String::new(), first: None }
     }
 
     /// Messages a second since the first look, and the time that is left at this pace.
-    fn pace(&self, documents: u64, expected: u64) -> String {
-        let (began, first) = *self.first.borrow_mut().get_or_insert_with(|| (Instant::now(), documents));
-        let seconds = began.elapsed().as_secs_f64();
-        let rate = documents.saturating_sub(first) as f64 / seconds;
-        if seconds < 2.0 || rate < 1.0 || documents >= expected {
-            return String::new();
-        }
-        let left = ((expected - documents) as f64 / rate).ceil() as u64;
-        format!(", {}/s, about {} left", reports::grouped(rate as u64), reports::duration(left))
+    fn pace(&mut self, standing: &Standing) -> String {
+        let (began, first) = *self.first.get_or_insert_with(|| (Instant::now(), standing.steps));
+        pace(
+            began.elapsed(),
+            standing.steps.saturating_sub(first),
+            (3 * standing.expected).saturating_sub(standing.steps),
+        )
     }
 
-    async fn show(&self, archive: &Archive, run_id: &str) -> Result<()> {
+    async fn show(&mut self, archive: &Archive, run_id: &str) -> Result<()> {
         let Some(run) = archive.job_runs.get(run_id).await? else { return Ok(()) };
         let windows = archive.windows.rows.partition(run_id).await?;
-        let count = |state: State| windows.iter().filter(|window| window.status == state).count();
-        let (done, failed) = (count(State::Completed) + count(State::Classified), count(State::Failed));
-        let documents: u64 = windows.iter().map(|window| window.messages.source).sum();
-        let expected: u64 = windows.iter().map(|window| window.window.expected).sum();
-        let failed = if failed > 0 { format!(", {failed} windows failed") } else { String::new() };
-        let pace = self.pace(documents, expected);
-        let text =
-            format!("{} of {} messages read{pace}{failed}", reports::grouped(documents), reports::grouped(expected));
-        self.bar.set_length(run.planned);
-        self.bar.set_position(done as u64);
+        let standing = Standing::of(run.planned, &windows, &pages(archive, &windows).await?);
+        let text = format!("{}{}", standing.told(), self.pace(&standing));
+        self.bar.set_length(3 * standing.expected);
+        self.bar.set_position(standing.steps);
         self.bar.set_message(text.clone());
-        let is_due = self.last_line.get().is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        if !self.terminal && is_due && run.planned > 0 {
-            let line = format!("{run_id}: {done} of {} windows, {text}", run.planned);
-            if *self.last_text.borrow() != line {
-                eprintln!("{line}");
-                self.last_line.set(Some(Instant::now()));
-                *self.last_text.borrow_mut() = line;
-            }
+        let is_due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if !self.terminal && is_due && run.planned > 0 && self.last_text != text {
+            eprintln!("{run_id}: {text}");
+            self.last_line = Some(Instant::now());
+            self.last_text = text;
         }
         Ok(())
+    }
+}
+
+/// Nothing until there is something to judge by.
+fn pace(elapsed: Duration, done: u64, left: u64) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let rate = done as f64 / seconds.max(0.001);
+    if seconds < 2.0 || rate < 1.0 || left == 0 {
+        return String::new();
+    }
+    let time = reports::duration((left as f64 / rate).ceil() as u64);
+    format!("; about {}/s, {time} left", grouped((rate / 3.0) as u64))
+}
+
+/// Pages in the spool of the windows that are being read, by window.
+async fn pages(archive: &Archive, windows: &[WindowRecord]) -> Result<HashMap<String, u64>> {
+    let reading = windows.iter().filter(|record| record.status == State::Running && record.step == "query-messages");
+    let mut pages = HashMap::new();
+    for record in reading.take(MOST_LISTED) {
+        let prefix = spool_prefix(&record.run_id, &record.window_id, record.fence.attempt);
+        let keys = archive.objects.list(&format!("{prefix}/index-")).await?;
+        pages.insert(record.window_id.clone(), keys.len() as u64);
+    }
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alerts::{mode::Mode, window::plan::Window};
+    use jiff::{SignedDuration, Timestamp};
+
+    fn window(n: i64, status: State, step: &str) -> WindowRecord {
+        let from = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(n);
+        let window = Window::new(from, from + SignedDuration::from_hours(1), 3000);
+        let planned = WindowRecord::planned("r1", Mode::Range, window, Timestamp::UNIX_EPOCH);
+        WindowRecord { status, step: step.into(), ..planned }
+    }
+
+    #[test]
+    fn a_window_that_is_being_read_moves_the_bar_by_its_pages() {
+        let windows = [
+            window(0, State::Completed, "write-partitions"),
+            window(1, State::Running, "query-messages"),
+            window(2, State::Prepared, "write-partitions"),
+            window(3, State::Planned, ""),
+            window(4, State::Failed, "classify-alerts"),
+        ];
+        let pages = HashMap::from([(windows[1].window_id.clone(), 2)]);
+        let standing = Standing::of(5, &windows, &pages);
+        assert_eq!((standing.read, standing.expected), (6000, 15_000));
+        assert_eq!(standing.steps, 9000 + 2 * MESSAGES_A_PAGE + 6000);
+        assert_eq!(
+            standing.told(),
+            "1 of 5 windows: 1 reading, 1 writing, 1 failed (2 pages); 6,000 of 15,000 messages read"
+        );
+        let before = Standing::of(5, &windows, &HashMap::new());
+        assert!(before.steps < standing.steps, "a page more moves it");
+        // However large the pages look, a window that is being read is not done.
+        let many = HashMap::from([(windows[1].window_id.clone(), 1000)]);
+        assert!(Standing::of(5, &windows, &many).steps < 9000 + 3000 + 6000);
+    }
+
+    #[test]
+    fn rate_and_time_left_are_told_as_soon_as_there_is_something_to_judge_by() {
+        assert_eq!(pace(Duration::from_secs(1), 3000, 9000), "");
+        assert_eq!(pace(Duration::from_secs(10), 3000, 9000), "; about 100/s, 30 s left");
+        assert_eq!(pace(Duration::from_secs(10), 0, 9000), "");
+        assert_eq!(pace(Duration::from_secs(10), 3000, 0), "");
     }
 }

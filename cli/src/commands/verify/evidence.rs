@@ -1,6 +1,8 @@
 //! What there is to be seen of some days: objects, the manifests that explain them, rows and windows.
 
-use super::rules::{Days, Named, RunWindow, committer_of, is_alive, is_unfinished, taker_of, writer_of};
+use super::rules::{
+    Days, Named, RunWindow, Verdict, committer_of, is_alive, is_unfinished, judge, taker_of, writer_of,
+};
 use crate::{archive::Archive, commands::bar};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
@@ -172,6 +174,14 @@ impl Evidence {
     pub fn windows_of_days(&self) -> impl Iterator<Item = &WindowRecord> {
         let is_committed = |record: &&WindowRecord| record.status == State::Completed && record.manifest_key.is_some();
         self.windows.iter().filter(is_committed).filter(|record| self.days.meet(record.window.from, record.window.to))
+    }
+
+    /// Whether nothing may still write this object or take rows out of it, and S3 holds it as the last manifest says.
+    pub fn is_sound(&self, key: &str, found: Option<&Head>) -> bool {
+        let named = self.named.get(key).map(Vec::as_slice).unwrap_or_default();
+        let writer = writer_of(key).is_some_and(|writer| self.unfinished.contains(&writer) || self.is_new(&writer));
+        let taken = self.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&self.unfinished));
+        !taken && judge(found, named, writer, false) == Verdict::Sound
     }
 
     /// Whether a window that may still write has a claim on the row.

@@ -69,8 +69,8 @@ impl Repair {
 
 /// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of objects
 /// of other days than those of its run.
-pub async fn with_lock<T>(archive: &Archive, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let holder = format!("verify-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
+pub async fn with_lock<T>(archive: &Archive, holder: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let holder = format!("{holder}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
     let (from, to) = (instant::first(), instant::parse_edge("9999-12-31").unwrap_or(Timestamp::MAX));
     let acquire = async || {
         let until = Some(Timestamp::now() + LEASE);
@@ -79,7 +79,7 @@ pub async fn with_lock<T>(archive: &Archive, work: impl Future<Output = Result<T
             async |held: &Held| Ok::<_, anyhow::Error>(archive.workflow.is_running(&held.execution_arn).await?);
         match archive.job_runs.acquire(&wanted, Timestamp::now(), is_running).await? {
             Some(held) => {
-                bail!("run {} is at work: a repair waits until no run is; try again when it has ended", held.holder)
+                bail!("run {} is at work: this waits until no run is; try again when it has ended", held.holder)
             }
             None => Ok(()),
         }
