@@ -1,0 +1,125 @@
+"""What the documentation tells people to type is what the commands take.
+
+Each line of a `sh` block in README.md and docs/ that calls `alert-archive` is handed to the command itself, in an environment
+that names no archive: it then ends with 2 only when it does not understand the line, and does nothing in any case. `make` targets
+must exist. SQL blocks are run by DuckDB on an archive of three messages; those marked `aws` need the service or a download, and
+are only looked at for what they name.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = ROOT / "target" / "debug" / "alert-archive"
+PAGES = sorted([ROOT / "README.md", ROOT / "statemachine" / "README.md", *ROOT.glob("docs/*.md")])
+BLOCK = re.compile(r"^ *```(\w+)([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str, str]]:
+    """Page, mark and text of each block in a language."""
+    found = []
+    for page in PAGES:
+        for name, mark, text in BLOCK.findall(page.read_text()):
+            if name == language:
+                found.append((page.relative_to(ROOT).as_posix(), mark.strip(), text))
+    return found
+
+
+def lines() -> list[tuple[str, list[str]]]:
+    """Each command of each page, without its comment, cut where a shell would cut it."""
+    found = []
+    for page, _, text in blocks("sh"):
+        begun = ""
+        for line in text.replace("\\\n", " ").splitlines():
+            try:
+                words = shell_words(begun + line)
+            except ValueError:
+                begun += line + "\n"  # a quotation goes on in the next line
+                continue
+            begun = ""
+            found.extend((page, command) for command in split(words))
+    return found
+
+
+def shell_words(line: str) -> list[str]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+    lexer.whitespace_split = True
+    return list(lexer)
+
+
+def split(words: list[str]) -> list[list[str]]:
+    """Each command of a line."""
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if set(word) <= set("|&;"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [command for command in commands if command]
+
+
+class Documentation(unittest.TestCase):
+    def test_the_command_line_understands_every_line_of_the_documentation(self):
+        if not COMMAND.exists():
+            self.skipTest("alert-archive is not built")
+        bare = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        told = [(page, words) for page, words in lines() if words[0] == "alert-archive"]
+        self.assertGreater(len(told), 20)
+        for page, words in told:
+            with self.subTest(page=page, command=shlex.join(words)):
+                ended = subprocess.run([COMMAND, *words[1:]], env=bare, capture_output=True, text=True, timeout=60)
+                self.assertNotEqual(ended.returncode, 2, ended.stderr)
+
+    def test_every_make_target_of_the_documentation_exists(self):
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        for page, words in lines():
+            if words[0] == "make":
+                for word in words[1:]:
+                    if not word.startswith("-") and "=" not in word:
+                        self.assertIn(word, targets, f"{page}: {shlex.join(words)}")
+
+    def test_every_page_that_is_linked_exists(self):
+        for page in PAGES:
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), f"{page.name} links {target}")
+
+    def test_the_queries_run_as_they_stand(self):
+        try:
+            import duckdb
+        except ImportError:
+            self.skipTest("DuckDB is not here: it comes with the local cloud")
+        import tempfile
+
+        queries = [text for page, mark, text in blocks("sql") if page == "docs/query.md" and mark != "aws"]
+        self.assertEqual(len(queries), 3)
+        before = Path.cwd()
+        with tempfile.TemporaryDirectory() as folder:
+            day = Path(folder) / "parquet" / "date=2024-07-01"
+            day.mkdir(parents=True)
+            duckdb.sql(f"""COPY (SELECT 'MSG-' || n AS message_id, TIMESTAMP '2024-07-01 10:00:00' AS timestamp,
+                n::INTEGER AS alert_count, ['high', 'low'] AS alert_severities,
+                TIMESTAMP '2024-07-01 09:00:00' AS first_opened_at, TIMESTAMP '2024-07-01 10:00:00' AS last_closed_at,
+                '{{"subject":"Disk ' || n || '"}}' AS message FROM range(3) t(n)) TO '{day}/a.parquet' (FORMAT parquet)""")
+            os.chdir(folder)
+            try:
+                rows = [duckdb.sql(query).fetchall() for query in queries]
+            finally:
+                os.chdir(before)
+        self.assertEqual(rows[0], [("2024-07", "high", 3), ("2024-07", "low", 3)])
+        self.assertEqual(rows[1], [("MSG-2", "Disk 2")])
+        self.assertEqual(len(rows[2]), 1)
+
+    def test_the_columns_that_athena_is_told_are_those_of_the_archive(self):
+        (table,) = [text for _, mark, text in blocks("sql") if mark == "aws" and "CREATE EXTERNAL TABLE" in text]
+        told = re.findall(r"(\w+) (?:string|timestamp|int|boolean|array<string>)", table.split("PARTITIONED")[0])
+        schema = (ROOT / "crates" / "columnar" / "src" / "lib.rs").read_text()
+        written = re.findall(r'Field::new\(\s*"(\w+)"', schema.split("static SCHEMA")[1].split("});")[0])
+        self.assertEqual(told, written)
+
+
+if __name__ == "__main__":
+    unittest.main()
