@@ -35,6 +35,7 @@ locals {
       reads_source = true
       environment = merge(local.tables_environment, local.source_environment, {
         ALERT_ARCHIVE_WINDOW_MESSAGES = tostring(var.window_messages)
+        ALERT_ARCHIVE_RUN_WINDOWS     = tostring(var.run_windows)
         ALERT_ARCHIVE_SETTLE_MINUTES  = tostring(var.settle_minutes)
       })
     }

@@ -196,6 +196,17 @@ variable "window_messages" {
   default     = 4000
 }
 
+variable "run_windows" {
+  description = "Windows that a scheduled run takes at most; what lies behind them is left to the next run. A Map has 10,000 children at most, those of late and held-over messages among them."
+  type        = number
+  default     = 2000
+
+  validation {
+    condition     = var.run_windows >= 1 && var.run_windows <= 9000
+    error_message = "A run takes 1 to 9,000 windows of its range."
+  }
+}
+
 variable "settle_minutes" {
   description = "How long before its scheduled time a run stops: what is younger may still change order or be invisible to searches."
   type        = number

@@ -29,6 +29,8 @@ mod unresolved;
 mod verify;
 #[path = "pipeline/warehouse.rs"]
 mod warehouse;
+#[path = "pipeline/year.rs"]
+mod year;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use pipeline_tests::{Cloud, functions};
@@ -62,6 +64,7 @@ fn main() {
         reruns::TESTS,
         failures::TESTS,
         life::TESTS,
+        year::TESTS,
         operators::TESTS,
         together::TESTS,
         unresolved::TESTS,

@@ -41,11 +41,16 @@ fn print(row: &Row) -> Result<()> {
         ("first seen", Some(instant::iso(row.inserted_at))),
         ("first seen open", at(row.first_seen_open)),
         ("archived", at(row.processed_at)),
+        ("open again since", at(row.reopened_at)),
+        ("gone since", at(row.gone_at)),
         ("run", Some(row.run_id.clone())),
     ] {
         if let Some(value) = value {
             say!("  {name:<16} {value}");
         }
+    }
+    if row.is_reopened() {
+        say!("  what is archived of it is not final: it was opened again");
     }
     Ok(())
 }

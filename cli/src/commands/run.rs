@@ -14,7 +14,8 @@ Examples:
   alert-archive run --from 2024-07 --to 2024-08 --dry-run    windows, messages, time and cost; starts nothing
   alert-archive run --from 2024-07-01 --to 2024-08-01 --mode extract   stage only
   alert-archive run --mode process                                     write what is staged
-  alert-archive run --mode recheck --wait                              archive what has closed since")]
+  alert-archive run --mode recheck --wait                              archive what has closed since
+  alert-archive run --mode scheduled --catch-up                        all that lies behind the watermark, run by run")]
 pub struct Run {
     /// First instant of the range, in UTC: a date or an instant
     #[arg(long, value_name = "D")]
@@ -24,12 +25,16 @@ pub struct Run {
     to: Option<String>,
     #[arg(long, value_enum, default_value = "range")]
     mode: Mode,
-    /// With --mode scheduled: the time that the schedule would have given
+    /// With --mode scheduled: the time that the schedule would have given; now, where it is not said
     #[arg(long, value_name = "T")]
     scheduled_for: Option<String>,
     /// Only say what would be planned, how long it would take and what it would cost
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// With --mode scheduled: where a run leaves a part of its range to the next, wait for its end and start that one.
+    /// Stopped with Ctrl-C, it goes on where it was when it is called again
+    #[arg(long, conflicts_with_all = ["from", "to", "json"])]
+    catch_up: bool,
     /// Follow the run to its end and print its report
     #[arg(long)]
     wait: bool,
@@ -60,14 +65,20 @@ impl Run {
             let (from, to) = range_of(self.from.as_deref(), self.to.as_deref())?;
             return dry_run::show(archive, from, to, self.json).await;
         }
-        let (input, name) = self.input()?;
-        let execution =
-            archive.workflow.start(&archive.state_machine_arn, &name, serde_json::to_string(&input)?).await?;
-        if !self.wait {
-            print::started(&name, self.json)?;
-            return Ok(true);
+        ensure!(!self.catch_up || self.mode == Mode::Scheduled, "--catch-up needs --mode scheduled");
+        loop {
+            let (input, name) = self.input()?;
+            let input = serde_json::to_string(&input)?;
+            let execution = archive.workflow.start(&archive.state_machine_arn, &name, input).await?;
+            if !self.wait && !self.catch_up {
+                print::started(&name, self.json)?;
+                return Ok(true);
+            }
+            let went_well = follow(archive, &name, &execution, self.json).await?;
+            let left = archive.job_runs.get(&name).await?.and_then(|run| run.left);
+            let Some(left) = left.filter(|_| self.catch_up && went_well) else { return Ok(went_well) };
+            eprintln!("{} messages are left from {} on: the next run begins", left.messages, instant::iso(left.from));
         }
-        follow(archive, &name, &execution, self.json).await
     }
 
     fn input(&self) -> Result<(Input, String)> {
@@ -90,7 +101,7 @@ impl Run {
             Mode::Process => (Input::Process, format!("process-{unique}")),
             Mode::Recheck => (Input::Recheck, format!("recheck-{unique}")),
             Mode::Scheduled => {
-                let at = super::instant_of("--scheduled-for", self.scheduled_for.as_deref())?;
+                let at = super::instant_of("--scheduled-for", Some(self.scheduled_for.as_deref().unwrap_or("now")))?;
                 (
                     Input::Scheduled { scheduled_for: instant::iso(at) },
                     format!("scheduled-{}-{unique}", at.strftime("%Y%m%d")),

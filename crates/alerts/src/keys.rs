@@ -42,6 +42,9 @@ pub fn superseded_key(parquet_key: &str, window_id: &str, run_id: &str) -> Strin
     format!("archive/superseded/{}/by-{window_id}.{run_id}.parquet", name.trim_end_matches(".parquet"))
 }
 
+/// Which rows of the archive are no longer final, because their messages are open again.
+pub const REOPENED: &str = "archive/reopened/reopened.parquet";
+
 pub fn manifest_key(window_id: &str, run_id: &str, attempt: u64) -> String {
     format!("archive/_commits/{window_id}/{run_id}-{attempt}.json")
 }

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod fuzz;
+pub mod reopened;
 pub mod writer;
 
 use alerts::message::document::{Alerts, MessageFields};

@@ -255,6 +255,23 @@ fn notes(report: &RunReport) -> Vec<String> {
             grouped(sweep.reopened)
         ),
     );
+    note(
+        report.reopened,
+        format!(
+            "{} open again: what is archived of them is not final (archive/reopened lists them).",
+            count(report.reopened, "archived message")
+        ),
+    );
+    if let Some(left) = &report.left {
+        note(
+            left.messages.max(1),
+            format!(
+                "Left to the next run, because one run takes no more: {}, {}. To go on at once: alert-archive run --mode scheduled --catch-up.",
+                count(left.messages, "message"),
+                words::range(left.from, left.to)
+            ),
+        );
+    }
     note(report.collisions, format!("{} in more than one index; every copy is kept.", count(report.collisions, "id")));
     note(
         report.undated,

@@ -58,6 +58,12 @@ impl Sources {
         Sources { mode: Mode::OpenSearch, api: None, opensearch: Some(opensearch) }
     }
 
+    /// The same, with messages that come from an API, as `mode` says.
+    pub fn with_api(self, mode: Mode, api: Api) -> Self {
+        let opensearch = self.opensearch.filter(|_| mode != Mode::Api);
+        Sources { mode, api: Some(api), opensearch }
+    }
+
     /// None where the API is the only source.
     pub fn opensearch(&self) -> Option<&OpenSearch> {
         self.opensearch.as_ref()

@@ -1,6 +1,7 @@
 //! Holds what was planned against what is committed, and writes the run's report.
 
 mod overview;
+mod reopened;
 
 use alerts::{
     counts::{Bytes, Messages},
@@ -69,6 +70,8 @@ pub enum Error {
     PlanUnreadable { key: String, source: ListUnreadable },
     #[error("the windows that failed cannot be listed")]
     Unlisted { source: serde_json::Error },
+    #[error("other runs keep writing {key}: it could not be brought up to date")]
+    ListContended { key: &'static str },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -85,6 +88,7 @@ impl Named for Error {
             Error::PlanMissing { .. } => Name::PlanMissing,
             Error::RangeBusy { .. } => Name::RangeBusy,
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
+            Error::ListContended { .. } => Name::StoreUnavailable,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Quarantine(error) => error.name(),
@@ -142,6 +146,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let (backlog, oldest_open) = open_messages(deps, &looked_at.gone).await?;
     // Those that are gone leave the staging area once the report that names them is written.
     let backlog = backlog.saturating_sub(still_staged(deps, &looked_at.gone).await?);
+    let reopened = reopened::list(deps, &looked_at.gone, now).await?;
     let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
     quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
     // An extraction archives nothing yet; what it staged is reconciled when it is written.
@@ -166,10 +171,12 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         undated: run.undated,
         absent: run.absent.clone(),
         backlog,
+        reopened,
         bytes,
         reconciled,
         failures,
         unresolved,
+        left: run.left,
         started_at: Some(instant::iso(run.created_at)),
         reported_at: Some(instant::iso(now)),
     };
@@ -213,6 +220,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         ("FailedWindows", failed.len() as u64),
         ("Archived", messages.archived),
         ("Backlog", backlog),
+        ("Reopened", reopened),
     ];
     step_metrics("collect-windows", run_id, "", call.took(), &figures);
     Ok(Collected {

@@ -104,14 +104,16 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
             failed: collected.failed,
             listed: failed.len(),
         };
+        let looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
+        // Not from the run's row: a plan that died may not have noted there that it was capped.
+        let end = looked_at.left.map_or(run.to, |left| left.from);
         // A document by name that was not read would not be looked for again.
         if failed.iter().all(|window| window.purpose.is_range()) {
-            let looked_at: LookedAt = deps.objects.find_json(&looked_at_key(run_id)).await?.unwrap_or_default();
             for index in &looked_at.swept {
                 deps.job_runs.note_swept(index).await?;
             }
         }
-        deps.job_runs.move_watermark(committed_to(collected.failed, &failed, run.to).ok_or_else(incomplete)?).await?;
+        deps.job_runs.move_watermark(committed_to(collected.failed, &failed, end).ok_or_else(incomplete)?).await?;
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };
     deps.job_runs.change(run_id, |row| row.end(status, now)).await?;

@@ -1,11 +1,14 @@
 //! The gate over a cloud in memory.
 
 use alerts::{
+    keys::looked_at_key,
     mode::Mode,
     run::{
         lock::Held,
+        looked_at::LookedAt,
         payloads::{Collected, Version},
     },
+    window::plan::Left,
 };
 use errors::Named;
 use gate_run::{Deps, Error, handle};
@@ -67,6 +70,18 @@ async fn a_run_without_failures_is_completed_and_moves_the_watermark_to_its_end(
     assert_eq!(cloud.job_run(RUN)["status"], "Completed");
     assert_eq!(cloud.job_runs().watermark().await.expect("read"), Some(to()));
     assert!(!is_held(&cloud).await);
+}
+
+#[tokio::test]
+async fn a_capped_run_moves_the_watermark_to_where_the_next_one_begins_whatever_its_row_says() {
+    for (failed, expected) in [(0, day(2).from), (2, day(1).from)] {
+        let cloud = reported().await;
+        let left = Some(Left { from: day(2).from, to: to(), messages: 3 });
+        let looked_at = LookedAt { left, ..LookedAt::default() };
+        cloud.objects().put_json(&looked_at_key(RUN), &looked_at).await.expect("stored");
+        assert_eq!(handle(&deps(&cloud), collected(failed), cloud.call()).await.is_ok(), failed == 0);
+        assert_eq!(cloud.job_runs().watermark().await.expect("read"), Some(expected));
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use alerts::{
         payloads::{Input, Plan, PlanRequest, Version},
     },
     window::{
-        plan::{Bucket, HYBRID_REACH, Interval, ListUnreadable, Window, join, read_list, write_list},
+        plan::{Bucket, HYBRID_REACH, Interval, Left, ListUnreadable, Window, capped, join, read_list, write_list},
         record::{State, WindowRecord},
     },
 };
@@ -47,6 +47,8 @@ pub struct Deps {
     pub workflow: Arc<dyn Workflow>,
     /// Documents that a window should hold at most.
     pub target: u64,
+    /// Windows of its range that a scheduled run takes at most; the next one goes on behind them.
+    pub most_windows: usize,
     /// How long after its instant a document may still appear in the source.
     pub settle: SignedDuration,
 }
@@ -64,6 +66,7 @@ impl Deps {
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             workflow: StepFunctions::shared(aws),
             target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
+            most_windows: config.parsed("ALERT_ARCHIVE_RUN_WINDOWS", 2000),
             settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
         };
         config.check()?;
@@ -126,6 +129,7 @@ impl Named for Error {
 }
 
 /// What a run is about, once its input is understood.
+#[derive(Clone)]
 struct Task {
     run_id: String,
     mode: Mode,
@@ -158,6 +162,7 @@ impl Task {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: self.scheduled_for.clone(),
+            left: None,
             outbox: BTreeMap::new(),
             error: None,
             message: None,
@@ -217,6 +222,9 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
             }
             let to = at - deps.settle;
             let from = match deps.job_runs.watermark().await? {
+                // An API numbers no writes, so that no sweep can say what came late or was changed: what it still keeps is listed
+                // again, and the hash of each message decides.
+                Some(watermark) if deps.sources.opensearch().is_none() => watermark.min(to - HYBRID_REACH),
                 Some(watermark) => watermark,
                 None => earliest(deps, to).await?,
             };
@@ -260,7 +268,9 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
         tracing::error!(error = describe(error), "a run is skipped in the search for this scheduled time");
     }
     let same = |run: &&JobRun| run.run_id != task.run_id && run.is_scheduled_for(scheduled_for);
-    let Some(run) = runs.iter().find(|run| same(run) && run.status == RunStatus::Completed) else { return Ok(None) };
+    // One that was capped has left a part of it to the next.
+    let is_done = |run: &&JobRun| run.status == RunStatus::Completed && run.left.is_none();
+    let Some(run) = runs.iter().find(|run| same(run) && is_done(run)) else { return Ok(None) };
     tracing::info!(scheduled_for, run = run.run_id, "this scheduled time is done already");
     Ok(Some(plan_of(deps, &run.run_id, run.mode, &task.execution_arn, 0, plan_key(&run.run_id))))
 }
@@ -277,8 +287,7 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
     let windows = match find_list(deps, &key).await? {
         Some(windows) => windows,
         None => {
-            let mut planned = cut(deps, task, opensearch, call).await?;
-            planned.extend(outside_the_range(deps, task, opensearch, call).await?);
+            let planned = list(deps, task, opensearch, call).await?;
             match deps.objects.put_once(&key, list_of(&planned)?.into(), "application/jsonl").await? {
                 PutOnce::Created(_) => planned,
                 PutOnce::Exists(_) => {
@@ -303,6 +312,34 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
     Ok(plan_of(deps, &task.run_id, task.mode, &task.execution_arn, planned, key))
 }
 
+/// All windows of a run. Where a scheduled one is capped, what was looked at outside its range says so first, once and for
+/// all calls of the plan; then the run's row does, and only then the list is stored.
+async fn list(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &Call) -> Result<Vec<Window>, Error> {
+    let mut planned = cut(deps, task, opensearch, call).await?;
+    if !matches!(task.mode, Mode::Scheduled | Mode::Recheck) {
+        return Ok(planned);
+    }
+    // Of an API alone there is never more than it keeps, a part of which every run lists again.
+    let left = if task.mode == Mode::Scheduled && opensearch.is_some() {
+        capped(&mut planned, deps.most_windows, task.to)
+    } else {
+        None
+    };
+    let end = left.map_or(task.to, |left| left.from);
+    let looked_at = outside_the_range(deps, &Task { to: end, ..task.clone() }, left, opensearch, call).await?;
+    if looked_at.left != left {
+        // Another call was first, and the source has changed since: what that one left is left.
+        let end = looked_at.left.map_or(task.to, |left| left.from);
+        planned = cut(deps, &Task { to: end, ..task.clone() }, opensearch, call).await?;
+    }
+    if let Some(left) = looked_at.left {
+        let noted = |row: &mut JobRun| (row.to, row.left) = (left.from, Some(left));
+        deps.job_runs.change(&task.run_id, noted).await?;
+    }
+    planned.extend(looked_at.windows);
+    Ok(planned)
+}
+
 /// The windows of a run, sized by what the source holds now.
 async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &Call) -> Result<Vec<Window>, Error> {
     if let Some(source) = opensearch {
@@ -324,17 +361,14 @@ async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &C
 async fn outside_the_range(
     deps: &Deps,
     task: &Task,
+    left: Option<Left>,
     opensearch: Option<&OpenSearch>,
     call: &Call,
-) -> Result<Vec<Window>, Error> {
-    let is_in_range = match task.mode {
-        Mode::Scheduled => |task: &Task, at: Timestamp| task.from <= at && at < task.to,
-        Mode::Recheck => |_: &Task, _: Timestamp| false,
-        _ => return Ok(Vec::new()),
-    };
+) -> Result<LookedAt, Error> {
+    let is_in_range = |at: Timestamp| task.mode == Mode::Scheduled && task.from <= at && at < task.to;
     let key = looked_at_key(&task.run_id);
     if let Some(found) = deps.objects.find_json::<LookedAt>(&key).await? {
-        return Ok(found.windows);
+        return Ok(found);
     }
     let known = deps.job_runs.swept().await?;
     let mut indices = IndicesNow::default();
@@ -346,7 +380,7 @@ async fn outside_the_range(
             indices.present.insert(index);
         }
     }
-    let held_over = held_over::look(deps, opensearch, |at| is_in_range(task, at), &indices, call.now()).await?;
+    let held_over = held_over::look(deps, opensearch, is_in_range, &indices, call.now()).await?;
     let sweep = match opensearch.filter(|_| task.mode == Mode::Scheduled) {
         Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), &known, call).await?,
         None => Sweep::default(),
@@ -355,11 +389,11 @@ async fn outside_the_range(
     let (swept, moved) = (sweep.swept.clone(), held_over.moved.len() as u64 + sweep.moved);
     let (mut windows, listed) = held_over.windows();
     windows.extend(sweep.windows());
-    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved };
+    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved, left };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
-        PutOnce::Created(_) => Ok(found.windows),
-        PutOnce::Exists(_) => Ok(deps.objects.get_json::<LookedAt>(&key).await?.windows),
+        PutOnce::Created(_) => Ok(found),
+        PutOnce::Exists(_) => Ok(deps.objects.get_json(&key).await?),
     }
 }
 
@@ -485,7 +519,10 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     let update = deps.job_runs.runs.update(&task.run_id, None, |before| {
         let row = task.row(now);
         Ok::<_, LedgerError>(Some(match before.cloned() {
-            Some(JobRun { outbox, created_at, attempt, .. }) => JobRun { outbox, created_at, attempt, ..row },
+            Some(JobRun { outbox, created_at, attempt, left, .. }) => {
+                let to = left.map_or(row.to, |left| left.from);
+                JobRun { outbox, created_at, attempt, left, to, ..row }
+            }
             None => row,
         }))
     });

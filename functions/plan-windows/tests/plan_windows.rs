@@ -19,6 +19,7 @@ fn deps(cloud: &Cloud) -> Deps {
         ledger: cloud.tracking(),
         workflow: cloud.workflow(),
         target: 2,
+        most_windows: 2000,
         settle: SignedDuration::from_mins(60),
     }
 }

@@ -10,6 +10,7 @@ use errors::{Named, Retried, describe, entry};
 use memory_cloud::{BUCKET, Cloud};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use sources::{Sources, api::Api};
 use std::{fmt, time::Duration};
 
 /// The definition's `MaxAttempts` for what passes.
@@ -49,13 +50,17 @@ pub struct Archive<'a> {
     pub watch: &'a dyn Watch,
     /// Documents that a window should hold at most.
     pub window_messages: u64,
+    /// Windows of its range that a scheduled run takes at most.
+    pub run_windows: usize,
+    /// Where messages come from, unless from OpenSearch alone.
+    pub api: Option<(sources::Mode, Api)>,
     /// How often a call that failed in passing is made again.
     pub retries: u32,
 }
 
 impl<'a> Archive<'a> {
     pub fn new(cloud: Cloud) -> Self {
-        Archive { cloud, watch: &Idle, window_messages: 10, retries: RETRIES }
+        Archive { cloud, watch: &Idle, window_messages: 10, run_windows: 2000, api: None, retries: RETRIES }
     }
 
     /// Starts an execution and runs it to its end.
@@ -78,6 +83,13 @@ impl<'a> Archive<'a> {
             Err(error) => self.cloud.executions.end(arn, "FAILED", Some(&error.name)),
         }
         outcome
+    }
+
+    fn sources(&self) -> Sources {
+        match &self.api {
+            Some((mode, api)) => self.cloud.sources().with_api(*mode, api.clone()),
+            None => self.cloud.sources(),
+        }
     }
 
     async fn begin_at_plan(&self, run_id: &str, arn: &str, input: Value) -> Result<(), Fault> {
@@ -146,13 +158,14 @@ impl<'a> Archive<'a> {
 
     pub async fn plan(&self, request: PlanRequest) -> Result<Plan, Fault> {
         let deps = plan_windows::Deps {
-            sources: self.cloud.sources(),
+            sources: self.sources(),
             objects: self.cloud.objects(),
             job_runs: self.cloud.job_runs(),
             windows: self.cloud.windows(),
             ledger: self.cloud.tracking(),
             workflow: self.cloud.workflow(),
             target: self.window_messages,
+            most_windows: self.run_windows,
             settle: jiff::SignedDuration::from_mins(60),
         };
         let handle = async |request| plan_windows::handle(&deps, request, self.cloud.call()).await;
@@ -161,7 +174,7 @@ impl<'a> Archive<'a> {
 
     pub async fn query(&self, task: WindowTask) -> Result<WindowTask, Fault> {
         let deps = query_messages::Deps {
-            sources: self.cloud.sources(),
+            sources: self.sources(),
             objects: self.cloud.objects(),
             job_runs: self.cloud.job_runs(),
             windows: self.cloud.windows(),

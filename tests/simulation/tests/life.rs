@@ -274,3 +274,167 @@ async fn an_index_that_takes_the_place_of_another_is_recognised() {
     let report = week(&cloud, 19).await;
     assert_eq!((&report["windows"]["planned"], &report["recheck"]["read"]), (&json!(0), &json!(0)));
 }
+
+/// Ids in the list of archived rows that are not final, each with whether the source has lost it.
+fn not_final(cloud: &Cloud) -> Vec<(String, bool)> {
+    let rows = columnar::reopened::read(cloud.object("archive/reopened/reopened.parquet")).expect("Parquet");
+    for row in &rows {
+        assert_eq!(archived(cloud).get(&row.identity.id), Some(&row.object), "it names the object that holds the row");
+    }
+    rows.into_iter().map(|row| (row.identity.id, row.gone_at.is_some())).collect()
+}
+
+#[tokio::test]
+async fn a_reader_sees_that_an_archived_message_is_open_again_until_its_next_version_is_archived() {
+    let cloud = Cloud::default();
+    for id in ["reopens", "goes", "stays"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
+    }
+    cloud.put_message("never-closed", "2026-10-02T12:00:00Z", "open");
+    assert_eq!(week(&cloud, 5).await["reopened"], 0);
+    assert_eq!(not_final(&cloud), []);
+    for id in ["reopens", "goes"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "open");
+    }
+    let report = week(&cloud, 12).await;
+    let name = |id: &str, is_gone| (id.to_owned(), is_gone);
+    assert_eq!((&report["reopened"], &report["sweep"]["reopened"]), (&json!(2), &json!(2)));
+    assert_eq!(not_final(&cloud), [name("goes", false), name("reopens", false)]);
+    assert_eq!(archived(&cloud).len(), 3, "what was archived stays");
+    let reopened_at = row_of(&cloud, "reopens")["reopened_at"].clone();
+    // Written again while it is open, it is open since then all the same. One that is gone will never be final.
+    let open =
+        json!({"message_id": "reopens", "timestamp": "2026-10-02T12:00:00Z", "n": 2, "alerts": [{"status": "open"}]});
+    cloud.node.put("messages", "reopens", &open.to_string());
+    cloud.node.delete("messages", "goes");
+    week(&cloud, 19).await;
+    assert_eq!(not_final(&cloud), [name("goes", true), name("reopens", false)]);
+    assert!(reopened_at.is_string());
+    assert_eq!(row_of(&cloud, "reopens")["reopened_at"], reopened_at);
+    cloud.node.put("messages", "reopens", &changed("reopens"));
+    let report = week(&cloud, 20).await;
+    assert_eq!((&report["reopened"], not_final(&cloud)), (&json!(1), vec![name("goes", true)]));
+    assert_eq!((archived(&cloud).len(), cloud.keys("archive/superseded/").len()), (3, 1));
+    assert!(row_of(&cloud, "reopens")["reopened_at"].is_null());
+    // It comes back as it was archived.
+    cloud.put_message("goes", "2026-10-02T12:00:00Z", "closed");
+    let report = week(&cloud, 21).await;
+    assert_eq!((&report["reopened"], not_final(&cloud), archived(&cloud).len()), (&json!(0), vec![], 3));
+}
+
+#[tokio::test]
+async fn history_that_grows_after_a_message_was_archived_replaces_its_row() {
+    let cloud = Cloud::default();
+    for id in ["grows", "stays"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
+    }
+    week(&cloud, 5).await;
+    let grown = |index: &str, id: &str| {
+        let document = json!({"message_id": id, "timestamp": "2026-11-06T12:00:00Z", "event": "noted"});
+        cloud.node.put(index, &format!("{id}-later"), &document.to_string());
+    };
+    let related = |id: &str| {
+        let object = archived(&cloud).remove(id).expect("archived");
+        let rows: Vec<_> =
+            columnar::rows(cloud.object(&object)).expect("Parquet").map(|row| row.expect("a row")).collect();
+        let row = rows.into_iter().find(|row| row.identity.id == id).expect("the row");
+        (row.record.history.len(), row.record.audit.len())
+    };
+    for (day, index, expected) in [(12, "history", (2, 1)), (19, "audit", (2, 2))] {
+        grown(index, "grows");
+        let report = week(&cloud, day).await;
+        assert_eq!(report["sweep"], json!({"late": 0, "changed": 1, "reopened": 0, "moved": 0}), "{index}");
+        assert_eq!((related("grows"), related("stays")), (expected, (1, 1)), "{index}");
+    }
+    assert_eq!(cloud.keys("archive/superseded/").len(), 2, "each earlier row is kept");
+    // What belongs to a message that was never archived changes nothing.
+    grown("history", "unknown");
+    let report = week(&cloud, 20).await;
+    assert_eq!((&report["sweep"]["changed"], &report["windows"]["planned"]), (&json!(0), &json!(0)));
+}
+
+/// Seven years of messages, and a schedule that takes two windows of three messages at once.
+async fn catch_up(cloud: &Cloud, run_id: &str) -> Result<Value, simulation::Fault> {
+    let archive = Archive { window_messages: 3, run_windows: 2, ..Archive::new(cloud.clone()) };
+    archive.run(run_id, json!({"mode": "scheduled", "scheduled_for": "2026-11-20T06:00:00Z"})).await?;
+    Ok(cloud.json(&format!("runs/{run_id}/report.json")))
+}
+
+fn seven_years() -> Cloud {
+    let cloud = Cloud::default();
+    for year in 2019..2026 {
+        for month in [2, 5, 8, 11] {
+            let status = if month == 8 { "open" } else { "closed" };
+            cloud.put_message(&format!("{year}-{month:02}"), &format!("{year}-{month:02}-03T12:00:00Z"), status);
+        }
+    }
+    cloud
+}
+
+#[tokio::test]
+async fn a_first_run_over_seven_years_is_split_and_goes_on_where_it_stopped() {
+    let cloud = seven_years();
+    let (mut left, mut runs) = (28, 0);
+    while left > 0 {
+        runs += 1;
+        let report = catch_up(&cloud, &format!("r{runs}")).await.expect("a good end");
+        assert!(report["windows"]["planned"].as_u64().is_some_and(|windows| windows <= 2), "{report:#}");
+        let now = report["left"]["messages"].as_u64().unwrap_or_default();
+        assert!(now < left, "{now} of {left} are left");
+        assert_eq!(report["messages"]["source"].as_u64(), Some(left - now), "each is read once");
+        if now > 0 {
+            assert_eq!(report["to"], report["left"]["from"], "its range ends where the next begins");
+        }
+        assert_eq!(cloud.mails.sent().len(), runs);
+        let text = cloud.mails.sent().pop().expect("a mail").message.replace("=\r\n", "");
+        assert_eq!(text.contains("Left to the next run"), now > 0, "{text}");
+        left = now;
+    }
+    assert!(runs > 3);
+    assert_eq!((archived(&cloud).len(), cloud.tracking_rows().len()), (21, 28));
+    // Now the time is done, and doing it again does nothing.
+    let (before, input) =
+        (cloud.keys("archive/"), json!({"mode": "scheduled", "scheduled_for": "2026-11-20T06:00:00Z"}));
+    Archive::new(cloud.clone()).run("again", input).await.expect("a good end");
+    assert_eq!((cloud.keys("archive/"), cloud.mails.sent().len()), (before, runs));
+}
+
+#[tokio::test]
+async fn whatever_request_of_a_capped_plan_fails_nothing_is_passed_over() {
+    let counting = network::OneFault::at(usize::MAX, network::Strike::Request);
+    let plan = async |cloud: &Cloud, run_id: &str| {
+        let input = json!({"mode": "scheduled", "scheduled_for": "2026-11-20T06:00:00Z"});
+        let execution_arn = cloud.start(run_id, &input).await;
+        let (v, run_id) = (alerts::run::payloads::Version, run_id.to_owned());
+        let request = alerts::run::payloads::PlanRequest { v, input, run_id, execution_arn: execution_arn.clone() };
+        let archive = Archive { window_messages: 3, run_windows: 2, retries: 0, ..Archive::new(cloud.clone()) };
+        (execution_arn, archive.plan(request).await)
+    };
+    let cloud = seven_years();
+    plan(&cloud.through(counting.clone()), "r1").await.1.expect("a plan");
+    let requests = counting.seen();
+    assert!(requests > 10);
+    for nth in 0..requests {
+        let cloud = seven_years();
+        let fault = network::OneFault::at(nth, network::Strike::Answer);
+        let (arn, planned) = plan(&cloud.through(fault), "r1").await;
+        // The source changes meanwhile, so that another plan would end elsewhere.
+        cloud.put_message("2019-02-b", "2019-02-04T12:00:00Z", "closed");
+        cloud.put_message("2019-02-c", "2019-02-04T12:00:00Z", "closed");
+        cloud.executions.end(&arn, "ABORTED", None);
+        if planned.is_err() {
+            let archive = Archive { window_messages: 3, run_windows: 2, ..Archive::new(cloud.clone()) };
+            // As an operator does; where there is no list, the next scheduled run begins anew.
+            let _ = archive.run("r1-again", json!({"mode": "failed-only", "run_id": "r1"})).await;
+        }
+        for run in 2..30 {
+            let done = catch_up(&cloud, &format!("r{run}")).await;
+            if done.is_ok_and(|report| report["left"].is_null()) {
+                break;
+            }
+        }
+        // Those that arrived behind the plan are late, and the sweep of a later run is what finds them.
+        let closed = archived(&cloud).into_keys().filter(|id| id.len() == 7).count();
+        assert_eq!(closed, 21, "request {nth} of {requests}");
+    }
+}

@@ -302,6 +302,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
+            left: None,
             outbox: BTreeMap::new(),
             error: None,
             message: None,

@@ -88,6 +88,9 @@ pub struct Row {
     pub archived_path: Option<String>,
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub first_seen_open: Option<Timestamp>,
+    /// When a run found an archived message open again. What is archived of it is then no longer final.
+    #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
+    pub reopened_at: Option<Timestamp>,
     /// Since when a held-over message stands in no index any more: no run waits for it. Found again, it is held over again.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub gone_at: Option<Timestamp>,
@@ -143,6 +146,18 @@ impl Row {
     /// What the message is called in the archive.
     pub fn archived_identity(&self) -> Identity {
         Identity::new(self.archived_as.as_ref().unwrap_or(&self.source_index), &self.message_id)
+    }
+
+    /// Key of the archive object that holds the newest closed version so far.
+    pub fn archived_object(&self) -> Option<&str> {
+        let path = self.s3_path.as_deref().filter(|_| !self.in_quarantine()).or(self.archived_path.as_deref())?;
+        path.splitn(4, '/').nth(3)
+    }
+
+    /// Archived, and open again since, or gone from the source while it was.
+    pub fn is_reopened(&self) -> bool {
+        let is_unfinished = self.staging.is_some() || self.gone_at.is_some();
+        self.disposition == Disposition::Open && is_unfinished && self.archived_object().is_some()
     }
 
     /// What `s3_path` names is a quarantine object.
@@ -334,6 +349,9 @@ fn hold_again(row: &Row, entry: &Entry, staging: &Staging) -> Staged {
     next.written = entry.written;
     next.reason = None;
     next.first_seen_open.get_or_insert(staging.seen_at);
+    if row.archived_object().is_some() {
+        next.reopened_at.get_or_insert(staging.seen_at);
+    }
     into_staging(&mut next);
     Staged { row: staging.changed(row, next), decision: Decision::Hold }
 }
@@ -350,6 +368,7 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging
             next.source = entry.source;
             next.written = entry.written;
         }
+        next.reopened_at = None;
         out_of_staging(&mut next);
         return left_alone(next);
     }
@@ -403,8 +422,7 @@ fn take(row: &Row, entry: &Entry, disposition: Disposition, staging: &Staging) -
 
 /// A version that is not where it belongs: an earlier one that stands in the archive goes when a closed one comes.
 fn write(row: &Row, disposition: Disposition) -> Decision {
-    let archived = row.s3_path.as_deref().filter(|_| !row.in_quarantine()).or(row.archived_path.as_deref());
-    let earlier = archived.and_then(|path| path.splitn(4, '/').nth(3)).filter(|_| disposition == Disposition::Closed);
+    let earlier = row.archived_object().filter(|_| disposition == Disposition::Closed);
     earlier.map_or(Decision::Write, |object| Decision::Replace { object: object.to_owned() })
 }
 
@@ -437,6 +455,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     next.s3_path = Some(s3_path);
     next.related = entry.related.clone();
     next.processed_at = Some(now);
+    next.reopened_at = None;
     next.run_id = claim.run_id.clone();
     next.window_id = claim.window_id.clone();
     next.attempt = claim.attempt;
@@ -528,6 +547,7 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         s3_path: Some(s3_path),
         archived_path: None,
         first_seen_open: before.and_then(|row| row.first_seen_open),
+        reopened_at: None,
         gone_at: None,
         reason: None,
         no_alerts,
@@ -562,6 +582,7 @@ fn fresh(entry: &Entry, staging: &Staging) -> Row {
         s3_path: None,
         archived_path: None,
         first_seen_open: open.then_some(*seen_at),
+        reopened_at: None,
         gone_at: None,
         reason: None,
         no_alerts: false,

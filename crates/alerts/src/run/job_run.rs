@@ -2,7 +2,11 @@
 //! [`unresolved`](crate::run::unresolved).
 
 use super::keyed_by_run;
-use crate::{counts::Messages, mode::Mode, window::plan::Window};
+use crate::{
+    counts::Messages,
+    mode::Mode,
+    window::plan::{Left, Window},
+};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use ledger::Once;
@@ -45,6 +49,9 @@ pub struct JobRun {
     pub counts: Messages,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_for: Option<String>,
+    /// What a capped run leaves to the next: `to` is where that begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// Which recipient has the mail of which attempt: `attempt/recipient`.
     #[serde(default)]
     pub outbox: BTreeMap<String, Once>,
@@ -144,6 +151,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
+            left: None,
             outbox: BTreeMap::new(),
             error: Some("ExecutionDied".into()),
             message: Some("the execution ended ABORTED before its report".into()),

@@ -2,7 +2,7 @@
 //! It is stored once, like the list of windows: a repeated plan and the report go by what stands there.
 
 use crate::run::swept::IndexSwept;
-use crate::window::plan::Window;
+use crate::window::plan::{Left, Window};
 use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct LookedAt {
     /// Messages whose index took the place of another.
     #[serde(default)]
     pub moved: u64,
+    /// What lies behind the end of this run, where its plan was capped. It is fixed before the list of windows is, so that
+    /// every call of the plan lists windows up to the same instant, and the watermark stops there.
+    #[serde(default)]
+    pub left: Option<Left>,
 }
 
 /// The held-over messages of one instant, all of whose messages a window lists.

@@ -6,6 +6,7 @@ use crate::run::job_run::{JobRun, RunStatus};
 pub use crate::run::overview::OpenMessage;
 use crate::run::overview::{Coverage, Overview, span_of};
 use crate::run::unresolved::{Span, Unresolved};
+use crate::window::plan::Left;
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -76,12 +77,18 @@ pub struct RunReport {
     pub absent: Vec<String>,
     /// All open rows now, whichever run held them over.
     pub backlog: u64,
+    /// Archived messages that are open again, or went while they were: `archive/reopened` lists them.
+    #[serde(default)]
+    pub reopened: u64,
     pub bytes: Bytes,
     pub reconciled: bool,
     pub failures: Vec<Failure>,
     /// What operators have set aside in any run and is not resolved.
     #[serde(default)]
     pub unresolved: Vec<Unresolved>,
+    /// What the run left to the next one, because there was more than one run takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// When the run began, and when this was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
@@ -113,10 +120,12 @@ impl RunReport {
             undated: run.undated,
             absent: run.absent.clone(),
             backlog: 0,
+            reopened: 0,
             bytes: Bytes::default(),
             reconciled: false,
             failures: failure.into_iter().collect(),
             unresolved: Vec::new(),
+            left: run.left,
             started_at: Some(instant::iso(run.created_at)),
             reported_at: None,
         }

@@ -229,6 +229,7 @@ mod tests {
             absent: Vec::new(),
             counts: Messages::default(),
             scheduled_for: None,
+            left: None,
             outbox: Default::default(),
             error: None,
             message: None,

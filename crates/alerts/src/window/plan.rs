@@ -246,6 +246,28 @@ pub fn join(buckets: &[Bucket], target: u64) -> Vec<Window> {
     windows
 }
 
+/// What a capped plan leaves to the next run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Where the next run begins.
+    #[serde(with = "instant::serde_iso")]
+    pub from: Timestamp,
+    #[serde(with = "instant::serde_iso")]
+    pub to: Timestamp,
+    /// As far as they were counted.
+    pub messages: u64,
+}
+
+/// Keeps the first `most` windows of a stretch that ends at `to`, in order, and tells what is left behind them.
+pub fn capped(windows: &mut Vec<Window>, most: usize, to: Timestamp) -> Option<Left> {
+    if windows.len() <= most.max(1) {
+        return None;
+    }
+    let beyond = windows.split_off(most.max(1));
+    let from = beyond.first()?.from;
+    Some(Left { from, to, messages: beyond.iter().map(|window| window.expected).sum() })
+}
+
 /// Counts of a bisection: a source that tells the same number of any stretch must not be asked for ever.
 const LARGEST_BISECTION: usize = 1000;
 
@@ -323,6 +345,17 @@ mod tests {
     }
 
     const DAY: i64 = 86_400_000;
+
+    #[test]
+    fn a_plan_of_too_many_windows_ends_where_the_first_one_begins_that_is_left() {
+        let all = [Window::new(at(0), at(10), 1), Window::new(at(10), at(20), 2), Window::new(at(50), at(60), 4)];
+        for (most, left) in [(3, None), (2, Some((50, 4))), (1, Some((10, 6))), (0, Some((10, 6)))] {
+            let mut windows = all.to_vec();
+            let left = left.map(|(from, messages)| Left { from: at(from), to: at(99), messages });
+            assert_eq!(capped(&mut windows, most, at(99)), left);
+            assert_eq!(windows, all[..most.max(1)], "in order, and never none at all");
+        }
+    }
 
     #[test]
     fn a_list_of_windows_is_read_whole_or_not_at_all() {
