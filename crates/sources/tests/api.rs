@@ -425,3 +425,253 @@ async fn totals_without_end_are_not_read_for_ever() {
     assert_eq!(one.fails_with("no end").await.0, Name::CountMismatch);
     assert!(one.server.state.take_asked().len() < 200);
 }
+
+/// The steps of splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+
+    /// What may pass when it is tried again.
+    fn passing(&mut self) -> Harm {
+        match self.below(10) {
+            0 => Harm::Status { status: 429, retry_after: Some(Retry::Seconds(self.below(2))) },
+            1 => Harm::Status { status: 500 + self.below(5) as u16, retry_after: None },
+            2 => Harm::Status { status: 503, retry_after: Some(Retry::Date(self.below(2))) },
+            3 => Harm::Slow { millis: self.below(80) },
+            4 => Harm::HangUp,
+            5 => Harm::Cut,
+            6 => Harm::NotJson,
+            7 => Harm::Empty,
+            8 => Harm::LoginPage,
+            _ => Harm::ContentType { content_type: "text/html".into() },
+        }
+    }
+
+    /// What makes a listing untrue, or changes what is listed.
+    fn untrue(&mut self) -> Harm {
+        let some = 1 + self.below(12);
+        match self.below(6) {
+            0 => Harm::Arrive { messages: some },
+            1 => Harm::Vanish { messages: some as usize },
+            2 => Harm::Lose { messages: some as usize },
+            3 => Harm::WrongTotal { by: self.below(9) as i64 - 4 },
+            4 => Harm::Repeat,
+            _ => Harm::Short { messages: some },
+        }
+    }
+}
+
+/// A server that does harm by chance, and one listing of it: `None` when that failed, with one of the names.
+async fn listed_by_chance(seed: u64) -> Option<usize> {
+    let mut dice = Dice(seed);
+    let (count, page_size) = (dice.below(120) as usize, 1 + dice.below(40));
+    let one = start(page_size).await;
+    let before = messages(count);
+    one.load(&before);
+    let pages = count as u64 / page_size + 1;
+    let mut faults = Vec::new();
+    for _ in 0..dice.below(6) {
+        let (page, times) = (1 + dice.below(pages), 1 + dice.below(2));
+        faults.push(dice.passing().on_page(page, times));
+    }
+    // One kind of untruth at a time: two can hide each other from any totals.
+    if dice.below(2) == 0 {
+        let (page, times) = (1 + dice.below(pages), 1 + dice.below(3));
+        let at = dice.below(faults.len() as u64 + 1) as usize;
+        faults.insert(at, dice.untrue().on_page(page, times));
+    }
+    let told = format!("seed {seed}: {count} messages in pages of {page_size}, {faults:?}");
+    one.arm(faults);
+    let arrived = match one.list().await {
+        Ok(arrived) => arrived,
+        Err(error) => {
+            let names = [Name::SourceUnavailable, Name::SourceUnreadable, Name::SourceRejected, Name::CountMismatch];
+            assert!(names.contains(&error.name()), "{told}: {error}");
+            return None;
+        }
+    };
+    let mut by_id: BTreeMap<&str, &[u8]> = BTreeMap::new();
+    for element in &arrived {
+        assert_eq!(by_id.insert(&element.id, &element.source), None, "{told}: {} came twice", element.id);
+    }
+    let held = one.server.state.messages();
+    for message in &before {
+        let is_still_there = held.source_of(&message.id).is_some();
+        match by_id.remove(message.id.as_str()) {
+            Some(source) => assert_eq!(source, message.source, "{told}"),
+            None => assert!(!is_still_there, "{told}: {} was lost", message.id),
+        }
+    }
+    for (id, source) in by_id {
+        assert_eq!(held.source_of(id).as_deref(), Some(source), "{told}: {id} was never there");
+    }
+    Some(arrived.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_server_does_by_chance_all_arrives_or_the_listing_fails_with_a_name() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seeds = match (number("SEED"), number("SEEDS")) {
+        (Some(seed), _) => seed..=seed,
+        (None, seeds) => 1..=seeds.unwrap_or(100),
+    };
+    let (mut whole, mut failed, mut listings) = (0, 0, JoinSet::new());
+    let mut note = |listing: Option<usize>| if listing.is_some() { whole += 1 } else { failed += 1 };
+    for seed in seeds.clone() {
+        listings.spawn(listed_by_chance(seed));
+        if listings.len() == 50 {
+            listings.join_next().await.into_iter().for_each(|listing| note(listing.expect("a listing")));
+        }
+    }
+    while let Some(listing) = listings.join_next().await {
+        note(listing.expect("a listing"));
+    }
+    println!("{whole} listings were whole, {failed} failed with a name");
+    assert!(seeds.count() == 1 || (whole > failed && failed > 0), "{whole} were whole, {failed} failed");
+}
+
+/// A server that answers everything with the same bytes, and then ends the connection, or stays silent.
+async fn says(answer: &'static str, ends: bool) -> Api {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut asked, mut piece) = (Vec::new(), [0; 1024]);
+                while !asked.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut piece).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(read) => asked.extend_from_slice(&piece[..read]),
+                    }
+                }
+                let _ = stream.write_all(answer.as_bytes()).await;
+                if !ends {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    let held = Arc::new(Held::default());
+    held.set(&format!(r#"{{"token":"{TOKEN}"}}"#));
+    Api::connect(&url, 10, held, Turns::new(Box::new(OwnPace::new(5000)))).expect("an API")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_no_page_looks_like_have_their_names() {
+    const SILENT: bool = false;
+    let mut cases = JoinSet::new();
+    for (answer, ends, expected) in [
+        // Ends in the middle of a chunk, before its length, after too little.
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n9\r\n{\"mess",
+            true,
+            Name::SourceUnreadable,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"messages\":[",
+            true,
+            Name::SourceUnreadable,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{\"messages\":[],\"total\":0,\"total_pages\":0}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        // Says nothing more, before or in the middle of its body.
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{",
+            SILENT,
+            Name::SourceUnavailable,
+        ),
+        ("", SILENT, Name::SourceUnavailable),
+        ("no HTTP at all\r\n\r\n", true, Name::SourceUnavailable),
+        ("HTTP/1.1 204 No Content\r\n\r\n", true, Name::SourceUnreadable),
+        (
+            "HTTP/1.1 206 Partial Content\r\ncontent-type: application/json\r\ncontent-length: 41\r\n\r\n{\"messages\":[],\"total\":0,\"total_pages\":0}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        (
+            "HTTP/1.1 301 Moved\r\nlocation: https://login.example.com/\r\ncontent-length: 0\r\n\r\n",
+            true,
+            Name::SourceRejected,
+        ),
+        ("HTTP/1.1 307 Moved\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n", true, Name::SourceRejected),
+        ("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n", true, Name::SourceRejected),
+        ("HTTP/1.1 407 Proxy\r\ncontent-length: 0\r\n\r\n", true, Name::SourceRejected),
+        (
+            "HTTP/1.1 429 Slow\r\nretry-after: 99999999999999999999\r\ncontent-length: 0\r\n\r\n",
+            true,
+            Name::SourceUnavailable,
+        ),
+        ("HTTP/1.1 429 Slow\r\nretry-after: -5\r\ncontent-length: 0\r\n\r\n", true, Name::SourceUnavailable),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: br\r\ncontent-length: 41\r\n\r\n{\"messages\":[],\"total\":0,\"total_pages\":0}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        // Whole, and JSON, and no page all the same.
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[NaN],\"total\":1,\"total_pages\":1}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[],\"total\":0.0,\"total_pages\":0}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n<html>{\"messages\":[],\"total\":0,\"total_pages\":0}",
+            true,
+            Name::SourceUnreadable,
+        ),
+        // A page that contradicts itself.
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[{\"message_id\":\"a\"}],\"total\":0,\"total_pages\":0}",
+            true,
+            Name::CountMismatch,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[],\"total\":5,\"total_pages\":1}",
+            true,
+            Name::CountMismatch,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[],\"total\":5,\"total_pages\":0}",
+            true,
+            Name::CountMismatch,
+        ),
+    ] {
+        cases.spawn(async move {
+            let api = says(answer, ends).await;
+            let time = Duration::from_secs(if ends { 60 } else { 4 });
+            let mut listing = Listing::new(&api, span(), &within(time));
+            let error = loop {
+                match listing.next_page().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("taken for a whole listing: {answer}"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.name(), expected, "{answer}: {error}");
+            assert!(!errors::describe(&error).contains(TOKEN));
+        });
+    }
+    while let Some(case) = cases.join_next().await {
+        case.expect("a case");
+    }
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"messages\":[null,5,{\"message_id\":7}],\"total\":3,\"total_pages\":1}";
+    let api = says(page, true).await;
+    let elements = Listing::new(&api, span(), &soon()).next_page().await.expect("a page").expect("elements");
+    assert!(elements.len() == 3 && elements.iter().all(|element| !element.has_usable_id), "they go to quarantine");
+}
