@@ -16,6 +16,7 @@ use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use runtime::{Call, Config, ConfigMissing};
+use serde::Deserialize;
 use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
 use workflow::{StepFunctions, Workflow, WorkflowError};
@@ -92,8 +93,10 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
         if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
             return Err(Error::RangeBusy { holder: holder.holder });
         }
-        // Running already: this very redrive was counted by a call whose answer got lost.
-        let resume = |row: &mut JobRun| row.resume(row.attempt + u64::from(row.status != RunStatus::Running), now);
+        // By the report and not by the row's status: an execution that was aborted here may be redriven before its row says
+        // that it failed, and without an attempt of its own the recovery would get no mail. Repeated, it counts once.
+        let reported: Reported = deps.objects.get_json(&collected.report_key).await?;
+        let resume = |row: &mut JobRun| row.resume(row.attempt.max(reported.attempt + 1), now);
         deps.job_runs.change(run_id, resume).await?;
         return Ok(Gate { collected, retry: true });
     }
@@ -122,6 +125,12 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
         0 => Ok(Gate { collected, retry: false }),
         failed => Err(Error::WindowsFailed { run_id: run_id.clone(), failed }),
     }
+}
+
+/// Which attempt a report is about.
+#[derive(Deserialize)]
+struct Reported {
+    attempt: u64,
 }
 
 /// What collect-windows listed. A line that cannot be read may be the window that the watermark must not pass.

@@ -44,6 +44,8 @@ async fn reported() -> Cloud {
     let cloud = Cloud::default();
     cloud.given_run("scheduled").await;
     cloud.given_list(FAILED, &[day(2), day(1)]).await;
+    let report = serde_json::json!({"attempt": 1});
+    cloud.objects().put_json("runs/r1/report.json", &report).await.expect("written");
     let held = Held { holder: RUN.into(), execution_arn: arn(RUN), from: from(), to: to(), until: None };
     assert!(take(&cloud, held).await);
     cloud
@@ -111,6 +113,18 @@ async fn a_redrive_sends_the_failed_windows_round_again_and_a_retry_does_not() {
     }
     let done = Collected { reported_at: 1, ..collected(0) };
     assert!(!handle(&deps(&cloud), done, cloud.call()).await.expect("passed").retry);
+}
+
+#[tokio::test]
+async fn a_redrive_before_the_death_was_noted_is_an_attempt_of_its_own_so_that_it_is_mailed() {
+    let cloud = reported().await;
+    // Aborted between the report and the gate: the row still says Running.
+    cloud.executions.end(&arn(RUN), "ABORTED", None);
+    cloud.workflow().redrive(&arn(RUN)).await.expect("redriven");
+    for _ in 0..2 {
+        assert!(handle(&deps(&cloud), collected(2), cloud.call()).await.expect("round again").retry);
+        assert_eq!(cloud.job_run(RUN)["attempt"], 2);
+    }
 }
 
 #[tokio::test]
