@@ -4,7 +4,10 @@
 use crate::{Deps, Error, sized::LEAST_KEPT};
 use alerts::{
     message::tracking::{NO_INDEX, Row, STAGING_SHARDS},
-    run::looked_at::{Gone, Listed},
+    run::{
+        job_run::RunStatus,
+        looked_at::{Gone, Listed},
+    },
     source::Source,
     window::plan::{Dated, Purpose, Window},
 };
@@ -64,13 +67,22 @@ pub async fn look(
 ) -> Result<HeldOver, Error> {
     // The time, where an API can be asked too.
     let api_at = deps.sources.api.is_some().then_some(now);
-    let mut held_over = HeldOver::default();
+    let (mut held_over, mut runs) = (HeldOver::default(), HashMap::new());
     for shard in 0..STAGING_SHARDS {
         let rows = deps.ledger.staged_in(shard).await?.into_iter();
         // A row that has just moved may stand in a later shard again.
-        let is_meant = |row: &Row| row.is_held_over() && !is_in_range(row.timestamp);
-        let rows: Vec<Row> = rows.filter(|row| is_meant(row) && !held_over.moved.contains(&row.identity())).collect();
+        let is_meant = |row: &Row| !is_in_range(row.timestamp) && !held_over.moved.contains(&row.identity());
+        let (rows, others): (Vec<Row>, Vec<Row>) = rows.filter(is_meant).partition(Row::is_held_over);
         held_over.looked_at += rows.len() as u64;
+        for row in others {
+            if is_left_behind(deps, &row, &mut runs).await? {
+                held_over.looked_at += 1;
+                match opensearch {
+                    Some(_) if row.source_index != NO_INDEX => held_over.changed.push(dated(&row)),
+                    _ => held_over.ask_the_api(&row, now),
+                }
+            }
+        }
         match opensearch {
             Some(opensearch) => {
                 for rows in rows.chunks(NAMES_AT_ONCE) {
@@ -81,6 +93,19 @@ pub async fn look(
         }
     }
     Ok(held_over)
+}
+
+/// A held-over message that had closed, and whose window died before it was archived: nothing else would look at it again.
+/// `runs`: which of the runs that were asked for are at work.
+async fn is_left_behind(deps: &Deps, row: &Row, runs: &mut HashMap<String, bool>) -> Result<bool, Error> {
+    let Some(claim) = row.claim.as_ref().filter(|_| row.first_seen_open.is_some()) else { return Ok(false) };
+    if let Some(is_at_work) = runs.get(&claim.run_id) {
+        return Ok(!is_at_work);
+    }
+    let run = deps.job_runs.get(&claim.run_id).await?;
+    let is_at_work = run.is_some_and(|run| run.status == RunStatus::Running);
+    runs.insert(claim.run_id.clone(), is_at_work);
+    Ok(!is_at_work)
 }
 
 async fn by_name(

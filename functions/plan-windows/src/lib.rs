@@ -35,6 +35,8 @@ use storage::{Change, LedgerError, Objects, PutOnce, Scanned, StoreError};
 use sweep::Sweep;
 use workflow::{StepFunctions, Workflow, WorkflowError};
 
+/// How far an index of the tables may be behind, at most, and a run that reads it.
+const INDEX_LAGS: SignedDuration = SignedDuration::from_hours(1);
 /// By how much the clock of the machine that started the run may be ahead of the function's.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
@@ -416,7 +418,7 @@ fn list_of(windows: &[Window]) -> Result<Vec<u8>, Error> {
 
 /// Days that have messages which an extraction staged and no run has written.
 async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error> {
-    let mut days: BTreeMap<String, u64> = BTreeMap::new();
+    let mut days = extracted_days(deps).await?;
     let count = |row: Row| {
         // A row that is completed waits here for the newer version of its message.
         if row.disposition != Disposition::Open {
@@ -435,6 +437,33 @@ async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error>
             window.read_from(source)
         })
         .collect())
+}
+
+/// Days that extractions have classified since a run wrote what was staged: the index of staged rows is not up to date at
+/// once, and a message that moved in time is still called after its earlier day there.
+async fn extracted_days(deps: &Deps) -> Result<BTreeMap<String, u64>, Error> {
+    let Scanned { rows: runs, malformed } = deps.job_runs.runs.scan().await?;
+    for error in &malformed {
+        tracing::error!(error = describe(error), "a run is skipped in the search for extractions");
+    }
+    let is_written = |run: &&JobRun| run.mode == Mode::Process && run.status == RunStatus::Completed;
+    let written = runs.iter().filter(is_written).map(|run| run.created_at).max();
+    let is_new = |at: Timestamp| written.is_none_or(|written| at + INDEX_LAGS >= written);
+    let mut days = BTreeMap::new();
+    for run in runs.iter().filter(|run| run.mode == Mode::Extract && is_new(run.updated_at)) {
+        for record in deps.windows.rows.partition(&run.run_id).await? {
+            let staged = record.messages.source - record.messages.open - record.messages.already_archived;
+            if record.status != State::Classified || !is_new(record.updated_at) || staged == 0 {
+                continue;
+            }
+            let mut day = instant::parse(&instant::date(record.window.from)).unwrap_or(record.window.from);
+            while day < record.window.to {
+                days.entry(instant::date(day)).or_insert(1);
+                day += Interval::Day.length();
+            }
+        }
+    }
+    Ok(days)
 }
 
 /// The windows of a run that are not committed, in a new execution of the same run.
@@ -457,7 +486,11 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     let again = run.execution_arn == execution_arn;
     let attempt = if again { run.attempt } else { run.attempt + 1 };
     let key = format!("{}/windows-attempt-{attempt}.jsonl", run_prefix(run_id));
-    deps.objects.put(&key, list_of(&windows)?, "application/jsonl").await?;
+    // A call of this attempt that comes late must not change the list under the Map that reads it.
+    let windows = match deps.objects.put_once(&key, list_of(&windows)?.into(), "application/jsonl").await? {
+        PutOnce::Created(_) => windows,
+        PutOnce::Exists(_) => find_list(deps, &key).await?.unwrap_or_default(),
+    };
     let resume = |row: &mut JobRun| {
         row.resume(attempt, now);
         row.execution_arn = execution_arn.to_owned();

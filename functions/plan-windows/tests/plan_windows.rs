@@ -163,3 +163,64 @@ async fn whatever_request_fails_the_plan_can_be_made_again() {
     };
     assert!(fail_each_request(source, make, look).await > 15);
 }
+
+#[tokio::test]
+async fn a_held_over_message_that_closed_and_whose_window_died_is_looked_at_again() {
+    let cloud = source().await;
+    let at = "2023-07-01T01:00:00Z";
+    let row = |claim: &str| {
+        json!({
+            "message_id": "a", "source_index": "messages", "status": "Processing", "disposition": "closed", "run_id": "r0",
+            "window_id": "w", "version": "v", "timestamp": at, "inserted_at": at, "first_seen_open": at,
+            "staging": "open#3", "claim": claim, "revision": 1,
+        })
+    };
+    let row = serde_json::from_value(row("r0/w/1")).expect("a row");
+    assert!(cloud.tracking().rows.put(&row).await.expect("written"));
+    let first = plan(&cloud, "r1", json!({"mode": "recheck"})).await.expect("planned");
+    let windows = lines(&cloud, &first.windows_key);
+    assert_eq!(windows.len(), 1, "its run is not at work: {windows:?}");
+    assert_eq!(windows[0]["selection"]["identities"][0]["id"], "a");
+}
+
+#[tokio::test]
+async fn a_late_call_of_failed_only_leaves_the_list_that_the_map_reads() {
+    let cloud = source().await;
+    plan(&cloud, "r1", range("2023-01-01", "2025-01-01")).await.expect("planned");
+    cloud.executions.end(&arn("r1"), "FAILED", None);
+    let again = plan(&cloud, "r2", json!({"mode": "failed-only", "run_id": "r1"})).await.expect("planned");
+    let before = lines(&cloud, &again.windows_key);
+    let window = before[0]["window_id"].as_str().expect("an id").to_owned();
+    let done = |record: &WindowRecord| Ok(WindowRecord { status: State::Completed, ..record.clone() });
+    cloud.windows().change("r1", &window, done).await.expect("completed");
+    let late = plan(&cloud, "r2", json!({"mode": "failed-only", "run_id": "r1"})).await.expect("planned");
+    assert_eq!((late, lines(&cloud, &again.windows_key)), (again, before));
+}
+
+#[tokio::test]
+async fn what_was_just_extracted_is_written_although_the_index_does_not_show_it_yet() {
+    let cloud = source().await;
+    let run = |run_id: &str, mode: &str, at: &str| {
+        let row = json!({
+            "run_id": run_id, "mode": mode, "status": "Completed", "from": at, "to": at, "created_at": at, "updated_at": at,
+            "execution_arn": arn(run_id), "attempt": 1, "planned": 1, "undated": 0, "revision": 1,
+        });
+        serde_json::from_value::<alerts::run::job_run::JobRun>(row).expect("a run")
+    };
+    let at: jiff::Timestamp = "2026-11-21T05:00:00Z".parse().expect("an instant");
+    let window = alerts::window::plan::Window::new(
+        "2023-07-01T00:00:00Z".parse().expect("an instant"),
+        "2023-07-02T12:00:00Z".parse().expect("an instant"),
+        4,
+    );
+    let mut record = WindowRecord::planned("x", alerts::mode::Mode::Extract, window, at);
+    (record.status, record.messages.source) = (State::Classified, 4);
+    assert!(cloud.windows().rows.put(&record).await.expect("written"));
+    assert!(cloud.job_runs().runs.put(&run("x", "extract", "2026-11-21T05:00:00Z")).await.expect("written"));
+    let planned = plan(&cloud, "r1", json!({"mode": "process"})).await.expect("planned");
+    let froms: Vec<Value> = lines(&cloud, &planned.windows_key).iter().map(|window| window["from"].clone()).collect();
+    assert_eq!(froms, ["2023-07-01T00:00:00.000Z"], "both days, in one window");
+    cloud.job_runs().release("r1", &arn("r1")).await.expect("released");
+    assert!(cloud.job_runs().runs.put(&run("p", "process", "2026-11-21T06:30:00Z")).await.expect("written"));
+    assert_eq!(plan(&cloud, "r2", json!({"mode": "process"})).await.expect("planned").windows, 0, "it is written");
+}
