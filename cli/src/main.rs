@@ -1,10 +1,16 @@
 //! `alert-archive`: what an operator and a script call, on the local cloud and on AWS alike.
 
-/// Prints a line; a reader that has gone away (`| head`) is an error, which ends the command quietly.
+/// Prints a line; a reader that has gone away (`| head`) is an error, which ends the command quietly. Ids, reasons and
+/// messages are other people's words: none of them acts on the terminal.
 macro_rules! say {
     ($($text:tt)*) => {
-        std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($text)*)))?
+        std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", $crate::print::harmless(&format!($($text)*))))?
     };
+}
+
+/// The same on standard error, in the place of the macro that every command knows.
+macro_rules! eprintln {
+    ($($text:tt)*) => { std::eprintln!("{}", $crate::print::harmless(&format!($($text)*))) };
 }
 
 mod archive;

@@ -12,6 +12,17 @@ use reports::{
     letter::Letter,
     section::State,
 };
+use std::borrow::Cow;
+
+/// A text without characters that a terminal takes for commands: they are spelled as JSON would spell them.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    if text.chars().all(is_harmless) {
+        return Cow::Borrowed(text);
+    }
+    let spell = |c: char| if is_harmless(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+    Cow::Owned(text.chars().map(spell).collect())
+}
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {
     if json {
@@ -55,7 +66,7 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
                 say!("unresolved: window {window_id} of {run_id}, skipped {}: {reason}", instant::date(*since));
                 say!("  when its cause is gone: alert-archive skip {run_id} {window_id} --undo");
             }
-            Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
+            Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since, .. } => {
                 say!(
                     "unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}",
                     instant::date(*since)
@@ -193,6 +204,14 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             left: Vec::new(),
         }
+    }
+
+    #[test]
+    fn nothing_that_is_printed_acts_on_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[2Jb\r\u{9b}31m\tc\n"), "a\\u001b[2Jb\\u000d\\u009b31m\tc\n");
+        assert!(matches!(harmless("Grüße, 世界"), Cow::Borrowed(_)));
+        let spelled = harmless("{\"id\":\"\u{9b}\"}").into_owned();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&spelled).expect("JSON")["id"], "\u{9b}");
     }
 
     #[test]
