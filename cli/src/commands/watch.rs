@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a run.
 const PAUSE: Duration = Duration::from_millis(700);
+/// Of the time, one part in so many may pass with reading the windows of a run, of which there may be ten thousand.
+const LOOKING: u32 = 20;
 /// Between two lines of progress in a pipe.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// A page of the spool has 16 MiB of raw messages, usually of 25 kB.
@@ -168,6 +170,8 @@ struct Progress {
     bar: ProgressBar,
     terminal: bool,
     last_line: Option<Instant>,
+    /// Before it, the windows are not read again.
+    next_look: Option<Instant>,
     last_text: String,
     /// The first look at which something was done, and how much that was.
     first: Option<(Instant, u64)>,
@@ -180,7 +184,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {percent:>3} %  {msg}") {
             bar.set_style(style.progress_chars("=> "));
         }
-        Progress { bar, terminal, last_line: None, last_text: String::new(), first: None }
+        Progress { bar, terminal, last_line: None, next_look: None, last_text: String::new(), first: None }
     }
 
     /// Messages a second since the first look, and the time that is left at this pace.
@@ -194,9 +198,14 @@ impl Progress {
     }
 
     async fn show(&mut self, archive: &Archive, run_id: &str) -> Result<()> {
+        let began = Instant::now();
+        if self.next_look.is_some_and(|next| began < next) {
+            return Ok(());
+        }
         let Some(run) = archive.job_runs.get(run_id).await? else { return Ok(()) };
         let windows = archive.windows.rows.partition(run_id).await?;
         let standing = Standing::of(run.planned, &windows, &pages(archive, &windows).await?);
+        self.next_look = Some(Instant::now() + LOOKING * began.elapsed());
         let text = format!("{}{}", standing.told(), self.pace(&standing));
         self.bar.set_length(3 * standing.expected);
         self.bar.set_position(standing.steps);
