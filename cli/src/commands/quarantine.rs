@@ -263,19 +263,25 @@ impl Quarantine {
                 None => return Err(error),
             },
         };
-        if let Some(exclusion) = &exclusion {
-            archive.job_runs.change_unresolved(|register| Some(register.without(exclusion))).await?;
-        }
         let (from, to) = (instant::iso(row.timestamp), instant::iso(row.timestamp + SignedDuration::from_millis(1)));
         let name = format!("release-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
+        if let Some(exclusion) = &exclusion {
+            // Should this command be stopped, the document stays excluded from every other run.
+            let released = exclusion.clone().released_by(&name);
+            archive.job_runs.change_unresolved(|register| register.with(released.clone())).await?;
+        }
         let input = serde_json::to_string(&Input::Range { from, to })?;
         let ran = match archive.workflow.start(&archive.state_machine_arn, &name, input).await {
             Ok(execution) => follow(archive, &name, &execution, self.json).await,
             Err(error) => Err(error.into()),
         };
-        if let Some(exclusion) = exclusion.filter(|_| !matches!(ran, Ok(true))) {
-            archive.job_runs.change_unresolved(|register| register.with(exclusion.clone())).await?;
-            eprintln!("the run did not go well: {message_id} stays excluded");
+        if let Some(exclusion) = exclusion {
+            if matches!(ran, Ok(true)) {
+                archive.job_runs.change_unresolved(|register| Some(register.without(&exclusion))).await?;
+            } else {
+                archive.job_runs.change_unresolved(|register| register.with(exclusion.clone())).await?;
+                eprintln!("the run did not go well: {message_id} stays excluded");
+            }
         }
         let ran = ran?;
         let after = archive.ledger.rows.get(&row.message_id, Some(&row.source_index)).await?;

@@ -224,7 +224,7 @@ pub fn set_aside(item: &Unresolved, now: Timestamp) -> SetAside {
                 vec![undo, format!("alert-archive rerun {} --wait", quoted(run_id))],
             )
         }
-        Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since } => {
+        Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since, .. } => {
             let release = format!("alert-archive quarantine release {} --index {}", quoted(id), quoted(source_index));
             ("Message", id.clone(), source_index.clone(), reason, *since, vec![release])
         }

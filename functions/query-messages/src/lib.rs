@@ -180,7 +180,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     deps.objects.put_json(&points_key, &points.chain(position.point_in_time()).collect::<Vec<_>>()).await?;
     let mut excluded = HashSet::new();
     if !continued || matches!(reading, Reading::Api(_)) {
-        excluded = deps.job_runs.unresolved().await?.excluded();
+        excluded = deps.job_runs.unresolved().await?.excluded_from(&task.run_id);
     }
     if let Reading::OpenSearch(drain) = &mut reading
         && !continued

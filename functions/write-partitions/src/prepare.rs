@@ -30,7 +30,7 @@ pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
 /// The intent that is registered, without the documents that operators have excluded since. An object that is written
 /// keeps what it holds. The window's row says which intent counts, so that it does not matter who amends it, or when.
 pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String, call: &Call) -> Result<Intent, Error> {
-    let excluded = deps.job_runs.unresolved().await?.excluded();
+    let excluded = deps.job_runs.unresolved().await?.excluded_from(run_id);
     loop {
         let intent = load(deps, &key).await?;
         let amendable = if excluded.is_empty() { BTreeMap::new() } else { unwritten(deps, &intent, &excluded).await? };

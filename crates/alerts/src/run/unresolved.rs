@@ -51,6 +51,9 @@ pub enum Unresolved {
         reason: String,
         #[serde(with = "instant::serde_iso")]
         since: Timestamp,
+        /// The run that judges it again: for every other it stays excluded, and it is resolved when this one is complete.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        released_by: Option<String>,
     },
 }
 
@@ -71,7 +74,17 @@ impl Unresolved {
     }
 
     pub fn excluded(document: Identity, reason: &str, since: Timestamp) -> Self {
-        Unresolved::QuarantinedByOperator { document, reason: words(reason), since }
+        Unresolved::QuarantinedByOperator { document, reason: words(reason), since, released_by: None }
+    }
+
+    /// The same document, which a run is to judge again.
+    pub fn released_by(self, run_id: &str) -> Self {
+        match self {
+            Unresolved::QuarantinedByOperator { document, reason, since, .. } => {
+                Unresolved::QuarantinedByOperator { document, reason, since, released_by: Some(run_id.to_owned()) }
+            }
+            other => other,
+        }
     }
 
     /// `None` when no time that is over lies between: then there is nothing to come back to.
@@ -142,10 +155,12 @@ impl Register {
         self
     }
 
-    /// The documents that operators have excluded.
-    pub fn excluded(&self) -> HashSet<Identity> {
+    /// The documents that operators have excluded from this run.
+    pub fn excluded_from(&self, run_id: &str) -> HashSet<Identity> {
         let identity = |item: &Unresolved| match item {
-            Unresolved::QuarantinedByOperator { document, .. } => Some(document.clone()),
+            Unresolved::QuarantinedByOperator { document, released_by, .. } => {
+                (released_by.as_deref() != Some(run_id)).then(|| document.clone())
+            }
             Unresolved::SkippedWindow { .. } | Unresolved::WatermarkSet { .. } => None,
         };
         self.items.iter().filter_map(identity).collect()
@@ -173,6 +188,9 @@ impl Register {
                 *left = committed_since(run, records, since).iter().fold(std::mem::take(left), subtract);
             }
         }
+        let is_complete = !records.is_empty() && records.iter().all(|record| record.status == State::Completed);
+        let is_of_run = |item: &Unresolved| matches!(item, Unresolved::QuarantinedByOperator { released_by: Some(by), .. } if *by == run.run_id);
+        next.items.retain(|item| !(is_complete && is_of_run(item)));
         next.items.retain_mut(|item| item.left().is_none_or(|(left, _)| !left.is_empty()));
         next
     }
@@ -256,6 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn a_released_document_stays_excluded_from_other_runs_until_the_one_that_judges_it_is_complete() {
+        let document = Identity::new("messages", "m1");
+        let item = Unresolved::excluded(document.clone(), "kills its window", at(1)).released_by("release-1");
+        let register = Register::default().with(item).expect("there is room");
+        assert_eq!(register.excluded_from("release-1"), HashSet::new());
+        assert_eq!(register.excluded_from("r1"), HashSet::from([document]));
+        let planned = |run_id: &str, status| {
+            let window = Window::new(at(0), at(10), 1);
+            WindowRecord { status, ..WindowRecord::planned(run_id, Mode::Range, window, at(2)) }
+        };
+        let after = |run_id: &str, records: &[WindowRecord]| {
+            register.clone().after(&run(run_id, 0, 10, 2), records).items.len()
+        };
+        assert_eq!(after("r1", &[planned("r1", State::Completed)]), 1);
+        assert_eq!(
+            after("release-1", &[planned("release-1", State::Failed)]),
+            1,
+            "the command was stopped, the run failed"
+        );
+        assert_eq!(after("release-1", &[]), 1);
+        assert_eq!(after("release-1", &[planned("release-1", State::Completed)]), 0);
+    }
+
+    #[test]
     fn a_skipped_window_is_noted_by_its_run_and_forgotten_when_it_is_wanted_again() {
         assert_eq!(left(&skipped()), [(100, 200)]);
         let again = skipped().after(&run("r1", 0, 300, 900), &[window("r1", 100, 200, State::Failed, 1100)]);
@@ -321,7 +363,7 @@ mod tests {
             .expect("room");
         assert_eq!(register.items, [order("a", "y")]);
         let register = register.after(&run("r1", 0, 300, 900), &[]);
-        assert_eq!(register.excluded(), HashSet::from([Identity::new("a", "m1")]));
+        assert_eq!(register.excluded_from("r1"), HashSet::from([Identity::new("a", "m1")]));
         assert_eq!(register.clone().without(&order("b", "")).items.len(), 1);
         assert_eq!(register.without(&order("a", "")).items, []);
     }
