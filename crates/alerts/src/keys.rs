@@ -21,6 +21,11 @@ pub fn looked_at_key(run_id: &str) -> String {
     format!("{}/looked-at.json", run_prefix(run_id))
 }
 
+/// What the archive holds, as it was counted so far. No run is called so: names of executions have no `#`.
+pub fn totals_key() -> String {
+    "runs/#totals.json".to_owned()
+}
+
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
     format!("archive/parquet/date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }
@@ -70,8 +75,14 @@ pub fn checkpoint_key(prefix: &str) -> String {
     format!("{prefix}/checkpoint.json")
 }
 
-/// An intent that was amended has a key of its own, so that the window's row says which one counts.
-pub fn intent_key(prefix: &str, amended: u32) -> String {
+/// An intent that was amended has a key of its own, so that the window's row says which one counts. Intents do not expire:
+/// one whose spool is gone still says which objects it may have written.
+pub fn intent_key(window_id: &str, run_id: &str, attempt: u64, amended: u32) -> String {
+    intent_key_in_spool(&format!("intents/{window_id}/{run_id}/{attempt}"), amended)
+}
+
+/// Where the first intents stood.
+pub fn intent_key_in_spool(prefix: &str, amended: u32) -> String {
     match amended {
         0 => format!("{prefix}/intent.json.zst"),
         amended => format!("{prefix}/intent-amended-{amended}.json.zst"),

@@ -36,6 +36,7 @@ fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
         at: at("2026-10-08"),
         version: "v1".into(),
         related: String::new(),
+        related_bytes: 0,
         bytes: 1,
         source,
         written: None,

@@ -60,6 +60,7 @@ fn entry(id: &str, version: &str) -> Entry {
         at: instant::parse("1999-01-01").expect("instant"),
         version: version.into(),
         related: String::new(),
+        related_bytes: 0,
         bytes: 1,
         source: alerts::source::Source::Opensearch,
         written: None,

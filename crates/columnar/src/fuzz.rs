@@ -66,6 +66,7 @@ fn entry(number: usize, message: &[u8]) -> Entry {
     // Two documents to an id, in different indices.
     Entry {
         related: String::new(),
+        related_bytes: 0,
         index: format!("messages-{}", number % 2),
         id: format!("m{}", number / 2),
         at,

@@ -382,6 +382,7 @@ mod tests {
         let at = instant::parse("2024-07-01").expect("instant");
         Entry {
             related: String::new(),
+            related_bytes: 0,
             index: "messages".into(),
             id: id.into(),
             at,

@@ -346,6 +346,7 @@ impl Draining<'_> {
             at: document.at,
             version: document::version(&hit.source),
             related: String::new(),
+            related_bytes: 0,
             bytes: hit.source.len() as u64,
             source: self.task.window.source,
             written: hit.written,

@@ -47,15 +47,7 @@ pub enum Progress {
 }
 
 pub async fn carry_out(deps: &Deps, intent: &Intent, call: &Call) -> Result<Progress, Error> {
-    let mut executor = Executor {
-        deps,
-        intent,
-        call,
-        objects: Vec::new(),
-        replaced: BTreeMap::new(),
-        messages: Vec::new(),
-        uploading: Duration::ZERO,
-    };
+    let mut executor = Executor::new(deps, intent, call);
     let heads = intent.objects.iter().map(|object| deps.objects.head(&object.key));
     let done: Vec<Option<Head>> = stream::iter(heads).buffered(UPLOADS).try_collect().await?;
     // Only now that the objects were looked at: one that is there may hold less than an intent says that was amended.
@@ -71,16 +63,22 @@ pub async fn carry_out(deps: &Deps, intent: &Intent, call: &Call) -> Result<Prog
     executor.commit(written).await
 }
 
-struct Executor<'a> {
+pub struct Executor<'a> {
     deps: &'a Deps,
     intent: &'a Intent,
     call: &'a Call,
-    objects: Vec<WrittenObject>,
+    pub objects: Vec<WrittenObject>,
     /// Objects that hold earlier versions of the window's messages, and which.
     replaced: BTreeMap<String, HashSet<Identity>>,
-    /// Per-message objects that wait for their upload: key and body.
-    messages: Vec<(String, Vec<u8>)>,
+    /// Per-message objects that wait for their upload.
+    messages: Vec<MessageObject>,
     uploading: Duration,
+}
+
+struct MessageObject {
+    key: String,
+    document: Identity,
+    body: Vec<u8>,
 }
 
 /// An object that is being filled.
@@ -95,6 +93,54 @@ struct Filling<'a> {
 enum Body {
     Rows(Box<ObjectWriter>),
     Lines(zstd::Encoder<'static, Vec<u8>>),
+}
+
+impl Body {
+    fn begin(intent: &Intent, planned: &PlannedObject) -> Result<Self, Error> {
+        if planned.disposition != Disposition::Closed {
+            return lines(&planned.key).map(Body::Lines);
+        }
+        let origin = Origin { run_id: intent.run_id.clone(), archived_at: intent.archived_at };
+        let rows = ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?;
+        Ok(Body::Rows(Box::new(rows)))
+    }
+
+    fn finish(self, key: &str) -> Result<Bytes, Error> {
+        match self {
+            Body::Rows(rows) => rows.finish().map_err(|source| Error::Columnar { key: key.to_owned(), source }),
+            Body::Lines(lines) => {
+                let body = lines.finish().map_err(|source| Error::Compress { key: key.to_owned(), source })?;
+                Ok(body.into())
+            }
+        }
+    }
+}
+
+/// The object as it is when it has lost all its entries: its key is taken.
+pub fn empty(intent: &Intent, planned: &PlannedObject) -> Result<Bytes, Error> {
+    Body::begin(intent, planned)?.finish(&planned.key)
+}
+
+pub fn content_type(disposition: Disposition) -> &'static str {
+    if disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { "application/zstd" }
+}
+
+fn lines(key: &str) -> Result<zstd::Encoder<'static, Vec<u8>>, Error> {
+    zstd::Encoder::new(Vec::new(), 3).map_err(|source| Error::Compress { key: key.to_owned(), source })
+}
+
+impl<'a> Executor<'a> {
+    pub fn new(deps: &'a Deps, intent: &'a Intent, call: &'a Call) -> Self {
+        Executor {
+            deps,
+            intent,
+            call,
+            objects: Vec::new(),
+            replaced: BTreeMap::new(),
+            messages: Vec::new(),
+            uploading: Duration::ZERO,
+        }
+    }
 }
 
 impl Executor<'_> {
@@ -197,36 +243,48 @@ impl Executor<'_> {
     }
 
     fn start<'o>(&self, planned: &'o PlannedObject) -> Result<Filling<'o>, Error> {
-        let compress = |key: &str| {
-            let key = key.to_owned();
-            zstd::Encoder::new(Vec::new(), 3).map_err(|source| Error::Compress { key, source })
-        };
-        let body = match planned.disposition {
-            Disposition::Closed => {
-                let origin = Origin { run_id: self.intent.run_id.clone(), archived_at: self.intent.archived_at };
-                Body::Rows(Box::new(
-                    ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?,
-                ))
-            }
-            _ => Body::Lines(compress(&planned.key)?),
-        };
-        let jsonl = planned.jsonl_key.as_deref().map(compress).transpose()?;
+        let body = Body::begin(self.intent, planned)?;
+        let jsonl = planned.jsonl_key.as_deref().map(lines).transpose()?;
         Ok(Filling { planned, left: planned.entries.len(), entries: Vec::new(), body, jsonl })
     }
 
     async fn put_message(&mut self, entry: &Entry, record: &Record) -> Result<(), Error> {
-        self.messages.push((message_key(&entry.date(), &entry.index, &entry.id), parts_of_json(record).concat()));
-        let waiting: usize = self.messages.iter().map(|(_, body)| body.len()).sum();
+        let (key, body) = (message_key(&entry.date(), &entry.index, &entry.id), parts_of_json(record).concat());
+        self.messages.push(MessageObject { key, document: entry.identity(), body });
+        let waiting: usize = self.messages.iter().map(|message| message.body.len()).sum();
         if self.messages.len() < UPLOADS && waiting < UPLOAD_BYTES { Ok(()) } else { self.put_messages().await }
     }
 
     async fn put_messages(&mut self) -> Result<(), Error> {
-        let (began, objects) = (self.call.took(), &self.deps.objects);
-        let uploads =
-            self.messages.drain(..).map(|(key, body)| async move { objects.put(&key, body, "application/json").await });
-        try_join_all(uploads).await?;
+        let began = self.call.took();
+        let waiting = std::mem::take(&mut self.messages);
+        try_join_all(waiting.into_iter().map(|message| self.put_newest(message))).await?;
         self.uploading += self.call.took() - began;
         Ok(())
+    }
+
+    /// One object holds the newest version of a message. It is overwritten only while this intent has the message's claim:
+    /// so long nobody else writes a version of it. An executor that comes late leaves it alone.
+    async fn put_newest(&self, MessageObject { key, document, body }: MessageObject) -> Result<(), Error> {
+        const KIND: &str = "application/json";
+        let (objects, body) = (&self.deps.objects, Bytes::from(body));
+        for _ in 0..REWRITES {
+            if let PutOnce::Created(_) = objects.put_once(&key, body.clone(), KIND).await? {
+                return Ok(());
+            }
+            // The object first, then the claim: what is written after both were read has another tag.
+            let tag = match objects.open(&key, None).await {
+                Ok(reader) => reader.tag().to_owned(),
+                Err(StoreError::Missing { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let row = self.deps.ledger.rows.get(&document.id, Some(&document.source_index)).await?;
+            let is_claimed = row.and_then(|row| row.claim) == Some(self.intent.claim());
+            if !is_claimed || objects.replace(&key, body.clone(), KIND, &tag).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key })
     }
 
     /// Uploads an object and what stands beside it; the Parquet object last, because its presence says that all is there.
@@ -238,18 +296,8 @@ impl Executor<'_> {
             let body: Bytes = jsonl.finish().map_err(|source| Error::Compress { key: key.clone(), source })?.into();
             self.put_once(key, body, entries.len() as u64, "application/zstd").await?;
         }
-        let body = match body {
-            Body::Rows(rows) => rows.finish().map_err(|source| Error::Columnar { key: planned.key.clone(), source })?,
-            Body::Lines(lines) => {
-                lines.finish().map_err(|source| Error::Compress { key: planned.key.clone(), source })?.into()
-            }
-        };
-        let content_type = if planned.disposition == Disposition::Closed {
-            "application/vnd.apache.parquet"
-        } else {
-            "application/zstd"
-        };
-        self.put_once(&planned.key, body, entries.len() as u64, content_type).await?;
+        let body = body.finish(&planned.key)?;
+        self.put_once(&planned.key, body, entries.len() as u64, content_type(planned.disposition)).await?;
         self.uploading += self.call.took() - began;
         Ok(())
     }
@@ -276,7 +324,7 @@ impl Executor<'_> {
         self.note(key, rows, &head)
     }
 
-    fn note(&mut self, key: &str, rows: u64, head: &Head) -> Result<(), Error> {
+    pub fn note(&mut self, key: &str, rows: u64, head: &Head) -> Result<(), Error> {
         let sha256 = head.sha256.clone().ok_or_else(|| {
             self.deps.objects.corrupt(key, "it has no checksum, so it was not written by this product")
         })?;
@@ -308,7 +356,7 @@ impl Executor<'_> {
     }
 
     /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are out already.
-    async fn take_out(&mut self, object: &str, identities: &HashSet<Identity>) -> Result<bool, Error> {
+    pub async fn take_out(&mut self, object: &str, identities: &HashSet<Identity>) -> Result<bool, Error> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
         let identities = &self.archived_identities(identities).await?;
         for _ in 0..REWRITES {
@@ -391,8 +439,7 @@ impl Executor<'_> {
     async fn complete_rows(&self) -> Result<Changed, Error> {
         let intent = self.intent;
         let of_position = objects_by_position(intent);
-        let Intent { run_id, window_id, attempt, .. } = intent.clone();
-        let claim = Claim { run_id, window_id, attempt };
+        let claim = self.intent.claim();
         let paths: Vec<String> = intent.objects.iter().map(|object| self.deps.objects.uri(&object.key)).collect();
         let (mut position, mut completed, mut guesses) = (0u32, Changed::default(), Guesses::default());
         for pair in 0..intent.pairs {

@@ -2,6 +2,7 @@
 //! plan is registered. From then on every executor that meets the window carries out that same intent to its end.
 
 mod execute;
+mod expired;
 mod prepare;
 
 use alerts::{
@@ -100,19 +101,25 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
 
 async fn write(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call) -> Result<StepEnd, Error> {
     let (run_id, window_id) = (&task.run_id, &task.window.window_id);
-    let registered = match row.intent_key {
+    let registered = match &row.intent_key {
         Some(key) if row.status == State::Prepared => {
-            Registered::Intent(Box::new(prepare::resume(deps, run_id, window_id, key, call).await?))
+            Registered::Intent(Box::new(prepare::resume(deps, run_id, window_id, key.clone(), call).await?))
         }
-        _ => prepare::register(deps, task, row.fence.attempt, call).await?,
+        _ => prepare::register(deps, task, &row, call).await?,
     };
     let intent = match registered {
         Registered::Intent(intent) => intent,
         Registered::Interrupted { advanced } => return Ok(StepEnd::Interrupted { advanced: advanced > 0 }),
     };
-    let (bytes, figures) = match execute::carry_out(deps, &intent, call).await? {
-        Progress::Done { bytes, figures } => (bytes, figures),
-        Progress::Interrupted { advanced } => return Ok(StepEnd::Interrupted { advanced: advanced > 0 }),
+    let (bytes, figures) = match execute::carry_out(deps, &intent, call).await {
+        Ok(Progress::Done { bytes, figures }) => (bytes, figures),
+        Ok(Progress::Interrupted { advanced }) => return Ok(StepEnd::Interrupted { advanced: advanced > 0 }),
+        Err(error) if expired::is_about(&error, &intent) => {
+            expired::end(deps, &intent, call).await?;
+            // This execution cannot go back to its source.
+            return Err(error);
+        }
+        Err(error) => return Err(error),
     };
     let mut line =
         vec![("Documents", intent.counts.archived), ("SourceBytes", bytes.source), ("ArchiveBytes", bytes.archive)];

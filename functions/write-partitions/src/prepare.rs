@@ -1,6 +1,6 @@
 //! From decisions to a registered intent. Nothing here touches the archive.
 
-use crate::{Deps, Error, execute};
+use crate::{Deps, Error, execute, expired};
 use alerts::{
     commit::intent::{Intent, Layout},
     counts::Tally,
@@ -11,7 +11,10 @@ use alerts::{
         tracking::{Claim, Decision, Staging},
     },
     run::payloads::WindowTask,
-    window::{record::State, spool::SpoolSummary},
+    window::{
+        record::{State, WindowRecord},
+        spool::SpoolSummary,
+    },
 };
 use archive::Guesses;
 use identity::Identity;
@@ -79,27 +82,39 @@ pub enum Registered {
 
 /// Plans the objects of the window, whose rows are claimed, and registers the intent: the moment from which it counts. The
 /// rows need no second look: another takes them only after this attempt was fenced off, which then registers nothing.
-pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call) -> Result<Registered, Error> {
+pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: &Call) -> Result<Registered, Error> {
+    let (attempt, ended) = (row.fence.attempt, row.ended);
     let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
     let prefix = spool_prefix(run_id, window_id, attempt);
-    let (entries, mut decisions, summary) = read_decisions(deps, &prefix).await?;
+    let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt };
-    let staging = Staging::new(claim, summary.seen_at, false);
-    let resolved = resolve_contested(deps, &entries, &mut decisions, staging, summary.had_api, call).await?;
-    if let Resolved::Interrupted { advanced } = resolved {
-        return Ok(Registered::Interrupted { advanced });
-    }
-
-    let mut layout = Layout::new(run_id, window_id, deps.jsonl);
-    let mut tally = Tally::default();
-    for (position, (entry, decision)) in entries.iter().zip(&decisions).enumerate() {
-        tally.add(entry, decision);
-        let replaces = match decision {
-            Decision::Write => None,
-            Decision::Replace { object } => Some(object.clone()),
-            Decision::Already | Decision::Hold | Decision::Contested { .. } => continue,
-        };
-        layout.push(position as u32, entry, replaces);
+    let mut staging = Staging::new(claim, summary.seen_at, false);
+    // The keys of an intent that was ended are taken.
+    let name = if ended == 0 { run_id.to_owned() } else { format!("{run_id}-{attempt}") };
+    let mut layout = Layout::new(&name, window_id, deps.jsonl);
+    let (mut tally, mut position, mut advanced) = (Tally::default(), 0, 0);
+    for pair in 0..summary.pairs {
+        let entries: Vec<Entry> = deps.objects.get_lines(&index_key(&prefix, pair)).await?;
+        let mut decisions: Vec<Decision> = deps.objects.get_lines(&decisions_key(&prefix, pair)).await?;
+        if entries.len() != decisions.len() {
+            let what = format!("pair {pair}: {} index lines, {} decisions", entries.len(), decisions.len());
+            return Err(Error::Spool { prefix, what });
+        }
+        match resolve_contested(deps, &entries, &mut decisions, &mut staging, summary.had_api, call).await? {
+            Resolved::All { advanced: more } => advanced += more,
+            Resolved::Interrupted { advanced: more } => {
+                return Ok(Registered::Interrupted { advanced: advanced + more });
+            }
+        }
+        for (entry, decision) in entries.iter().zip(&decisions) {
+            tally.add(entry, decision);
+            match decision {
+                Decision::Write => layout.push(position, entry, None),
+                Decision::Replace { object } => layout.push(position, entry, Some(object.clone())),
+                Decision::Already | Decision::Hold | Decision::Contested { .. } => {}
+            }
+            position += 1;
+        }
     }
     let counts = tally.messages;
     if counts.source != summary.documents || !counts.reconciled() {
@@ -119,6 +134,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call)
         objects: layout.finish(),
         counts,
         amended: 0,
+        outlives_spool: true,
     };
     let key = intent.key();
     // Two calls of one attempt at once: the first that writes its intent wins, and both carry that one out.
@@ -130,27 +146,11 @@ pub async fn register(deps: &Deps, task: &WindowTask, attempt: u64, call: &Call)
     Ok(Registered::Intent(Box::new(intent)))
 }
 
-async fn read_decisions(deps: &Deps, prefix: &str) -> Result<(Vec<Entry>, Vec<Decision>, SpoolSummary), Error> {
-    let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(prefix)).await?;
-    let (mut entries, mut decisions) = (Vec::new(), Vec::new());
-    for pair in 0..summary.pairs {
-        entries.extend(deps.objects.get_lines::<Entry>(&index_key(prefix, pair)).await?);
-        decisions.extend(deps.objects.get_lines::<Decision>(&decisions_key(prefix, pair)).await?);
-    }
-    if entries.len() != decisions.len() || entries.len() as u64 != summary.documents {
-        let what =
-            format!("{} documents, {} index lines, {} decisions", summary.documents, entries.len(), decisions.len());
-        return Err(Error::Spool { prefix: prefix.to_owned(), what });
-    }
-    Ok((entries, decisions, summary))
-}
-
 enum Resolved {
-    All,
+    /// So much was done about other windows and their rows.
+    All { advanced: usize },
     /// The call ends first; so much was done about other windows and their rows that was not before.
-    Interrupted {
-        advanced: usize,
-    },
+    Interrupted { advanced: usize },
 }
 
 /// Messages that another window had claimed when it died: its intent is carried out, or its attempt is fenced off; then the
@@ -159,7 +159,7 @@ async fn resolve_contested(
     deps: &Deps,
     entries: &[Entry],
     decisions: &mut [Decision],
-    mut staging: Staging,
+    staging: &mut Staging,
     had_api: bool,
     call: &Call,
 ) -> Result<Resolved, Error> {
@@ -171,14 +171,14 @@ async fn resolve_contested(
         };
         let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
         if holders.is_empty() {
-            return Ok(Resolved::All);
+            return Ok(Resolved::All { advanced });
         }
         for holder in &holders {
             if call.is_ending() {
                 return Ok(Resolved::Interrupted { advanced });
             }
             match resolve_holder(deps, holder, call).await? {
-                Resolved::All => {}
+                Resolved::All { .. } => {}
                 Resolved::Interrupted { advanced: more } => {
                     return Ok(Resolved::Interrupted { advanced: advanced + more });
                 }
@@ -189,7 +189,7 @@ async fn resolve_contested(
         let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
         staging.over.extend(holders);
         let mut guesses = Guesses::default();
-        let staged = deps.ledger.stage_all(&affected, &staging, had_api, &mut guesses, || call.is_ending()).await?;
+        let staged = deps.ledger.stage_all(&affected, staging, had_api, &mut guesses, || call.is_ending()).await?;
         let Some(staged) = staged else {
             return Ok(Resolved::Interrupted { advanced });
         };
@@ -203,7 +203,7 @@ async fn resolve_contested(
         _ => None,
     }) {
         Some((id, Claim { run_id, window_id, .. })) => Err(Error::ClaimStuck { id, run_id, window_id }),
-        None => Ok(Resolved::All),
+        None => Ok(Resolved::All { advanced }),
     }
 }
 
@@ -211,7 +211,7 @@ async fn resolve_contested(
 /// holds nothing.
 async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
     let now = call.now();
-    let decide = |record: &alerts::window::record::WindowRecord| match record.status {
+    let decide = |record: &WindowRecord| match record.status {
         _ if record.is_over(holder.attempt) => Ok(record.clone()),
         State::Prepared => Ok(record.clone()),
         _ => record.abandon(now),
@@ -224,10 +224,13 @@ async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Reso
             "finishing the intent of a window that did not end"
         );
         let intent = resume(deps, &holder.run_id, &holder.window_id, key.clone(), call).await?;
-        if let execute::Progress::Interrupted { advanced } = Box::pin(execute::carry_out(deps, &intent, call)).await? {
+        match Box::pin(execute::carry_out(deps, &intent, call)).await {
             // The next call finds its objects and goes on behind them.
-            return Ok(Resolved::Interrupted { advanced });
+            Ok(execute::Progress::Interrupted { advanced }) => return Ok(Resolved::Interrupted { advanced }),
+            Ok(execute::Progress::Done { .. }) => {}
+            Err(error) if expired::is_about(&error, &intent) => expired::end(deps, &intent, call).await?,
+            Err(error) => return Err(error),
         }
     }
-    Ok(Resolved::All)
+    Ok(Resolved::All { advanced: 1 })
 }

@@ -9,12 +9,18 @@ use alerts::{
     window::{plan::Window, record::WindowRecord, spool::SpoolSummary},
 };
 use archive::{Guesses, StageError};
+use async_trait::async_trait;
 use errors::Named;
 use memory_cloud::{
     Cloud, column, fail_each_request,
     given::{RUN, day, message, task},
 };
+use network::{Broken, Network, Request};
 use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use write_partitions::{Deps, handle};
 
 fn deps(cloud: &Cloud) -> Deps {
@@ -229,4 +235,121 @@ async fn whatever_request_fails_the_archive_is_the_same_after_another_call() {
         )
     };
     assert!(fail_each_request(classified, write, look).await > 20);
+}
+
+/// Holds an executor up in front of its first per-message object, until another has carried the intent out and a later
+/// version of that message has been written.
+struct HeldUp(Cloud, AtomicBool);
+
+#[async_trait]
+impl Network for HeldUp {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if request.operation == "PutObject"
+            && request.subject.contains("archive/messages/")
+            && !self.1.swap(true, Ordering::SeqCst)
+        {
+            let cloud = self.0.clone();
+            let other = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                let deps = deps(&cloud);
+                let done = runtime.block_on(handle(&deps, task(day(0), Some(1)), cloud.call()));
+                done.expect("carried out by another");
+            });
+            other.join().expect("carried out by another");
+            for key in self.0.keys("archive/messages/").into_keys() {
+                self.0.objects().put(&key, "newer", "application/json").await.expect("written");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_late_executor_leaves_the_newer_version_of_a_message_alone() {
+    let cloud = classified().await;
+    let late = cloud.through(Arc::new(HeldUp(cloud.clone(), AtomicBool::new(false))));
+    let done = Box::pin(handle(&deps(&late), task(day(0), Some(1)), cloud.call())).await;
+    done.expect("there was nothing left to do");
+    for key in cloud.keys("archive/messages/").into_keys() {
+        assert_eq!(cloud.object(&key), "newer", "{key}");
+    }
+    assert_eq!(archived(&cloud), expected());
+}
+
+#[tokio::test]
+async fn an_earlier_version_of_a_message_is_overwritten_by_the_window_that_has_its_claim() {
+    let cloud = classified().await;
+    let key = alerts::keys::message_key("2024-07-01", "messages", "a");
+    cloud.objects().put(&key, "older", "application/json").await.expect("written");
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("written");
+    assert!(cloud.object(&key).starts_with(b"{\"message\":"));
+}
+
+/// Lets no object be written whose key holds this.
+struct Without(&'static str);
+
+#[async_trait]
+impl Network for Without {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_meant = request.operation == "PutObject" && request.subject.contains(self.0);
+        if is_meant { Err(Broken) } else { Ok(()) }
+    }
+}
+
+/// The intent of the first window is registered, and carried out up to the objects whose keys hold `missing`; its spool has
+/// expired since. Another window has the same messages.
+async fn expired(missing: &'static str) -> (Cloud, Window) {
+    let cloud = classified().await;
+    let second = given_second_window(&cloud).await;
+    let cut = cloud.through(Arc::new(Without(missing)));
+    handle(&deps(&cut), task(day(0), Some(1)), cloud.call()).await.expect_err("cut off");
+    let row = cloud.windows().rows.get(RUN, Some(&day(0).window_id)).await.expect("read").expect("a row");
+    assert!(row.status == alerts::window::record::State::Prepared, "{row:?}");
+    for key in cloud.keys(&spool_prefix(RUN, &day(0).window_id, 1)).into_keys() {
+        cloud.objects().delete(&key).await.expect("deleted");
+    }
+    cloud.clock.advance(std::time::Duration::from_secs(31 * 24 * 3600));
+    (cloud, second)
+}
+
+#[tokio::test]
+async fn a_registered_intent_whose_spool_has_expired_holds_its_messages_no_longer() {
+    // Nothing was written of it; all but its manifest; its quarantine object only.
+    for missing in ["archive/parquet", "_commits", "archive/jsonl", "quarantine/"] {
+        let (cloud, second) = expired(missing).await;
+        handle(&deps(&cloud), task(second, Some(1)), cloud.call()).await.expect("written");
+        assert_eq!(archived(&cloud), expected(), "{missing}");
+        let statuses = column(&cloud.tracking_rows(), "status");
+        assert_eq!(statuses, ["Completed", "Completed", "Pending", "Completed"], "{missing}");
+        let window = cloud.windows().rows.get(RUN, Some(&day(0).window_id)).await.expect("read").expect("a row");
+        assert_eq!((window.status, window.ended), (alerts::window::record::State::Abandoned, 1), "{missing}");
+        for row in cloud.tracking_rows() {
+            let Some(path) = row["s3_path"].as_str() else { continue };
+            let key = cloud.objects().key_of(path).expect("of this bucket").to_owned();
+            assert!(cloud.keys(&key).contains_key(&key), "{missing}: {key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_window_whose_spool_has_expired_is_read_anew_by_its_next_attempt() {
+    let (cloud, _) = expired("archive/parquet").await;
+    let error = handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect_err("nothing to write from");
+    assert_eq!(error.name(), "ObjectMissing");
+    let now = cloud.call().now();
+    let (windows, first) = (cloud.windows(), day(0));
+    let begun = windows.change(RUN, &first.window_id, |record| Ok(record.begin("query-messages", now).0));
+    assert_eq!(begun.await.expect("begun").fence.attempt, 3, "it queries its source once more");
+}
+
+#[tokio::test]
+async fn whatever_request_fails_while_an_expired_intent_ends_the_archive_is_the_same() {
+    let set_up = async || {
+        let (cloud, _) = expired("_commits").await;
+        cloud
+    };
+    let second = day(1);
+    let write = async |cloud: &Cloud| handle(&deps(cloud), task(second.clone(), Some(1)), cloud.call()).await;
+    let look = |cloud: &Cloud| (archived(cloud), column(&cloud.tracking_rows(), "status"));
+    assert!(fail_each_request(set_up, write, look).await > 20);
 }

@@ -268,6 +268,7 @@ mod tests {
                     at,
                     version,
                     related: String::new(),
+                    related_bytes: 0,
                     bytes: 1,
                     source: Source::Opensearch,
                     written: None,

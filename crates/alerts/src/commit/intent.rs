@@ -4,10 +4,11 @@
 use crate::keys;
 use crate::message::classification::Disposition;
 use crate::message::entry::Entry;
+use crate::message::tracking::Claim;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Raw message bytes behind one archive object; bounds the memory of the writer.
+/// Raw bytes behind one archive object, messages with history and audit; bounds the memory of the writer.
 pub const OBJECT_BYTES: u64 = 32 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,11 +33,27 @@ pub struct Intent {
     /// How often an operator excluded documents from it.
     #[serde(default)]
     pub amended: u32,
+    /// Where it stands: the first ones stood in the spool, and expired with it.
+    #[serde(default)]
+    pub outlives_spool: bool,
 }
 
 impl Intent {
     pub fn key(&self) -> String {
-        keys::intent_key(&self.spool_prefix, self.amended)
+        if self.outlives_spool {
+            keys::intent_key(&self.window_id, &self.run_id, self.attempt, self.amended)
+        } else {
+            keys::intent_key_in_spool(&self.spool_prefix, self.amended)
+        }
+    }
+
+    pub fn claim(&self) -> Claim {
+        Claim { run_id: self.run_id.clone(), window_id: self.window_id.clone(), attempt: self.attempt }
+    }
+
+    /// The same intent under another key, whose spool has expired: no executor of the one before goes on to its commit.
+    pub fn ended(&self) -> Self {
+        Intent { amended: self.amended + 1, ..self.clone() }
     }
 
     /// The same intent with these documents of its archive objects in quarantine; none of those objects is written yet.
@@ -112,10 +129,10 @@ impl<'a> Layout<'a> {
 
     /// Plans the entry at `position` into an object.
     pub fn push(&mut self, position: u32, entry: &Entry, replaces: Option<String>) {
-        let slot = (entry.outcome.disposition, entry.date());
+        let (slot, bytes) = ((entry.outcome.disposition, entry.date()), entry.bytes + entry.related_bytes);
         let current = match self.filled.get(&slot) {
-            Some((object, bytes)) if bytes + entry.bytes <= OBJECT_BYTES => (*object, bytes + entry.bytes),
-            _ => (self.open(&slot), entry.bytes),
+            Some((object, filled)) if filled + bytes <= OBJECT_BYTES => (*object, filled + bytes),
+            _ => (self.open(&slot), bytes),
         };
         self.filled.insert(slot, current);
         let object = &mut self.objects[current.0];
@@ -156,6 +173,7 @@ mod tests {
         let outcome = Outcome { disposition, reason: None, no_alerts: false };
         Entry {
             related: String::new(),
+            related_bytes: 0,
             index: "messages".into(),
             id: id.into(),
             at: instant::parse(at).expect("instant"),
@@ -177,6 +195,7 @@ mod tests {
             entry("c", "2024-07-01", 1, Disposition::Quarantined),
             entry("d", "2024-07-02", 1, Disposition::Closed),
             entry("e", "2024-07-02", 1, Disposition::Closed),
+            Entry { related_bytes: OBJECT_BYTES, ..entry("f", "2024-07-02", 1, Disposition::Closed) },
         ]
         .iter()
         .enumerate()
@@ -191,6 +210,7 @@ mod tests {
                 ("archive/parquet/date=2024-07-01/w1.r1.0001.parquet".to_owned(), vec![1]),
                 ("quarantine/date=2024-07-01/w1.r1.0000.jsonl.zst".to_owned(), vec![2]),
                 ("archive/parquet/date=2024-07-02/w1.r1.0000.parquet".to_owned(), vec![3, 4]),
+                ("archive/parquet/date=2024-07-02/w1.r1.0001.parquet".to_owned(), vec![5]),
             ]
         );
     }
@@ -225,6 +245,7 @@ mod tests {
             message_json: true,
             objects: layout.finish(),
             counts,
+            outlives_spool: true,
             amended: 0,
         };
         let next = intent.without(&BTreeMap::from([

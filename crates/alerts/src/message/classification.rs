@@ -92,6 +92,10 @@ pub enum Reason {
     MessageIdUnusable,
     /// From the API: no instant can be read, so that no partition is the message's own.
     TimestampUnusable,
+    /// Its index holds its id several times, under several routings.
+    SeveralByRouting,
+    /// Its history or audit is larger than a function can hold.
+    HistoryTooLarge,
     /// An operator excluded it, because the document makes its window fail.
     ByOperator,
 }
@@ -108,6 +112,8 @@ impl Reason {
             Reason::MessageIdDiffers => "message_id_differs",
             Reason::MessageIdUnusable => "message_id_unusable",
             Reason::TimestampUnusable => "timestamp_unusable",
+            Reason::SeveralByRouting => "several_by_routing",
+            Reason::HistoryTooLarge => "history_too_large",
             Reason::ByOperator => "by_operator",
         }
     }

@@ -30,6 +30,9 @@ pub struct Entry {
     pub related: String,
     /// Length of the document in bytes.
     pub bytes: u64,
+    /// Length of its history and audit that stand beside it in the spool.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub related_bytes: u64,
     /// Where these bytes are from.
     #[serde(default, skip_serializing_if = "Source::is_opensearch")]
     pub source: Source,
@@ -38,6 +41,10 @@ pub struct Entry {
     pub written: Option<Written>,
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Entry {

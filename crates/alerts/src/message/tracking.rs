@@ -651,6 +651,7 @@ mod tests {
             at: at("2024-07-01"),
             version: version.into(),
             related: String::new(),
+            related_bytes: 0,
             bytes: 1,
             source: Source::Opensearch,
             written: None,

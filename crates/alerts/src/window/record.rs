@@ -58,6 +58,9 @@ pub struct WindowRecord {
     pub reasons: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_key: Option<String>,
+    /// Intents of it that were ended because their spool had expired.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ended: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +68,10 @@ pub struct WindowRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     pub revision: u64,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Why a step must not go on.
@@ -123,6 +130,7 @@ impl WindowRecord {
             bytes: Bytes::default(),
             reasons: BTreeMap::new(),
             intent_key: None,
+            ended: 0,
             manifest_key: None,
             error: None,
             message: None,
@@ -190,8 +198,28 @@ impl WindowRecord {
             return self.clone();
         }
         let mut next = WindowRecord { intent_key: Some(after), updated_at: now, ..self.clone() };
-        *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += excluded;
+        if excluded > 0 {
+            *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += excluded;
+        }
         next
+    }
+
+    /// The spool of the registered intent has expired, so that it cannot be carried out. What it had written is completed;
+    /// the rest was never written, and its claims are over with the attempt. A new attempt reads the window anew.
+    pub fn end_intent(&self, key: &str, now: Timestamp) -> Self {
+        if self.status != State::Prepared || self.intent_key.as_deref() != Some(key) {
+            return self.clone();
+        }
+        WindowRecord {
+            status: State::Abandoned,
+            intent_key: None,
+            ended: self.ended + 1,
+            fence: self.fence.next(now, LEASE).end(now),
+            error: Some("ObjectMissing".to_owned()),
+            message: Some("its spool had expired; what was written of it is completed".to_owned()),
+            updated_at: now,
+            ..self.clone()
+        }
     }
 
     pub fn complete(&self, messages: Messages, bytes: Bytes, manifest_key: Option<String>, now: Timestamp) -> Self {
@@ -321,6 +349,18 @@ mod tests {
         assert_eq!(amended.amend("k", "k3".into(), 1, at(7)), amended);
         let done = prepared.complete(Messages::default(), Bytes::default(), None, at(6));
         assert_eq!(done.amend("k", "k2".into(), 1, at(7)), done);
+    }
+
+    #[test]
+    fn an_intent_whose_spool_has_expired_ends_and_the_window_is_read_anew() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        assert_eq!(prepared.end_intent("another", at(6)), prepared);
+        let ended = prepared.end_intent("k", at(6));
+        assert_eq!((ended.status, &ended.intent_key, ended.ended), (State::Abandoned, &None, 1));
+        assert!(ended.is_over(1) && ended.prepare(1, "k".into(), at(7)).is_err());
+        assert_eq!(ended.begin("query-messages", at(7)).1, Begin::Query { attempt: 3 });
+        let done = prepared.complete(Messages::default(), Bytes::default(), None, at(6));
+        assert_eq!(done.end_intent("k", at(7)), done);
     }
 
     #[test]
