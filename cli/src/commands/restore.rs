@@ -21,8 +21,9 @@ Examples:
   alert-archive restore --from 2024-07-01 --to 2024-07-02 --into-index restored-messages --rate 500
   alert-archive restore --from 2019-01-01 --to 2020-01-01 --out 2019.jsonl
 
-Messages come back byte for byte, as the source gave them; in a file they are separated by a line feed.
-To restore again changes nothing: the same ids get the same bytes.")]
+Messages come back byte for byte, as the source gave them; in a file they are separated by a line feed. In an index, a
+message that stands there already is left as it is: it may be a newer version. To restore again changes nothing. An index
+from which the archive reads is refused, because everything in it would be looked at again.")]
 pub struct Restore {
     /// One message
     #[arg(long, required_unless_present = "from", conflicts_with_all = ["from", "to"])]
@@ -45,6 +46,9 @@ pub struct Restore {
     /// At most so many messages a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
+    /// Also into an index from which the archive reads
+    #[arg(long, requires = "into_index")]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -98,17 +102,22 @@ impl Restore {
             progress.inc(1);
             progress.set_message(format!("{restored} messages"));
         }
-        target.finish().await?;
+        let there = target.finish().await?;
         progress.finish_and_clear();
+        let found = restored;
+        restored -= there;
         if self.json {
-            say!("{}", json!({"restored": restored, "objects": keys.len()}));
+            say!("{}", json!({"restored": restored, "already_there": there, "objects": keys.len()}));
         } else {
             say!("restored {restored} messages from {} objects", keys.len());
+            if there > 0 {
+                say!("{there} more stood there already and are left as they are");
+            }
         }
-        if restored == 0 {
+        if found == 0 {
             eprintln!("nothing in the archive matches");
         }
-        Ok(restored > 0)
+        Ok(found > 0)
     }
 
     async fn keys_of(&self, archive: &Archive, id: &str) -> Result<Vec<String>> {
@@ -135,6 +144,8 @@ enum Target {
         bytes: usize,
         /// Messages that are sent at once: no more than a second may have.
         most: usize,
+        /// Messages that stood in the index already.
+        there: u64,
     },
 }
 
@@ -147,8 +158,12 @@ impl Target {
         let source =
             archive.source()?.context("OPENSEARCH_URL is not set: it names the cluster that takes the messages")?;
         let index = restore.into_index.clone().unwrap_or_default();
+        ensure!(
+            restore.force || !source.is_read_from(&index).await?,
+            "the archive reads from {index}: what is restored there would be looked at by every run; choose another index, or --force"
+        );
         let most = restore.rate.map_or(usize::MAX, |rate| rate as usize);
-        Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most })
+        Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most, there: 0 })
     }
 
     /// Takes a message; returns how many it has handed over by that.
@@ -169,20 +184,24 @@ impl Target {
     }
 
     async fn flush(&mut self) -> Result<usize> {
-        let Target::Index { source, index, batch, bytes, .. } = self else { return Ok(0) };
-        source.put_documents(index, batch).await?;
+        let Target::Index { source, index, batch, bytes, there, .. } = self else { return Ok(0) };
+        *there += source.create_documents(index, batch).await?;
         let sent = batch.len();
         batch.clear();
         *bytes = 0;
         Ok(sent)
     }
 
-    async fn finish(mut self) -> Result<()> {
+    /// Returns how many messages stood in the index already.
+    async fn finish(mut self) -> Result<u64> {
         self.flush().await?;
-        if let Target::File(mut file) = self {
-            file.flush()?;
-            file.get_ref().sync_all()?;
+        match self {
+            Target::File(mut file) => {
+                file.flush()?;
+                file.get_ref().sync_all()?;
+                Ok(0)
+            }
+            Target::Index { there, .. } => Ok(there),
         }
-        Ok(())
     }
 }

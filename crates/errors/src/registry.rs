@@ -83,6 +83,11 @@ names! {
         meaning: "OpenSearch or the API does not answer, or is overloaded",
         advice: "Check the source. Run the window again once it answers.",
     }
+    SourceBusy {
+        retried: Yes,
+        meaning: "the nodes of OpenSearch hold as many points in time as they may",
+        advice: "Lower `max_concurrency`, or raise `search.max_open_pit_context` of the cluster. Then run the window again.",
+    }
     SourceIndexMissing {
         retried: No,
         meaning: "an index or alias does not exist",
@@ -109,12 +114,12 @@ names! {
         advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run the window again.",
     }
     PageIncomplete {
-        retried: No,
+        retried: Yes,
         meaning: "a page came back with failed shards or cut short, even when asked for again",
         advice: "Bring the cluster to green, then run the window again.",
     }
     PointInTimeExpired {
-        retried: No,
+        retried: Yes,
         meaning: "the source forgot the snapshot that the window was read from, and again after the function had started over",
         advice: "Run the window again. If it comes back, let a point in time live longer in the cluster.",
     }
@@ -143,7 +148,7 @@ names! {
     ObjectMissing {
         retried: No,
         meaning: "an object that an earlier step wrote is gone",
-        advice: "After more than 30 days the spool has expired: start the range anew. Before that, find out who deletes in the bucket.",
+        advice: "After more than 30 days the spool has expired: run the window again, it is read anew. Before that, find out who deletes in the bucket.",
     }
     ObjectConflict {
         retried: No,

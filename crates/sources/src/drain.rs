@@ -1,6 +1,6 @@
 use crate::{
     Hit, OpenSearch, SourceError,
-    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, in_order, range},
+    opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, LARGEST_ANSWER, in_order, range},
     page,
 };
 use alerts::window::plan::{Selection, Window};
@@ -30,6 +30,12 @@ pub struct Cursor {
     pub seen: u64,
     after: Option<Vec<Value>>,
     page: u64,
+    /// The size of a page that the node did not give: pages stay below.
+    #[serde(default)]
+    refused: Option<u64>,
+    /// Documents have routings, so that one id may stand several times in one index.
+    #[serde(default)]
+    is_routed: bool,
     /// Documents that an operator excluded, and that are in none of the pages.
     #[serde(default)]
     excluded: Vec<Identity>,
@@ -40,9 +46,15 @@ pub struct Drain {
     source: OpenSearch,
     window: Window,
     cursor: Cursor,
-    ahead: Option<JoinHandle<Result<Vec<Document>, SourceError>>>,
+    ahead: Option<JoinHandle<Result<Page, SourceError>>>,
     /// Excluded documents that are still to be handed out, without their bytes.
     excluded: VecDeque<Hit>,
+}
+
+struct Page {
+    documents: Vec<Document>,
+    /// The smallest size that the node did not give.
+    refused: Option<u64>,
 }
 
 /// A hit and the instant that the source sorts it by.
@@ -61,6 +73,8 @@ pub enum Defect {
     NoUsableId,
     /// It has no instant: that of its window stands in.
     NoUsableTimestamp,
+    /// Its index holds its id several times, under several routings; its id was told apart by its own.
+    SeveralByRouting,
 }
 
 impl Cursor {
@@ -73,7 +87,7 @@ impl Drain {
     /// Opens a point in time over the messages; [`Drain::count`] comes next.
     pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
-        let point_in_time = source.open_point_in_time(&source.indices.messages).await?;
+        let point_in_time = source.open_over_holders(of(window)).await?;
         let cursor = Cursor {
             point_in_time,
             shard_doc,
@@ -81,6 +95,8 @@ impl Drain {
             seen: 0,
             after: None,
             page: FIRST_PAGE,
+            refused: None,
+            is_routed: false,
             excluded: Vec::new(),
         };
         Ok(Drain::resume(source, window, cursor))
@@ -92,7 +108,10 @@ impl Drain {
 
     /// Counts the window's documents, exactly, in the point in time.
     pub async fn count(&mut self) -> Result<(), SourceError> {
-        self.cursor.matched = self.source.until_whole(|| self.count_once(KEEP_ALIVE)).await?;
+        let all = of(&self.window);
+        self.cursor.matched = self.source.until_whole(|| self.count_once(&all, KEEP_ALIVE)).await?;
+        let routed = json!({"exists": {"field": "_routing"}});
+        self.cursor.is_routed = self.source.until_whole(|| self.count_once(&routed, KEEP_ALIVE)).await? > 0;
         Ok(())
     }
 
@@ -115,19 +134,21 @@ impl Drain {
 
     /// The next page, in order of time; empty at the end. The page behind it is fetched meanwhile.
     pub async fn next_page(&mut self) -> Result<Vec<Document>, SourceError> {
-        let page = match self.ahead.take() {
+        let Page { documents: page, refused } = match self.ahead.take() {
             Some(ahead) => ahead
                 .await
                 .map_err(|error| SourceError::Unreadable { doing: "read a page", reason: error.to_string() })??,
             None => Fetch::of(self).page(self.cursor.page).await?,
         };
+        self.cursor.refused = refused.or(self.cursor.refused);
         let Some(last) = page.last() else { return Ok(page) };
         self.cursor.after = Some(last.hit.sort.clone());
         self.cursor.seen += page.len() as u64;
         let bytes: u64 = page.iter().map(|document| document.hit.source.len() as u64).sum();
         let average = (bytes / page.len() as u64).max(1);
         // At most double: one page of small documents says little about the next.
-        self.cursor.page = (PAGE_BYTES / average).clamp(1, LARGEST_PAGE).min(self.cursor.page * 2);
+        let most = self.cursor.refused.map_or(LARGEST_PAGE, |refused| (refused / 2).max(1));
+        self.cursor.page = (PAGE_BYTES / average).clamp(1, most).min(self.cursor.page * 2);
         let fetch = Fetch::of(self);
         let size = self.cursor.page;
         self.ahead = Some(tokio::spawn(async move { fetch.page(size).await }));
@@ -153,6 +174,9 @@ impl Drain {
             Err(error) => return Err(error),
         };
         self.cursor.seen += 1;
+        if self.cursor.excluded.iter().filter(|excluded| **excluded == hit.identity()).count() > 1 {
+            hit.id = told_by_routing(&hit);
+        }
         document(hit).map(Some)
     }
 
@@ -169,10 +193,10 @@ impl Drain {
         if let Some(ahead) = &self.ahead {
             ahead.abort();
         }
-        self.count_once(KEEP_ALIVE_FOR_SUCCESSOR).await.map(|_| ())
+        self.count_once(&of(&self.window), KEEP_ALIVE_FOR_SUCCESSOR).await.map(|_| ())
     }
 
-    async fn count_once(&self, keep_alive: &str) -> Result<u64, SourceError> {
+    async fn count_once(&self, query: &Value, keep_alive: &str) -> Result<u64, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -189,11 +213,11 @@ impl Drain {
             value: u64,
         }
         let body = json!({
-            "size": 0, "track_total_hits": true, "query": of(&self.window),
+            "size": 0, "track_total_hits": true, "query": query,
             "pit": {"id": self.cursor.point_in_time, "keep_alive": keep_alive},
         });
         let unreadable = |reason: String| SourceError::Unreadable { doing: "count the window", reason };
-        let Answer::Body(body) = self.source.search("count the window", body, true).await? else {
+        let Answer::Body(body) = self.source.search("count the window", body, u64::MAX).await? else {
             return Err(unreadable("too large".into()));
         };
         let reply: Reply = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
@@ -237,23 +261,44 @@ impl Fetch {
         Fetch { source: drain.source.clone(), window: drain.window.clone(), cursor: drain.cursor.clone() }
     }
 
-    async fn page(&self, size: u64) -> Result<Vec<Document>, SourceError> {
+    async fn page(&self, size: u64) -> Result<Page, SourceError> {
         self.source.until_whole(|| self.page_once(size)).await
     }
 
-    async fn page_once(&self, size: u64) -> Result<Vec<Document>, SourceError> {
-        let mut size = size.max(1);
+    async fn page_once(&self, size: u64) -> Result<Page, SourceError> {
+        let (mut size, mut refused) = (size.max(1), None);
         loop {
-            match self.ask(size, &self.cursor.after, true).await? {
-                Answer::TooLarge(_) => size = (size / 4).max(1),
-                Answer::Body(body) => {
-                    return match page::parse(&body)? {
-                        Some(hits) => hits.into_iter().map(document).collect(),
-                        None => self.isolate(size).await,
+            match self.ask(size, &self.cursor.after, true).await {
+                Ok(Answer::TooLarge(_)) => size = (size / 4).max(1),
+                Ok(Answer::Body(body)) => {
+                    let documents = match page::parse(&body)? {
+                        Some(hits) => hits.into_iter().map(document).collect::<Result<_, _>>()?,
+                        None => self.isolate(size).await?,
                     };
+                    return Ok(Page { documents: self.told_apart(documents).await?, refused });
                 }
+                Err(error) if error.asks_for_less() && size > 1 => {
+                    tracing::warn!(size, error = errors::describe(&error), "a smaller page is asked for");
+                    refused = Some(size);
+                    size = (size / 4).max(1);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// An index may hold one id several times, under several routings. Each is told by its routing then.
+    async fn told_apart(&self, mut documents: Vec<Document>) -> Result<Vec<Document>, SourceError> {
+        if !self.cursor.is_routed {
+            return Ok(documents);
+        }
+        let ids: Vec<&str> = documents.iter().map(|document| document.hit.id.as_str()).collect();
+        let several = self.source.several_by_routing(&ids).await?;
+        for document in documents.iter_mut().filter(|document| several.contains(&document.hit.identity())) {
+            document.hit.id = told_by_routing(&document.hit);
+            document.defect = Some(Defect::SeveralByRouting);
+        }
+        Ok(documents)
     }
 
     /// A document of this page is not valid JSON: the same page without bodies names all of them, and halves of it are
@@ -305,12 +350,12 @@ impl Fetch {
         let unreadable =
             || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
         let body = json!({
-            "size": documents.len(), "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
+            "size": LARGEST_PAGE, "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
             "query": {"bool": {"filter": [of(&self.window), any_of(documents)]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
         });
-        let Answer::Body(body) = self.source.search("look for documents", body, true).await? else {
+        let Answer::Body(body) = self.source.search("look for documents", body, u64::MAX).await? else {
             return Err(unreadable());
         };
         page::parse(&body)?.ok_or_else(unreadable)
@@ -337,13 +382,21 @@ impl Fetch {
         if let Some(after) = after {
             body["search_after"] = json!(after);
         }
-        self.source.search("read a page", body, size == 1).await
+        self.source.search("read a page", body, if size == 1 { u64::MAX } else { LARGEST_ANSWER }).await
     }
 }
 
 /// One document and no other: an id may stand in several indices.
 fn only(Identity { source_index, id }: &Identity) -> Value {
     json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": source_index}}]}})
+}
+
+/// The id of a document whose index holds it several times.
+fn told_by_routing(Hit { id, routing, .. }: &Hit) -> String {
+    match routing {
+        Some(routing) => format!("{id} (routing {routing})"),
+        None => format!("{id} (no routing)"),
+    }
 }
 
 /// The documents of a window, as a query.

@@ -9,6 +9,8 @@ pub enum SourceError {
     Secret { url: String, doing: &'static str, source: SecretError },
     #[error("OpenSearch cannot {doing} now (status {status}): {reason}")]
     Unavailable { doing: &'static str, status: u16, reason: String },
+    #[error("OpenSearch has no room to {doing}: its nodes hold as many contexts as they may: {reason}")]
+    Busy { doing: &'static str, reason: String },
     #[error("OpenSearch refuses to {doing} in {index} (status {status}): {reason}")]
     Rejected { doing: &'static str, index: String, status: u16, reason: String },
     #[error("OpenSearch cannot {doing}: index `{index}` is closed (status {status}): {reason}")]
@@ -37,6 +39,7 @@ impl Named for SourceError {
             SourceError::Unreachable { .. } | SourceError::Unavailable { .. } | SourceError::Secret { .. } => {
                 Name::SourceUnavailable
             }
+            SourceError::Busy { .. } => Name::SourceBusy,
             SourceError::Rejected { .. } | SourceError::Unreadable { .. } => Name::SourceRejected,
             SourceError::IndexMissing { .. } => Name::SourceIndexMissing,
             SourceError::IndexClosed { .. } => Name::SourceIndexClosed,
@@ -52,6 +55,11 @@ impl Named for SourceError {
 impl SourceError {
     /// Worth another try at once: the node may answer in a moment.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, SourceError::Unreachable { .. } | SourceError::Unavailable { .. })
+        matches!(self, SourceError::Unreachable { .. } | SourceError::Unavailable { .. } | SourceError::Busy { .. })
+    }
+
+    /// A node that is short of memory, or fails for another reason, may well give a smaller page.
+    pub(crate) fn asks_for_less(&self) -> bool {
+        matches!(self, SourceError::Unavailable { status: 429 | 500, .. })
     }
 }

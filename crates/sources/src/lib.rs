@@ -24,7 +24,7 @@ pub use error::SourceError;
 pub use memory::MemoryNode;
 pub use names::{IndexWrites, NAMES_AT_ONCE, Write, WrittenAfter};
 pub use node::{Body, Node, Request, Response};
-pub use opensearch::{Auth, Indices, MessageField, OpenSearch, Sighting};
+pub use opensearch::{Auth, Indices, MessageField, OpenSearch, RENEWED_EVERY, Sighting};
 pub use page::Hit;
 pub use purge::{Deleted, Stored};
 pub use related::{Related, RelatedBodies};

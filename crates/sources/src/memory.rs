@@ -32,8 +32,8 @@ pub struct MemoryNode {
 
 #[derive(Default)]
 struct State {
-    /// By index and id.
-    documents: BTreeMap<(String, String), Stored>,
+    /// By index, id and routing.
+    documents: BTreeMap<(String, String, Option<String>), Stored>,
     indices: BTreeSet<String>,
     /// Writes of each index so far.
     writes: BTreeMap<String, u64>,
@@ -46,6 +46,9 @@ struct State {
     opened: u64,
     /// Searches that lose a shard from now on.
     failing: usize,
+    /// Documents that a page with bodies may have.
+    largest_page: Option<u64>,
+    most_contexts: usize,
     lags: bool,
 }
 
@@ -60,6 +63,7 @@ struct Stored {
 struct Indexed {
     index: String,
     id: String,
+    routing: Option<String>,
     source: Bytes,
     seq_no: u64,
     /// Milliseconds since 1970, in order.
@@ -114,39 +118,61 @@ impl MemoryNode {
 
     /// Stores a document, or its next version, by the `timestamp` and the `message_id` that it has.
     pub fn put(&self, index: &str, id: &str, source: &str) {
+        self.put_routed(index, id, None, source);
+    }
+
+    /// As [`MemoryNode::put`]. Under another routing an index takes the same id once more.
+    pub fn put_routed(&self, index: &str, id: &str, routing: Option<&str>, source: &str) {
         let fields: HashMap<&str, &RawValue> = serde_json::from_str(source).unwrap_or_default();
         let of = |name: &str| fields.get(name).map(|value| listed(value)).unwrap_or_default();
         let mut instants: Vec<i64> = of("timestamp").into_iter().filter_map(millis).collect();
         instants.sort_unstable();
         let messages =
             of("message_id").into_iter().filter_map(|value| serde_json::from_str(value.get()).ok()).collect();
-        self.store(index, id, source.as_bytes(), instants, messages);
+        self.store(index, (id, routing), source.as_bytes(), instants, messages);
     }
 
     /// Stores bytes that are not valid JSON, as OpenSearch does with comments or a byte order mark.
     pub fn put_bytes(&self, index: &str, id: &str, source: &[u8], millis: i64, message_id: &str) {
-        self.store(index, id, source, vec![millis], vec![message_id.to_owned()]);
+        self.store(index, (id, None), source, vec![millis], vec![message_id.to_owned()]);
     }
 
-    fn store(&self, index: &str, id: &str, source: &[u8], instants: Vec<i64>, messages: Vec<String>) {
-        let (index, id) = (index.to_owned(), id.to_owned());
+    fn store(
+        &self,
+        index: &str,
+        (id, routing): (&str, Option<&str>),
+        source: &[u8],
+        instants: Vec<i64>,
+        messages: Vec<String>,
+    ) {
+        let (index, id, routing) = (index.to_owned(), id.to_owned(), routing.map(str::to_owned));
         let source = Bytes::copy_from_slice(source);
         let mut state = self.state();
-        let (key, lags) = ((index.clone(), id.clone()), state.lags);
+        let (key, lags) = ((index.clone(), id.clone(), routing.clone()), state.lags);
         state.indices.insert(index.clone());
         let seq_no = state.next_write(&index);
         let stored = state.documents.entry(key).or_default();
-        stored.live = Some(Arc::new(Indexed { index, id, source, seq_no, instants, messages }));
+        stored.live = Some(Arc::new(Indexed { index, id, routing, source, seq_no, instants, messages }));
         if !lags {
             stored.searched = stored.live.clone();
         }
+    }
+
+    /// 201, or 409 where a document of this id stands already.
+    fn create(&self, index: &str, id: &str, source: &[u8]) -> u16 {
+        let key = (index.to_owned(), id.to_owned(), None);
+        if self.state().documents.get(&key).is_some_and(|stored| stored.live.is_some()) {
+            return 409;
+        }
+        self.store(index, (id, None), source, Vec::new(), Vec::new());
+        201
     }
 
     pub fn delete(&self, index: &str, id: &str) {
         let mut state = self.state();
         let lags = state.lags;
         state.next_write(index);
-        if let Some(stored) = state.documents.get_mut(&(index.to_owned(), id.to_owned())) {
+        if let Some(stored) = state.documents.get_mut(&(index.to_owned(), id.to_owned(), None)) {
             stored.live = None;
             if !lags {
                 stored.searched = None;
@@ -171,7 +197,7 @@ impl MemoryNode {
     /// Removes an index with all its documents, also from its aliases.
     pub fn remove_index(&self, index: &str) {
         let mut state = self.state();
-        state.documents.retain(|(of, _), _| of != index);
+        state.documents.retain(|(of, ..), _| of != index);
         state.indices.remove(index);
         state.writes.remove(index);
         *state.remade.entry(index.to_owned()).or_default() += 1;
@@ -183,6 +209,16 @@ impl MemoryNode {
     /// The next `searches` lose a shard.
     pub fn fail_shards(&self, searches: usize) {
         self.state().failing = searches;
+    }
+
+    /// From now on a search with bodies gives no more than so many documents: a larger page breaks the node's circuit.
+    pub fn refuse_pages_above(&self, documents: u64) {
+        self.state().largest_page = Some(documents);
+    }
+
+    /// Contexts of points in time that were open at once, at most.
+    pub fn most_contexts(&self) -> usize {
+        self.state().most_contexts
     }
 
     /// Forgets all points in time, as a node that restarts does.
@@ -216,6 +252,21 @@ impl Node for MemoryNode {
             _ => "other",
         };
         let seen = network::Request { service: "source", operation, subject: path.to_owned() };
+        if let Some((index, documents)) = created(path, request.body.as_deref()) {
+            let statuses: Vec<u16> = documents.iter().map(|(id, source)| self.create(index, id, source)).collect();
+            return Ok(if path.ends_with("/_bulk") {
+                let items = statuses.iter().zip(&documents);
+                let items = items.map(|(status, (id, _))| json!({"create": {"_id": id, "status": status}}));
+                let body = Body::Whole(bytes(json!({"items": items.collect::<Vec<_>>()})));
+                Response { status: 200, body }
+            } else {
+                let status = statuses.first().copied().unwrap_or(400);
+                Response {
+                    status,
+                    body: Body::Whole(bytes(json!({"error": {"type": "version_conflict_engine_exception"}}))),
+                }
+            });
+        }
         // A bulk request is a JSON value a line.
         let values = serde_json::Deserializer::from_slice(request.body.as_deref().unwrap_or_default());
         let mut values = values.into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
@@ -249,7 +300,7 @@ impl State {
     }
 
     fn refresh(&mut self, is_meant: impl Fn(&str) -> bool) {
-        for ((index, _), stored) in &mut self.documents {
+        for ((index, ..), stored) in &mut self.documents {
             if is_meant(index) {
                 stored.searched = stored.live.clone();
             }
@@ -322,6 +373,9 @@ impl State {
 
     /// The concrete indices behind a name.
     fn named(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        if name.contains(',') {
+            return Ok(name.split(',').map(|name| self.named(name)).collect::<Result<Vec<_>, _>>()?.concat());
+        }
         if let Some(indices) = self.aliases.get(name) {
             return Ok(indices.iter().cloned().collect());
         }
@@ -348,8 +402,10 @@ impl State {
         let (documents, contexts) = (self.searched(index)?, self.named(index)?.len());
         let open: usize = self.points.values().map(|point| point.contexts).sum();
         if open + contexts > LARGEST_NUMBER_OF_CONTEXTS {
-            return Err(Refusal(429, json!({"type": "rejected_execution_exception", "reason": "too many contexts"})));
+            let reason = "Trying to create too many Point In Time contexts. Must be less than or equal to: [300]";
+            return Err(Refusal(429, json!({"type": "rejected_execution_exception", "reason": reason})));
         }
+        self.most_contexts = self.most_contexts.max(open + contexts);
         self.opened += 1;
         let id = format!("point-{}", self.opened);
         self.points.insert(id.clone(), Point { documents, contexts, until: now + duration(keep_alive)? });
@@ -373,9 +429,20 @@ impl State {
             let hits = json!({"total": {"value": total, "relation": "eq"}, "hits": []});
             return Ok(bytes(json!({"timed_out": false, "_shards": shards(failed), "hits": hits})));
         }
+        let documents = point.documents.clone();
+        self.listed(&documents, body, failed)
+    }
+
+    /// Documents in the order and with the bodies that a search asks for.
+    fn listed(&self, documents: &[Arc<Indexed>], body: &Value, failed: bool) -> Result<Bytes, Refusal> {
+        let size = body["size"].as_u64().unwrap_or(10);
+        let with_source = body["_source"] != false;
+        if with_source && self.largest_page.is_some_and(|largest| size > largest) {
+            return Err(Refusal(429, json!({"type": "circuit_breaking_exception", "reason": "data too large"})));
+        }
         let by_shard_doc = body["sort"].as_array().into_iter().flatten().any(|field| !field["_shard_doc"].is_null());
         let (mut found, mut shard, mut position) = (Vec::new(), "", 0);
-        for document in &point.documents {
+        for document in documents {
             position = if document.index == shard { position + 1 } else { 0 };
             shard = &document.index;
             if matches(&body["query"], document)? {
@@ -392,8 +459,7 @@ impl State {
         if failed {
             found.retain(|hit| hit.document.index != shard);
         }
-        found.truncate(body["size"].as_u64().unwrap_or(10) as usize);
-        let with_source = body["_source"] != false;
+        found.truncate(size as usize);
         let hits: Vec<Vec<u8>> = found.iter().map(|hit| hit.shown(with_source)).collect();
         let mut page = format!(r#"{{"timed_out":false,"_shards":{},"hits":{{"hits":["#, shards(failed)).into_bytes();
         page.extend(hits.join(&b','));
@@ -404,6 +470,9 @@ impl State {
     /// A search without a point in time: an aggregation, or the places of ids.
     fn search(&mut self, index: &str, body: &Value) -> Result<Bytes, Refusal> {
         let (documents, failed) = (self.searched(index)?, self.loses_a_shard());
+        if !body["sort"][0]["timestamp"].is_null() {
+            return self.listed(&documents, body, failed);
+        }
         let mut found = Vec::new();
         for document in &documents {
             if body["query"].is_null() || matches(&body["query"], document)? {
@@ -426,6 +495,10 @@ impl State {
             }
             let buckets = buckets.into_iter().map(|(key, count)| json!({"key": key, "doc_count": count}));
             answer["aggregations"] = json!({"stretches": {"buckets": buckets.collect::<Vec<_>>()}});
+        } else if !body["aggs"]["indices"].is_null() {
+            let indices: BTreeSet<&str> = found.iter().map(|document| document.index.as_str()).collect();
+            let buckets: Vec<_> = indices.into_iter().map(|index| json!({"key": index})).collect();
+            answer["aggregations"] = json!({"indices": {"buckets": buckets}});
         } else if !body["aggs"]["earliest"].is_null() {
             let earliest = found.iter().filter_map(|document| document.instants.first()).min();
             answer["aggregations"] = json!({"earliest": {"value": earliest.map(|at| *at as f64)}});
@@ -479,7 +552,9 @@ impl State {
     fn get_one(&self, wanted: &Value) -> Vec<u8> {
         let (index, id) = (wanted["_index"].as_str().unwrap_or_default(), wanted["_id"].as_str().unwrap_or_default());
         let mut answer = format!(r#"{{"_index":{},"_id":{}"#, json!(index), json!(id)).into_bytes();
-        let stored = self.documents.get(&(index.to_owned(), id.to_owned())).and_then(|stored| stored.live.as_ref());
+        let routing = wanted["routing"].as_str().map(str::to_owned);
+        let stored = self.documents.get(&(index.to_owned(), id.to_owned(), routing));
+        let stored = stored.and_then(|stored| stored.live.as_ref());
         match stored {
             _ if !self.indices.contains(index) => {
                 answer.extend(br#","error":{"type":"index_not_found_exception"}"#);
@@ -521,6 +596,9 @@ impl Match<'_> {
         let (id, seq_no) = (json!(self.document.id), self.document.seq_no);
         let named = format!(r#"{{"_index":{},"_id":{id},"_seq_no":{seq_no},"_primary_term":1"#, json!(index));
         let mut hit = named.into_bytes();
+        if let Some(routing) = &self.document.routing {
+            hit.extend(format!(r#","_routing":{}"#, json!(routing)).into_bytes());
+        }
         if with_source {
             hit.extend(br#","_source":"#);
             hit.extend(&self.document.source);
@@ -543,6 +621,7 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     let names = |values: &Value| document.messages.iter().any(|message| contains(values, message));
     Ok(match name.as_str() {
         "match_all" => true,
+        "exists" => inner["field"] == "_routing" && document.routing.is_some(),
         "range" if !inner["_seq_no"].is_null() => {
             let bound = |name: &str| inner["_seq_no"][name].as_i64();
             let (above, up_to) = (bound("gt").unwrap_or(-1), bound("lte").unwrap_or(i64::MAX));
@@ -572,6 +651,24 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
         }
         _ => return Err(unknown()),
     })
+}
+
+/// The index, and id and bytes of each document, of a request that creates documents.
+fn created<'a>(path: &'a str, body: Option<&'a [u8]>) -> Option<(&'a str, Vec<(String, &'a [u8])>)> {
+    let (index, rest) = path.strip_prefix('/')?.split_once('/')?;
+    if let Some(id) = rest.strip_prefix("_create/") {
+        let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?.into_owned();
+        return Some((index, vec![(id, body?)]));
+    }
+    if rest != "_bulk" {
+        return None;
+    }
+    let lines: Vec<&[u8]> = body?.split(|byte| *byte == b'\n').collect();
+    let document = |pair: &[&'a [u8]]| {
+        let action: Value = serde_json::from_slice(pair.first()?).ok()?;
+        Some((action["create"]["_id"].as_str()?.to_owned(), *pair.get(1)?))
+    };
+    Some((index, lines.chunks(2).filter_map(document).collect()))
 }
 
 fn shards(failed: bool) -> Value {

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     error::Error,
     sync::Arc,
     time::Duration,
@@ -34,12 +34,17 @@ use std::{
 /// How long a point in time outlives the last request. A node holds only so many of them (300, one for each shard), and a
 /// function that is killed leaves its own behind, so that this is not longer than the work between two pages needs.
 pub(crate) const KEEP_ALIVE: &str = "3m";
+/// How often it is renewed while its reader does something else.
+pub const RENEWED_EVERY: Duration = Duration::from_secs(60);
 
 /// The same between two calls of one attempt.
 pub(crate) const KEEP_ALIVE_FOR_SUCCESSOR: &str = "20m";
 
 /// A page's answer above this is dropped and asked for again with fewer documents.
-const LARGEST_ANSWER: u64 = 24 << 20;
+pub(crate) const LARGEST_ANSWER: u64 = 24 << 20;
+/// Names of indices in the path of a request: a node takes a line of 4,096 bytes.
+const LONGEST_PATH: usize = 3000;
+const MOST_INDICES: usize = 10_000;
 
 /// How the node knows who asks.
 #[derive(Clone)]
@@ -265,6 +270,67 @@ impl OpenSearch {
         Ok(self.json::<Reply>("open a point in time", Method::Post, &path, Value::Null, index).await?.pit_id)
     }
 
+    /// As [`OpenSearch::open_point_in_time`], over those of the indices behind the messages' name that hold what `query` finds:
+    /// each shard of each index counts among the few contexts that a node has.
+    pub(crate) async fn open_over_holders(&self, query: Value) -> Result<String, SourceError> {
+        let name = &self.indices.messages;
+        let holders = self.until_whole(|| self.holders(&query)).await?.join(",");
+        if holders.is_empty() || holders.len() > LONGEST_PATH {
+            return self.open_point_in_time(name).await;
+        }
+        match self.open_point_in_time(&holders).await {
+            // The role may be allowed the alias only; an index may have gone meanwhile.
+            Err(SourceError::Rejected { status: 401 | 403, .. } | SourceError::IndexMissing { .. }) => {
+                self.open_point_in_time(name).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// The indices that hold what a query finds.
+    async fn holders(&self, query: &Value) -> Result<Vec<String>, SourceError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            timed_out: bool,
+            #[serde(rename = "_shards")]
+            shards: page::Shards,
+            aggregations: Aggregations,
+        }
+        #[derive(Deserialize)]
+        struct Aggregations {
+            indices: Indices,
+        }
+        #[derive(Deserialize)]
+        struct Indices {
+            buckets: Vec<Index>,
+        }
+        #[derive(Deserialize)]
+        struct Index {
+            key: String,
+        }
+        let name = &self.indices.messages;
+        let body = json!({
+            "size": 0, "track_total_hits": false, "query": query,
+            "aggs": {"indices": {"terms": {"field": "_index", "size": MOST_INDICES}}},
+        });
+        let path = format!("/{name}/_search?allow_partial_search_results=false");
+        let reply: Reply = self.json("look for indices", Method::Post, &path, body, name).await?;
+        reply.shards.check(reply.timed_out, None)?;
+        Ok(reply.aggregations.indices.buckets.into_iter().map(|index| index.key).collect())
+    }
+
+    /// Lets points in time live on while something else takes long.
+    pub async fn renew_points_in_time(&self, ids: &[String]) -> Result<(), SourceError> {
+        for id in ids {
+            let body = json!({
+                "size": 0, "track_total_hits": false, "query": {"match_all": {}},
+                "pit": {"id": id, "keep_alive": KEEP_ALIVE},
+            });
+            self.search("keep a point in time", body, LARGEST_ANSWER).await?;
+        }
+        Ok(())
+    }
+
     /// Best effort: an unclosed point in time ends by itself.
     pub async fn close_points_in_time(&self, ids: &[String]) {
         if ids.is_empty() {
@@ -340,6 +406,15 @@ impl OpenSearch {
         Ok(found)
     }
 
+    /// Those of these ids that stand more than once in one index, under several routings.
+    pub(crate) async fn several_by_routing(&self, ids: &[&str]) -> Result<HashSet<Identity>, SourceError> {
+        let mut found: HashMap<Identity, usize> = HashMap::new();
+        for sighting in self.found(ids).await? {
+            *found.entry(sighting.document).or_default() += 1;
+        }
+        Ok(found.into_iter().filter(|(_, places)| *places > 1).map(|(document, _)| document).collect())
+    }
+
     /// Where messages stand, in order of index.
     async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<Place>, SourceError> {
         #[derive(Deserialize)]
@@ -376,14 +451,24 @@ impl OpenSearch {
             number: String,
         }
         let root: Root = self.json("read its version", Method::Get, "/", Value::Null, "").await?;
-        let mut parts = root.version.number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (3, 3))
+        Ok(is_from_3_3(&root.version.number))
     }
 
-    /// One page of a search; tried again while the node is merely busy.
-    pub(crate) async fn search(&self, doing: &'static str, body: Value, single: bool) -> Result<Answer, SourceError> {
-        let limit = if single { u64::MAX } else { LARGEST_ANSWER };
+    /// One page of a point in time; tried again while the node is merely busy. An answer above `limit` is not read.
+    pub(crate) async fn search(&self, doing: &'static str, body: Value, limit: u64) -> Result<Answer, SourceError> {
         self.send(doing, Method::Post, "/_search?allow_partial_search_results=false", body, "", limit).await
+    }
+
+    /// One search over an index or alias as it is now.
+    pub(crate) async fn search_now(
+        &self,
+        doing: &'static str,
+        index: &str,
+        body: Value,
+        limit: u64,
+    ) -> Result<Answer, SourceError> {
+        let path = format!("/{index}/_search?allow_partial_search_results=false");
+        self.send(doing, Method::Post, &path, body, index, limit).await
     }
 
     pub(crate) async fn json<T: for<'de> Deserialize<'de>>(
@@ -660,14 +745,17 @@ pub(crate) fn in_order(tiebreaker: &str) -> Value {
     ])
 }
 
-/// Reads an error answer. Only its type and reason are kept: a reason may not carry a message's body into a log.
+/// Reads an error answer. Only its type and reason are kept, and of the reason what quotes no value of a document.
 pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str) -> SourceError {
     let reply: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &reply["error"];
     let kinds = [&error["type"], &error["root_cause"][0]["type"], &error["caused_by"]["type"]];
     let is = |kind: &str| kinds.iter().any(|found| found.as_str() == Some(kind));
     let reason = error["root_cause"][0]["reason"].as_str().or(error["reason"].as_str()).unwrap_or("no reason given");
-    let reason: String = reason.chars().take(300).collect();
+    let named: Vec<&str> =
+        [&error["index"], &error["root_cause"][0]["index"]].into_iter().filter_map(Value::as_str).collect();
+    let has_too_many_contexts = is("rejected_execution_exception") && reason.to_lowercase().contains("contexts");
+    let reason = without_values(reason, &[named.as_slice(), &[index]].concat());
     if is("index_not_found_exception") {
         let index = error["index"].as_str().or(error["root_cause"][0]["index"].as_str()).unwrap_or(index).to_owned();
         return SourceError::IndexMissing { index };
@@ -677,16 +765,74 @@ pub(crate) fn refusal(doing: &'static str, status: u16, body: &[u8], index: &str
     {
         return SourceError::PointInTimeExpired;
     }
-    // What a request is about may be an alias; an error names the very index.
-    let named = [&error["index"], &error["root_cause"][0]["index"]].into_iter().find_map(Value::as_str);
     let kind = error["root_cause"][0]["type"].as_str().or(error["type"].as_str());
-    let index = named.unwrap_or(index).to_owned();
+    // What a request is about may be an alias; an error names the very index.
+    let index = named.first().copied().unwrap_or(index).to_owned();
     let reason = kind.map_or(reason.clone(), |kind| format!("{kind}: {reason}"));
     match status {
+        429 if has_too_many_contexts => SourceError::Busy { doing, reason },
         429 | 500.. => SourceError::Unavailable { doing, status, reason },
         _ if is("index_closed_exception") => SourceError::IndexClosed { doing, index, status, reason },
         _ => SourceError::Rejected { doing, index, status, reason },
     }
+}
+
+/// Fields and types that a reason may name between quotes.
+const NAMES: &[&str] = &[
+    "_id",
+    "_index",
+    "_seq_no",
+    "_shard_doc",
+    "alerts.status",
+    "message_id",
+    "message_id.keyword",
+    "timestamp",
+    "date",
+    "keyword",
+    "long",
+    "object",
+    "text",
+];
+/// Characters that are kept of a reason.
+const REASON: usize = 300;
+
+/// A reason up to the first thing between quotes or brackets that is no known name: it may be a value of a document, which
+/// must not come into a log.
+pub(crate) fn without_values(reason: &str, names: &[&str]) -> String {
+    let is_quote = |c: char| matches!(c, '\'' | '"' | '`' | '[' | '{');
+    let (mut kept, mut rest) = (String::new(), reason);
+    while let Some(start) = rest.find(is_quote) {
+        let end = match rest.as_bytes()[start] {
+            b'[' => ']',
+            b'{' => '}',
+            quote => quote as char,
+        };
+        let inside = &rest[start + 1..];
+        let known = inside.find(end).filter(|end| NAMES.contains(&&inside[..*end]) || names.contains(&&inside[..*end]));
+        // As in `field's`.
+        let is_apostrophe = rest[start..].starts_with("'s ") && rest[..start].ends_with(char::is_alphanumeric);
+        let taken = match known {
+            _ if is_apostrophe => start + 1,
+            Some(length) => start + 1 + length + 1,
+            None => {
+                kept.push_str(rest[..start].trim_end());
+                kept.push_str(" …");
+                return kept.chars().take(REASON).collect();
+            }
+        };
+        kept.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    kept.push_str(rest);
+    kept.chars().take(REASON).collect()
+}
+
+/// 7.10 is what any version calls itself in compatibility mode (`compatibility.override_main_response_version`): then nothing
+/// is known of it, and the order that all versions have does.
+fn is_from_3_3(number: &str) -> bool {
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    version >= (3, 3) && version != (7, 10)
 }
 
 #[cfg(test)]
@@ -724,6 +870,11 @@ mod tests {
                 "PointInTimeExpired",
             ),
             (429, r#"{"error":{"type":"circuit_breaking_exception"}}"#, "SourceUnavailable"),
+            (
+                429,
+                r#"{"error":{"type":"rejected_execution_exception","reason":"Trying to create too many Point In Time contexts. Must be less than or equal to: [300]"}}"#,
+                "SourceBusy",
+            ),
             (503, "<html>", "SourceUnavailable"),
             (400, r#"{"error":{"type":"parsing_exception","reason":"x"}}"#, "SourceRejected"),
             (400, CLOSED, "SourceIndexClosed"),
@@ -739,5 +890,34 @@ mod tests {
         assert_eq!(of(json!(1.7e12)), Timestamp::from_millisecond(1_700_000_000_000).ok());
         assert_eq!(of(json!(-9.2e18)), Timestamp::from_millisecond(Timestamp::MIN.as_millisecond()).ok());
         assert_eq!(of(Value::Null), None);
+    }
+
+    #[test]
+    fn a_reason_goes_as_far_as_it_quotes_no_value_of_a_document() {
+        for (reason, said) in [
+            ("all shards failed", "all shards failed"),
+            ("no such index [messages-2024]", "no such index [messages-2024]"),
+            (
+                "failed to parse field [timestamp] of type [date] in document with id 'MSG-1'. Preview of field's value: 'a ] b'",
+                "failed to parse field [timestamp] of type [date] in document with id …",
+            ),
+            ("Preview of field's value: \"secret\"", "Preview of field's value: …"),
+            ("failed to parse date field [Ann Miller] with format [x]", "failed to parse date field …"),
+            ("Unrecognized token 'secret': was expecting", "Unrecognized token …"),
+            ("unterminated [timestamp", "unterminated …"),
+        ] {
+            assert_eq!(without_values(reason, &["messages-2024"]), said);
+        }
+        let body = br#"{"error":{"type":"mapper_parsing_exception","reason":"value 'secret'"}}"#;
+        assert!(!refusal("search", 400, body, "messages").to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_version_in_compatibility_mode_is_not_taken_for_a_new_one() {
+        for (number, is_new) in
+            [("3.3.0", true), ("3.10.1", true), ("4.0.0", true), ("3.2.9", false), ("7.10.2", false)]
+        {
+            assert_eq!(is_from_3_3(number), is_new, "{number}");
+        }
     }
 }

@@ -311,9 +311,8 @@ async fn related_documents_come_in_order_of_time_index_and_id() {
     let broken = br#"{"message_id":"m3","timestamp":"2024-07-01T00:00:00Z" /* note */}"#;
     bench.load(&[("a", "broken", broken)]).await;
     let source = bench.source();
-    let related = Related::open(&source, &bench.name).await.expect("opened");
+    let mut related = Related::open(&source, &bench.name).await.expect("opened");
     let found = related.of(&["m1", "m2", "m3", "absent"]).await.expect("found");
-    related.close().await;
     let order: Vec<u64> = found.bodies["m1"]
         .iter()
         .map(|body| serde_json::from_slice::<Value>(body).expect("json")["n"].as_u64().expect("n"))
@@ -354,9 +353,8 @@ async fn related_documents_are_found_in_indices_that_are_mapped_differently() {
         source.check_mapping(&format!("{}-empty", bench.name)).await.expect("nothing is in it").keywords,
         Vec::<&str>::new()
     );
-    let related = Related::open(&source, &bench.name).await.expect("opened");
+    let mut related = Related::open(&source, &bench.name).await.expect("opened");
     let found = related.of(&["Some-1", &long]).await.expect("found");
-    related.close().await;
     let texts =
         |id: &str| found.bodies[id].iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
     assert_eq!(texts("Some-1"), [body("Some-1"), body("Some-1"), body("Some-1"), both.clone()]);
@@ -419,4 +417,43 @@ async fn a_source_that_is_down_is_named_after_bounded_tries() {
         OpenSearch::connect("http://127.0.0.1:9", Auth::None, &aws_config::SdkConfig::builder().build(), indices)
             .expect("a URL");
     assert_eq!(source.undated().await.expect_err("nobody listens").name(), "SourceUnavailable");
+}
+
+#[tokio::test]
+async fn the_history_of_one_message_that_fills_no_single_answer_is_paged_through_in_order() {
+    let bench = Bench::new("paged", &["a", "b"]).await;
+    let body = |n: u64| json!({"message_id": "m", "timestamp": "2024-07-01T00:00:00Z", "n": n}).to_string();
+    let documents: Vec<(&str, String, String)> =
+        (0..2500).map(|n| (if n % 2 == 0 { "a" } else { "b" }, format!("{n:04}"), body(n))).collect();
+    for part in documents.chunks(500) {
+        bench
+            .load(&part.iter().map(|(index, id, body)| (*index, id.as_str(), body.as_bytes())).collect::<Vec<_>>())
+            .await;
+    }
+    let mut related = Related::open(&bench.source(), &bench.name).await.expect("opened");
+    let found = related.of(&["m"]).await.expect("found");
+    let expected: Vec<String> = (0..2500).step_by(2).chain((1..2500).step_by(2)).map(body).collect();
+    let texts: Vec<String> = found.bodies["m"].iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
+    assert_eq!(texts, expected, "by instant, index and id");
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn one_id_under_several_routings_is_told_apart_by_them() {
+    let bench = Bench::new("routed", &["a"]).await;
+    let body = json!({"message_id": "m", "timestamp": "2024-07-01T00:00:00Z"}).to_string();
+    for routing in ["left", "right", "else", "more"] {
+        let path = format!("{}-a/_doc/m?routing={routing}&refresh=true", bench.name);
+        bench.call(reqwest::Method::PUT, &path, body.clone().into()).await;
+    }
+    let (source, day) = (bench.source(), window("2024-07-01", "2024-07-02"));
+    let mut drain = Drain::open(&source, &day).await.expect("opened");
+    drain.count().await.expect("counted");
+    let page = drain.next_page().await.expect("a page");
+    let mut ids: Vec<String> = page.iter().map(|document| document.hit.id.clone()).collect();
+    ids.sort();
+    drain.close().await;
+    // On one shard they replace each other: each of the two shards keeps one.
+    assert!(ids.len() > 1 && ids.iter().all(|id| id.starts_with("m (routing ")), "{ids:?}");
+    bench.wipe().await;
 }

@@ -30,9 +30,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError};
 
-/// Messages whose history and audit are asked for at once.
-const RELATED_BATCH: usize = 200;
-
 pub struct Deps {
     pub sources: Sources,
     pub objects: Objects,
@@ -165,6 +162,9 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     }
     // The messages first: what was written about a message before it was seen as it is, is then seen too.
     let mut reading = Reading::open(deps, opensearch, &task.window, position, call).await?;
+    // Before anything else: what is not noted here stays open when this call is killed.
+    let points: Vec<String> = reading.position().point_in_time().map(str::to_owned).into_iter().collect();
+    deps.objects.put_json(&points_key, &points).await?;
     let trail = match opensearch {
         Some(source) => {
             let (history, audit) =
@@ -174,10 +174,6 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         }
         None => None,
     };
-    // Before anything else: what is not noted here stays open when this call is killed.
-    let position = reading.position();
-    let points = trail.iter().flat_map(|trail| [trail.history.point_in_time(), trail.audit.point_in_time()]);
-    deps.objects.put_json(&points_key, &points.chain(position.point_in_time()).collect::<Vec<_>>()).await?;
     let mut excluded = HashSet::new();
     if !continued || matches!(reading, Reading::Api(_)) {
         excluded = deps.job_runs.unresolved().await?.excluded_from(&task.run_id);
@@ -191,14 +187,10 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     let before = summary.documents + summary.foreign;
     let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
     let mut draining = Draining { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
-    let finished = draining.drain(call).await?;
-    let Draining { reading, trail, writer, waited, .. } = draining;
+    let finished = alive(opensearch, &points, call, draining.drain(call)).await?;
+    let Draining { reading, writer, waited, .. } = draining;
     let position = reading.position();
     let (mut summary, spooled) = writer.finish().await.map_err(|error| error.of(&window_id))?;
-    if let Some(Trail { history, audit }) = trail {
-        history.close().await;
-        audit.close().await;
-    }
     if finished {
         reading.finish(&task.window).await?;
         summary.done = true;
@@ -218,6 +210,31 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     ];
     step_metrics(STEP, &task.run_id, &window_id, call.took(), &figures);
     Ok(())
+}
+
+/// Does the work, and renews points in time meanwhile: one page's history may take longer than they live.
+async fn alive<T>(
+    source: Option<&OpenSearch>,
+    points: &[String],
+    call: &Call,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(source) = source.filter(|_| !points.is_empty()) else { return work.await };
+    let renew = async {
+        loop {
+            call.sleep(sources::RENEWED_EVERY).await;
+            if let Err(error) = source.renew_points_in_time(points).await {
+                // The work will meet the same trouble, and knows what to do about it.
+                tracing::warn!(error = errors::describe(&error), "a point in time could not be renewed");
+            }
+        }
+    };
+    tokio::select! {
+        // In this order, so that a simulated history can be repeated.
+        biased;
+        done = work => done,
+        never = renew => never,
+    }
 }
 
 /// Closes the points in time of an earlier call, except that from which this one goes on.
@@ -242,6 +259,18 @@ async fn close_what_was_left(
 struct Trail {
     history: Related,
     audit: Related,
+}
+
+/// A document and what becomes of it.
+struct Judged<'a> {
+    document: &'a Document,
+    outcome: Outcome,
+}
+
+impl Judged<'_> {
+    fn is_closed(&self) -> bool {
+        self.outcome.disposition == Disposition::Closed
+    }
 }
 
 struct Draining<'a> {
@@ -277,50 +306,82 @@ impl Draining<'_> {
             if page.is_empty() {
                 return Ok(true);
             }
-            for batch in page.chunks(RELATED_BATCH) {
-                self.batch(batch, call).await?;
-            }
+            self.page(&page, call).await?;
             if call.is_ending() {
                 return Ok(false);
             }
         }
     }
 
-    async fn batch(&mut self, documents: &[Document], call: &Call) -> Result<(), Error> {
+    async fn page(&mut self, documents: &[Document], call: &Call) -> Result<(), Error> {
         // An index gives a document for each of its instants, and the earliest owns it. What the API lists in a window
         // belongs to it: no other window need have it.
         let is_own =
             |document: &&Document| matches!(self.reading, Reading::Api(_)) || self.task.window.contains(document.at);
         let (own, foreign): (Vec<_>, Vec<_>) = documents.iter().partition(is_own);
         self.writer.skip(foreign.len() as u64);
-        let mut outcomes: Vec<_> = own.iter().map(|document| self.judge(document)).collect();
-        let closed = own.iter().zip(&outcomes).filter(|(_, outcome)| outcome.disposition == Disposition::Closed);
-        let ids: Vec<&str> = closed.map(|(document, _)| document.hit.id.as_str()).collect();
-        let asked = call.took();
-        let (history, audit) = match &self.trail {
-            Some(Trail { history, audit }) => tokio::try_join!(history.of(&ids), audit.of(&ids))?,
-            None => Default::default(),
-        };
-        self.waited += call.took() - asked;
-        let none = Vec::new();
-        for (document, outcome) in own.into_iter().zip(&mut outcomes) {
-            let hit = &document.hit;
-            let of = |found: &RelatedBodies| found.unreadable.contains(&hit.id);
-            if outcome.disposition == Disposition::Closed && (of(&history) || of(&audit)) {
-                *outcome = quarantined(Reason::UnreadableHistory);
-            }
-            let archived = outcome.disposition == Disposition::Closed;
-            let bodies = |found: &'_ RelatedBodies| {
-                if archived { found.bodies.get(&hit.id).unwrap_or(&none).clone() } else { Vec::new() }
-            };
-            let (history, audit) = (bodies(&history), bodies(&audit));
-            let mut entry = self.entry(document, outcome.clone());
-            if archived && self.trail.is_some() {
-                entry.related = document::related(&history, &audit);
-            }
-            self.push(entry, &hit.source, &history, &audit).await?;
+        let judged: Vec<Judged> =
+            own.into_iter().map(|document| Judged { document, outcome: self.judge(document) }).collect();
+        let mut left = judged.as_slice();
+        while !left.is_empty() {
+            let done = self.batch(left, call).await?;
+            left = &left[done..];
         }
         Ok(())
+    }
+
+    /// Spools the first of these documents with what belongs to them, as many as can be held at once; returns how many.
+    async fn batch(&mut self, judged: &[Judged<'_>], call: &Call) -> Result<usize, Error> {
+        let closed = judged.iter().filter(|judged| judged.is_closed());
+        let ids: Vec<&str> = closed.map(|judged| judged.document.hit.id.as_str()).collect();
+        let asked = call.took();
+        let (mut history, mut audit) = (RelatedBodies::default(), RelatedBodies::default());
+        let mut known = ids.len();
+        if let Some(trail) = self.trail.as_mut().filter(|_| !ids.is_empty()) {
+            (history, audit) = tokio::try_join!(trail.history.of(&ids), trail.audit.of(&ids))?;
+            known = history.messages.min(audit.messages);
+        }
+        self.waited += call.took() - asked;
+        let mut done = 0;
+        for judged in judged {
+            if judged.is_closed() {
+                if known == 0 {
+                    break;
+                }
+                known -= 1;
+            }
+            self.spool(judged, &history, &audit).await?;
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    async fn spool(
+        &mut self,
+        Judged { document, outcome }: &Judged<'_>,
+        history: &RelatedBodies,
+        audit: &RelatedBodies,
+    ) -> Result<(), Error> {
+        let hit = &document.hit;
+        let mut outcome = outcome.clone();
+        if outcome.disposition == Disposition::Closed {
+            if [history, audit].iter().any(|found| found.unreadable.contains(&hit.id)) {
+                outcome = quarantined(Reason::UnreadableHistory);
+            } else if [history, audit].iter().any(|found| found.too_large.contains(&hit.id)) {
+                outcome = quarantined(Reason::HistoryTooLarge);
+            }
+        }
+        if outcome.disposition != Disposition::Closed {
+            return self.push(self.entry(document, outcome), &hit.source, &[], &[]).await;
+        }
+        let of = |found: &RelatedBodies| found.bodies.get(&hit.id).cloned().unwrap_or_default();
+        let (history, audit) = (of(history), of(audit));
+        let mut entry = self.entry(document, outcome);
+        if self.trail.is_some() {
+            entry.related = document::related(&history, &audit);
+            entry.related_bytes = history.iter().chain(&audit).map(|body| body.len() as u64).sum();
+        }
+        self.push(entry, &hit.source, &history, &audit).await
     }
 
     fn judge(&self, document: &Document) -> Outcome {
@@ -331,6 +392,8 @@ impl Draining<'_> {
         let outcome = classify(&self.deps.rules, &hit.id, &hit.source);
         match document.defect {
             None => outcome,
+            // Also when it is open: it cannot be looked at again by its id.
+            Some(Defect::SeveralByRouting) => quarantined(Reason::SeveralByRouting),
             // What its content says is the better reason, but it can neither be held over nor dated.
             Some(_) if outcome.disposition == Disposition::Quarantined => outcome,
             Some(Defect::NoUsableId) => quarantined(Reason::MessageIdUnusable),

@@ -139,7 +139,7 @@ struct Forgetful(Cloud, std::sync::atomic::AtomicBool);
 #[async_trait]
 impl Network for Forgetful {
     async fn answered(&self, request: &Request) -> Answer {
-        let is_first_count = request.operation == "_search" && !self.1.swap(true, std::sync::atomic::Ordering::SeqCst);
+        let is_first_count = request.subject == "/_search" && !self.1.swap(true, std::sync::atomic::Ordering::SeqCst);
         if is_first_count {
             self.0.node.forget_points_in_time();
         }
@@ -194,4 +194,98 @@ async fn whatever_request_fails_another_call_spools_the_same() {
         contents
     };
     assert!(fail_each_request(planned, query, look).await > 15);
+}
+
+#[tokio::test]
+async fn a_page_that_the_node_has_no_memory_for_is_asked_for_smaller() {
+    let cloud = planned().await;
+    for n in 0..300 {
+        cloud.put_message(&format!("m{n:03}"), "2024-07-01T05:00:00Z", "closed");
+    }
+    cloud.node.refuse_pages_above(7);
+    handle(&deps(&cloud), task(day(0), None), cloud.call()).await.expect("drained");
+    assert_eq!(spooled(&cloud).await.len(), 303);
+}
+
+/// Reading history takes longer each time than half of what a point in time lives.
+struct SlowHistory(Cloud);
+
+#[async_trait]
+impl Network for SlowHistory {
+    async fn answered(&self, request: &Request) -> Answer {
+        if request.operation == "_search" && request.subject.contains("history") {
+            self.0.clock.advance(Duration::from_secs(100));
+            // Whatever else has something to do comes to it.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Answer::Arrives
+    }
+}
+
+#[tokio::test]
+async fn a_point_in_time_outlives_the_history_of_a_page_that_takes_longer() {
+    let cloud = planned().await;
+    for n in 0..300 {
+        cloud.put_message(&format!("m{n:03}"), "2024-07-01T05:00:00Z", "closed");
+    }
+    let slow = cloud.through(Arc::new(SlowHistory(cloud.clone())));
+    let call = runtime::Call::new(cloud.clock.clone(), Duration::from_secs(100_000));
+    let done = handle(&deps(&slow), task(day(0), None), call).await.expect("drained");
+    assert_eq!((done.attempt, spooled(&cloud).await.len()), (Some(1), 303), "it never had to begin anew");
+    assert_eq!(cloud.node.points_in_time(), 0);
+}
+
+#[tokio::test]
+async fn a_window_takes_contexts_only_of_the_indices_that_hold_it() {
+    let cloud = planned().await;
+    for name in ["messages", "history", "audit"] {
+        for month in 0..120 {
+            cloud.node.clone().alias(&format!("all-{name}"), &format!("{name}-{month:03}"));
+        }
+        cloud.node.clone().alias(&format!("all-{name}"), name);
+    }
+    let indices = ["all-messages", "all-history", "all-audit"].map(str::to_owned);
+    let [messages, history, audit] = indices;
+    let indices = sources::Indices { messages, history, audit };
+    let sources = sources::Sources::over(sources::OpenSearch::over(cloud.node.clone(), indices));
+    handle(&Deps { sources, ..deps(&cloud) }, task(day(0), None), cloud.call()).await.expect("drained");
+    assert_eq!((spooled(&cloud).await.len(), cloud.node.most_contexts()), (3, 1));
+}
+
+#[tokio::test]
+async fn one_id_under_several_routings_of_an_index_is_quarantined_by_name() {
+    let cloud = planned().await;
+    let body = |id: &str| json!({"message_id": id, "timestamp": "2024-07-01T05:00:00Z"}).to_string();
+    for (id, routing) in [("m", Some("left")), ("m", Some("right")), ("m", None), ("n", Some("left"))] {
+        cloud.node.put_routed("messages", id, routing, &body(id));
+    }
+    handle(&deps(&cloud), task(day(0), None), cloud.call()).await.expect("drained");
+    let mut spooled = spooled(&cloud).await;
+    spooled.sort_by(|left, right| left.0.cmp(&right.0));
+    let expected = [
+        ("a", "closed"),
+        ("b", "open"),
+        ("c", "quarantined"),
+        ("m (no routing)", "quarantined"),
+        ("m (routing left)", "quarantined"),
+        ("m (routing right)", "quarantined"),
+        ("n", "closed"),
+    ];
+    assert_eq!(spooled, expected.map(|(id, disposition)| (id.to_owned(), json!(disposition))));
+}
+
+#[tokio::test]
+async fn more_history_than_a_function_can_hold_sends_its_message_into_quarantine_by_name() {
+    let cloud = planned().await;
+    let details = "x".repeat(1 << 20);
+    for n in 0..70 {
+        let history = json!({"message_id": "a", "timestamp": "2024-07-01T01:00:00Z", "details": details});
+        cloud.node.put("history", &format!("large-{n}"), &history.to_string());
+    }
+    handle(&deps(&cloud), task(day(0), None), cloud.call()).await.expect("drained");
+    let expected = [("a", "quarantined"), ("b", "open"), ("c", "quarantined")];
+    assert_eq!(spooled(&cloud).await, expected.map(|(id, disposition)| (id.to_owned(), json!(disposition))));
+    assert_eq!(cloud.node.points_in_time(), 0);
 }
