@@ -2,6 +2,7 @@
 
 mod overview;
 mod reopened;
+mod totals;
 
 use alerts::{
     counts::{Bytes, Messages},
@@ -202,8 +203,10 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;
     mark_gone(deps, &looked_at.gone, now).await?;
-    let windows_key = format!("{}/windows-failed-{}.jsonl", run_prefix(run_id), run.attempt);
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
+    // Named after what it lists: a call that comes late must not change the list under the Map that reads it.
+    let (attempt, hash) = (run.attempt, &storage::sha256_hex(&lines)[..16]);
+    let windows_key = format!("{}/windows-failed-{attempt}-{hash}.jsonl", run_prefix(run_id));
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
     let counted = deps.job_runs.change(run_id, |row| {
         row.counts = messages;
@@ -329,9 +332,9 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     Failure { window_id, error, message, messages: window.expected }
 }
 
-/// Ids that stand in more than one index. Half a million of them are in memory at once, however large the run was.
+/// Ids that stand in more than one index. Ten million of them (80 MB) are in memory at once, however large the run was.
 async fn collisions(deps: &Deps, run_id: &str, done: &[&WindowRecord]) -> Result<u64, Error> {
-    const AT_ONCE: u64 = 500_000;
+    const AT_ONCE: u64 = 10_000_000;
     const READS: usize = 16;
     let passes = done.iter().map(|record| record.messages.source).sum::<u64>() / AT_ONCE + 1;
     let mut collisions = 0;

@@ -1,8 +1,10 @@
-//! The archive as it stands, whichever runs made it: gathered from rows, reports, manifests and objects.
+//! The archive as it stands, whichever runs made it: gathered from rows, reports and what is kept of manifests.
 
-use crate::{Deps, Error};
+use crate::{
+    Deps, Error,
+    totals::{self, Written, date_of},
+};
 use alerts::{
-    commit::manifest::Manifest,
     keys::run_prefix,
     message::{classification::Disposition, tracking::Row},
     run::{
@@ -15,7 +17,7 @@ use errors::describe;
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::instant;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use storage::Scanned;
 
 /// Requests to S3 that are under way at once.
@@ -49,7 +51,12 @@ pub async fn around(
     let covered: Vec<Coverage> = reports.iter().chain([report]).filter_map(coverage).collect();
     let (covered, gaps) = covered_and_gaps(&covered);
 
-    let mut days = written_days(deps).await?;
+    let oldest_first: Vec<_> = runs.iter().rev().cloned().collect();
+    let written = totals::up_to_date(deps, &oldest_first).await?.days;
+    let mut days: BTreeMap<String, Day> = BTreeMap::new();
+    for (date, Written { archived, bytes }) in written {
+        days.insert(date, Day { archived, bytes, ..Day::default() });
+    }
     let count_open = |row: Row| {
         if row.disposition == Disposition::Open && row.first_seen_open.is_some() {
             days.entry(instant::date(row.timestamp)).or_default().open += 1;
@@ -85,37 +92,6 @@ pub async fn around(
     Ok(Around { overview, before })
 }
 
-/// What manifests say was written, by date, without the rows that newer versions have replaced.
-async fn written_days(deps: &Deps) -> Result<BTreeMap<String, Day>, Error> {
-    let keys = deps.objects.list("archive/_commits/").await?;
-    let manifests = keys.iter().map(|key| deps.objects.get_json::<Manifest>(key));
-    let mut manifests = stream::iter(manifests).buffer_unordered(READS);
-    // Executors that carry out one intent name the same objects.
-    let mut objects = HashMap::new();
-    while let Some(manifest) = manifests.try_next().await? {
-        objects.extend(manifest.objects.into_iter().map(|object| (object.key, (object.rows, object.bytes))));
-    }
-    let mut days: BTreeMap<String, Day> = BTreeMap::new();
-    for (key, (rows, bytes)) in &objects {
-        let Some(date) = date_of(key).filter(|_| key.starts_with("archive/parquet/")) else { continue };
-        let day = days.entry(date.to_owned()).or_default();
-        day.archived += rows;
-        day.bytes += bytes;
-    }
-    let keys = deps.objects.list("archive/superseded/").await?;
-    let superseded = keys.iter().filter_map(|key| date_of(key).zip(Some(key))).map(async |(date, key)| {
-        let body = deps.objects.get(key).await?;
-        let rows = columnar::rows(body).map_err(|error| deps.objects.corrupt(key, error))?.count() as u64;
-        Ok::<_, Error>((date, rows))
-    });
-    let mut superseded = stream::iter(superseded).buffer_unordered(READS);
-    while let Some((date, rows)) = superseded.try_next().await? {
-        let day = days.entry(date.to_owned()).or_default();
-        day.archived = day.archived.saturating_sub(rows);
-    }
-    Ok(days)
-}
-
 /// What the last report said: an earlier attempt of this run, else the run before.
 async fn before(deps: &Deps, report: &RunReport, others: &[RunReport]) -> Result<Option<Before>, Error> {
     let read = async |run_id: &str| {
@@ -144,8 +120,4 @@ async fn before(deps: &Deps, report: &RunReport, others: &[RunReport]) -> Result
         }
     }
     Ok(None)
-}
-
-fn date_of(key: &str) -> Option<&str> {
-    key.split('/').find_map(|part| part.strip_prefix("date="))
 }

@@ -6,6 +6,7 @@ use alerts::{
     run::payloads::{CollectRequest, Version},
     window::record::{State, WindowRecord},
 };
+use async_trait::async_trait;
 use collect_windows::{Deps, handle};
 use errors::Named;
 use ledger::Fence;
@@ -13,7 +14,12 @@ use memory_cloud::{
     Cloud, fail_each_request,
     given::{RUN, arn, day},
 };
+use network::{Broken, Network, Request};
 use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 fn deps(cloud: &Cloud) -> Deps {
     Deps {
@@ -95,25 +101,60 @@ async fn what_failed_is_counted_against_the_plan_and_is_a_gap_of_the_archive() {
     assert_eq!(gap["from"], identity::instant::iso(day(1).from), "{overview:#}");
 }
 
-#[tokio::test]
-async fn the_overview_counts_what_manifests_say_and_each_object_once() {
-    let cloud = ended().await;
-    let key = "archive/parquet/date=2024-07-01/w.r1.0000.parquet";
-    for attempt in 1..=2 {
-        let manifest = json!({
-            "v": 1, "run_id": RUN, "window_id": "w", "attempt": attempt, "committed_at": "2024-08-01T00:00:00.000Z",
-            "source": 5, "counts": Messages::default(),
-            "objects": [{"key": key, "rows": 7, "bytes": 70, "sha256": ""}, {"key": "quarantine/date=2024-07-01/w", "rows": 1, "bytes": 9, "sha256": ""}],
-        });
-        cloud.objects().put_json(&format!("archive/_commits/w/r1-{attempt}.json"), &manifest).await.expect("written");
+/// The manifest of a committed window of a run: so many rows in its own object.
+async fn given_manifest(cloud: &Cloud, window_id: &str, run_id: &str, rows: u64) -> String {
+    let key = format!("archive/parquet/date=2024-07-01/{window_id}.{run_id}.0000.parquet");
+    let quarantine = format!("quarantine/date=2024-07-01/{window_id}");
+    let manifest = json!({
+        "v": 1, "run_id": run_id, "window_id": window_id, "attempt": 1, "committed_at": "2024-08-01T00:00:00.000Z",
+        "source": 5, "counts": Messages::default(),
+        "objects": [{"key": key, "rows": rows, "bytes": 10 * rows, "sha256": ""}, {"key": quarantine, "rows": 1, "bytes": 9, "sha256": ""}],
+    });
+    let key = format!("archive/_commits/{window_id}/{run_id}-1.json");
+    cloud.objects().put_json(&key, &manifest).await.expect("written");
+    key
+}
+
+/// Manifests that were read.
+#[derive(Default)]
+struct Manifests(AtomicUsize);
+
+#[async_trait]
+impl Network for Manifests {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if request.operation == "GetObject" && request.subject.contains("/_commits/") {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
     }
-    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
-    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
-    assert_eq!((&overview["archived"], &overview["bytes"]), (&json!(7), &json!(70)));
-    assert_eq!(
-        overview["days"],
-        json!([{"date": "2024-07-01", "archived": 7, "open": 0, "quarantined": 0, "bytes": 70}])
-    );
+}
+
+#[tokio::test]
+async fn the_overview_counts_each_manifest_once_and_never_reads_it_again() {
+    let cloud = ended().await;
+    let window_id = day(0).window_id;
+    let key = given_manifest(&cloud, &window_id, RUN, 7).await;
+    let committed = |record: &WindowRecord| Ok(WindowRecord { manifest_key: Some(key.clone()), ..record.clone() });
+    cloud.windows().change(RUN, &window_id, committed).await.expect("committed");
+    let counting = Arc::new(Manifests::default());
+    let through = cloud.through(counting.clone());
+    for reports in 1..=3 {
+        handle(&deps(&through), request(), cloud.call()).await.expect("collected");
+        let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+        assert_eq!((&overview["archived"], &overview["bytes"]), (&json!(7), &json!(70)), "report {reports}");
+        let day = json!([{"date": "2024-07-01", "archived": 7, "open": 0, "quarantined": 0, "bytes": 70}]);
+        assert_eq!(overview["days"], day);
+        assert_eq!(counting.0.load(Ordering::SeqCst), 1, "report {reports}");
+    }
+    // Another window of the run is committed after its report.
+    let key = given_manifest(&cloud, &day(1).window_id, RUN, 5).await;
+    let committed = |record: &WindowRecord| {
+        Ok(WindowRecord { status: State::Completed, manifest_key: Some(key.clone()), ..record.clone() })
+    };
+    cloud.windows().change(RUN, &day(1).window_id, committed).await.expect("committed");
+    handle(&deps(&through), request(), cloud.call()).await.expect("collected");
+    assert_eq!(cloud.json("runs/r1/details.json")["overview"]["archived"], 12);
+    assert_eq!(counting.0.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

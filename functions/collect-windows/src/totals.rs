@@ -1,0 +1,172 @@
+//! What the archive holds, by day, without reading what it held before: each committed window is counted once, when a
+//! report meets it first, and the sums are kept in one object. A run is looked at again only until all of it is counted.
+
+use crate::{Deps, Error};
+use alerts::{
+    commit::manifest::Manifest,
+    keys::{manifest_key, superseded_key, totals_key},
+    mode::Mode,
+    run::job_run::{JobRun, RunStatus},
+    window::record::{State, WindowRecord},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use storage::{Objects, PutOnce};
+
+/// Requests to S3 that are under way at once.
+const READS: usize = 16;
+/// How often the sums are taken up again when another report was quicker to write them.
+const TRIES: usize = 5;
+
+/// The sums, and what they are of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Rows and bytes that were written, by date, without the rows that newer versions have replaced.
+    pub days: BTreeMap<String, Written>,
+    /// Runs whose windows are all counted.
+    runs: BTreeSet<String>,
+    /// Of the others, the windows that are counted.
+    windows: BTreeMap<String, BTreeSet<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    pub archived: u64,
+    pub bytes: u64,
+}
+
+/// What one window changes.
+#[derive(Default)]
+struct OfWindow {
+    window_id: String,
+    written: BTreeMap<String, Written>,
+    /// Rows that it took out of older objects.
+    replaced: BTreeMap<String, u64>,
+}
+
+/// The sums up to now. After each run they are stored, so that a call that is cut short has not counted in vain.
+pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<Totals, Error> {
+    let (mut totals, mut tag) = stored(&deps.objects).await?;
+    let mut tries = 0;
+    let mut at = 0;
+    while let Some(run) = runs.get(at) {
+        if totals.runs.contains(&run.run_id) {
+            at += 1;
+            continue;
+        }
+        let mut next = totals.clone();
+        count(deps, run, &mut next).await?;
+        if next != totals {
+            match store(&deps.objects, &next, tag.as_deref()).await? {
+                Some(written) => tag = Some(written),
+                None if tries < TRIES => {
+                    // Another report was quicker: what it counted is not counted again.
+                    tries += 1;
+                    (totals, tag) = stored(&deps.objects).await?;
+                    continue;
+                }
+                // This report counts for itself; the next one stores it.
+                None => {}
+            }
+            totals = next;
+        }
+        at += 1;
+    }
+    Ok(totals)
+}
+
+async fn stored(objects: &Objects) -> Result<(Totals, Option<String>), Error> {
+    let Some((body, tag)) = objects.find_versioned(&totals_key()).await? else { return Ok(Default::default()) };
+    let totals = serde_json::from_slice(&body).map_err(|error| objects.corrupt(&totals_key(), error))?;
+    Ok((totals, Some(tag)))
+}
+
+/// Returns the tag of what is stored; none where it has changed since it was read.
+async fn store(objects: &Objects, totals: &Totals, tag: Option<&str>) -> Result<Option<String>, Error> {
+    const KIND: &str = "application/json";
+    let body = serde_json::to_vec(totals).map_err(|error| objects.corrupt(&totals_key(), error))?;
+    let is_stored = match tag {
+        Some(tag) => objects.replace(&totals_key(), body.into(), KIND, tag).await?,
+        None => matches!(objects.put_once(&totals_key(), body.into(), KIND).await?, PutOnce::Created(_)),
+    };
+    if !is_stored {
+        return Ok(None);
+    }
+    let (stands, tag) = stored(objects).await?;
+    Ok(tag.filter(|_| stands == *totals))
+}
+
+/// Adds the windows of a run that are committed and not counted yet.
+async fn count(deps: &Deps, run: &JobRun, totals: &mut Totals) -> Result<(), Error> {
+    let records = deps.windows.rows.partition(&run.run_id).await?;
+    let is_done = |record: &WindowRecord| {
+        record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified)
+    };
+    let is_all = run.status == RunStatus::Completed && records.len() as u64 == run.planned;
+    let is_final = is_all && records.iter().all(is_done);
+    let counted = totals.windows.remove(&run.run_id).unwrap_or_default();
+    let is_new = |record: &&WindowRecord| record.status == State::Completed && !counted.contains(&record.window_id);
+    let windows = records.iter().filter(is_new).map(|record| of_window(deps, record));
+    let windows: Vec<OfWindow> = stream::iter(windows).buffer_unordered(READS).try_collect().await?;
+    let mut counted = counted;
+    for OfWindow { window_id, written, replaced } in windows {
+        for (date, Written { archived, bytes }) in written {
+            let day = totals.days.entry(date).or_default();
+            day.archived += archived;
+            day.bytes += bytes;
+        }
+        for (date, rows) in replaced {
+            let day = totals.days.entry(date).or_default();
+            day.archived = day.archived.saturating_sub(rows);
+        }
+        counted.insert(window_id);
+    }
+    if is_final {
+        totals.runs.insert(run.run_id.clone());
+    } else if !counted.is_empty() {
+        totals.windows.insert(run.run_id.clone(), counted);
+    }
+    Ok(())
+}
+
+async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error> {
+    let (window_id, run_id) = (&record.window_id, &record.run_id);
+    // An intent that was ended has a manifest of its own, and objects whose names end in its attempt.
+    let keys = match &record.manifest_key {
+        Some(key) if record.ended == 0 => vec![key.clone()],
+        Some(_) => {
+            let first = manifest_key(window_id, run_id, 0);
+            deps.objects.list(first.trim_end_matches("0.json")).await?
+        }
+        None => Vec::new(),
+    };
+    let mut of_window = OfWindow { window_id: window_id.clone(), ..OfWindow::default() };
+    for key in keys {
+        let manifest: Manifest = deps.objects.get_json(&key).await?;
+        for object in manifest.objects.iter().filter(|object| object.key.starts_with("archive/parquet/")) {
+            let Some(date) = date_of(&object.key) else { continue };
+            let name = object.key.rsplit('/').next().unwrap_or_default();
+            let own = name.strip_prefix(window_id.as_str()).and_then(|name| name.strip_prefix('.'));
+            let is_own = own
+                .and_then(|name| name.strip_prefix(run_id.as_str()))
+                .is_some_and(|rest| rest.starts_with('.') || (record.ended > 0 && rest.starts_with('-')));
+            if is_own {
+                let day = of_window.written.entry(date.to_owned()).or_default();
+                day.archived += object.rows;
+                day.bytes += object.bytes;
+                continue;
+            }
+            let taken = superseded_key(&object.key, window_id, run_id);
+            if let Some(body) = deps.objects.find(&taken).await? {
+                let rows = columnar::row_count(body).map_err(|error| deps.objects.corrupt(&taken, error))?;
+                *of_window.replaced.entry(date.to_owned()).or_default() += rows;
+            }
+        }
+    }
+    Ok(of_window)
+}
+
+pub fn date_of(key: &str) -> Option<&str> {
+    key.split('/').find_map(|part| part.strip_prefix("date="))
+}
