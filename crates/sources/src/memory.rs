@@ -252,7 +252,7 @@ impl Node for MemoryNode {
             _ => "other",
         };
         let seen = network::Request { service: "source", operation, subject: path.to_owned() };
-        if let Some((index, documents)) = created(path, request.body.as_deref()) {
+        if let Some(Creation { index, documents }) = created(path, request.body.as_deref()) {
             let statuses: Vec<u16> = documents.iter().map(|(id, source)| self.create(index, id, source)).collect();
             return Ok(if path.ends_with("/_bulk") {
                 let items = statuses.iter().zip(&documents);
@@ -653,12 +653,17 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     })
 }
 
-/// The index, and id and bytes of each document, of a request that creates documents.
-fn created<'a>(path: &'a str, body: Option<&'a [u8]>) -> Option<(&'a str, Vec<(String, &'a [u8])>)> {
+/// A request that creates documents: their index, and of each its id and bytes.
+struct Creation<'a> {
+    index: &'a str,
+    documents: Vec<(String, &'a [u8])>,
+}
+
+fn created<'a>(path: &'a str, body: Option<&'a [u8]>) -> Option<Creation<'a>> {
     let (index, rest) = path.strip_prefix('/')?.split_once('/')?;
     if let Some(id) = rest.strip_prefix("_create/") {
         let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?.into_owned();
-        return Some((index, vec![(id, body?)]));
+        return Some(Creation { index, documents: vec![(id, body?)] });
     }
     if rest != "_bulk" {
         return None;
@@ -668,7 +673,7 @@ fn created<'a>(path: &'a str, body: Option<&'a [u8]>) -> Option<(&'a str, Vec<(S
         let action: Value = serde_json::from_slice(pair.first()?).ok()?;
         Some((action["create"]["_id"].as_str()?.to_owned(), *pair.get(1)?))
     };
-    Some((index, lines.chunks(2).filter_map(document).collect()))
+    Some(Creation { index, documents: lines.chunks(2).filter_map(document).collect() })
 }
 
 fn shards(failed: bool) -> Value {
