@@ -520,7 +520,7 @@ impl State {
     fn delete_if(&mut self, wanted: &Value) -> Value {
         let text = |field: &str| wanted[field].as_str().unwrap_or_default().to_owned();
         let (index, id) = (text("_index"), text("_id"));
-        let stored = self.documents.get_mut(&(index.clone(), id.clone()));
+        let stored = self.documents.get_mut(&(index.clone(), id.clone(), None));
         let is_meant = |stored: &&mut Stored| {
             let seq_no = stored.live.as_ref().map(|document| document.seq_no);
             seq_no.is_some() && seq_no == wanted["if_seq_no"].as_u64() && wanted["if_primary_term"] == 1
