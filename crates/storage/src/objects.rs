@@ -89,8 +89,9 @@ impl Objects {
     /// Writes or overwrites. S3 refuses the upload when the bytes do not arrive as they were sent.
     pub async fn put(&self, key: &str, body: impl Into<Bytes>, content_type: &str) -> Result<(), StoreError> {
         let body = body.into();
+        let sha256 = sha256_hex(&body);
         for round in 0..TRIES {
-            match self.put_if(key, body.clone(), content_type, Condition::None).await? {
+            match self.put_if(key, body.clone(), &sha256, content_type, Condition::None).await? {
                 PutEnd::Stored => return Ok(()),
                 PutEnd::Refused | PutEnd::Conflict => self.pause(round).await,
             }
@@ -101,9 +102,21 @@ impl Objects {
     /// Writes a key that does not exist yet, and looks whether it arrived. After a retry S3 returns 412 for one's own
     /// success: then the content decides. While another upload of the key is under way (409), nothing is decided yet.
     pub async fn put_once(&self, key: &str, body: Bytes, content_type: &str) -> Result<PutOnce, StoreError> {
-        let own = Head { bytes: body.len() as u64, sha256: Some(sha256_hex(&body)) };
+        let sha256 = sha256_hex(&body);
+        self.put_once_hashed(key, body, &sha256, content_type).await
+    }
+
+    /// As [`Objects::put_once`], of a body whose sha256 is known, in hex: large bodies are hashed once.
+    pub async fn put_once_hashed(
+        &self,
+        key: &str,
+        body: Bytes,
+        sha256: &str,
+        content_type: &str,
+    ) -> Result<PutOnce, StoreError> {
+        let own = Head { bytes: body.len() as u64, sha256: Some(sha256.to_owned()) };
         for round in 0..TRIES {
-            let end = self.put_if(key, body.clone(), content_type, Condition::Absent).await?;
+            let end = self.put_if(key, body.clone(), sha256, content_type, Condition::Absent).await?;
             if end == PutEnd::Conflict {
                 self.pause(round).await;
                 continue;
@@ -121,8 +134,9 @@ impl Objects {
 
     /// Overwrites the object that has entity tag `tag`; `false` when it has changed in between.
     pub async fn replace(&self, key: &str, body: Bytes, content_type: &str, tag: &str) -> Result<bool, StoreError> {
+        let sha256 = sha256_hex(&body);
         for round in 0..TRIES {
-            match self.put_if(key, body.clone(), content_type, Condition::Tag(tag)).await? {
+            match self.put_if(key, body.clone(), &sha256, content_type, Condition::Tag(tag)).await? {
                 PutEnd::Stored => return Ok(true),
                 PutEnd::Refused => return Ok(false),
                 PutEnd::Conflict => self.pause(round).await,
@@ -236,10 +250,11 @@ impl Objects {
         &self,
         key: &str,
         body: Bytes,
+        sha256: &str,
         content_type: &str,
         condition: Condition<'_>,
     ) -> Result<PutEnd, StoreError> {
-        self.store.put(Put { bucket: &self.bucket, key, body, content_type, condition }).await
+        self.store.put(Put { bucket: &self.bucket, key, body, sha256, content_type, condition }).await
     }
 
     async fn pause(&self, round: usize) {

@@ -55,8 +55,15 @@ async fn two_uploads_of_a_key_at_once_are_a_conflict_and_then_decided() {
         let network = Overtake { store: store.clone(), key: "k", times: AtomicUsize::new(1) };
         store.through(Arc::new(network))
     };
-    let put =
-        Put { bucket: BUCKET, key: "k", body: body("mine"), content_type: "text/plain", condition: Condition::Absent };
+    let sha256 = storage::sha256_hex(b"mine");
+    let put = Put {
+        bucket: BUCKET,
+        key: "k",
+        body: body("mine"),
+        sha256: &sha256,
+        content_type: "text/plain",
+        condition: Condition::Absent,
+    };
     assert_eq!(overtaken().put(put.clone()).await.expect("answered"), PutEnd::Conflict);
     assert_eq!(store.put(put).await.expect("answered"), PutEnd::Refused);
     // What is built on it asks again, and finds out.
@@ -71,6 +78,17 @@ async fn two_uploads_of_a_key_at_once_are_a_conflict_and_then_decided() {
     objects.put("k", body("before"), "text/plain").await.expect("written");
     let (_, tag) = objects.find_versioned("k").await.expect("found").expect("there");
     assert!(!Objects::over(overtaken(), BUCKET).replace("k", body("mine"), "text/plain", &tag).await.expect("decided"));
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_those_of_their_sha256_are_refused() {
+    let objects = Objects::over(s3(), BUCKET);
+    let other = storage::sha256_hex(b"other");
+    let end = objects.put_once_hashed("k", body("mine"), &other, "text/plain").await;
+    assert!(end.is_err_and(|error| error.to_string().contains("BadDigest")));
+    assert_eq!(objects.find("k").await.expect("answered"), None);
+    let end = objects.put_once_hashed("k", body("other"), &other, "text/plain").await.expect("written");
+    assert!(matches!(end, PutOnce::Created(head) if head.sha256 == Some(other)));
 }
 
 #[tokio::test]

@@ -123,8 +123,8 @@ impl ObjectStore for Disk {
             Err(error) => return Err(failed("GetObject", &path, error)),
         };
         let bytes = file.metadata().map_err(|error| failed("GetObject", &path, error))?.len();
-        let body = stream::unfold(file, |mut file| async move {
-            let mut piece = vec![0; PIECE];
+        let body = stream::unfold(file, move |mut file| async move {
+            let mut piece = vec![0; PIECE.min(bytes as usize + 1)];
             match file.read(&mut piece) {
                 Ok(0) => None,
                 Ok(read) => {
@@ -146,8 +146,7 @@ impl ObjectStore for Disk {
         if put.condition == Condition::Absent && path.exists() {
             return Ok(PutEnd::Refused);
         }
-        // As the client of S3 does.
-        let sha256 = Some(storage::sha256_hex(&put.body));
+        let sha256 = Some(put.sha256.to_owned());
         fs::write(&path, &put.body).map_err(|error| failed("PutObject", &path, error))?;
         self.heads().insert(path, Head { bytes: put.body.len() as u64, sha256 });
         Ok(PutEnd::Stored)

@@ -66,7 +66,7 @@ async fn is_done(deps: &Deps, batch: &str) -> Result<bool, LedgerError> {
 
 async fn create(deps: &Deps, output: &Output, body: Bytes) -> Result<(), Error> {
     let content_type = if output.key.ends_with(".gz") { "application/gzip" } else { "application/x-ndjson" };
-    match deps.feeds.put_once(&output.key, body, content_type).await? {
+    match deps.feeds.put_once_hashed(&output.key, body, &output.sha256, content_type).await? {
         PutOnce::Created(_) => Ok(()),
         PutOnce::Exists(head) => Err(Error::Store(StoreError::Conflict {
             bucket: deps.feeds.bucket().to_owned(),

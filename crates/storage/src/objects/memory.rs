@@ -242,6 +242,9 @@ impl ObjectStore for MemoryObjects {
 
     async fn put(&self, put: Put<'_>) -> Result<PutEnd, StoreError> {
         self.write("PutObject", put.bucket, put.key, put.condition, |bucket| {
+            if crate::sha256_hex(&put.body) != put.sha256 {
+                return Err(rejected("PutObject", put.bucket, put.key, "BadDigest"));
+            }
             bucket.write(put.key, Some(put.body.clone()), None);
             Ok(PutEnd::Stored)
         })

@@ -69,7 +69,7 @@ impl ObjectStore for S3 {
     }
 
     async fn put(&self, put: Put<'_>) -> Result<PutEnd, StoreError> {
-        let sha256 = BASE64_STANDARD.encode(Sha256::digest(&put.body));
+        let sha256 = in_base64(put.sha256);
         let request = self.client.put_object().bucket(put.bucket).key(put.key).content_type(put.content_type);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(sha256);
         let request = match put.condition {
@@ -161,6 +161,11 @@ where
         }
         Err(error) => Err(fault(operation, bucket, key, error)),
     }
+}
+
+/// From hex, as S3 takes it.
+fn in_base64(sha256: &str) -> String {
+    BASE64_STANDARD.encode(hex::decode(sha256).expect("a digest is passed on in hex"))
 }
 
 /// From base64, as S3 gives it, perhaps with the number of parts behind it.

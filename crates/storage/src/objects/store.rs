@@ -73,6 +73,8 @@ pub struct Put<'a> {
     pub bucket: &'a str,
     pub key: &'a str,
     pub body: Bytes,
+    /// Of the body, in hex.
+    pub sha256: &'a str,
     pub content_type: &'a str,
     pub condition: Condition<'a>,
 }
