@@ -126,7 +126,9 @@ impl Pack {
         }
         let outputs = self.outputs.get_mut(destination).expect("it is there or was put there");
         if outputs.last().is_none_or(|last| last.bytes.len() + length > OUTPUT_BYTES) {
-            outputs.push(Filling::default());
+            // Where one is full, the next will be: it is not grown step by step.
+            let capacity = if outputs.is_empty() { length } else { length.max(OUTPUT_BYTES) };
+            outputs.push(Filling { bytes: Vec::with_capacity(capacity), ..Filling::default() });
             self.count += 1;
         }
         let last = outputs.last_mut().expect("it is there or was put there");

@@ -237,32 +237,36 @@ enum Bracket {
     Array,
 }
 
-/// The brackets that are open, a bit each.
+/// The brackets that are open, a bit each: 1 is an array.
 #[derive(Default)]
 struct Brackets {
     depth: usize,
-    bits: Vec<u64>,
+    /// The innermost up to 64 of them, the last in the lowest bit.
+    inner: u64,
+    /// Those further out, 64 at a time. Most records need none, and so no memory.
+    outer: Vec<u64>,
 }
 
 impl Brackets {
     fn push(&mut self, bracket: Bracket) {
-        let (word, bit) = (self.depth / 64, self.depth % 64);
-        if word == self.bits.len() {
-            self.bits.push(0);
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.inner);
         }
-        let is_array = u64::from(bracket == Bracket::Array);
-        self.bits[word] = self.bits[word] & !(1 << bit) | is_array << bit;
+        self.inner = self.inner << 1 | u64::from(bracket == Bracket::Array);
         self.depth += 1;
     }
 
     fn pop(&mut self) {
         self.depth -= 1;
+        self.inner >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.inner = self.outer.pop().unwrap_or_default();
+        }
     }
 
     fn last(&self) -> Option<Bracket> {
-        let last = self.depth.checked_sub(1)?;
-        let is_array = self.bits[last / 64] >> (last % 64) & 1 == 1;
-        Some(if is_array { Bracket::Array } else { Bracket::Object })
+        let is_array = self.inner & 1 == 1;
+        (self.depth > 0).then_some(if is_array { Bracket::Array } else { Bracket::Object })
     }
 }
 
@@ -335,6 +339,24 @@ mod tests {
         }
         for line in ["", " ", "\t\r \u{b}\u{c}", "\u{a0}\u{2003}"] {
             assert_eq!(classify(line.as_bytes()), Kind::Blank, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_of_both_kinds_match_at_any_depth() {
+        for depth in [1, 62, 63, 64, 65, 127, 128, 129, 200] {
+            let is_array: Vec<bool> = (0..depth).map(|at| at * at % 7 < 3).collect();
+            let open: String = is_array.iter().map(|is_array| if *is_array { "[" } else { "{\"a\":" }).collect();
+            let line = |wrong: Option<usize>| {
+                let close = is_array.iter().enumerate().rev();
+                let close = close.map(|(at, is_array)| if *is_array == (wrong == Some(at)) { '}' } else { ']' });
+                format!("{{\"r\":{open}0{}}}", close.collect::<String>())
+            };
+            assert_eq!(classify(line(None).as_bytes()), Kind::Record, "{depth}");
+            for wrong in 0..depth {
+                let line = line(Some(wrong));
+                assert_eq!(classify(line.as_bytes()), Kind::Bad(Reason::InvalidJson), "{wrong} of {depth}");
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use ledger::{Keyed, Superseded};
 use lines::{Lines, Position, Step};
 use runtime::Call;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -132,7 +132,7 @@ impl<'a> Round<'a> {
 
     /// Writes the batch's name into the files' rows. Files that are done fall out.
     async fn claim(&self, files: Vec<Delivery>, report: &mut Report) -> Result<(Vec<Held>, Vec<Busy>), Error> {
-        let order: Vec<(String, String)> = files.iter().map(identity).collect();
+        let order: HashMap<(String, String), usize> = files.iter().map(identity).zip(0..).collect();
         let (mut wanted, mut free, mut held, mut busy) = (files, HashSet::new(), Vec::new(), Vec::new());
         while !wanted.is_empty() {
             let claims = stream::iter(wanted).map(|delivery| self.claim_one(delivery, &free));
@@ -164,7 +164,7 @@ impl<'a> Round<'a> {
                 }
             }
         }
-        held.sort_by_cached_key(|held| order.iter().position(|key| *key == identity(&held.delivery)));
+        held.sort_by_cached_key(|held| order.get(&identity(&held.delivery)).copied());
         Ok((held, busy))
     }
 
