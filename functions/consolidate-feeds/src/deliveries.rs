@@ -1,7 +1,7 @@
 //! From messages to files: what each event names, whose it is, and which message waits for it.
 
 use crate::{Deps, Error};
-use errors::{Named, describe};
+use errors::{Name, Named, describe};
 use events::{s3::ObjectEvent, sqs};
 use feeds::{Counts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment, protocol::FileFacts};
 use jiff::{Timestamp, tz::TimeZone};
@@ -27,7 +27,8 @@ pub struct Delivery {
 /// What became of the messages.
 #[derive(Default)]
 pub struct Report {
-    failed: BTreeSet<usize>,
+    /// Positions of the messages that failed, each with the first error.
+    pub failed: BTreeMap<usize, Name>,
     /// Files that were left because their partner is blocked.
     pub blocked: u64,
     pub counts: Counts,
@@ -38,7 +39,9 @@ pub struct Report {
 impl Report {
     pub fn fail(&mut self, messages: impl IntoIterator<Item = usize>, error: &Error) {
         tracing::warn!(error = error.name().as_str(), message = describe(error), "a file did not come out");
-        self.failed.extend(messages);
+        for message in messages {
+            self.failed.entry(message).or_insert(error.name());
+        }
     }
 
     /// For CloudWatch; the dashboard and the alarms know these names.
@@ -56,7 +59,7 @@ impl Report {
     }
 
     pub fn response(&self, batch: &sqs::Batch) -> sqs::Response {
-        sqs::Response::of(self.failed.iter().map(|position| batch.messages[*position].id.clone()))
+        sqs::Response::of(self.failed.keys().map(|position| batch.messages[*position].id.clone()))
     }
 }
 

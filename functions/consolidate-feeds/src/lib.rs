@@ -7,6 +7,7 @@ mod deliveries;
 mod partners;
 mod round;
 
+pub use deliveries::Report;
 pub use partners::Partners;
 
 use aws_config::SdkConfig;
@@ -134,9 +135,15 @@ impl Named for Error {
 
 /// The call itself never fails: a message whose files did not all come out is named in the response.
 pub async fn handle(deps: &Deps, batch: sqs::Batch, call: Call) -> Result<sqs::Response, Error> {
-    let mut report = deliveries::Report::default();
-    let deliveries = deliveries::read(deps, &batch, &call, &mut report).await;
-    consolidate::all(deps, deliveries, &call, &mut report).await;
+    let report = work(deps, &batch, &call).await;
     report.metrics(&call).write();
     Ok(report.response(&batch))
+}
+
+/// Brings out the files that the messages name, and says what became of them.
+pub async fn work(deps: &Deps, batch: &sqs::Batch, call: &Call) -> Report {
+    let mut report = Report::default();
+    let deliveries = deliveries::read(deps, batch, call, &mut report).await;
+    consolidate::all(deps, deliveries, call, &mut report).await;
+    report
 }

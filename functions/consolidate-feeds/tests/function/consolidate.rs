@@ -2,11 +2,19 @@
 
 use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
 use async_trait::async_trait;
+use errors::Name;
+use feeds::protocol::BLOCKED_INDEX;
 use flate2::{Compression, write::GzEncoder};
 use network::{Broken, Calm, Network, OneFault, Request, Strike};
 use runtime::Clock;
 use serde_json::json;
-use std::{io::Write, slice, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    slice,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use storage::Objects;
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -32,9 +40,18 @@ async fn a_path_without_a_date_takes_that_of_the_event() {
     let world = World::new();
     world.partners("offers", &[], &[]).await;
     let file = world.put("offers/acme/2026/13/20/a.jsonl", "{}").await;
-    world.deliver(&[&[file]]).await;
-    assert!(world.outputs().into_keys().all(|key| key.starts_with("offers/year=2026/month=11/day=21/")));
-    assert_eq!(world.outputs().len(), 1);
+    let dated = world.put("offers/acme/2026/1/5/b.jsonl", "{}").await;
+    world.deliver(&[&[file, dated]]).await;
+    let keys: Vec<String> = world.outputs().into_keys().collect();
+    assert!(keys.len() == 2 && keys[0].starts_with("offers/year=2026/month=01/day=05/"), "{keys:?}");
+    assert!(keys[1].starts_with("offers/year=2026/month=11/day=21/"), "{keys:?}");
+    // Each file's row says which it was, and `feeds trace` with it.
+    let text = |row: &storage::Item, name: &str| row[name].as_s().cloned().unwrap_or_default();
+    let mut rows: Vec<_> =
+        world.tables.contents("files").iter().map(|row| (text(row, "date"), text(row, "date_from"))).collect();
+    rows.sort();
+    let said = |date: &str, from: &str| (date.to_owned(), from.to_owned());
+    assert_eq!(rows, [said("2026-01-05", "path"), said("2026-11-21", "event")]);
 }
 
 #[tokio::test]
@@ -48,10 +65,74 @@ async fn priority_partners_come_first_and_alone_and_blocked_ones_not_at_all() {
     assert_eq!(world.deliver(&[&messages]).await, [0; 0]);
     assert_eq!(world.records(), ["{\"p\":\"first\"}", "{\"p\":\"other\"}"]);
     assert_eq!(world.outputs().len(), 2);
+    let body = [json!({"Records": messages}).to_string()];
+    let report = world.report(&world.deps(Calm::shared()), &body).await;
+    assert_eq!((report.blocked, report.failed.len()), (2, 0));
+    let is_blocked = |row: &storage::Item| row["state"].as_s().is_ok_and(|state| state == "Blocked");
+    let rows: Vec<_> = world.tables.contents("files").into_iter().filter(is_blocked).collect();
+    // The sparse index of blocked files, which the status counts.
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.contains_key(BLOCKED_INDEX)), "{rows:?}");
     // Once the block is gone, the event delivered again brings the file out.
+    world.partners("offers", &["first"], &[]).await;
+    assert_eq!(world.deliver(&[&messages]).await, [0; 0]);
+    assert_eq!(world.records()[2..], ["{\"p\":\"blocked\"}", "{\"p\":\"both\"}"]);
+    assert!(!world.tables.contents("files").iter().any(|row| row.contains_key(BLOCKED_INDEX)));
+}
+
+/// The keys of outputs, in the order in which they were created.
+#[derive(Default)]
+struct Created(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Network for Created {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if request.operation == "PutObject" && request.subject.starts_with(FEEDS) {
+            self.0.lock().expect("one test").push(request.subject.clone());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn outputs_of_priority_partners_are_there_before_any_other() {
+    let world = World::new();
+    world.partners("offers", &["first"], &[]).await;
+    let mut events = Vec::new();
+    for (at, partner) in ["other", "first", "acme", "first", "other"].into_iter().enumerate() {
+        let record = format!("{{\"p\":\"{partner}\",\"x\":\"{}\"}}\nbad\n", "x".repeat(300_000));
+        events.push(world.put(&format!("offers/{partner}/2026/11/2{at}/a"), record).await);
+    }
+    let created = Arc::new(Created::default());
+    assert_eq!(world.deliver_through(created.clone(), &[&events]).await, [0; 0]);
+    let created = created.0.lock().expect("one test").clone();
+    let days: Vec<&str> = created.iter().filter_map(|key| Some(key.split_once("day=")?.1.split_once('/')?.0)).collect();
+    assert_eq!(days[..2], ["21", "23"], "{created:?}");
+    assert_eq!(created.len(), 10);
+}
+
+#[tokio::test]
+async fn what_operators_write_into_the_partners_table_holds_after_ten_seconds_and_is_read_once_until_then() {
+    let world = World::new();
+    world.partners("offers", &[], &["acme"]).await;
+    let counting = OneFault::at(usize::MAX, Strike::Request);
+    let mut bodies = Vec::new();
+    for at in 0..3 {
+        let event = world.put(&format!("offers/acme/{at}"), "{}").await;
+        bodies.push(json!({"Records": [event]}).to_string());
+    }
+    // One process, call after call.
+    let deps = world.deps(counting.clone());
+    assert_eq!(world.report(&deps, &bodies[..1]).await.blocked, 1);
+    let first = counting.seen();
+    assert_eq!(world.report(&deps, &bodies[1..2]).await.blocked, 1);
+    // Without the read of the partners' table.
+    assert_eq!(counting.seen() - first, first - 1);
     world.partners("offers", &[], &[]).await;
-    let rules = world.tables.contents("partners");
-    assert_eq!(rules.len(), 1);
+    world.clock.advance(Duration::from_millis(9_900));
+    assert_eq!(world.report(&deps, &bodies[2..]).await.blocked, 1);
+    world.clock.advance(Duration::from_millis(100));
+    assert_eq!(world.report(&deps, &bodies).await.blocked, 0);
+    assert_eq!(world.records().len(), 3);
 }
 
 #[tokio::test]
@@ -111,6 +192,16 @@ async fn objects_hold_at_most_500_000_bytes_and_a_file_larger_than_a_round_keeps
 }
 
 #[tokio::test]
+async fn a_record_that_is_larger_than_an_object_is_counted_for_its_warning() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let large = format!("{{\"large\":\"{}\"}}\n{{}}\n", "x".repeat(600_000));
+    let body = json!({"Records": [world.put("offers/acme/a", large).await]}).to_string();
+    let report = world.report(&world.deps(Calm::shared()), &[body]).await;
+    assert_eq!((report.large, report.counts.records, report.counts.outputs), (1, 2, 2));
+}
+
+#[tokio::test]
 async fn a_version_is_a_file_of_its_own_even_when_it_is_overwritten_or_deleted_later() {
     let world = World::new();
     world.partners("offers", &[], &[]).await;
@@ -152,6 +243,15 @@ async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
     ];
     assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0, 1, 2, 6, 7]);
     assert_eq!(world.records(), ["{\"good\":2}", "{\"good\":1}"]);
+    let report = world.report(&world.deps(Calm::shared()), &bodies).await;
+    let names = [
+        (0, Name::UnknownContentType),
+        (1, Name::UnknownContentType),
+        (2, Name::FeedFileMissing),
+        (6, Name::EventUnreadable),
+        (7, Name::ForeignBucket),
+    ];
+    assert_eq!(report.failed, BTreeMap::from(names));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use consolidate_feeds::{Deps, Limits, Partners, handle};
+use consolidate_feeds::{Deps, Limits, Partners, Report, handle, work};
 use feeds::{Format, Rules};
 use jiff::{SignedDuration, Timestamp};
 use network::{Calm, Network};
@@ -90,11 +90,12 @@ impl World {
         call
     }
 
+    /// As an operator writes it, over what stands there.
     pub async fn partners(&self, content_type: &str, priority: &[&str], blocked: &[&str]) {
         let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
         let (priority_partners, blocked_partners) = (owned(priority), owned(blocked));
         let rules = Rules { content_type: content_type.to_owned(), priority_partners, blocked_partners };
-        Table::over(self.tables.clone(), "partners").put(&rules).await.expect("written");
+        self.tables.plant("partners", serde_dynamo::to_item(rules).expect("an item"));
     }
 
     /// Puts a file, and returns the record of its event.
@@ -132,17 +133,16 @@ impl World {
     }
 
     pub async fn deliver_bodies(&self, network: Arc<dyn Network>, bodies: &[String], spent: Duration) -> Vec<usize> {
-        let records: Vec<Value> = bodies
-            .iter()
-            .enumerate()
-            .map(|(at, body)| json!({"messageId": at.to_string(), "body": body, "eventSource": "aws:sqs"}))
-            .collect();
-        let batch = serde_json::from_value(json!({"Records": records})).expect("a batch");
-        let response = handle(&self.deps(network), batch, self.call(spent)).await.expect("a response");
+        let response = handle(&self.deps(network), batch(bodies), self.call(spent)).await.expect("a response");
         let response = serde_json::to_value(response).expect("JSON");
         let failures = response["batchItemFailures"].as_array().expect("a list");
         let id = |failure: &Value| failure["itemIdentifier"].as_str().and_then(|id| id.parse().ok()).expect("an id");
         failures.iter().map(id).collect()
+    }
+
+    /// Delivers messages to a function that has these dependencies, and returns what it says of them.
+    pub async fn report(&self, deps: &Deps, bodies: &[String]) -> Report {
+        work(deps, &batch(bodies), &self.call(Duration::ZERO)).await
     }
 
     /// What a reader of the bucket sees, by key.
@@ -176,6 +176,13 @@ impl World {
         lines.sort();
         lines
     }
+}
+
+fn batch(bodies: &[String]) -> events::sqs::Batch {
+    let message =
+        |(at, body): (usize, &String)| json!({"messageId": at.to_string(), "body": body, "eventSource": "aws:sqs"});
+    let messages: Vec<Value> = bodies.iter().enumerate().map(message).collect();
+    serde_json::from_value(json!({"Records": messages})).expect("a batch")
 }
 
 pub fn number(key: &str) -> u64 {
