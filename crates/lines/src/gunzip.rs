@@ -6,8 +6,8 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 use std::io::{self, BufRead, Read};
 
 pub const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// How much is unpacked at once, in bytes.
-const WINDOW: usize = 128 * 1024;
+/// How much is unpacked at once, in bytes. Allocators ask the system for each piece from 128 KiB on.
+const WINDOW: usize = 64 * 1024;
 /// A header holds a name, a comment and extra fields; one that goes on for longer is not from a compressor.
 const HEADER: usize = 256 * 1024;
 

@@ -63,6 +63,11 @@ struct Partial {
 }
 
 impl Source {
+    /// Whether an open error's thread is named in a line that begins so.
+    fn may_go_on(&self, head: &[u8]) -> bool {
+        self.threads.values().any(|open| open.awaits_second_line || open.thread.find(head).is_some())
+    }
+
     fn new() -> Self {
         Source {
             format: None,
@@ -104,6 +109,27 @@ impl<'a> Assembler<'a> {
         self.done.pop_front()
     }
 
+    /// Takes a line that begins an entry without an error, as most lines do, if that can be seen from its first bytes.
+    /// Otherwise it is `false`, and the line one for [`Assembler::line`].
+    pub fn is_quiet(&mut self, position: Position, line: &[u8]) -> bool {
+        let source = &self.plain;
+        let known = source.format.and_then(|at| self.formats.list.get(at));
+        // What ends so may be a record in a collector's envelope.
+        let may_be_record = line.ends_with(b"}") || line.ends_with(b"]");
+        let is_open = source.partial.is_some() || matches!(source.current, Current::Bare(_));
+        if known.is_none() || is_open || may_be_record {
+            return false;
+        }
+        let head = &line[..line.len().min(HEADER)];
+        let Some(level) = known.and_then(|format| format.quiet_level(head)).filter(|_| !source.may_go_on(head)) else {
+            return false;
+        };
+        self.plain.last_line = position.line;
+        self.plain.orphan = None;
+        self.plain.current = Current::Quiet { has_own_traces: level != Level::Info };
+        true
+    }
+
     pub fn line(&mut self, position: Position, line: &str) {
         let line = if line.contains('\u{1b}') { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
         let piece = envelope::open(&line);
@@ -116,7 +142,7 @@ impl<'a> Assembler<'a> {
         let Some(source) = named else { return };
         source.last_line = position.line;
         let mut step = Step {
-            context: &self.context,
+            context: &mut self.context,
             formats: self.formats,
             done: &mut self.done,
             unparsed: 0,
@@ -148,7 +174,7 @@ impl<'a> Assembler<'a> {
 
     fn end(&mut self, source: &mut Source) {
         let mut step = Step {
-            context: &self.context,
+            context: &mut self.context,
             formats: self.formats,
             done: &mut self.done,
             unparsed: 0,
@@ -170,7 +196,7 @@ impl<'a> Assembler<'a> {
 
 /// One line's way into one source.
 struct Step<'s, 'a> {
-    context: &'s Context<'a>,
+    context: &'s mut Context<'a>,
     formats: &'a Formats,
     done: &'s mut VecDeque<Entry>,
     unparsed: u64,
@@ -214,10 +240,11 @@ impl<'a> Step<'_, 'a> {
         match body {
             Body::Record(record) => self.record(position, collected, record, None, true),
             Body::Broken => self.unparsed += 1,
-            Body::Text(text) if text.contains('\n') => {
-                text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r')))
+            Body::Text(text) => {
+                // Some collectors keep the line break.
+                let text = text.trim_end_matches(['\n', '\r']);
+                text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r')));
             }
-            Body::Text(text) => self.text(position, collected, level, &text),
         }
     }
 
@@ -318,11 +345,10 @@ impl<'a> Step<'_, 'a> {
     fn quiet_level(&self, line: &str) -> Option<Level> {
         let known = self.formats.list.get(self.source.format?)?;
         let head = &line[..line.floor_char_boundary(HEADER)];
-        let may_go_on = |(thread, open): (&String, &Raw)| open.awaits_second_line || head.contains(thread.as_str());
-        if self.source.threads.iter().any(may_go_on) {
+        if line.starts_with([' ', '\t']) || self.source.may_go_on(head.as_bytes()) {
             return None;
         }
-        known.quiet_level(head)
+        known.quiet_level(head.as_bytes())
     }
 
     fn header<'l>(&mut self, line: &'l str) -> Option<(Record<'l>, &'a Format)> {
@@ -332,6 +358,9 @@ impl<'a> Step<'_, 'a> {
             && let Some(record) = read_header(known, line)
         {
             return Some((record, known));
+        }
+        if !may_be_built_in && !self.formats.has_configured {
+            return None;
         }
         for at in self.formats.that_fit(&line[..line.floor_char_boundary(HEADER)]) {
             let format = &self.formats.list[at];
@@ -532,8 +561,11 @@ impl Raw {
 
 fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
     let head = if format.has_message { line } else { &line[..line.floor_char_boundary(HEADER)] };
-    let found = format.pattern.captures(head)?;
-    let text = |name: &str| found.name(name).map(|part| part.as_str().trim()).filter(|text| !text.is_empty());
+    let found = format.pattern().captures(head.as_bytes())?;
+    let text = |name: &str| {
+        let part = std::str::from_utf8(found.name(name)?.as_bytes()).ok()?;
+        Some(part.trim()).filter(|text| !text.is_empty())
+    };
     let level = match text("level") {
         Some(letter) if format.letters => Level::from_letter(letter),
         Some(word) => Some(
@@ -542,7 +574,8 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
         None => None,
     };
     let message = text("message").unwrap_or_else(|| {
-        if format.has_message { "" } else { line[found.get(0).map_or(0, |all| all.end())..].trim() }
+        let end = found.get(0).map_or(0, |all| all.end());
+        if format.has_message { "" } else { line.get(end..).unwrap_or_default().trim() }
     });
     Some(Record {
         time: text("time").map_or(Written::None, |time| Written::Text(Cow::Borrowed(time))),
@@ -591,4 +624,45 @@ pub fn time_of_line(line: &str, key: &str, settings: &crate::Settings) -> Option
         Body::Broken => None,
     };
     own.or_else(|| context.instant(&piece.collected, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn read(lines: &[&str], settings: &Settings, glances: bool) -> (Vec<Entry>, u64) {
+        let mut assembler = Assembler::new(Context::new("shop/2024/07/01/app.gz", settings));
+        for (at, line) in lines.iter().enumerate() {
+            let position = Position { line: at as u64 + 1, byte: 0 };
+            if !glances || !assembler.is_quiet(position, line.as_bytes()) {
+                assembler.line(position, line);
+            }
+        }
+        assembler.finish();
+        let entries = std::iter::from_fn(|| assembler.next_entry()).collect();
+        (entries, assembler.unparsed())
+    }
+
+    /// Over the logs of all cases, two after each other in every order, with lines of both mixed.
+    #[test]
+    fn what_is_seen_at_a_glance_is_what_a_full_reading_says() {
+        let folder = format!("{}/tests/cases", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
+        let cases: Vec<String> = files.map(|path| std::fs::read_to_string(path).expect("a text")).collect();
+        let logs: Vec<Vec<&str>> = cases
+            .iter()
+            .flat_map(|text| text.split("\n=== "))
+            .filter_map(|case| Some(case.split_once('\n')?.1.split_once("--- unparsed")?.0.lines().collect()))
+            .collect();
+        assert!(logs.len() > 40);
+        let settings = Settings::built_in();
+        for first in &logs {
+            for second in &logs {
+                let mixed = first.iter().zip(second).flat_map(|(a, b)| [*a, *b]);
+                let lines: Vec<&str> = first.iter().chain(second).copied().chain(mixed).collect();
+                assert_eq!(read(&lines, &settings, true), read(&lines, &settings, false), "{lines:#?}");
+            }
+        }
+    }
 }

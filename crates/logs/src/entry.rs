@@ -3,9 +3,11 @@ use crate::level::Level;
 use crate::record::{Record, Written, own};
 use crate::settings::{Formats, Part, Settings};
 use crate::time;
-use crate::trace::{self, Start};
+use crate::trace::{self, Analysis, Start};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use memchr::memmem::Finder;
+use std::collections::HashMap;
 
 /// The most of one line that is read, in bytes. Enough for the 10 MB lines that collectors do write.
 pub const LONGEST_LINE: usize = 16 << 20;
@@ -49,13 +51,29 @@ pub struct Context<'a> {
     service: &'a str,
     settings: &'a Settings,
     time: time::Context,
+    readings: HashMap<Vec<u8>, Reading>,
 }
+
+/// What an entry's texts say, whatever their numbers are.
+#[derive(Clone)]
+struct Reading {
+    has_trace: bool,
+    /// What stands behind the message only looked like a trace's beginning.
+    is_text: bool,
+    exception: Option<String>,
+    category: String,
+    fingerprint: String,
+}
+
+/// Errors come in bursts of the same few: readings of so many are kept, each of texts of so many bytes at most.
+const READINGS: usize = 1000;
+const READABLE: usize = 8 << 10;
 
 impl<'a> Context<'a> {
     /// `key`: `<service>/YYYY/MM/DD/<name>.gz`.
     pub fn new(key: &'a str, settings: &'a Settings) -> Self {
         let time = time::Context { zone: settings.zone(key), date: date_of(key) };
-        Context { key, service: service_of(key), settings, time }
+        Context { key, service: service_of(key), settings, time, readings: HashMap::new() }
     }
 
     pub fn formats(&self) -> &'a Formats {
@@ -102,11 +120,16 @@ pub(crate) struct Raw {
     /// Lines of the trace beyond what is kept.
     pub left_out: u64,
     pub awaits_second_line: bool,
+    /// Its name as it stands in other lines; empty where the format names none.
+    pub thread: Finder<'static>,
+    /// The stack is a field of the record.
+    has_own_stack: bool,
     is_bare: bool,
 }
 
 impl Raw {
     pub fn new(position: Position, collected: &Written, record: Record, time_format: Option<&str>) -> Self {
+        let has_own_stack = record.stack.is_some();
         let mut raw = Raw {
             position,
             time: own(&record.time),
@@ -119,6 +142,8 @@ impl Raw {
             stack: record.stack.map(|stack| stack.trim_end().to_owned()).unwrap_or_default(),
             left_out: 0,
             awaits_second_line: false,
+            thread: Finder::new(record.thread.as_deref().unwrap_or_default().as_bytes()).into_owned(),
+            has_own_stack,
             is_bare: false,
         };
         let (message, stack) = split(&record.message);
@@ -142,16 +167,13 @@ impl Raw {
     }
 
     /// `None` where it is no error after all.
-    pub fn entry(self, context: &Context) -> Option<Entry> {
-        let Raw { mut message, mut stack, .. } = self;
-        if stack.is_empty() {
-            (message, stack) = split_go(message);
+    pub fn entry(mut self, context: &mut Context) -> Option<Entry> {
+        if self.stack.is_empty() {
+            (self.message, self.stack) = split_go(std::mem::take(&mut self.message));
         }
-        let has_trace =
-            stack.lines().any(|line| trace::is_inner(line) || trace::is_traceback(line) || trace::is_crash(line))
-                || !trace::analyse("", &stack).place.unwrap_or_default().is_empty();
-        if !has_trace && !self.is_bare && self.exception.is_none() && !stack.is_empty() {
-            // It only looked like a trace's beginning.
+        let reading = self.reading(context);
+        let Raw { mut message, mut stack, .. } = self;
+        if reading.is_text {
             if !message.is_empty() {
                 message.push('\n');
             }
@@ -161,65 +183,155 @@ impl Raw {
         if self.left_out > 0 {
             stack.push_str(&format!("\n... {} lines left out", self.left_out));
         }
-        let stack = stack.trim_end().to_owned();
-        let analysis = trace::analyse(&message, &stack);
-        let named = self
-            .exception
-            .or_else(|| trace::head(message.lines().next().unwrap_or_default()).map(|head| head.kind.to_owned()));
-        let exception = match (&analysis.exception, named) {
-            // A trace names the type in full.
-            (Some(read), Some(named)) if !read.ends_with(&named) => Some(named),
-            (Some(read), _) => Some(read.clone()),
-            (None, named) => named,
-        };
+        stack.truncate(stack.trim_end().len());
         let level = match self.level {
             Some(level) => level,
-            None if self.is_bare || has_trace => {
-                let is_fatal = matches!(exception.as_deref(), Some("panic" | "fatal error"));
+            None if self.is_bare || reading.has_trace => {
+                let is_fatal = matches!(reading.exception.as_deref(), Some("panic" | "fatal error"));
                 if is_fatal { Level::Fatal } else { Level::Error }
             }
             None => return None,
         };
         if message.trim().is_empty() {
-            let text = analysis.text.clone().filter(|text| !text.is_empty());
+            let text = trace::analyse(&message, &stack).text.filter(|text| !text.is_empty());
             message = text
-                .or_else(|| exception.clone())
+                .or_else(|| reading.exception.clone())
                 .or_else(|| stack.lines().next().map(str::to_owned))
                 .unwrap_or_default();
         }
-        let message = message.trim_end().to_owned();
+        message.truncate(message.trim_end().len());
         let own = context.instant(&self.time, self.time_format.as_deref());
-        let stack = (!stack.is_empty()).then_some(stack);
-        let logger = self.logger.filter(|logger| !logger.is_empty());
+        Some(Entry {
+            time: own.or_else(|| context.instant(&self.collected, None)),
+            level,
+            category: reading.category,
+            fingerprint: reading.fingerprint,
+            logger: self.logger.filter(|logger| !logger.is_empty()),
+            message,
+            exception: reading.exception,
+            stack: (!stack.is_empty()).then_some(stack),
+            line: self.position.line,
+            byte: self.position.byte,
+        })
+    }
+
+    fn reading(&self, context: &mut Context) -> Reading {
+        let is_short = self.message.len() + self.stack.len() <= READABLE;
+        let is_kept = context.settings.ignores_numbers && is_short && !self.message.trim().is_empty();
+        if !is_kept {
+            return self.read(context).0;
+        }
+        let shape = self.shape();
+        if let Some(reading) = context.readings.get(&shape) {
+            return reading.clone();
+        }
+        let (reading, analysis) = self.read(context);
+        // Whatever of it could differ with a number must not: then the answer does not depend on what was read before.
+        let mut names = reading.exception.iter().chain(&analysis.place).chain(&analysis.causes);
+        if !names.any(|name| has_number(name)) {
+            if context.readings.len() >= READINGS {
+                context.readings.clear();
+            }
+            context.readings.insert(shape, reading.clone());
+        }
+        reading
+    }
+
+    /// All that a reading depends on, with zeros for its numbers.
+    fn shape(&self) -> Vec<u8> {
+        let mut shape = Vec::with_capacity(self.message.len() + self.stack.len() + 100);
+        // No byte of UTF-8.
+        const END: u8 = 0xff;
+        shape.push(u8::from(self.is_bare) | u8::from(self.has_own_stack) << 1);
+        for text in [&self.exception, &self.logger] {
+            shape.extend(text.as_deref().unwrap_or_default().bytes());
+            shape.extend([u8::from(text.is_some()), END]);
+        }
+        push_shape(&mut shape, &self.message);
+        shape.push(END);
+        push_shape(&mut shape, &self.stack);
+        shape
+    }
+
+    fn read(&self, context: &Context) -> (Reading, Analysis) {
+        let mut analysis = trace::analyse("", &self.stack);
+        let is_traced = |line: &str| trace::is_inner(line) || trace::is_traceback(line) || trace::is_crash(line);
+        let has_trace =
+            self.stack.lines().any(is_traced) || analysis.place.as_ref().is_some_and(|place| !place.is_empty());
+        let is_text =
+            !has_trace && !self.is_bare && !self.has_own_stack && self.exception.is_none() && !self.stack.is_empty();
+        let joined =
+            if self.message.is_empty() { self.stack.clone() } else { format!("{}\n{}", self.message, self.stack) };
+        let (message, stack) =
+            if is_text { (joined.as_str(), "") } else { (self.message.as_str(), self.stack.as_str()) };
+        if is_text || !message.is_empty() {
+            analysis = trace::analyse(message, stack);
+        }
+        let first = || trace::head(message.lines().next().unwrap_or_default()).map(|head| head.kind.to_owned());
+        let exception = match (&analysis.exception, self.exception.clone().or_else(first)) {
+            // A trace names the type in full.
+            (Some(read), Some(named)) if !read.ends_with(&named) => Some(named),
+            (Some(read), _) => Some(read.clone()),
+            (None, named) => named,
+        };
+        // A trace without a message says it itself.
+        let said = || analysis.text.clone().filter(|text| !text.is_empty()).or_else(|| exception.clone());
+        let message = match message.trim().is_empty() {
+            true => said().or_else(|| stack.lines().next().map(str::to_owned)).unwrap_or_default(),
+            false => message.to_owned(),
+        };
+        let message = message.trim_end();
+        let logger = self.logger.as_deref().filter(|logger| !logger.is_empty());
         // A category looks at all types of a chain: the outermost often says the least.
         let chain = exception.iter().chain(&analysis.causes).map(String::as_str).collect::<Vec<_>>().join(" ");
         let part = |part: &Part| match part {
             Part::Exception => Some(chain.as_str()),
-            Part::Message => Some(message.as_str()),
-            Part::Logger => logger.as_deref(),
-            Part::Stack => stack.as_deref(),
+            Part::Message => Some(message),
+            Part::Logger => logger,
+            Part::Stack => Some(stack),
         };
         let categories = &context.settings.categories;
         let category = categories
             .iter()
             .find(|category| category.parts.iter().filter_map(part).any(|text| category.pattern.is_match(text)));
-        Some(Entry {
-            time: own.or_else(|| context.instant(&self.collected, None)),
-            level,
-            category: category.map_or(OTHER, |category| &category.name).to_owned(),
-            fingerprint: fingerprint(context.service, logger.as_deref(), &message, exception.as_deref(), &analysis),
-            logger,
-            message,
-            exception,
-            stack,
-            line: self.position.line,
-            byte: self.position.byte,
-        })
+        let fingerprint = fingerprint(context.service, logger, message, exception.as_deref(), &analysis);
+        let category = category.map_or(OTHER, |category| &category.name).to_owned();
+        (Reading { has_trace, is_text, exception, category, fingerprint }, analysis)
+    }
+}
+
+/// Whether each byte is a digit of a number. Digits within words are none: a type or a function is another one with
+/// another digit.
+fn of_numbers(text: &str) -> impl Iterator<Item = bool> {
+    let mut is_in_word = false;
+    text.bytes().map(move |byte| {
+        let is_digit = byte.is_ascii_digit();
+        if !is_digit {
+            is_in_word = byte.is_ascii_alphabetic() || byte == b'_' || byte == b'$' || !byte.is_ascii();
+        }
+        is_digit && !is_in_word
+    })
+}
+
+fn has_number(text: &str) -> bool {
+    of_numbers(text).any(|is_number| is_number)
+}
+
+/// Appends a text with zeros for its numbers, as many as they have digits.
+fn push_shape(shape: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    for (at, is_number) in of_numbers(text).enumerate() {
+        // `0x` announces an address, `1x` does not.
+        let begins_address = is_number && bytes.get(at + 1) == Some(&b'x');
+        shape.push(if is_number && !begins_address { b'0' } else { bytes[at] });
     }
 }
 
 /// Go's loggers write frames below a message, and nothing that announces them: `main.charge`, `\t/app/pay.go:12`.
 fn split_go(message: String) -> (String, String) {
+    if !message.contains(".go:") {
+        return (message, String::new());
+    }
     let lines: Vec<&str> = message.lines().collect();
     let Some(first) = lines.windows(2).position(|pair| trace::is_go_place(pair[0], pair[1])).filter(|&at| at > 0)
     else {

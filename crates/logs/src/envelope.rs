@@ -2,7 +2,7 @@
 //! Inside is a record with fields, or a piece of some program's text, told apart from other programs' by a key.
 
 use crate::level::Level;
-use crate::record::{self, Fields, Record, Written};
+use crate::record::{self, Fields, Names, Record, Written};
 use regex::Regex;
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -55,8 +55,11 @@ pub fn open(line: &str) -> Piece<'_> {
 
 fn open_at(line: &str, depth: usize) -> Piece<'_> {
     let first = line.trim_start().bytes().next();
+    let is_indented = line.starts_with([' ', '\t']);
     let found = match first {
         _ if depth >= DEPTH => None,
+        // Only a record may stand behind spaces: most lines that begin so are frames.
+        Some(byte) if is_indented && byte != b'{' => None,
         Some(b'{') => json(line, depth),
         Some(b'0'..=b'9') => fluentd(line, depth)
             .or_else(|| cri(line, depth))
@@ -84,7 +87,7 @@ fn inside<'a>(text: Cow<'a, str>, depth: usize, outer: Piece<'a>) -> Piece<'a> {
     let source = match (outer.source.is_empty(), inner.source.is_empty()) {
         (true, _) => inner.source,
         (_, true) => outer.source,
-        _ => Cow::Owned(format!("{}\n{}", outer.source, inner.source)),
+        _ => Cow::Owned([&outer.source, "\n", &inner.source].concat()),
     };
     let collected = if inner.collected.is_none() { outer.collected } else { inner.collected };
     Piece {
@@ -221,14 +224,12 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
 
 /// Where a record has both, the collector's own field beside the entry's.
 fn collected<'a>(fields: &Fields<'a>) -> Written<'a> {
-    ["@timestamp", "date", "fluentd_time", "time"]
-        .iter()
-        .find_map(|path| fields.text(path))
-        .map_or(Written::None, Written::Text)
+    static PATHS: Names<4> = Names::new(["@timestamp", "date", "fluentd_time", "time"]);
+    fields.among(&PATHS).find_map(|path| fields.text(path)).map_or(Written::None, Written::Text)
 }
 
 fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
-    const PATHS: [&str; 11] = [
+    static PATHS: Names<11> = Names::new([
         "container_id",
         "docker.container_id",
         "kubernetes.docker_id",
@@ -240,10 +241,10 @@ fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
         "host",
         "filename",
         "pid",
-    ];
-    let mut parts = PATHS.iter().filter_map(|path| fields.text(path));
+    ]);
+    let mut parts = fields.among(&PATHS).filter_map(|path| fields.text(path));
     let Some(first) = parts.next() else { return Cow::Borrowed("") };
-    parts.fold(first, |all, part| Cow::Owned(format!("{all}\n{part}")))
+    parts.fold(first, |all, part| Cow::Owned([&all, "\n", &part].concat()))
 }
 
 /// FluentD's files: `time<TAB>tag<TAB>json`.
@@ -264,7 +265,7 @@ fn fluentd(line: &str, depth: usize) -> Option<Piece<'_>> {
 
 fn tagged<'a>(time: &'a str, tag: &'a str, inner: Piece<'a>) -> Piece<'a> {
     let source =
-        if inner.source.is_empty() { Cow::Borrowed(tag) } else { Cow::Owned(format!("{tag}\n{}", inner.source)) };
+        if inner.source.is_empty() { Cow::Borrowed(tag) } else { Cow::Owned([tag, "\n", &inner.source].concat()) };
     let collected = if inner.collected.is_none() { Written::Text(Cow::Borrowed(time)) } else { inner.collected };
     Piece { source, collected, ..inner }
 }
@@ -351,7 +352,7 @@ fn compose(line: &str, depth: usize) -> Option<Piece<'_>> {
     })
 }
 
-/// RFC 5424, and RFC 3164 as it is written to files.
+/// RFC 5424, RFC 3164 as it is written to files, and the severity alone, as programs under systemd write it.
 fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
     static NEW: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r#"^<(?<pri>\d{1,3})>1 (?<time>\S+) (?<host>\S+) (?<app>\S+) (?<pid>\S+) \S+ (?:-|(?:\[(?:[^"\]]|"(?:[^"\\]|\\.)*")*\])+) ?(?:\x{feff})?"#).ok()
@@ -366,7 +367,11 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
     if !head.starts_with('<') && !head.contains("]: ") && !head.ends_with("]:") {
         return None;
     }
-    let found = NEW.as_ref()?.captures(head).or_else(|| OLD.as_ref()?.captures(head))?;
+    let Some(found) = NEW.as_ref()?.captures(head).or_else(|| OLD.as_ref()?.captures(head)) else {
+        let severity = line.strip_prefix('<')?.split_once('>').filter(|(digit, _)| digit.len() == 1)?;
+        let level = Some(Level::from_syslog(severity.0.parse().ok()?)?);
+        return Some(inside(Cow::Borrowed(severity.1), depth, Piece { level, ..Piece::text(Cow::Borrowed("")) }));
+    };
     let end = found.get(0)?.end();
     let severity = found.name("pri").and_then(|pri| pri.as_str().parse::<u64>().ok()).map(|pri| pri % 8);
     let piece = Piece {

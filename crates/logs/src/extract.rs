@@ -76,7 +76,9 @@ impl<'a> Extraction<'a> {
                 // Bytes that are not UTF-8 become U+FFFD.
                 Ok(Step::Line(line)) => {
                     let position = Position { line: line.number, byte };
-                    self.assembler.line(position, &String::from_utf8_lossy(line.bytes));
+                    if !self.assembler.is_quiet(position, line.bytes) {
+                        self.assembler.line(position, &String::from_utf8_lossy(line.bytes));
+                    }
                 }
                 Ok(Step::Starved) => return None,
                 Ok(Step::End) => self.finish(),

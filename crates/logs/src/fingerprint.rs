@@ -70,10 +70,18 @@ pub fn template(text: &str) -> String {
             r"(?i)\b((?:user|user_?name|login|account|customer|tenant|client|owner|host|host_?name|pod|node|container|instance|device|session|transaction|file|file_?name|path|bucket|topic|queue|key|name|\w*_?id|ip|address|email|phone)=)[^\s,;)\]}]+",
         )
     });
+    static IPV6: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"\[[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*\](?::[0-9]+)?"));
+    static MEASURE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"\* (?:[nuµm]?s|secs?|seconds?|milliseconds?|millis|min|mins|minutes?|h|hours?|days?|[kKMGT]?i?B|bytes?)(?-u:\b)",
+        )
+    });
     static LIST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*(?:\s*[,;:/x×-]?\s*\*)+"));
     let text = &text[..text.floor_char_boundary(4 * LONGEST)];
     let text = URL.replace_all(text, |url: &Captures| format!("{}{}/*", &url[1], words(&url[2])));
     let text = EMAIL.replace_all(&text, "*");
+    let text = IPV6.replace_all(&text, "*");
     let text = UUID.replace_all(&text, "*");
     let whole = text.trim().to_owned();
     let text = QUOTED.replace_all(&text, |quoted: &Captures| {
@@ -90,6 +98,8 @@ pub fn template(text: &str) -> String {
     let text = PATH.replace_all(&text, "$1*");
     let text = NAMED.replace_all(&text, "$1*");
     let text = words(&text);
+    // `30.5s` is as much of a number as `200 ms`.
+    let text = MEASURE.replace_all(&text, "*");
     let text = LIST.replace_all(&text, "*");
     text[..text.floor_char_boundary(LONGEST)].to_owned()
 }
@@ -177,6 +187,11 @@ mod tests {
             ("on Mon Jul 01 10:00:00 UTC 2024", "on * UTC *"),
             ("ids [1, 2, 3] and [4]", "ids [*] and [*]"),
             ("user=alice state=closed", "user=* state=closed"),
+            ("took 30.5s", "took *"),
+            ("took 200 ms, 3 seconds more", "took * more"),
+            ("used 12MB of 512 MB", "used * of *"),
+            ("got 3 messages", "got * messages"),
+            ("to [2001:db8::1]:8080 and 10.0.0.1:8080", "to * and *"),
             ("can't  reach\thost's\nport", "can't reach host's port"),
         ] {
             assert_eq!(template(text), expected, "{text}");

@@ -18,14 +18,13 @@ impl Level {
             return None;
         }
         Some(match word.to_ascii_lowercase().as_str() {
-            "trace" | "trce" | "trc" | "finest" | "finer" | "verbose" | "vrb" | "silly" => Level::Trace,
-            "debug" | "dbug" | "dbg" | "fine" | "config" => Level::Debug,
+            "trace" | "trce" | "trc" | "trac" | "finest" | "finer" | "verbose" | "vrb" | "silly" => Level::Trace,
+            "debug" | "dbug" | "dbg" | "debu" | "fine" | "config" => Level::Debug,
             "info" | "inf" | "information" | "informational" | "notice" | "log" | "default" | "http" => Level::Info,
-            "warn" | "warning" | "wrn" => Level::Warn,
-            "error" | "err" | "eror" | "severe" | "fail" | "failure" | "fault" => Level::Error,
-            "fatal" | "ftl" | "critical" | "crit" | "panic" | "dpanic" | "emerg" | "emergency" | "alert" => {
-                Level::Fatal
-            }
+            "warn" | "warning" | "wrn" | "deprecated" => Level::Warn,
+            "error" | "err" | "eror" | "erro" | "severe" | "fail" | "failure" | "fault" | "parse error" => Level::Error,
+            "fatal" | "ftl" | "fata" | "fatal error" | "critical" | "crit" | "panic" | "dpanic" | "pani" | "pnc"
+            | "emerg" | "emergency" | "alert" => Level::Fatal,
             _ => return None,
         })
     }

@@ -50,7 +50,46 @@ pub struct Record<'a> {
 
 /// The members of one JSON object, in order, unread.
 #[derive(Debug, Default)]
-pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
+pub struct Fields<'a> {
+    members: Vec<(Cow<'a, str>, &'a str)>,
+    /// One bit for each name, of 64: most of the many names that are asked for are seen here not to be there.
+    names: u64,
+    has_objects: bool,
+}
+
+/// Names that are asked for one after the other.
+pub struct Names<const N: usize> {
+    names: [&'static str; N],
+    /// Of each name, and of the first part of one that leads into an object.
+    bits: [u64; N],
+}
+
+impl<const N: usize> Names<N> {
+    pub const fn new(names: [&'static str; N]) -> Self {
+        let mut bits = [0; N];
+        let mut at = 0;
+        while at < N {
+            let name = names[at].as_bytes();
+            bits[at] = bit(name, name.len());
+            let mut end = 0;
+            while end < name.len() {
+                if name[end] == b'.' {
+                    bits[at] |= bit(name, end);
+                    break;
+                }
+                end += 1;
+            }
+            at += 1;
+        }
+        Names { names, bits }
+    }
+}
+
+/// Of the name's first `length` bytes.
+const fn bit(name: &[u8], length: usize) -> u64 {
+    let ends = if length == 0 { 0 } else { name[0] as usize * 5 + name[length - 1] as usize };
+    1 << ((length * 11 + ends) % 64)
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -61,11 +100,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 out.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(12);
+                let mut fields = Fields { members: Vec::with_capacity(12), ..Fields::default() };
                 while let Some(Name(name)) = map.next_key::<Name>()? {
-                    fields.push((name, map.next_value::<&RawValue>()?.get()));
+                    let raw = map.next_value::<&RawValue>()?.get();
+                    fields.names |= bit(name.as_bytes(), name.len());
+                    fields.has_objects |= raw.as_bytes().first() == Some(&b'{');
+                    fields.members.push((name, raw));
                 }
-                Ok(Fields(fields))
+                Ok(fields)
             }
         }
         deserializer.deserialize_map(Members)
@@ -100,11 +142,11 @@ impl<'a> Fields<'a> {
 
     /// The raw value of a member; `a.b` is a member of that name, or `b` within `a`. Of two of one name, the later counts.
     fn raw(&self, path: &str) -> Option<&'a str> {
-        if let Some((_, raw)) = self.0.iter().rev().find(|(name, _)| name == path) {
+        if let Some((_, raw)) = self.members.iter().rev().find(|(name, _)| name == path) {
             return (*raw != "null").then_some(*raw);
         }
         // Most records are flat, and no path leads into those.
-        if !self.0.iter().any(|(_, raw)| raw.as_bytes().first() == Some(&b'{')) {
+        if !self.has_objects {
             return None;
         }
         let (first, rest) = path.split_once('.')?;
@@ -115,12 +157,18 @@ impl<'a> Fields<'a> {
         unquoted(self.raw(path)?)
     }
 
-    fn first_text(&self, paths: &[&str]) -> Option<Cow<'a, str>> {
-        paths.iter().find_map(|path| self.text(path).filter(|text| !text.is_empty()))
+    /// Those of the names that may be there.
+    pub fn among<const N: usize>(&self, names: &'static Names<N>) -> impl Iterator<Item = &'static str> {
+        let known = self.names;
+        names.names.iter().zip(&names.bits).filter(move |(_, bits)| known & **bits != 0).map(|(name, _)| *name)
+    }
+
+    fn first_text<const N: usize>(&self, names: &'static Names<N>) -> Option<Cow<'a, str>> {
+        self.among(names).find_map(|path| self.text(path).filter(|text| !text.is_empty()))
     }
 
     /// A text, or a number as it is written.
-    fn first_name(&self, paths: &[&str]) -> Option<Cow<'a, str>> {
+    fn first_name<const N: usize>(&self, names: &'static Names<N>) -> Option<Cow<'a, str>> {
         let name = |raw: &'a str| {
             if raw.starts_with(['"']) {
                 unquoted(raw)
@@ -128,7 +176,7 @@ impl<'a> Fields<'a> {
                 (!raw.starts_with(['{', '['])).then_some(Cow::Borrowed(raw))
             }
         };
-        paths.iter().find_map(|path| self.raw(path).and_then(name).filter(|text| !text.is_empty()))
+        self.among(names).find_map(|path| self.raw(path).and_then(name).filter(|text| !text.is_empty()))
     }
 
     pub fn has(&self, path: &str) -> bool {
@@ -136,11 +184,11 @@ impl<'a> Fields<'a> {
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.members.len()
     }
 
     pub fn level(&self) -> Option<Level> {
-        const WORDS: [&str; 14] = [
+        static WORDS: Names<17> = Names::new([
             "level",
             "severity",
             "levelname",
@@ -155,25 +203,39 @@ impl<'a> Fields<'a> {
             "severityText",
             "SeverityText",
             "level_name",
-        ];
-        for path in WORDS {
+            "LEVEL",
+            "Severity",
+            "SEVERITY",
+        ]);
+        // Loggers that write both count in numbers of their own: Monolog's 400 is an error, another's a warning.
+        let mut numbered = None;
+        for path in self.among(&WORDS) {
             let Some(raw) = self.raw(path) else { continue };
             let level = match raw.as_bytes()[0] {
                 b'"' => unquoted(raw).and_then(|word| {
-                    let number = || word.parse().ok().and_then(Level::from_number);
-                    Level::from_word(&word)
-                        .or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word))
-                        .or_else(number)
+                    let number = word.parse().ok().and_then(Level::from_number);
+                    numbered = numbered.or(number);
+                    Level::from_word(&word).or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word))
                 }),
                 // log4j's and Monolog's nested form.
                 b'{' => Fields::parse(raw)
                     .and_then(|inner| inner.text("name").or_else(|| inner.text("level")))
                     .and_then(|word| Level::from_word(&word)),
-                _ => raw.parse().ok().and_then(Level::from_number),
+                _ => {
+                    numbered = numbered.or(raw.parse().ok().and_then(Level::from_number));
+                    None
+                }
             };
             if level.is_some() {
                 return level;
             }
+        }
+        if numbered.is_some() {
+            return numbered;
+        }
+        // MongoDB's letters.
+        if self.has_objects && self.raw("t.$date").is_some() {
+            return self.text("s").and_then(|letter| Level::from_letter(letter.get(..1)?));
         }
         let number = |path: &str| self.raw(path).and_then(|raw| raw.trim_matches('"').parse::<u64>().ok());
         number("levelno")
@@ -183,7 +245,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn time(&self) -> Written<'a> {
-        const PATHS: [&str; 18] = [
+        static PATHS: Names<20> = Names::new([
             "@timestamp",
             "timestamp",
             "time",
@@ -202,8 +264,10 @@ impl<'a> Fields<'a> {
             "t",
             "Time",
             "timeUnixNano",
-        ];
-        for path in PATHS {
+            "t.$date",
+            "__REALTIME_TIMESTAMP",
+        ]);
+        for path in self.among(&PATHS) {
             let Some(raw) = self.raw(path) else { continue };
             let written = match raw.as_bytes()[0] {
                 b'"' => unquoted(raw).map_or(Written::None, Written::Text),
@@ -229,7 +293,7 @@ impl<'a> Fields<'a> {
 
     /// What the writer of a text line put around it: `log` of container collectors, `message` of everything else.
     pub fn message(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 20] = [
+        static PATHS: Names<20> = Names::new([
             "message",
             "msg",
             "log",
@@ -250,12 +314,12 @@ impl<'a> Fields<'a> {
             "full_message",
             "formattedMessage",
             "error_message",
-        ];
+        ]);
         self.first_text(&PATHS).or_else(|| self.text("body.stringValue"))
     }
 
     pub fn logger(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 14] = [
+        static PATHS: Names<14> = Names::new([
             "logger",
             "logger_name",
             "loggerName",
@@ -270,12 +334,12 @@ impl<'a> Fields<'a> {
             "channel",
             "module",
             "component",
-        ];
+        ]);
         self.first_text(&PATHS)
     }
 
     pub fn thread(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 9] = [
+        static PATHS: Names<9> = Names::new([
             "thread",
             "thread_name",
             "threadName",
@@ -285,12 +349,12 @@ impl<'a> Fields<'a> {
             "process.thread.id",
             "thread.name",
             "tid",
-        ];
+        ]);
         self.first_name(&PATHS)
     }
 
     fn stack(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 22] = [
+        static PATHS: Names<22> = Names::new([
             "stack_trace",
             "stackTrace",
             "stacktrace",
@@ -313,22 +377,29 @@ impl<'a> Fields<'a> {
             "errorVerbose",
             "error.traceback",
             "exception.traceback",
-        ];
+        ]);
         let long = |text: &Cow<str>| text.contains('\n') || crate::trace::head(text).is_some();
-        if let Some(stack) = PATHS.iter().find_map(|path| self.text(path).filter(long)) {
+        if let Some(stack) = self.among(&PATHS).find_map(|path| self.text(path).filter(long)) {
             return Some(stack);
         }
         // A list of lines.
-        ["stack_trace", "stacktrace", "stack", "err.stack", "error.stack", "exception.backtrace", "backtrace"]
-            .iter()
-            .find_map(|path| {
-                let lines: Vec<String> = serde_json::from_str(self.raw(path)?).ok()?;
-                (!lines.is_empty()).then(|| Cow::Owned(lines.join("\n")))
-            })
+        static LISTS: Names<7> = Names::new([
+            "stack_trace",
+            "stacktrace",
+            "stack",
+            "err.stack",
+            "error.stack",
+            "exception.backtrace",
+            "backtrace",
+        ]);
+        self.among(&LISTS).find_map(|path| {
+            let lines: Vec<String> = serde_json::from_str(self.raw(path)?).ok()?;
+            (!lines.is_empty()).then(|| Cow::Owned(lines.join("\n")))
+        })
     }
 
     fn exception(&self) -> Option<Cow<'a, str>> {
-        const PATHS: [&str; 18] = [
+        static PATHS: Names<18> = Names::new([
             "exception_class",
             "error.type",
             "exception.type",
@@ -347,7 +418,7 @@ impl<'a> Fields<'a> {
             "err.name",
             "exception.ClassName",
             "Exception.ClassName",
-        ];
+        ]);
         self.first_text(&PATHS)
     }
 
@@ -365,7 +436,7 @@ impl<'a> Fields<'a> {
         }
         let (exception, stack) = (self.exception(), self.stack());
         let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
-        const ERRORS: [&str; 10] = [
+        static ERRORS: Names<10> = Names::new([
             "error.message",
             "err.message",
             "exception.message",
@@ -376,7 +447,7 @@ impl<'a> Fields<'a> {
             "throwable.message",
             "exception",
             "Exception.Message",
-        ];
+        ]);
         let message = self.message().or_else(|| self.first_text(&ERRORS)).unwrap_or_default();
         Record { time: self.time(), level, logger: self.logger(), thread: self.thread(), message, exception, stack }
     }

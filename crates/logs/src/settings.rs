@@ -2,10 +2,11 @@
 
 use crate::level::Level;
 use jiff::tz::TimeZone;
-use regex::{Regex, RegexSet, RegexSetBuilder};
+use regex::Regex;
+use regex::bytes;
 use serde::Deserialize;
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use toml::Spanned;
 
 const BUILT_IN: &str = include_str!("patterns.toml");
@@ -25,7 +26,7 @@ pub struct SettingsError {
 #[derive(Clone, Debug)]
 pub struct Format {
     pub name: String,
-    pub pattern: Regex,
+    pattern: Pattern,
     /// `strftime`'s conversions; `None`: any known form of time.
     pub time_format: Option<String>,
     /// Levels are single letters.
@@ -41,21 +42,46 @@ pub struct Format {
     quiet: Option<Quiet>,
 }
 
+/// Compiled when it is first used: all of them together take longer than most objects, and a file needs one or two.
+#[derive(Clone, Debug)]
+struct Pattern {
+    source: String,
+    compiled: Arc<OnceLock<bytes::Regex>>,
+}
+
+impl Pattern {
+    fn new(source: String) -> Self {
+        Pattern { source, compiled: Arc::default() }
+    }
+
+    fn get(&self) -> &bytes::Regex {
+        self.compiled.get_or_init(|| build(&self.source).unwrap_or_else(|error| unreachable!("{error}")))
+    }
+}
+
+fn build(source: &str) -> Result<bytes::Regex, regex::Error> {
+    bytes::RegexBuilder::new(source).size_limit(20 << 20).build()
+}
+
 /// Most lines of a log begin an entry that is no error, and of those no more need be known than this. A pattern without
 /// groups is many times as fast as one with groups.
 #[derive(Clone, Debug)]
 struct Quiet {
-    info: Regex,
-    other: Regex,
+    info: Pattern,
+    other: Pattern,
 }
 
 impl Format {
+    pub fn pattern(&self) -> &bytes::Regex {
+        self.pattern.get()
+    }
+
     /// The level of a line that begins an entry of this format and is no error. `None`: ask [`Format::pattern`].
-    pub fn quiet_level(&self, head: &str) -> Option<Level> {
+    pub fn quiet_level(&self, head: &[u8]) -> Option<Level> {
         let quiet = self.quiet.as_ref()?;
-        if quiet.info.is_match(head) {
+        if quiet.info.get().is_match(head) {
             Some(Level::Info)
-        } else if quiet.other.is_match(head) {
+        } else if quiet.other.get().is_match(head) {
             Some(Level::Warn)
         } else {
             None
@@ -75,20 +101,23 @@ struct Prefix {
 #[derive(Clone, Debug)]
 pub struct Formats {
     pub list: Vec<Arc<Format>>,
-    set: Option<RegexSet>,
+    set: Arc<OnceLock<Option<bytes::RegexSet>>>,
+    /// Those that look at lines that begin with a space, too.
+    pub has_configured: bool,
 }
 
 impl Formats {
     fn new(list: Vec<Arc<Format>>) -> Self {
-        let set =
-            RegexSetBuilder::new(list.iter().map(|format| format.pattern.as_str())).size_limit(100 << 20).build().ok();
-        Formats { list, set }
+        let has_configured = list.iter().any(|format| format.configured);
+        Formats { list, set: Arc::default(), has_configured }
     }
 
     /// The formats that fit the beginning of a line, in order.
     pub fn that_fit(&self, head: &str) -> Vec<usize> {
-        match &self.set {
-            Some(set) => set.matches(head).into_iter().collect(),
+        let sources = || self.list.iter().map(|format| format.pattern.source.as_str());
+        let set = self.set.get_or_init(|| bytes::RegexSetBuilder::new(sources()).size_limit(100 << 20).build().ok());
+        match set {
+            Some(set) => set.matches(head.as_bytes()).into_iter().collect(),
             // Configured patterns can be too large together.
             None => (0..self.list.len()).collect(),
         }
@@ -124,6 +153,8 @@ pub struct Settings {
     formats: Formats,
     prefixes: Vec<Prefix>,
     pub categories: Vec<Category>,
+    /// The categories' patterns look at no digit: texts that differ in their numbers only are of one category.
+    pub ignores_numbers: bool,
     pub masks: Vec<Mask>,
 }
 
@@ -208,9 +239,10 @@ impl Settings {
 
     fn empty() -> Self {
         Settings {
-            formats: Formats { list: Vec::new(), set: None },
+            formats: Formats::new(Vec::new()),
             prefixes: Vec::new(),
             categories: Vec::new(),
+            ignores_numbers: true,
             masks: Vec::new(),
         }
     }
@@ -230,11 +262,15 @@ impl Settings {
                     format!("a format `{}` stands above", format.name.as_ref()),
                 ));
             }
-            let pattern = compile(text, &format.pattern, !configured, true)?;
+            let pattern = if configured {
+                format_pattern(text, &format.pattern)?
+            } else {
+                Pattern::new(bytewise(&expand(format.pattern.as_ref(), LEVELS, &any_levels())))
+            };
             let quiet = (!configured && !format.letters && !format.two_lines && !format.vague)
                 .then(|| quiet(format.pattern.as_ref()))
                 .flatten();
-            let has_message = pattern.capture_names().flatten().any(|name| name == "message");
+            let has_message = pattern.source.contains("(?<message>") || pattern.source.contains("(?P<message>");
             formats.push(Arc::new(Format {
                 name: format.name.into_inner(),
                 pattern,
@@ -271,19 +307,24 @@ impl Settings {
             if category.name.as_ref().is_empty() {
                 return Err(error_at(text, category.name.span().start, "a category needs a name".into()));
             }
-            let pattern = compile(text, &category.pattern, false, false)?;
+            let pattern = compile(text, &category.pattern, configured)?;
             categories.push(Category { name: category.name.into_inner(), pattern, parts: category.parts });
         }
+        // A class of all digits tells none from another.
+        let names_a_digit = |category: &Category| {
+            category.pattern.as_str().replace("0-9", "").bytes().any(|byte| byte.is_ascii_digit())
+        };
+        let ignores_numbers = behind.ignores_numbers && !categories.iter().any(names_a_digit);
         categories.extend(behind.categories);
         let mut masks = Vec::new();
         for mask in file.mask {
             masks.push(Mask {
-                pattern: compile(text, &mask.pattern, false, false)?,
+                pattern: compile(text, &mask.pattern, configured)?,
                 luhn: matches!(mask.check, Some(Check::Luhn)),
             });
         }
         masks.extend(behind.masks);
-        Ok(Settings { formats: Formats::new(formats), prefixes, categories, masks })
+        Ok(Settings { formats: Formats::new(formats), prefixes, categories, ignores_numbers, masks })
     }
 
     fn prefix(&self, key: &str) -> Option<&Prefix> {
@@ -311,13 +352,22 @@ const OFFSET: &str =
 fn expand(source: &str, levels: &str, any_levels: &str) -> String {
     let months = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec";
     let dated = format!(
-        r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ ](?:{months})[/ ]\d{{4}}[: ]{CLOCK}{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
+        r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ -](?:{months})[/ -]\d{{4}}[: ]{CLOCK}{OFFSET}|\d\d/\d\d/\d\d(?:\d\d)? {CLOCK}{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
     );
     source
         .replace("%{TIME}", &format!("(?<time>{dated}|{CLOCK}Z?)"))
         .replace("%{DATED}", &format!("(?<time>{dated})"))
         .replace("%{LEVEL}", &format!(r"(?<level>(?:{levels})\b)"))
         .replace("%{ANYLEVEL}", &format!(r"(?<level>(?:{any_levels})\b)"))
+}
+
+fn any_levels() -> String {
+    format!("{LEVELS}|{LOWER_LEVELS}")
+}
+
+/// Of bytes: what surrounds the groups of a built-in pattern is ASCII, so that they end where characters do.
+fn bytewise(pattern: &str) -> String {
+    format!("(?-u){}", ascii(pattern))
 }
 
 /// Digits, letters and spaces of ASCII, as all loggers write their headers: Unicode's make patterns large and slow.
@@ -343,56 +393,53 @@ fn quiet(pattern: &str) -> Option<Quiet> {
         let expanded = ascii(&expand(pattern, &levels(is_wanted, LEVELS), ""));
         let names = ["time", "level", "logger", "thread", "message"];
         let nameless = names.iter().fold(expanded, |text, name| text.replace(&format!("(?<{name}>"), "(?:"));
-        Regex::new(&nameless).ok()
+        Pattern::new(format!("(?-u){nameless}"))
     };
-    let info = build(&|level| level == Level::Info)?;
-    Some(Quiet { info, other: build(&|level| level < Level::Error && level != Level::Info)? })
+    let other = build(&|level| level < Level::Error && level != Level::Info);
+    Some(Quiet { info: build(&|level| level == Level::Info), other })
 }
 
-/// Puts what `%{...}` stands for into a pattern, and compiles it.
-fn compile(text: &str, pattern: &Spanned<String>, is_built_in: bool, is_format: bool) -> Result<Regex, SettingsError> {
+/// A pattern of a category or a mask.
+fn compile(text: &str, pattern: &Spanned<String>, configured: bool) -> Result<Regex, SettingsError> {
+    let source = if configured { pattern.as_ref().clone() } else { ascii(pattern.as_ref()) };
+    let compiled = regex::RegexBuilder::new(&source).size_limit(20 << 20).build();
+    compiled.map_err(|error| pattern_error(text, pattern, &error))
+}
+
+/// Puts what `%{...}` stands for into a configured format's pattern, and compiles it.
+fn format_pattern(text: &str, pattern: &Spanned<String>) -> Result<Pattern, SettingsError> {
+    let format = Pattern::new(expand(pattern.as_ref(), LEVELS, &any_levels()));
+    let compiled = build(&format.source).map_err(|error| pattern_error(text, pattern, &error))?;
+    const GROUPS: [&str; 5] = ["time", "level", "logger", "thread", "message"];
+    if let Some(unknown) = compiled.capture_names().flatten().find(|name| !GROUPS.contains(name)) {
+        let what = format!("there is no group `{unknown}` in a format, only {}", GROUPS.join(", "));
+        return Err(error_at(text, pattern.span().start, what));
+    }
+    Ok(Pattern { compiled: Arc::new(compiled.into()), ..format })
+}
+
+fn pattern_error(text: &str, pattern: &Spanned<String>, error: &regex::Error) -> SettingsError {
     let source = pattern.as_ref();
-    let mut expanded = source.clone();
-    if is_format {
-        expanded = expand(source, LEVELS, &format!("{LEVELS}|{LOWER_LEVELS}"));
-    }
-    if is_format && is_built_in {
-        expanded = ascii(&expanded);
-    }
-    let compiled = regex::RegexBuilder::new(&expanded).size_limit(20 << 20).build().map_err(|error| {
-        // The place within the pattern, where it was not changed by what `%{...}` stands for.
-        let within = match regex_syntax::parse(source) {
-            Err(regex_syntax::Error::Parse(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
-            Err(regex_syntax::Error::Translate(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
-            _ => None,
-        };
-        let raw = &text[pattern.span()];
-        match within {
-            Some((offset, what)) => {
-                // Behind the opening quotes; an escape in a basic string moves what follows it by a little.
-                let quotes = raw.chars().take_while(|c| matches!(c, '"' | '\'')).count();
-                let quotes = if quotes >= 3 { 3 } else { 1 };
-                error_at(text, pattern.span().start + quotes + offset, format!("the pattern cannot be read: {what}"))
-            }
-            None => error_at(
-                text,
-                pattern.span().start,
-                format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default()),
-            ),
+    // The place within the pattern, where it was not changed by what `%{...}` stands for.
+    let within = match regex_syntax::parse(source) {
+        Err(regex_syntax::Error::Parse(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
+        Err(regex_syntax::Error::Translate(fault)) => Some((fault.span().start.offset, fault.kind().to_string())),
+        _ => None,
+    };
+    let raw = &text[pattern.span()];
+    match within {
+        Some((offset, what)) => {
+            // Behind the opening quotes; an escape in a basic string moves what follows it by a little.
+            let quotes = raw.chars().take_while(|c| matches!(c, '"' | '\'')).count();
+            let quotes = if quotes >= 3 { 3 } else { 1 };
+            error_at(text, pattern.span().start + quotes + offset, format!("the pattern cannot be read: {what}"))
         }
-    })?;
-    if is_format {
-        const GROUPS: [&str; 5] = ["time", "level", "logger", "thread", "message"];
-        if let Some(unknown) = compiled.capture_names().flatten().find(|name| !GROUPS.contains(name)) {
-            let known = GROUPS.join(", ");
-            return Err(error_at(
-                text,
-                pattern.span().start,
-                format!("there is no group `{unknown}` in a format, only {known}"),
-            ));
-        }
+        None => error_at(
+            text,
+            pattern.span().start,
+            format!("the pattern cannot be used: {}", error.to_string().lines().last().unwrap_or_default()),
+        ),
     }
-    Ok(compiled)
 }
 
 fn error_at(text: &str, byte: usize, what: String) -> SettingsError {
@@ -429,6 +476,16 @@ mod tests {
         let field = error("[[category]]\nname = 'ä'\npatern = 'x'\npattern = 'y'\n");
         assert_eq!((field.line, field.column), (3, 1), "{field}");
         assert_eq!(error("[[format]]\nname = 'a'\npattern = 'x'\n[[format]]\nname = 'a'\npattern = 'x'\n").line, 5);
+    }
+
+    #[test]
+    fn every_built_in_pattern_can_be_compiled() {
+        for format in &Settings::built_in().formats.list {
+            format.pattern();
+            assert_eq!(format.quiet_level(b"no entry"), None, "{}", format.name);
+        }
+        Settings::built_in().formats.that_fit("");
+        assert!(Settings::built_in().formats.set.get().is_some_and(Option::is_some), "they fit into no set");
     }
 
     #[test]

@@ -23,6 +23,16 @@ pub fn parse(text: &str, context: &Context) -> Option<Timestamp> {
     if text.len() > 64 {
         return None;
     }
+    // The two that most loggers write need no pattern.
+    if text.ends_with('Z')
+        && text.as_bytes().get(10) == Some(&b'T')
+        && let Ok(instant) = text.parse::<Timestamp>()
+    {
+        return Some(to_millisecond(instant));
+    }
+    if matches!(text.len(), 10 | 13 | 16 | 19) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return epoch_text(text);
+    }
     FORMS.iter().find_map(|form| form.pattern.captures(text).map(|found| instant(&found, context)))?.map(to_millisecond)
 }
 

@@ -141,6 +141,10 @@ fn is_count(text: &str) -> bool {
 }
 
 fn is_link(text: &str) -> bool {
+    // Rust's anyhow and eyre list causes below these.
+    if matches!(text, "Caused by:" | "Stack backtrace:" | "Location:") {
+        return true;
+    }
     let starts =
         ["Caused by: ", "Suppressed: ", "Wrapped by: ", "--- End of ", "---> ", "[CIRCULAR REFERENCE", "[cause]: "];
     starts.iter().any(|start| text.starts_with(start))
@@ -463,7 +467,7 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
             let found = head(first).or_else(|| message.lines().last().and_then(head));
             // `Request failed: java.lang.IllegalStateException: text`
             let found = found.or_else(|| {
-                let in_text = || first.match_indices(": ").find_map(|(at, _)| head(&first[at + 2..]));
+                let in_text = || first.match_indices(' ').find_map(|(at, _)| head(&first[at + 1..]));
                 if has_frames { in_text() } else { None }
             });
             if let Some(head) = found {

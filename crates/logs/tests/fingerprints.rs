@@ -108,3 +108,76 @@ fn each_service_has_its_own() {
     assert_ne!(of("shop/a.gz"), of("pay/a.gz"));
     assert_eq!(of("shop/a.gz"), of("shop/2024/07/01/b.gz"));
 }
+
+#[test]
+fn generated_names_and_everything_that_counts_or_measures_change_nothing() {
+    let frames = |first: &str, line: u32| java("x", "a.E: t", &[first, &format!("a.B.go(B.java:{line})")]);
+    for (one, other) in [
+        (
+            "a.B$$FastClassBySpringCGLIB$$1a2b.invoke(<generated>)",
+            "a.B$$FastClassBySpringCGLIB$$9f8e.invoke(<generated>)",
+        ),
+        ("jdk.proxy2/jdk.proxy2.$Proxy17.run(Unknown Source)", "jdk.proxy3/jdk.proxy3.$Proxy99.run(Unknown Source)"),
+        ("a.B$$Lambda/0x0000000800066840.run(Unknown Source)", "a.B$$Lambda/0x00000008000aaaaa.run(Unknown Source)"),
+        (
+            "jdk.internal.reflect.GeneratedMethodAccessor17.invoke(Unknown Source)",
+            "jdk.internal.reflect.DirectMethodHandleAccessor.invoke(DirectMethodHandleAccessor.java:103)",
+        ),
+    ] {
+        same(&[&frames(one, 5), &frames(other, 99)]);
+    }
+    let error = |text: &str| format!("2024-07-01T10:00:00Z ERROR a.B - {text}\n");
+    for (one, other) in [
+        ("pod shop-7d4b9c6f5-x2x9z failed", "pod shop-6c5f9d7b8-k8j2p failed"),
+        ("trace 4bf92f3577b34da6a3ce929d0e0e4736 failed", "trace 00f067aa0ba902b7aaaaaaaaaaaaaaaa failed"),
+        ("session abcdefabcdef expired", "session 5f2b9c1e8a7d expired"),
+        ("deadline 2024-07-01 10:00:00 passed after 30.5s", "deadline 2025-01-31 23:59:59 passed after 200 ms"),
+        ("connect to [2001:db8::1]:8080 failed", "connect to 192.168.1.77:9090 failed"),
+        ("Duplicate entry '17-abc' for key 'orders.PRIMARY'", "Duplicate entry '99-xyz' for key 'orders.PRIMARY'"),
+        (r#"order {"id":17,"total":9.5} failed"#, r#"order {"id":18,"total":19.5} failed"#),
+        ("Thread pool-3-thread-17 died", "Thread pool-4-thread-2 died"),
+    ] {
+        same(&[&error(one), &error(other)]);
+    }
+}
+
+/// What is known of one entry is used for the next that differs in numbers only: the answer must be the one that each
+/// gives alone, whichever came first.
+#[test]
+fn an_entry_is_read_alike_alone_and_behind_any_other() {
+    let texts = [
+        java("order 17 failed", "a.V1Exception: 0x1f", &["a.V1.run1(V.java:1)", "a.C.run(C.java:3)"]),
+        java("order 99 failed", "a.V1Exception: 1x1f", &["a.V1.run1(V.java:7)", "a.C.run(C.java:3)"]),
+        java("order 17 failed", "a.V2Exception: 0x1f", &["a.V2.run1(V.java:1)", "a.C.run(C.java:3)"]),
+        java("order 17 failed", "a.V2Exception: 0x1f", &["okhttp3.V.run1(V.java:1)", "a.C.run(C.java:3)"]),
+        java("order 17 failed", "a.V2Exception: 0x1f", &["okhttp4.V.run1(V.java:1)", "a.C.run(C.java:3)"]),
+        "2024-07-01T10:00:00Z ERROR a.B - order 17\nno trace\n".into(),
+        "2024-07-01T10:00:00Z ERROR a.B - order 18\nno trace\n".into(),
+        "2024-07-01T10:00:00Z ERROR a.C - order 18\nno trace\n".into(),
+        "{\"level\":\"error\",\"msg\":\"x\",\"stack\":\"thread 'main' panicked at src/2/main.rs:5:10:\\nidx 1\"}\n"
+            .into(),
+        "{\"level\":\"error\",\"msg\":\"x\",\"stack\":\"thread 'main' panicked at src/3/main.rs:5:10:\\nidx 2\"}\n"
+            .into(),
+        "{\"level\":\"error\",\"msg\":\"x 1\",\"stack\":\"E 1\"}\n".into(),
+        "{\"level\":\"error\",\"msg\":\"x 2\\nE 2\"}\n".into(),
+    ];
+    let alone: Vec<_> = texts.iter().map(|text| entries(text.as_bytes(), "shop/a.gz").remove(0)).collect();
+    for first in 0..texts.len() {
+        for second in 0..texts.len() {
+            let both = entries([texts[first].as_str(), &texts[second]].concat().as_bytes(), "shop/a.gz");
+            for (found, expected) in both.iter().zip([&alone[first], &alone[second]]) {
+                assert_eq!(
+                    (&found.fingerprint, &found.category, &found.exception, &found.message, &found.stack),
+                    (
+                        &expected.fingerprint,
+                        &expected.category,
+                        &expected.exception,
+                        &expected.message,
+                        &expected.stack
+                    )
+                );
+            }
+            assert_eq!(both.len(), 2, "{}{}", texts[first], texts[second]);
+        }
+    }
+}
