@@ -151,7 +151,7 @@ module "log_objects" {
   name       = "log-objects"
   protected  = var.protected
   hash_key   = "object"
-  indexes    = { not-read = { hash_key = "not_read_on" } }
+  indexes    = { not-read = { hash_key = "not_read_on" }, extracted = { hash_key = "extracted_on" } }
 }
 
 # One row an error and log object: how often in which hour, and a sample.

@@ -5,6 +5,8 @@ use jiff::civil::Date;
 
 /// One row an error entry.
 pub const ENTRIES: &str = "log-errors/parquet/";
+const STAGING: &str = "log-errors/staging/";
+const CONTRIBUTIONS: &str = "log-errors/objects/";
 /// The pattern file of the deployment.
 pub const SETTINGS: &str = "log-errors/settings/patterns.toml";
 
@@ -43,20 +45,55 @@ impl Part {
     }
 }
 
-/// Where a part waits until the intent that names it is registered.
-pub fn staged_key(object: &str, attempt: &str, number: usize) -> String {
-    format!("log-errors/staging/{}/{attempt}/{number}.parquet", object_id(object))
+/// One attempt at a version of a log object, as the names of what it writes before its intent say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub sequencer: String,
+    pub number: u64,
 }
 
-/// What a version of a log object adds to each fingerprint.
-pub fn contributions_key(object: &str, sequencer: &str) -> String {
-    format!("log-errors/objects/{}/{sequencer}.jsonl.zst", object_id(object))
+impl Attempt {
+    /// Where a part waits until the intent that names it is registered.
+    pub fn staged_key(&self, object: &str, number: usize) -> String {
+        format!("{STAGING}{}/{}-{}/{number}.parquet", object_id(object), self.sequencer, self.number)
+    }
+
+    /// What the version adds to each fingerprint.
+    pub fn contributions_key(&self, object: &str) -> String {
+        format!("{CONTRIBUTIONS}{}/{}-{}.jsonl.zst", object_id(object), self.sequencer, self.number)
+    }
+
+    /// Where all attempts at an object write.
+    pub fn folders(object: &str) -> [String; 2] {
+        [STAGING, CONTRIBUTIONS].map(|folder| format!("{folder}{}/", object_id(object)))
+    }
+
+    /// The attempt that has written `key`; `None` for a key of another kind.
+    pub fn of(key: &str) -> Option<Self> {
+        let name = match key.strip_prefix(STAGING) {
+            Some(rest) => rest.split('/').nth(1)?,
+            None => key.strip_prefix(CONTRIBUTIONS)?.split('/').nth(1)?.strip_suffix(".jsonl.zst")?,
+        };
+        let (sequencer, number) = name.rsplit_once('-')?;
+        Some(Attempt { sequencer: sequencer.to_owned(), number: number.parse().ok()? })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use jiff::civil::date;
+
+    #[test]
+    fn an_attempt_is_read_from_the_names_of_what_it_wrote() {
+        let attempt = Attempt { sequencer: "0055-AE".into(), number: 12 };
+        let object = "shop/2024/07/01/a~b 1.gz";
+        for key in [attempt.staged_key(object, 3), attempt.contributions_key(object)] {
+            assert_eq!(Attempt::of(&key).as_ref(), Some(&attempt));
+            assert!(Attempt::folders(object).iter().any(|folder| key.starts_with(folder.as_str())), "{key}");
+        }
+        assert_eq!(Attempt::of("log-errors/parquet/date=2024-07-01/x.parquet"), None);
+    }
 
     #[test]
     fn a_part_is_read_from_its_key() {

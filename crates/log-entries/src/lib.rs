@@ -7,9 +7,9 @@ mod rows;
 mod search;
 
 pub use columns::{ColumnsError, Row, read, write};
-pub use keys::{ENTRIES, Part, SETTINGS, contributions_key, object_id, staged_key};
+pub use keys::{Attempt, ENTRIES, Part, SETTINGS, object_id};
 pub use rows::{
-    Contribution, Damaged, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, PAYLOAD, ReportTask, Sample, Seen,
-    Version,
+    Contribution, Damaged, EXTRACTED, Extracted, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, PAYLOAD,
+    ReportTask, Sample, Seen, Version,
 };
-pub use search::{Filter, Group, SearchError, group, groups};
+pub use search::{Filter, Group, SearchError, group, groups, late_groups};

@@ -24,8 +24,49 @@ pub struct LogObject {
     /// UTC date on which the current version came, where something of it could not be read. For [`NOT_READ`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_read_on: Option<Date>,
+    /// Versions that readers have seen, the newest last, of the last [`EXTRACTIONS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extractions: Vec<Extracted>,
+    /// UTC date of the last of them. For [`EXTRACTED`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extracted_on: Option<Date>,
     pub revision: u64,
 }
+
+/// From when on readers have seen a version, and how many lines it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extracted {
+    #[serde(with = "instant::serde_iso")]
+    pub at: Timestamp,
+    pub lines: u64,
+}
+
+/// As many versions of one object are remembered: those of a day, when a collector writes it again every hour.
+const EXTRACTIONS: usize = 24;
+
+impl LogObject {
+    /// With a version that readers see from now on.
+    pub fn with_current(self, version: Version, now: Timestamp) -> Self {
+        let mut extractions = self.extractions;
+        extractions.push(Extracted { at: now, lines: version.lines });
+        extractions.drain(..extractions.len().saturating_sub(EXTRACTIONS));
+        LogObject {
+            extractions,
+            extracted_on: Some(now.to_zoned(TimeZone::UTC).date()),
+            not_read_on: version.not_read_on(),
+            current: Some(version),
+            ..self
+        }
+    }
+
+    /// Lines that readers had seen before an instant: none of an object that was not there.
+    pub fn lines_before(&self, instant: Timestamp) -> u64 {
+        self.extractions.iter().rev().find(|extracted| extracted.at < instant).map_or(0, |extracted| extracted.lines)
+    }
+}
+
+/// Index of `log-objects` over `extracted_on`: what came on a day, whatever it is about.
+pub const EXTRACTED: &str = "extracted";
 
 /// Index of `log-objects` over `not_read_on`: what a report tells of a day without looking at all objects.
 pub const NOT_READ: &str = "not-read";

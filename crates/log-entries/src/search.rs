@@ -2,15 +2,16 @@
 
 use crate::columns::{self, ColumnsError, Row};
 use crate::keys::{ENTRIES, Part};
-use crate::rows::Sample;
+use crate::rows::{LogObject, Sample};
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 use logs::{Mask, date_of, mask};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use storage::{Objects, StoreError};
+use std::ops::Range;
+use storage::{Listed, Objects, StoreError};
 
 /// Parquet objects read at once.
 const READS: usize = 8;
@@ -47,16 +48,22 @@ pub struct Filter {
     pub error_types: Vec<String>,
 }
 
+/// When an entry may have been written: both ends, the last exclusive. Without a time it is as old as its object's name
+/// says; `None` where that says nothing.
+fn span(row: &Row) -> Option<(Timestamp, Timestamp)> {
+    let Some(time) = row.time else {
+        let midnight = date_of(&row.object)?.to_zoned(TimeZone::UTC).ok()?.timestamp();
+        return Some((midnight, midnight + SignedDuration::from_hours(24)));
+    };
+    Some((time, time + SignedDuration::from_millis(1)))
+}
+
 impl Filter {
     fn has(&self, row: &Row) -> bool {
-        let has_time = match row.time {
-            Some(time) => self.from <= time && time < self.to,
-            // Without a time an entry is as old as its object's name says.
-            None => date_of(&row.object).is_some_and(|date| {
-                let midnight = date.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).unwrap_or_default();
-                midnight < self.to && self.from < midnight + SignedDuration::from_hours(24)
-            }),
-        };
+        span(row).is_some_and(|(first, end)| first < self.to && self.from < end) && self.is_about(row)
+    }
+
+    fn is_about(&self, row: &Row) -> bool {
         let is_type = |wanted: &String| {
             let exception = row.exception.as_deref().unwrap_or_default();
             exception == wanted
@@ -65,7 +72,14 @@ impl Filter {
                 || row.fingerprint == *wanted
         };
         let has_service = self.services.is_empty() || self.services.contains(&row.service);
-        has_time && has_service && (self.error_types.is_empty() || self.error_types.iter().any(is_type))
+        has_service && (self.error_types.is_empty() || self.error_types.iter().any(is_type))
+    }
+
+    /// No earlier partition holds rows that count: undated entries lie on the day on which their object came, and that is
+    /// its key's date or later, but for clocks and zones.
+    fn first_partition(&self) -> String {
+        let first = self.from.to_zoned(TimeZone::UTC).date().saturating_sub(2.days());
+        format!("{ENTRIES}date={first}")
     }
 
     /// Whether a part may hold rows that count.
@@ -100,8 +114,9 @@ pub struct Group {
 
 /// The groups of a filter, the most frequent first.
 pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Result<Vec<Group>, SearchError> {
-    let keys = objects.list(ENTRIES).await?;
-    let parts: Vec<(Part, String)> = keys.into_iter().filter_map(|key| Some((Part::parse(&key)?, key))).collect();
+    let pages: Vec<Vec<Listed>> = objects.pages(ENTRIES, Some(&filter.first_partition())).try_collect().await?;
+    let keys = pages.into_iter().flatten().map(|listed| listed.key);
+    let parts: Vec<(Part, String)> = keys.filter_map(|key| Some((Part::parse(&key)?, key))).collect();
     // While a new version of an object comes in, the parts of both are there.
     let mut newest: HashMap<&str, &str> = HashMap::new();
     for (part, _) in &parts {
@@ -112,7 +127,40 @@ pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Resul
         newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part)
     });
     let wanted: Vec<String> = wanted.map(|(_, key)| key.clone()).collect();
-    let read = stream::iter(wanted).map(|key| async move {
+    read_groups(objects, wanted, |row| filter.has(row), masks).await
+}
+
+/// The groups of what a period's report missed: entries from before the filter's period that came to be read during
+/// `when`. Of an object that grew, only what is new in it.
+pub async fn late_groups(
+    objects: &Objects,
+    extracted: &[LogObject],
+    filter: &Filter,
+    when: Range<Timestamp>,
+    masks: &[Mask],
+) -> Result<Vec<Group>, SearchError> {
+    let lines = |row: &LogObject| row.lines_before(when.start)..row.lines_before(when.end);
+    let came: HashMap<&str, Range<u64>> = extracted.iter().map(|row| (row.object.as_str(), lines(row))).collect();
+    let last = filter.from.to_zoned(TimeZone::UTC).date();
+    let may_be_late = |key: &&String| Part::parse(key).is_some_and(|part| !part.is_dated || part.date <= last);
+    let came_any = extracted.iter().filter(|row| came.get(row.object.as_str()).is_some_and(|lines| !lines.is_empty()));
+    let parts = came_any.filter_map(|row| row.current.as_ref()).flat_map(|version| &version.parts);
+    let wanted: Vec<String> = parts.filter(may_be_late).cloned().collect();
+    let is_late = |row: &Row| {
+        span(row).is_some_and(|(_, end)| end <= filter.from)
+            && came.get(row.object.as_str()).is_some_and(|lines| lines.contains(&(row.line - 1)))
+            && filter.is_about(row)
+    };
+    read_groups(objects, wanted, is_late, masks).await
+}
+
+async fn read_groups(
+    objects: &Objects,
+    keys: Vec<String>,
+    counts: impl Fn(&Row) -> bool,
+    masks: &[Mask],
+) -> Result<Vec<Group>, SearchError> {
+    let read = stream::iter(keys).map(|key| async move {
         // A part that was replaced meanwhile is gone; its rows stand in the newer ones.
         let Some(body) = objects.find(&key).await? else { return Ok(Vec::new()) };
         columns::read(body).map_err(|source| SearchError::Columns { key, source })
@@ -120,7 +168,7 @@ pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Resul
     let mut found = HashMap::new();
     let mut read = read.buffer_unordered(READS);
     while let Some(rows) = read.try_next().await? {
-        group(&mut found, rows.into_iter().filter(|row| filter.has(row)), masks);
+        group(&mut found, rows.into_iter().filter(&counts), masks);
     }
     let mut groups: Vec<Group> = found.into_values().collect();
     groups.sort_by(|a, b| (b.count, &a.service, &a.fingerprint).cmp(&(a.count, &b.service, &b.fingerprint)));

@@ -31,6 +31,14 @@ pub struct LogReport {
     pub damaged: Vec<DamagedFile>,
     /// Files of the period with lines in no known format; the count is of these lines.
     pub unread_files: Vec<FileShare>,
+    /// When the errors of the period were looked for. What came later is late.
+    #[serde(default)]
+    pub searched_at: String,
+    /// Error entries from before the period that came after the report of their own period, and what they are.
+    #[serde(default)]
+    pub late_entries: u64,
+    #[serde(default)]
+    pub late: Vec<Finding>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -43,6 +43,7 @@ pub fn section(report: &LogReport) -> Section {
         .figures(if report.entries + report.entries_before == 0 { Vec::new() } else { figures })
         .problems("New: never seen before", problems(&report.new, report))
         .problems("Back after silence", problems(&report.back, report))
+        .problems("From before, in logs that came late", late(report))
         .table(by("By category", "Category", &report.by_category))
         .table(by("By service", "Service", &report.by_service))
         .table(growing.rows(report.top.iter().map(growth), None))
@@ -88,7 +89,7 @@ fn scope(report: &LogReport) -> String {
 fn state(report: &LogReport) -> State {
     match report {
         LogReport { new, back, .. } if !new.is_empty() || !back.is_empty() => State::Bad,
-        LogReport { entries: 0, damaged, .. } if damaged.is_empty() => State::Good,
+        LogReport { entries: 0, late_entries: 0, damaged, .. } if damaged.is_empty() => State::Good,
         _ => State::Attention,
     }
 }
@@ -102,15 +103,19 @@ fn sentence(report: &LogReport) -> String {
         0 => String::new(),
         files => format!("; {} damaged", count(files, "file")),
     };
+    let late = match report.late_entries {
+        0 => String::new(),
+        entries => format!("; {} from before in late logs", count(entries, "error")),
+    };
     if report.entries == 0 {
-        return format!("no errors found{damaged}.");
+        return format!("no errors found{late}{damaged}.");
     }
     let part = |findings: usize, word: &str| match findings as u64 {
         0 => String::new(),
         findings => format!(", {} {word}", grouped(findings)),
     };
     format!(
-        "{} of {}{}{} ({}){damaged}.",
+        "{} of {}{}{} ({}){late}{damaged}.",
         count(report.entries, "error"),
         count(report.kinds, "kind"),
         part(report.new.len(), "new"),
@@ -153,6 +158,17 @@ fn title(finding: &Finding) -> String {
 
 fn problems(findings: &[Finding], report: &LogReport) -> Vec<Problem> {
     findings.iter().map(|finding| problem(finding, report)).collect()
+}
+
+/// What the report of its own period could not tell. The command lists the period of the errors, not the report's.
+fn late(report: &LogReport) -> Vec<Problem> {
+    let told = |finding: &Finding| {
+        let list = format!("alert-archive logs search TEXT --service {}", quoted(&finding.service));
+        let date = logs::date_of(&finding.object)
+            .map(|date| format!("{list} --from {date} --to {}", date.tomorrow().unwrap_or(date)));
+        Problem { advice: format!("Its log: {}", date.unwrap_or(list)), ..problem(finding, report) }
+    };
+    report.late.iter().map(told).collect()
 }
 
 /// An error with its one sample.
@@ -269,6 +285,19 @@ mod tests {
         let file = DamagedFile { object: "shop/a.gz".into(), error: "GzipTruncated".into(), lines: 5 };
         let damaged = section(&LogReport { damaged: vec![file], ..empty });
         assert_eq!((damaged.state, damaged.headline.as_str()), (State::Attention, "no errors found; 1 file damaged."));
+    }
+
+    #[test]
+    fn what_came_after_the_report_of_its_own_period_is_told_by_the_next() {
+        let (from, to) = ("2024-07-01T00:00:00.000Z".to_owned(), "2024-07-02T00:00:00.000Z".to_owned());
+        let late = Finding { object: "shop/2024/06/20/a.gz".into(), ..finding("gone") };
+        let report = LogReport { from, to, late_entries: 2, late: vec![late], ..LogReport::default() };
+        let rendered = letter(&report, false, None).render().expect("rendered");
+        assert_eq!(rendered.subject, "Log errors: no errors found; 2 errors from before in late logs");
+        assert_eq!(section(&report).state, State::Attention);
+        for part in ["From before, in logs that came late", "--from 2024-06-20 --to 2024-06-21"] {
+            assert!(rendered.text.contains(part), "{part}: {}", rendered.text);
+        }
     }
 
     #[test]

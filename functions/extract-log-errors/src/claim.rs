@@ -69,6 +69,8 @@ fn decided(
         claimed: Some(sequencer.to_owned()),
         work: Some(work),
         not_read_on: current.as_ref().and_then(Version::not_read_on),
+        extractions: row.map(|row| row.extractions.clone()).unwrap_or_default(),
+        extracted_on: row.and_then(|row| row.extracted_on),
         revision: 0,
     };
     match Work::claim(unfinished, now, lease) {
@@ -99,8 +101,7 @@ impl Holder {
     pub async fn complete(&self, deps: &Deps, intent: &Intent, call: &Call) -> Result<(), Error> {
         self.change(deps, |row, work| {
             let work = Some(work.complete(self.attempt, call.now())?);
-            let not_read_on = intent.version.not_read_on();
-            Ok(LogObject { work, current: Some(intent.version.clone()), not_read_on, ..row })
+            Ok(LogObject { work, ..row }.with_current(intent.version.clone(), call.now()))
         })
         .await
     }
@@ -185,6 +186,8 @@ mod tests {
             claimed: None,
             work: None,
             not_read_on: None,
+            extractions: vec![],
+            extracted_on: None,
             revision: 1,
         };
         for sequencer in ["4", "5"] {

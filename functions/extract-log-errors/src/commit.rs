@@ -1,8 +1,9 @@
 //! Makes a version the one that readers see. Each step can be repeated, by this call or another.
 
+use crate::claim::Holder;
 use crate::{Deps, Error};
 use futures::{StreamExt, TryStreamExt, stream};
-use log_entries::{Contribution, Intent, Occurrence, write};
+use log_entries::{Attempt, Contribution, Intent, Occurrence, write};
 use logs::service_of;
 use std::collections::HashSet;
 use storage::PutOnce;
@@ -65,13 +66,25 @@ async fn note(deps: &Deps, rows: Vec<Occurrence>) -> Result<(), Error> {
     stream::iter(writes).buffer_unordered(WRITES).try_collect().await
 }
 
-/// What served the commit only.
-pub async fn clean_up(deps: &Deps, intent: &Intent) -> Result<(), Error> {
+/// What served the commit only, and what attempts left that died before it.
+pub async fn clean_up(deps: &Deps, holder: &Holder, intent: &Intent) -> Result<(), Error> {
     for moved in &intent.moves {
         deps.archive.delete(&moved.from).await?;
     }
     if let Some(before) = &intent.before {
         deps.archive.delete(&before.contributions).await?;
+    }
+    // The first attempt has nothing in front of it.
+    if holder.attempt > 1 {
+        for folder in Attempt::folders(&holder.key) {
+            for key in deps.archive.list(&folder).await? {
+                // Later versions may be at work already. Up to this one, no attempt has the right to go on.
+                let is_over = Attempt::of(&key).is_some_and(|attempt| attempt.sequencer <= holder.sequencer);
+                if is_over && key != intent.version.contributions {
+                    deps.archive.delete(&key).await?;
+                }
+            }
+        }
     }
     Ok(())
 }

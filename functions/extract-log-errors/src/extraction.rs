@@ -7,9 +7,7 @@ use events::s3::ObjectEvent;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use log_entries::{
-    Contribution, Damaged, Intent, Moved, Part, Sample, Version, contributions_key, object_id, staged_key, write,
-};
+use log_entries::{Attempt, Contribution, Damaged, Intent, Moved, Part, Sample, Version, object_id, write};
 use logs::{Entry, Extraction, Mask, Settings, Summary, date_of, mask, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
@@ -69,7 +67,7 @@ struct Parts<'a> {
     service: &'a str,
     sequencer: String,
     version_id: Option<String>,
-    attempt: String,
+    attempt: Attempt,
     masks: &'a [Mask],
     arrived: Timestamp,
     /// When entries without a time were seen: on the date in the object's key, as in searches.
@@ -87,7 +85,7 @@ impl<'a> Parts<'a> {
             service: service_of(&event.key),
             sequencer: holder.sequencer.clone(),
             version_id: event.version_id.clone(),
-            attempt: format!("{}-{}", holder.sequencer, holder.attempt),
+            attempt: Attempt { sequencer: holder.sequencer.clone(), number: holder.attempt },
             masks: &settings.masks,
             arrived: event.at,
             undated: midnight(&event.key).unwrap_or(event.at),
@@ -128,7 +126,7 @@ impl<'a> Parts<'a> {
         let part = Part { date, object, sequencer, is_dated, number };
         let body = write(self.service, self.key, &waiting.entries);
         let body = body.map_err(|source| Error::Columns { key: self.key.to_owned(), source })?;
-        let moved = Moved { from: staged_key(self.key, &self.attempt, number), to: part.key() };
+        let moved = Moved { from: self.attempt.staged_key(self.key, number), to: part.key() };
         deps.archive.put(&moved.from, body, PARQUET).await?;
         self.moves.push(moved);
         Ok(())
@@ -175,7 +173,7 @@ impl<'a> Parts<'a> {
         while let Some(place) = self.waiting.keys().next().copied() {
             self.flush(deps, place).await?;
         }
-        let contributions = contributions_key(self.key, &self.attempt);
+        let contributions = self.attempt.contributions_key(self.key);
         let mut list: Vec<Contribution> = self.contributions.into_values().collect();
         list.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
         deps.archive.put_lines(&contributions, &list).await?;

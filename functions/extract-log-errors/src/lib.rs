@@ -17,7 +17,13 @@ use lines::Limits;
 use log_entries::{ColumnsError, Intent, LogObject, Occurrence, SETTINGS, Version};
 use logs::{LIMITS, Settings, SettingsError};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
+use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError, Table};
+
+/// How long a call waits for another one that works on the same object, and how often it looks. Most objects are done
+/// within seconds; a message that fails stays hidden for longer than a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Deps {
     pub logs: Objects,
@@ -114,14 +120,21 @@ async fn extract(deps: &Deps, settings: &Settings, event: &ObjectEvent, call: &C
     }
     let key = &event.key;
     let sequencer = event.sequencer.clone().unwrap_or_default();
+    let mut waited = Duration::ZERO;
     loop {
         match claim::claim(deps, event, call).await? {
             Claimed::Done => return Ok(()),
-            Claimed::Busy { until } => return Err(Error::Busy { key: key.clone(), until }),
+            Claimed::Busy { until } if waited >= PATIENCE || call.is_ending() => {
+                return Err(Error::Busy { key: key.clone(), until });
+            }
+            Claimed::Busy { .. } => {
+                call.sleep(PAUSE).await;
+                waited += PAUSE;
+            }
             Claimed::Resume { holder, intent } => {
                 commit::carry_out(deps, key, &intent).await?;
                 holder.complete(deps, &intent, call).await?;
-                commit::clean_up(deps, &intent).await?;
+                commit::clean_up(deps, &holder, &intent).await?;
                 if intent.version.sequencer >= sequencer {
                     return Ok(());
                 }
@@ -138,7 +151,7 @@ async fn extract(deps: &Deps, settings: &Settings, event: &ObjectEvent, call: &C
                     }
                 };
                 holder.complete(deps, &intent, call).await?;
-                commit::clean_up(deps, &intent).await?;
+                commit::clean_up(deps, &holder, &intent).await?;
                 tell(&intent.version, event, call);
                 return Ok(());
             }

@@ -8,12 +8,14 @@ use identity::instant;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use log_entries::{
-    Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportTask, SETTINGS, SearchError, Seen, groups,
+    EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportTask, SETTINGS, SearchError, Seen,
+    groups, late_groups,
 };
 use logs::{DamagedFile, FileShare, Finding, LogReport, Settings, SettingsError, Share, service_of};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError, Table};
 
 /// What a scheduled report covers.
@@ -25,6 +27,8 @@ const LOOKED_UP: usize = 2000;
 const LISTED: usize = 100;
 const FREQUENT: usize = 5;
 const LOOKUPS: usize = 16;
+/// An index of the ledger follows its table within less than this.
+const INDEX_LAG: Duration = Duration::from_secs(5);
 /// Days of a period whose files are looked at: ten years.
 const DAYS: usize = 3660;
 
@@ -101,7 +105,7 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<ReportT
     let (from, to) = period(&request.input)?;
     // Twice the same scheduled time is the same report, and so one mail.
     let id = match &request.input.scheduled_for {
-        Some(_) => format!("scheduled-{}", to.strftime("%Y%m%dT%H%M%SZ")),
+        Some(_) => scheduled_id(to),
         None => request.run_id.clone(),
     };
     let filter = Filter { from, to, services: request.input.services, error_types: request.input.error_types };
@@ -114,12 +118,21 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<ReportT
         Some(body) => Settings::parse(std::str::from_utf8(&body).map_err(|_| Error::PatternsText)?)?,
         None => Settings::built_in(),
     };
+    // Before the first look: what comes from now on is late for this report.
+    let searched_at = call.now();
     let now = groups(&deps.archive, &filter, &settings.masks).await?;
     let earlier = groups(&deps.archive, &before, &settings.masks).await?;
     let known = known(deps, &now, from).await?;
     let mut report = report(id.clone(), &filter, &now, &earlier, &known);
     (report.damaged, report.unread_files) = not_read(deps, &filter).await?;
-    let report_key = format!("log-errors/reports/{}.json", identity::safe_component(&id));
+    report.searched_at = instant::iso(searched_at);
+    if request.input.scheduled_for.is_some() {
+        let late = late(deps, &filter, searched_at, &settings, &call).await?;
+        let known = self::known(deps, &late, from).await?;
+        report.late_entries = late.iter().map(|group| group.count).sum();
+        report.late = late.iter().take(LISTED).map(|group| finding(group, 0, known.get(&group.fingerprint))).collect();
+    }
+    let report_key = report_key(&id);
     deps.archive.put_json(&report_key, &report).await?;
     Metrics::new()
         .dimension("Step", "search-log-errors")
@@ -129,6 +142,36 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<ReportT
         .figure("NewErrors", Unit::Count, report.new.len() as u64)
         .write();
     Ok(ReportTask { v: PAYLOAD, id, report_key })
+}
+
+fn scheduled_id(to: Timestamp) -> String {
+    format!("scheduled-{}", to.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+fn report_key(id: &str) -> String {
+    format!("log-errors/reports/{}.json", identity::safe_component(id))
+}
+
+/// Errors from before the period whose logs came when the report of their own period was made. A log that nobody waited
+/// for any more must not be lost in the tables.
+async fn late(
+    deps: &Deps,
+    filter: &Filter,
+    until: Timestamp,
+    settings: &Settings,
+    call: &Call,
+) -> Result<Vec<Group>, Error> {
+    // What came before `until` and is not in the index yet would be in no report: the next one begins there.
+    call.sleep(INDEX_LAG.saturating_sub(call.took())).await;
+    let before: Option<LogReport> = deps.archive.find_json(&report_key(&scheduled_id(filter.from))).await?;
+    let since = before.and_then(|report| report.searched_at.parse().ok()).unwrap_or(filter.from);
+    let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
+    let mut extracted = Vec::new();
+    // A log that was read again meanwhile stands on the day of that.
+    for day in date(since).series(1.day()).take_while(|day| *day <= date(call.now())).take(DAYS) {
+        extracted.extend(deps.objects.by_index(EXTRACTED, "extracted_on", &day.to_string(), None).await?);
+    }
+    Ok(late_groups(&deps.archive, &extracted, filter, since..until, &settings.masks).await?)
 }
 
 fn period(context: &Context) -> Result<(Timestamp, Timestamp), Error> {
@@ -191,22 +234,8 @@ async fn not_read(deps: &Deps, filter: &Filter) -> Result<(Vec<DamagedFile>, Vec
 fn report(id: String, filter: &Filter, now: &[Group], earlier: &[Group], known: &HashMap<String, Seen>) -> LogReport {
     let before: HashMap<&str, u64> = earlier.iter().map(|group| (group.fingerprint.as_str(), group.count)).collect();
     let finding = |group: &Group| {
-        let seen = known.get(&group.fingerprint);
-        Finding {
-            fingerprint: group.fingerprint.clone(),
-            service: group.service.clone(),
-            category: group.category.clone(),
-            level: group.level.clone(),
-            exception: group.exception.clone(),
-            message: group.message.clone(),
-            count: group.count,
-            before: before.get(group.fingerprint.as_str()).copied().unwrap_or(0),
-            first_seen: seen.map(|seen| instant::iso(seen.first)).or_else(|| group.first_seen.clone()),
-            last_before: seen.and_then(|seen| seen.last_before).map(instant::iso),
-            object: group.sample.object.clone(),
-            line: group.sample.line,
-            stack: group.sample.stack.clone(),
-        }
+        let before = before.get(group.fingerprint.as_str()).copied().unwrap_or(0);
+        finding(group, before, known.get(&group.fingerprint))
     };
     // An error without a time was seen on a date.
     let midnight = filter.from.to_zoned(TimeZone::UTC).start_of_day().map_or(filter.from, |day| day.timestamp());
@@ -247,10 +276,27 @@ fn report(id: String, filter: &Filter, now: &[Group], earlier: &[Group], known: 
         back: now.iter().filter(is_back).take(LISTED).map(finding).collect(),
         top,
         frequent: now.iter().filter(|group| !is_new(group) && !is_back(group)).take(FREQUENT).map(finding).collect(),
-        damaged: Vec::new(),
-        unread_files: Vec::new(),
         worst_files,
         by_hour: hours.into_iter().map(|(hour, count)| Share { label: hour.to_owned(), count, before: 0 }).collect(),
+        ..LogReport::default()
+    }
+}
+
+fn finding(group: &Group, before: u64, seen: Option<&Seen>) -> Finding {
+    Finding {
+        fingerprint: group.fingerprint.clone(),
+        service: group.service.clone(),
+        category: group.category.clone(),
+        level: group.level.clone(),
+        exception: group.exception.clone(),
+        message: group.message.clone(),
+        count: group.count,
+        before,
+        first_seen: seen.map(|seen| instant::iso(seen.first)).or_else(|| group.first_seen.clone()),
+        last_before: seen.and_then(|seen| seen.last_before).map(instant::iso),
+        object: group.sample.object.clone(),
+        line: group.sample.line,
+        stack: group.sample.stack.clone(),
     }
 }
 
@@ -343,5 +389,106 @@ mod tests {
         }
         let day = period_of(r#"{"scheduled_for":"2024-07-02T06:00:00Z"}"#).expect("a day");
         assert_eq!(day, (at("2024-07-01T06:00:00Z"), at("2024-07-02T06:00:00Z")));
+    }
+
+    /// A log with one error at noon of `day`, which came to be read at `extracted`.
+    async fn put_log(deps: &Deps, day: &str, extracted: &[(&str, u64)], lines: &[u64]) {
+        let object = format!("shop/{}/app.gz", day.replace('-', "/"));
+        let entry = |line: &u64| logs::Entry {
+            time: Some(at(&format!("{day}T12:00:00Z"))),
+            level: logs::Level::Error,
+            logger: None,
+            message: "gone".into(),
+            exception: None,
+            stack: None,
+            category: "other".into(),
+            fingerprint: format!("{day}-{line}"),
+            line: *line,
+            byte: 0,
+        };
+        let part = log_entries::Part {
+            date: day.parse().expect("a date"),
+            object: log_entries::object_id(&object),
+            sequencer: "01".into(),
+            is_dated: true,
+            number: 0,
+        };
+        let entries: Vec<logs::Entry> = lines.iter().map(entry).collect();
+        let body = log_entries::write("shop", &object, &entries).expect("written");
+        deps.archive.put(&part.key(), body, "application/vnd.apache.parquet").await.expect("stored");
+        let none = LogObject {
+            object: object.clone(),
+            current: None,
+            claimed: None,
+            work: None,
+            not_read_on: None,
+            extractions: vec![],
+            extracted_on: None,
+            revision: 0,
+        };
+        let version = |lines| log_entries::Version {
+            sequencer: "01".into(),
+            version_id: None,
+            at: Timestamp::UNIX_EPOCH,
+            lines,
+            bytes: 1,
+            entries: lines,
+            unparsed: 0,
+            damaged: None,
+            parts: vec![part.key()],
+            contributions: String::new(),
+        };
+        let row = extracted.iter().fold(none, |row, (time, lines)| row.with_current(version(*lines), at(time)));
+        deps.objects.put(&row).await.expect("stored");
+    }
+
+    async fn scheduled(deps: &Deps, for_time: &str, now: &str) -> LogReport {
+        let input = Context { scheduled_for: Some(for_time.into()), ..Context::default() };
+        let request = Request { v: PAYLOAD, run_id: "r".into(), input };
+        let clock = runtime::ManualClock::at(at(now));
+        let mut work = std::pin::pin!(handle(deps, request, Call::new(clock.clone(), Duration::from_secs(60))));
+        let task = loop {
+            // Requests are done at once here: who waits sleeps.
+            tokio::select! {
+                biased;
+                task = &mut work => break task.expect("a report"),
+                () = tokio::task::yield_now() => clock.advance(Duration::from_secs(1)),
+            }
+        };
+        deps.archive.get_json(&task.report_key).await.expect("the report")
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_by_the_report_of_its_day_or_by_the_next_when_its_log_came_too_late() {
+        let tables = storage::MemoryTables::new(network::Calm::shared())
+            .table("objects", "object", None)
+            .table("errors", "fingerprint", Some("object"))
+            .index("objects", NOT_READ, "not_read_on", "object")
+            .index("objects", EXTRACTED, "extracted_on", "object");
+        let objects = storage::MemoryObjects::new(network::Calm::shared()).bucket("archive");
+        let deps = Deps {
+            archive: Objects::over(objects, "archive"),
+            objects: Table::over(tables.clone(), "objects"),
+            occurrences: Table::over(tables, "errors"),
+        };
+        put_log(&deps, "2024-07-10", &[("2024-07-10T12:01:00Z", 1)], &[1]).await;
+        let first = scheduled(&deps, "2024-07-11T00:00:00Z", "2024-07-11T00:05:00Z").await;
+        assert_eq!((first.entries, first.late_entries), (1, 0));
+        // One that came behind that report; one that was told, and grew; one of its own day.
+        put_log(&deps, "2024-07-08", &[("2024-07-11T00:05:00Z", 1)], &[1]).await;
+        put_log(&deps, "2024-07-09", &[("2024-07-09T12:00:00Z", 4), ("2024-07-11T09:00:00Z", 6)], &[3, 6]).await;
+        put_log(&deps, "2024-07-11", &[("2024-07-11T12:01:00Z", 1)], &[1]).await;
+        // One that grew again when the second report was being made: its new line is for the third.
+        put_log(&deps, "2024-07-06", &[("2024-07-11T08:00:00Z", 2), ("2024-07-12T00:05:01Z", 3)], &[2, 3]).await;
+        for _ in 0..2 {
+            let second = scheduled(&deps, "2024-07-12T00:00:00Z", "2024-07-12T00:05:00Z").await;
+            let late: Vec<&str> = second.late.iter().map(|finding| finding.fingerprint.as_str()).collect();
+            assert_eq!((second.entries, second.late_entries), (1, 3), "{late:?}");
+            for told in ["2024-07-08-1", "2024-07-09-6", "2024-07-06-2"] {
+                assert!(late.contains(&told), "{late:?}");
+            }
+        }
+        let third = scheduled(&deps, "2024-07-13T00:00:00Z", "2024-07-13T00:05:00Z").await;
+        assert_eq!((third.entries, third.late_entries, third.late[0].fingerprint.as_str()), (0, 1, "2024-07-06-3"));
     }
 }

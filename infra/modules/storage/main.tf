@@ -9,7 +9,8 @@ module "bucket" {
 
   # Replacing a row rewrites its object: versions are the way back. The spool holds copies: its old versions are worth nothing.
   lifecycle_rules = merge({
-    log-staging = { prefix = "log-errors/staging/", expiration_days = 7, noncurrent_expiration_days = 1 }
+    # An intent may wait in the dead-letter queue for 14 days for the parts that it moves.
+    log-staging = { prefix = "log-errors/staging/", expiration_days = 30, noncurrent_expiration_days = 1 }
     spool       = { prefix = "spool/", expiration_days = var.spool_retention_days, noncurrent_expiration_days = 1 }
     }, {
     for folder, days in var.expiring_folders : "intermediate-${folder}" => {

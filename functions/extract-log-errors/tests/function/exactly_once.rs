@@ -1,11 +1,19 @@
 //! Whatever happens to a call, once the queue is empty each entry of the newest version is there once.
 
 use crate::world::{Cloud, KEY, lines, log};
+use async_trait::async_trait;
 use log_entries::ENTRIES;
-use network::{Calm, OneFault, Strike};
+use network::{Broken, Calm, Network, OneFault, Request, Strike};
+use runtime::Clock;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use storage::Objects;
+
+fn is_of_an_attempt(key: &str) -> bool {
+    key.starts_with("log-errors/staging/") || key.starts_with("log-errors/objects/")
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_becomes_entries_by_the_date_of_their_time() {
@@ -98,6 +106,11 @@ async fn a_fault_at_any_request_costs_no_entry_and_doubles_none() {
             }
             assert_eq!(lines(&cloud), (0..7).map(|n| n * 2 + 1).collect::<Vec<_>>(), "request {nth}, {strike:?}");
             assert_eq!(cloud.counted().await, 7, "request {nth}, {strike:?}");
+            // Only where nothing came after the attempt that failed does something of it stay, for the lifecycle.
+            let attempts = cloud.row().await.work.map_or(0, |work| work.attempt());
+            let left: Vec<String> =
+                cloud.objects.contents("archive").into_keys().filter(|key| is_of_an_attempt(key)).collect();
+            assert!(attempts < 2 || left.len() == 1, "request {nth}, {strike:?}: {left:?}");
             if !fault.struck() {
                 assert!(nth > 15, "only {nth} requests were looked at");
                 break;
@@ -105,4 +118,42 @@ async fn a_fault_at_any_request_costs_no_entry_and_doubles_none() {
             nth += 1;
         }
     }
+}
+
+/// A network that is gone from its nth request on.
+struct SilentFrom {
+    nth: usize,
+    seen: AtomicUsize,
+}
+
+#[async_trait]
+impl Network for SilentFrom {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        if self.seen.fetch_add(1, Ordering::Relaxed) < self.nth { Ok(()) } else { Err(Broken) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_log_is_at_work_elsewhere_waits_for_it_and_fails_when_that_takes_too_long() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, &log(0..3), "01").await;
+    // A call that dies without a word: its claim stands for as long as it might have lived.
+    let silent = Arc::new(SilentFrom { nth: 3, seen: AtomicUsize::new(0) });
+    assert_eq!(cloud.deliver(silent, std::slice::from_ref(&event)).await, 1);
+    let began = cloud.clock.elapsed();
+    assert_eq!(cloud.deliver(Calm::shared(), std::slice::from_ref(&event)).await, 1, "the holder may still live");
+    assert!(cloud.clock.elapsed() - began >= Duration::from_secs(60), "it did not wait");
+    // Seconds before the claim is over.
+    cloud.clock.advance(Duration::from_secs(840));
+    assert_eq!((cloud.deliver(Calm::shared(), &[event]).await, lines(&cloud)), (0, vec![1, 3, 5]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_stands_in_the_entries_and_in_no_table() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, "2024-07-01T10:00:00Z ERROR login failed password=hunter2\n", "01").await;
+    assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+    assert!(cloud.rows()[0].message.contains("hunter2"));
+    let tables = format!("{:?}", ["errors", "objects"].map(|table| cloud.tables.contents(table)));
+    assert!(tables.contains("login failed") && !tables.contains("hunter2"), "{tables}");
 }

@@ -206,9 +206,14 @@ impl Simulation {
         };
         let waiting = {
             let mut gate = self.calls[at].gate.0.lock().expect("a lock");
-            assert!(!gate.is_empty(), "a call waits for nothing");
-            let one = self.random.random_range(0..gate.len());
-            gate.swap_remove(one)
+            let one = self.random.random_range(0..gate.len().max(1));
+            (!gate.is_empty()).then(|| gate.swap_remove(one))
+        };
+        let Some(waiting) = waiting else {
+            // It sleeps until the object that it wants may be free.
+            self.cloud.clock.advance(Duration::from_secs(1));
+            self.poll(at);
+            return;
         };
         // A request that its caller has dropped needs no fate.
         let _ = waiting.send(fate);
