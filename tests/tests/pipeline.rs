@@ -75,8 +75,7 @@ fn main() {
         logs::TESTS,
     ];
     for (name, test) in lists.concat() {
-        let is_open = logs::OPEN.contains(&name);
-        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)).with_ignored_flag(is_open));
+        trials.push(trial(name, &runtime, &cloud, move |cloud| test(cloud)));
     }
     for fault in faults::FAULTS {
         let trial =
