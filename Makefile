@@ -20,7 +20,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults test-page simulate bench bench-feeds package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-page simulate bench bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench: up ## Measure time and size against the number of messages
 bench-feeds: ## Measure partner feeds against Python and cat, and write bench/feeds.json
 	@cargo build --package fixtures && cargo build --release --package consolidate-feeds --example bench_consolidate
 	@bench/feeds
+
+bench-logs: ## Measure extraction from logs against zcat | grep -c and Python, and its memory
+	@bench/logs/run
 
 package: ## Build the zips for AWS (arm64 where cargo-lambda is installed)
 	@python3 local/package.py
