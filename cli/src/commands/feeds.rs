@@ -302,10 +302,12 @@ impl Trace {
             say!("{}", serde_json::to_string_pretty(&traced)?);
             return Ok(true);
         }
-        let what = if key.starts_with(QUARANTINE) { "quarantined lines" } else { "records" };
-        say!("{key}: {} {what}, {}, of batch {}", output.lines, reports::bytes(output.bytes), intent.batch);
+        let what = if key.starts_with(QUARANTINE) { "quarantined line" } else { "record" };
+        let lines = reports::count(output.lines, what);
+        say!("{key}: {lines}, {}, of batch {}", reports::bytes(output.bytes), intent.batch);
         for TracedSource { object, version, lines } in sources {
-            say!("  {lines:>8} lines of s3://{}/{object} in version {version}", deployed.source);
+            let lines = reports::count(lines, "line");
+            say!("  {lines:>14} of s3://{}/{object} in version {version}", deployed.source);
         }
         Ok(true)
     }
