@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod metrics;
 mod serve;
+mod usage;
 
 pub use aws::aws_config;
 pub use clock::{Call, Clock, ManualClock, SystemClock};
