@@ -9,6 +9,8 @@ CLOUD := python3 local/cloud.py
 DEPLOY := python3 local/deploy.py
 # opensearch, api or hybrid; empty for what the last `make up` chose.
 export SOURCE
+# release: what goes to AWS, for measurements; else the profile of daily work.
+export PROFILE
 # A hybrid run crosses the border between OpenSearch and the API, which moves with the day.
 DAYS_AGO = $(shell python3 -c 'import datetime as d; print((d.datetime.now(d.UTC) - d.timedelta($(1))).date())')
 FROM := $(if $(filter hybrid,$(SOURCE)),$(call DAYS_AGO,90),2024-07-01)
@@ -20,7 +22,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults test-page simulate bench bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-page simulate bench bench-quick bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +32,7 @@ run: ## From a fresh clone to a finished run, with about 5,000 messages over 90 
 	@$(MAKE) loaded
 	@eval "$$($(CLOUD) env)" && alert-archive run --from $(FROM) --to $(TO) --wait && python3 local/where.py
 
-up: ## Start the local cloud and deploy; no documents are loaded. SOURCE=opensearch, api or hybrid
+up: ## Start the local cloud and deploy; no documents are loaded. SOURCE=opensearch, api or hybrid; PROFILE=release
 	@$(MAKE) -j2 build servers
 	@$(CLOUD) api
 	@$(DEPLOY) all
@@ -58,8 +60,13 @@ SEEDS ?= 5000
 simulate: ## Try SEEDS histories of runs that die, sleep, wake and meet; SEED=k replays one and shortens it
 	@cargo run --quiet --locked -p simulation --bin simulate -- --seeds $(SEEDS)
 
-bench: up ## Measure time and size against the number of messages
-	@eval "$$($(CLOUD) env)" && bench/run
+bench: ## Measure release binaries: against the number of messages, and against elasticdump and Python (bench/peers.md)
+	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
+	@eval "$$($(CLOUD) env)" && bench/run && bench/peers --messages 20000
+
+bench-quick: ## The same with fewer messages, in minutes where the release binaries are built
+	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
+	@eval "$$($(CLOUD) env)" && bench/run --counts 500,2000 && bench/peers --messages 2000 --rounds 3
 
 bench-feeds: ## Measure partner feeds against Python and cat, and write bench/feeds.json
 	@cargo build --package fixtures && cargo build --release --package consolidate-feeds --example bench_consolidate
@@ -97,7 +104,7 @@ var-file:
 
 build:
 	@{ command -v cargo && command -v cc; } >/dev/null || $(CLOUD) tools
-	@cargo build --workspace --locked
+	@cargo build --workspace --locked $(if $(filter release,$(PROFILE)),--release)
 
 servers:
 	@$(CLOUD) tools && $(CLOUD) up && $(DEPLOY) storage

@@ -21,9 +21,8 @@ import database
 import servers
 import tools
 from settings import (
-    ADMINISTRATOR, API, AWS, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION, SMTP, STATE,
-    TARGET,
-    CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
+    ADMINISTRATOR, API, AWS, BINARIES, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION, SMTP,
+    STATE, CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
 )
 
 
@@ -102,7 +101,7 @@ def dashboard(port: int, aws_url: str) -> servers.Server:
 def api(port: int) -> servers.Server:
     source = message_source()
     command = [
-        str(TARGET / "debug/fixtures"), "api", "serve", "--port", str(port),
+        str(BINARIES / "fixtures"), "api", "serve", "--port", str(port),
         "--requests-per-second", str(source.requests_per_second),
         # Where OpenSearch has the older messages, the API keeps no more than the recent ones.
         *(["--keep-days", "60"] if source.mode == "hybrid" else []),
@@ -163,7 +162,7 @@ def _bring_up(endpoint: Endpoint, make) -> None:
 
 def _link_commands() -> None:
     """.local/bin goes on PATH through `make env`: our command line, and `aws` where the machine has none."""
-    links = {name: TARGET / "debug" / name for name in ("alert-archive", "fixtures")}
+    links = {name: BINARIES / name for name in ("alert-archive", "fixtures")}
     if not shutil.which("aws"):
         links["aws"] = tools.aws_command()
     folder = STATE / "bin"

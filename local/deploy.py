@@ -22,12 +22,13 @@ from pathlib import Path
 import database
 import tools
 from settings import (
-    API, AWS, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, POSTGRES, ROOT, STATE, TARGET, CloudError, credentials, endpoints,
+    API, AWS, BINARIES, DASHBOARD, OPENSEARCH, OUTPUTS_FILE, POSTGRES, ROOT, STATE, CloudError, credentials, endpoints,
     message_source, own_state, write_atomically,
 )
 
 TERRAFORM = STATE / "terraform"
-PACKAGES = STATE / "packages"
+# Of each profile its own: a zip stays while it is newer than its binary.
+PACKAGES = STATE / "packages" / BINARIES.name
 # Buckets, tables and queues need no binaries, and waiting for them is what takes the time: they are applied while the
 # compiler runs.
 STORES = (
@@ -61,12 +62,12 @@ def write_manifest(folder: Path, built_for: str) -> None:
 
 
 def package() -> None:
-    """<function>.zip for each function, from the binaries of daily work; one that is newer than its binary stays."""
+    """<function>.zip for each function, from the binaries of this profile; one that is newer than its binary stays."""
     PACKAGES.mkdir(parents=True, exist_ok=True)
     for name in functions():
-        binary, target = TARGET / "debug" / name, PACKAGES / f"{name}.zip"
+        binary, target = BINARIES / name, PACKAGES / f"{name}.zip"
         if not binary.exists():
-            raise CloudError(f"{binary} is missing: cargo build --workspace")
+            raise CloudError(f"{binary} is missing: make build, with the same PROFILE")
         if target.exists() and target.stat().st_mtime > binary.stat().st_mtime:
             continue
         zip_binary(binary, target, level=1)
@@ -183,6 +184,9 @@ def apply(*only: str) -> None:
                 "api_requests_per_second": source.requests_per_second,
             }
         values["local_database_credentials"] = json.dumps(database.secret(chosen[POSTGRES.name].port))
+        # Copies cost the local AWS more time than the archive itself: a measurement can leave them out.
+        if os.environ.get("ALERT_ARCHIVE_LOCAL_COPIES", "true") == "false":
+            values |= {"write_jsonl": "false", "write_message_json": "false"}
         if chosen[AWS.name].ours:
             values["dashboard_url"] = chosen[DASHBOARD.name].url
         terraform(

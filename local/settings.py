@@ -11,6 +11,8 @@ LOCAL = ROOT / "local"
 STATE = Path(os.environ.get("ALERT_ARCHIVE_STATE_DIR") or ROOT / ".local").resolve()
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alert-archive"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+# Where cargo leaves the binaries of the profile that `make` was given: dev (the default) or release.
+BINARIES = TARGET / ("release" if os.environ.get("PROFILE") == "release" else "debug")
 
 LOGS = STATE / "logs"
 MAIL = STATE / "mail"

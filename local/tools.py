@@ -52,6 +52,7 @@ CC = Tool("cc", _apt("gcc libc6-dev"), "links the Rust binaries")
 CURL = Tool("curl", _apt("curl ca-certificates"), "fetches the Rust installer")
 POSTGRES = Tool("psql", _apt("postgresql"), "holds the warehouse's source tables")
 MAVEN = Tool("mvn", _apt("maven"), "fetches the OpenSearch jars")
+NPM = Tool("npm", _apt("npm"), "installs what the benchmarks compare with")
 GROOVY = Tool("groovy", _apt("groovy"), "checks the Jenkinsfile")
 TERRAFORM = Tool("terraform", _TERRAFORM, "deploys the infrastructure")
 
@@ -141,6 +142,16 @@ def python_packages(requirements: str) -> Path:
 
 def _pins(requirements: Path) -> str:
     return ", ".join(line for line in requirements.read_text().splitlines() if line and not line.startswith("#"))
+
+
+def node_packages(folder: Path) -> Path:
+    """What the folder's package-lock.json pins; gives the folder with node_modules."""
+    with _cached(folder.name, folder / "package-lock.json") as (cache, complete):
+        if not complete:
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(folder / name, cache)
+            run([provide(NPM), "ci", "--silent", "--prefix", str(cache)], f"install {folder.name}")
+    return cache
 
 
 def opensearch_jars() -> Path:
