@@ -75,8 +75,8 @@ impl Filter {
         has_service && (self.error_types.is_empty() || self.error_types.iter().any(is_type))
     }
 
-    /// No earlier partition holds rows that count: undated entries lie on the day on which their object came, and that is
-    /// its key's date or later, but for clocks and zones.
+    /// No earlier partition holds rows that count: undated entries lie on the day on which their object came, and that
+    /// is its key's date or later, but for clocks and zones.
     fn first_partition(&self) -> String {
         let first = self.from.to_zoned(TimeZone::UTC).date().saturating_sub(2.days());
         format!("{ENTRIES}date={first}")
