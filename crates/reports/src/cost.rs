@@ -155,7 +155,7 @@ pub fn cost(work: &Work, prices: &Prices) -> Cost {
             prices.dynamodb_write,
         ),
         item("DynamoDB", work.messages - work.changed.min(work.messages), "read", prices.dynamodb_read),
-        item("S3", puts, "object written", prices.s3_put),
+        item("S3", puts, "object write", prices.s3_put),
         item("S3", 2 * puts, "object read", prices.s3_get),
         item("SES", work.runs, "mail", prices.ses_mail),
     ];
