@@ -290,11 +290,9 @@ impl Staging {
     /// A later attempt of this window has dealt with the row already.
     fn check(&self, row: &Row) -> Result<(), Superseded> {
         let own = &self.claim;
+        // Whoever claims a row stands in it as the attempt that staged it, too.
         let is_of_later = row.run_id == own.run_id && row.window_id == own.window_id && row.attempt > own.attempt;
-        let is_held_by_later = row.claim.as_ref().is_some_and(|claim| {
-            claim.run_id == own.run_id && claim.window_id == own.window_id && claim.attempt > own.attempt
-        });
-        if is_of_later || is_held_by_later {
+        if is_of_later {
             return Err(Superseded { attempt: own.attempt, current: row.attempt });
         }
         Ok(())
