@@ -5,6 +5,7 @@ pub mod given;
 
 use archive::{JobRuns, Tracking, Windows};
 use jiff::Timestamp;
+use ledger::Keyed;
 use mail::{Mailer, MemoryMailer};
 use network::{Calm, Network, OneFault, Strike};
 use runtime::{Call, ManualClock};
@@ -16,9 +17,9 @@ use workflow::{MemoryWorkflow, Workflow};
 
 pub const BUCKET: &str = "archive";
 pub const MACHINE: &str = "arn:aws:states:eu-central-1:1:stateMachine:archive-alerts";
-const JOB_RUNS: &str = "job-runs";
-const WINDOWS: &str = "windows";
-const TRACKING: &str = "message-tracking";
+pub const JOB_RUNS: &str = "job-runs";
+pub const WINDOWS: &str = "windows";
+pub const TRACKING: &str = "message-tracking";
 /// What Lambda would allow one call.
 const ALLOWED: Duration = Duration::from_secs(900);
 
@@ -126,6 +127,15 @@ impl Cloud {
         let mut rows: Vec<Value> = rows.map(|row| serde_dynamo::from_item(row).expect("a row is JSON")).collect();
         rows.sort_by_key(Value::to_string);
         rows
+    }
+
+    /// Rows of a table that are of this type, without a request.
+    pub fn typed<T: Keyed>(&self, table: &str) -> Vec<T> {
+        let holds = |row: &storage::Item| {
+            row.get(T::PARTITION).and_then(|key| key.as_s().ok()).is_some_and(|key| T::holds(key))
+        };
+        let rows = self.tables.contents(table).into_iter().filter(holds);
+        rows.map(|row| serde_dynamo::from_item(row).expect("a row of this type")).collect()
     }
 
     pub fn tracking_rows(&self) -> Vec<Value> {

@@ -18,7 +18,11 @@ const RETRIES: u32 = 6;
 /// Between two tries, and longer than a lease, so that none has to wait for more than one of them.
 const BETWEEN: Duration = Duration::from_secs(31);
 
+pub mod breadth_first;
 pub mod history;
+pub mod rules;
+pub mod states;
+pub mod work;
 
 /// An error as the state machine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! Tries histories by seed: `simulate [--seeds N] [--from SEED]`, on every processor. `SEED=k` replays one, request by
-//! request, and shows what of it is enough for the finding. The last line says how many there were; the exit code is 1
-//! when one of them has a finding.
+//! Goes through all small states of the ledger, then tries histories by seed: `simulate [--seeds N] [--from SEED]`, on
+//! every processor. `SEED=k` replays one, request by request, and shows what of it is enough for the finding. The last
+//! line says how many there were; the exit code is 1 when one of them has a finding.
 
-use simulation::history::Plan;
+use simulation::{breadth_first::Explored, history::Plan, states, work};
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
@@ -18,8 +18,13 @@ fn main() -> ExitCode {
         words.next().map(|word| word.parse::<u64>().unwrap_or_else(|_| panic!("{name} takes a number")))
     };
     let (seeds, from) = (option("--seeds").unwrap_or(5000), option("--from").unwrap_or(0));
+    let findings = AtomicU64::new(explore_all(if std::env::args().any(|word| word == "--all-states") {
+        &states::ALL
+    } else {
+        &states::LIMITS
+    }));
     let began = Instant::now();
-    let (next, steps, findings) = (AtomicU64::new(from), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, steps) = (AtomicU64::new(from), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get());
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -43,6 +48,27 @@ fn main() -> ExitCode {
     let a_second = seeds as f64 / began.elapsed().as_secs_f64();
     println!("histories: {seeds}, steps: {steps}, findings: {findings}, {a_second:.0} histories a second");
     if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The number of findings.
+fn explore_all(limits: &[states::Limits]) -> u64 {
+    let (began, mut reached, mut findings) = (Instant::now(), 0, 0);
+    let of_runs = std::thread::scope(|scope| {
+        let explore = |limits: &states::Limits| (format!("{limits:?}"), states::explore(*limits));
+        let threads: Vec<_> = limits.iter().map(|limits| scope.spawn(move || explore(limits))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect::<Vec<_>>()
+    });
+    let of_work = ("one piece of work".to_owned(), work::explore());
+    for (about, Explored { states, finding }) in of_runs.into_iter().chain([of_work]) {
+        reached += states;
+        if let Some((what, way)) = finding {
+            findings += 1;
+            println!("{about}: {what}");
+            way.iter().for_each(|step| println!("  {step}"));
+        }
+    }
+    println!("states: {reached}, findings: {findings}, {:.1} s", began.elapsed().as_secs_f64());
+    findings
 }
 
 fn replay(seed: u64) -> ExitCode {

@@ -14,7 +14,10 @@ use runtime::Clock;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{cell::RefCell, rc::Rc, time::Duration};
-use tokio::task::spawn_local;
+use tokio::{
+    sync::oneshot::{self, Receiver},
+    task::spawn_local,
+};
 
 /// Tries of a Task, and the time between two of them: longer than a lease.
 const TRIES: u32 = 4;
@@ -33,6 +36,7 @@ pub enum Position {
 
 #[derive(Clone)]
 pub struct Machine {
+    pub execution_arn: String,
     pub cloud: Cloud,
     pub scheduler: Scheduler,
     pub position: Rc<RefCell<Position>>,
@@ -114,12 +118,28 @@ impl Machine {
 
     /// One call: it runs by itself, whatever becomes of the execution. After the Task's time it is no longer waited for.
     async fn invoke(&self, function: &'static str, payload: Value) -> Result<Value, Fault> {
+        if self.scheduler.starts_twice() {
+            drop(self.begin(function, payload.clone()));
+        }
+        let (answer, death) = self.begin(function, payload);
+        let lost = |name: &str| Err(Fault { name: name.to_owned(), message: String::new() });
+        tokio::select! {
+            biased;
+            outcome = answer => outcome.unwrap_or_else(|_| lost("Lambda.Unknown")),
+            _ = death => lost("Lambda.Unknown"),
+            () = self.cloud.clock.sleep(TASK_TIMEOUT) => lost("States.Timeout"),
+        }
+    }
+
+    /// What it returns, and when it dies.
+    fn begin(&self, function: &'static str, payload: Value) -> (Receiver<Result<Value, Fault>>, Receiver<()>) {
         let about = payload["window"]["window_id"].as_str().map(|id| id[6..8].to_owned()).unwrap_or_default();
         let run = payload["run_id"].as_str().unwrap_or_default();
         let attempt = payload["attempt"].as_u64().map(|attempt| format!("/{attempt}")).unwrap_or_default();
-        let (process, network, death) = self.scheduler.begin(format!("{run} {function} {about}{attempt}"));
+        let name = format!("{run} {function} {about}{attempt}");
+        let (process, network, death) = self.scheduler.begin(name, &self.execution_arn);
         let (scheduler, cloud) = (self.scheduler.clone(), self.cloud.through(network));
-        let (done, answer) = tokio::sync::oneshot::channel();
+        let (done, answer) = oneshot::channel();
         spawn_local(async move {
             let archive = Archive { retries: 0, window_messages: 2, ..Archive::new(cloud) };
             let outcome = Box::pin(call(&archive, function, payload)).await;
@@ -130,13 +150,7 @@ impl Machine {
             scheduler.end(process, &how);
             let _ = done.send(outcome);
         });
-        let lost = |name: &str| Err(Fault { name: name.to_owned(), message: String::new() });
-        tokio::select! {
-            biased;
-            outcome = answer => outcome.unwrap_or_else(|_| lost("Lambda.Unknown")),
-            _ = death => lost("Lambda.Unknown"),
-            () = self.cloud.clock.sleep(TASK_TIMEOUT) => lost("States.Timeout"),
-        }
+        (answer, death)
     }
 }
 

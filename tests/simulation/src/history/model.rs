@@ -31,10 +31,8 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
             findings.push(format!("a row stays claimed: {row}"));
         }
     }
-    for window in cloud.window_rows() {
-        if window["status"] == "Prepared" && window["messages"]["source"] != window["messages"]["open"] {
-            findings.push(format!("window {} of {} stays Prepared", window["window_id"], window["run_id"]));
-        }
+    for window in unfinished(cloud) {
+        findings.push(format!("window {} of {} stays Prepared", window["window_id"], window["run_id"]));
     }
     let run = cloud.job_run(last);
     if run["status"] != "Completed" {
@@ -47,6 +45,47 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
     }
     mails(cloud, &mut findings);
     findings
+}
+
+/// What holds whenever nothing is at work: where no intent waits to be carried out, nothing stands twice, and what a row
+/// calls Completed is there.
+pub fn check_quiet(cloud: &Cloud) -> Vec<String> {
+    if !unfinished(cloud).is_empty() {
+        return Vec::new();
+    }
+    let contents = cloud.store.contents(BUCKET);
+    let mut findings = Vec::new();
+    let archived = archived(&contents, &mut findings);
+    for (id, copies) in &archived {
+        if copies.len() > 1 {
+            let keys: Vec<&str> = copies.iter().map(|copy| copy.key.as_str()).collect();
+            findings.push(format!("{id} is archived {} times before the last run: {keys:?}", copies.len()));
+        }
+    }
+    for row in cloud.tracking_rows().iter().filter(|row| row["status"] == "Completed") {
+        let path = row["s3_path"].as_str().unwrap_or_default();
+        let id = row["message_id"].as_str().unwrap_or_default();
+        let is_there = |copies: &Vec<Copy>| copies.iter().any(|copy| path.ends_with(&copy.key));
+        if path.contains("/archive/parquet/") && !archived.get(id).is_some_and(is_there) {
+            findings.push(format!("{id} is not where its row says: {row}"));
+        }
+    }
+    findings
+}
+
+/// Windows with an intent that is not carried out: it claims a row, or has no manifest. One that only lacks the mark in its
+/// own row is carried out; a rerun of its run would mark it, and no other run has a reason to look at it.
+pub fn unfinished(cloud: &Cloud) -> Vec<Value> {
+    let (rows, contents) = (cloud.tracking_rows(), cloud.store.contents(BUCKET));
+    let is_unfinished = |window: &Value| {
+        let text = |field: &str| window[field].as_str().unwrap_or_default();
+        let (run, window_id, attempt) = (text("run_id"), text("window_id"), &window["attempt"]);
+        let claim = format!("{run}/{window_id}/{attempt}");
+        let manifest = format!("archive/_commits/{window_id}/{run}-{attempt}.json");
+        let is_claimed = rows.iter().any(|row| row["claim"] == claim.as_str());
+        window["status"] == "Prepared" && (is_claimed || !contents.contains_key(&manifest))
+    };
+    cloud.window_rows().into_iter().filter(is_unfinished).collect()
 }
 
 struct Copy {
@@ -111,12 +150,12 @@ fn judge(doc: &Doc, copies: &[Copy], row: Option<&Value>, findings: &mut Vec<Str
 
 /// One mail a report: a second one says that it may be one.
 fn mails(cloud: &Cloud, findings: &mut Vec<String>) {
-    let sent = cloud.mails.sent();
-    let is_marked = |subject: &String| subject.to_lowercase().contains("duplicate");
-    let unmarked = sent.iter().filter(|mail| mail.header("Subject").is_none_or(|subject| !is_marked(&subject))).count();
-    let noted = |run: &Value| run["outbox"].as_object().map_or(0, |mails| mails.len());
-    let reports: usize = cloud.rows("job-runs").iter().map(noted).sum();
-    if unmarked > reports {
-        findings.push(format!("{unmarked} mails for {reports} reports"));
+    let mut unmarked: BTreeMap<String, usize> = BTreeMap::new();
+    for mail in cloud.mails.sent() {
+        let is_marked = mail.header("Subject").is_some_and(|subject| subject.to_lowercase().contains("duplicate"));
+        let report = mail.header("Message-ID").unwrap_or_default();
+        *unmarked.entry(report).or_default() += usize::from(!is_marked);
     }
+    let twice = unmarked.iter().filter(|(_, mails)| **mails > 1);
+    findings.extend(twice.map(|(report, mails)| format!("{mails} unmarked mails of {report}")));
 }

@@ -1,14 +1,25 @@
-//! Decides, request by request, who goes on. Every request of every function waits here twice, before the service carries
-//! it out and before its answer arrives; a seed picks the one that goes on, and now and then a fate for it.
+//! Decides, request by request, who goes on. Every request of every function waits here before the service carries it
+//! out; a seed picks the one that goes on, and now and then a fate for it.
+//!
+//! Chance alone rarely hits the narrow places. So some histories let one function run as long as it can (each has a
+//! priority, and now and then the one that runs falls behind all others), faults strike at writes to tables ten times as
+//! often as at other requests, and a function that freezes at one is often followed by what makes it dangerous: its
+//! execution is aborted, another one starts, the document changes. The frozen function wakes up when others have
+//! gone on for a while.
 
 use async_trait::async_trait;
+use futures::task::AtomicWaker;
 use memory_cloud::Cloud;
 use network::{Answer, Broken, Network, Request};
 use runtime::Clock;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeSet,
+    future::{pending, poll_fn},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -22,90 +33,155 @@ enum Fate {
     IsLostAndRetried,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
-    Sent,
-    Answered,
-}
-
 struct Waiting {
     process: usize,
-    moment: Moment,
     request: Request,
+    /// Of the clock.
     not_before: Duration,
+    /// Of [`State::ticks`].
+    frozen_until: u64,
     verdict: oneshot::Sender<Fate>,
 }
 
+struct Process {
+    name: String,
+    execution_arn: String,
+    /// The one with the greatest goes on, where the history goes by priorities.
+    priority: i64,
+    /// How its death is told to the state machine; none when it has ended.
+    alive: Option<oneshot::Sender<()>>,
+}
+
+/// How a history goes.
+#[derive(Clone, Debug)]
+pub struct Temper {
+    /// About so many faults strike in a history.
+    pub faults: u32,
+    /// The function with the greatest priority goes on, until it falls behind; else any.
+    pub by_priority: bool,
+}
+
+/// A function froze at a request. What happens around it then is up to the history.
+pub struct Frozen {
+    pub execution_arn: String,
+    /// Decides what happens.
+    pub chance: u64,
+}
+
 struct State {
+    temper: Temper,
     /// Who goes on.
     order: fastrand::Rng,
     /// What strikes, apart from the order, so that a fault can be left out and all else stays.
     fates: fastrand::Rng,
     waiting: Vec<Waiting>,
-    /// Functions that are at work, and how their death is told to the state machine.
-    alive: BTreeMap<usize, oneshot::Sender<()>>,
-    names: Vec<String>,
+    processes: Vec<Process>,
+    /// Of the request that goes on.
+    answer: Fate,
+    last: Option<(usize, Request)>,
+    frozen: Option<Frozen>,
+    is_calm: bool,
     faults: usize,
-    most_faults: usize,
     left_out: BTreeSet<usize>,
-    asked: u64,
+    lowest: i64,
     steps: u64,
+    ticks: u64,
     log: Option<Vec<String>>,
 }
 
-/// One in so many requests meets a fault, as long as faults are left.
-const RARITY: u32 = 40;
+/// So many faults strike at most.
+const MOST_FAULTS: usize = 12;
+/// Requests of a history, about, and those of them that write to a table.
+const REQUESTS: u32 = 300;
+const WRITES: u32 = 40;
 /// How long the state machine waits for a function: a process that sleeps for longer wakes up as a zombie.
 pub const TASK_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Tells when every task waits for a request or for the clock.
+#[derive(Default)]
+pub struct Idle {
+    is_idle: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Idle {
+    /// The runtime has nothing to do.
+    pub fn note(&self) {
+        self.is_idle.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    async fn wait(&self) {
+        self.is_idle.store(false, Ordering::Relaxed);
+        poll_fn(|context| {
+            if self.is_idle.load(Ordering::Relaxed) {
+                return Poll::Ready(());
+            }
+            self.waker.register(context.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+}
 
 #[derive(Clone)]
 pub struct Scheduler {
     state: Arc<Mutex<State>>,
+    idle: Arc<Idle>,
 }
 
 impl Scheduler {
-    pub fn new(seed: u64, most_faults: usize, left_out: BTreeSet<usize>, with_log: bool) -> Self {
+    pub fn new(seed: u64, temper: Temper, left_out: BTreeSet<usize>, idle: Arc<Idle>, with_log: bool) -> Self {
         let state = State {
+            temper,
             order: fastrand::Rng::with_seed(seed),
             fates: fastrand::Rng::with_seed(seed ^ 0x5bd1_e995),
             waiting: Vec::new(),
-            alive: BTreeMap::new(),
-            names: Vec::new(),
+            processes: Vec::new(),
+            answer: Fate::GoesOn,
+            last: None,
+            frozen: None,
+            is_calm: false,
             faults: 0,
-            most_faults,
             left_out,
-            asked: 0,
+            lowest: 0,
             steps: 0,
+            ticks: 0,
             log: with_log.then(Vec::new),
         };
-        Scheduler { state: Arc::new(Mutex::new(state)) }
+        Scheduler { state: Arc::new(Mutex::new(state)), idle }
     }
 
     /// A function begins: the network of its requests, and a message when it dies.
-    pub fn begin(&self, name: String) -> (usize, Arc<dyn Network>, oneshot::Receiver<()>) {
+    pub fn begin(&self, name: String, execution_arn: &str) -> (usize, Arc<dyn Network>, oneshot::Receiver<()>) {
         let mut state = self.state();
-        let process = state.names.len();
+        let process = state.processes.len();
         let (died, death) = oneshot::channel();
-        state.log(format!("{name} begins"));
-        state.names.push(name);
-        state.alive.insert(process, died);
+        state.log(|| format!("{name} begins"));
+        let (execution_arn, priority) = (execution_arn.to_owned(), state.order.i64(1..1 << 32));
+        state.processes.push(Process { name, execution_arn, priority, alive: Some(died) });
         (process, Arc::new(Line { process, scheduler: self.clone() }), death)
     }
 
     pub fn end(&self, process: usize, how: &str) {
         let mut state = self.state();
-        state.alive.remove(&process);
-        let line = format!("{} {how}", state.names[process]);
-        state.log(line);
+        state.processes[process].alive = None;
+        state.log_of(process, how);
+    }
+
+    /// Whether a function is started twice: that is at least once, as Lambda promises.
+    pub fn starts_twice(&self) -> bool {
+        let mut state = self.state();
+        state.strikes(1, REQUESTS / 3)
     }
 
     pub fn is_quiet(&self) -> bool {
-        self.state().alive.is_empty()
+        self.state().processes.iter().all(|process| process.alive.is_none())
     }
 
     /// From now on nothing strikes.
     pub fn calm(&self) {
-        self.state().most_faults = 0;
+        self.state().is_calm = true;
     }
 
     pub fn steps(&self) -> u64 {
@@ -117,7 +193,7 @@ impl Scheduler {
         self.state().faults
     }
 
-    pub fn note(&self, line: String) {
+    pub fn note(&self, line: impl FnOnce() -> String) {
         self.state().log(line);
     }
 
@@ -125,52 +201,65 @@ impl Scheduler {
         self.state().log.clone().unwrap_or_default()
     }
 
-    /// Lets one request go on, or the time when none can.
-    pub async fn step(&self, cloud: &Cloud) {
-        self.settle().await;
-        let Some((waiting, fate)) = self.choose(cloud) else { return };
-        let _ = waiting.verdict.send(fate);
-        // Handed over before the next one is chosen.
-        self.settle().await;
+    /// The function that froze since this was asked last.
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.state().frozen.take()
     }
 
-    fn choose(&self, cloud: &Cloud) -> Option<(Waiting, Fate)> {
+    /// The request that went on last, and the execution that sent it.
+    pub fn last(&self) -> Option<(String, Request)> {
+        let mut state = self.state();
+        let (process, request) = state.last.take()?;
+        Some((state.processes[process].execution_arn.clone(), request))
+    }
+
+    /// Lets one request go on, or the time when none can.
+    pub async fn step(&self, cloud: &Cloud) {
+        self.idle.wait().await;
+        let Some((verdict, fate)) = self.choose(cloud) else { return };
+        let _ = verdict.send(fate);
+        self.idle.wait().await;
+    }
+
+    fn choose(&self, cloud: &Cloud) -> Option<(oneshot::Sender<Fate>, Fate)> {
         let now = cloud.clock.elapsed();
         let mut state = self.state();
-        let ready: Vec<usize> = (0..state.waiting.len()).filter(|at| state.waiting[*at].not_before <= now).collect();
+        let state = &mut *state;
+        state.ticks += 1;
+        let ticks = state.ticks;
+        let is_ready = |waiting: &Waiting| waiting.not_before <= now && waiting.frozen_until <= ticks;
+        let ready: Vec<usize> = (0..state.waiting.len()).filter(|at| is_ready(&state.waiting[*at])).collect();
         if ready.is_empty() {
             cloud.clock.advance(Duration::from_secs(5));
             return None;
         }
         state.steps += 1;
-        let chosen = ready[state.order.usize(0..ready.len())];
-        let mut waiting = state.waiting.remove(chosen);
-        if state.order.u32(0..50) == 0 {
+        let any = ready[state.order.usize(0..ready.len())];
+        let chosen = if state.temper.by_priority {
+            let priority = |at: &usize| state.processes[state.waiting[*at].process].priority;
+            let greatest = ready.iter().map(priority).max();
+            ready.iter().copied().filter(|at| Some(priority(at)) == greatest).min().unwrap_or(any)
+        } else {
+            any
+        };
+        let waiting = state.waiting.swap_remove(chosen);
+        if state.temper.by_priority && state.order.u32(0..40) == 0 {
+            state.lowest -= 1;
+            state.processes[waiting.process].priority = state.lowest;
+        }
+        if state.order.u32(0..30) == 0 {
             let seconds = state.order.u64(1..20);
             cloud.clock.advance(Duration::from_secs(seconds));
         }
-        let fate = state.fate(&mut waiting, now)?;
+        let process = waiting.process;
+        let (verdict, request, fate) = state.fate(waiting, now)?;
         if state.log.is_some() {
-            let moment = if waiting.moment == Moment::Sent { "asks" } else { "hears of" };
-            let Request { operation, subject, .. } = &waiting.request;
             let mark = if fate == Fate::GoesOn { String::new() } else { format!(" *** {fate:?}") };
-            let line = format!("{} {moment} {operation} {subject}{mark}", state.names[waiting.process]);
-            state.log(line);
+            state.log_of(process, &format!("asks {} {}{mark}", request.operation, request.subject));
         }
-        Some((waiting, fate))
-    }
-
-    /// Lets every task run until it waits for a request, or for the clock.
-    async fn settle(&self) {
-        loop {
-            let before = self.state().asked;
-            for _ in 0..6 {
-                tokio::task::yield_now().await;
-            }
-            if self.state().asked == before {
-                return;
-            }
-        }
+        state.answer = fate;
+        state.last = Some((process, request));
+        Some((verdict, fate))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -179,52 +268,74 @@ impl Scheduler {
 }
 
 impl State {
-    fn log(&mut self, line: String) {
+    fn log(&mut self, line: impl FnOnce() -> String) {
         if let Some(log) = &mut self.log {
-            log.push(line);
+            log.push(line());
         }
     }
 
-    /// `None`: the request goes on waiting, or for ever.
-    fn fate(&mut self, waiting: &mut Waiting, now: Duration) -> Option<Fate> {
-        if self.fates.u32(0..RARITY) != 0 || self.faults >= self.most_faults {
-            return Some(Fate::GoesOn);
+    fn log_of(&mut self, process: usize, what: &str) {
+        let name = self.processes[process].name.clone();
+        self.log(|| format!("{name} {what}"));
+    }
+
+    /// Whether a fault strikes here, of which `share` in `of` requests of the history are struck by one.
+    fn strikes(&mut self, share: u32, of: u32) -> bool {
+        let is_hit = self.fates.u32(0..of) < share * self.temper.faults;
+        if !is_hit || self.is_calm || self.faults >= MOST_FAULTS {
+            return false;
         }
-        let kind = self.fates.u32(0..5);
-        let seconds = self.fates.u64(31..300);
         self.faults += 1;
-        if self.left_out.contains(&(self.faults - 1)) {
-            return Some(Fate::GoesOn);
+        !self.left_out.contains(&(self.faults - 1))
+    }
+
+    /// `None`: the request goes on waiting, or for ever.
+    fn fate(&mut self, waiting: Waiting, now: Duration) -> Option<(oneshot::Sender<Fate>, Request, Fate)> {
+        let goes = |waiting: Waiting, fate| Some((waiting.verdict, waiting.request, fate));
+        let of = if is_table_write(&waiting.request) { WRITES } else { REQUESTS };
+        let (kind, seconds) = (self.fates.u32(0..10), self.fates.u64(31..300));
+        let (ticks, chance) = (self.fates.u64(8..16) << self.fates.u32(0..7), self.fates.u64(..));
+        if !self.strikes(1, of) {
+            return goes(waiting, Fate::GoesOn);
         }
-        match (kind, waiting.moment) {
-            (0, Moment::Sent) => Some(Fate::Breaks),
-            (0, Moment::Answered) => Some(Fate::IsLost),
-            (1, Moment::Answered) => Some(Fate::IsLostAndRetried),
-            (2, _) => {
-                self.log(format!("*** {} dies", self.names[waiting.process]));
-                let dead = waiting.process;
-                self.waiting.retain(|other| other.process != dead);
+        let process = waiting.process;
+        match kind {
+            0 => goes(waiting, Fate::Breaks),
+            1 => goes(waiting, Fate::IsLost),
+            2 => goes(waiting, Fate::IsLostAndRetried),
+            3 => {
+                self.log_of(process, "*** dies");
                 // Whoever waits for the dead one's answers waits for ever.
-                let (verdict, _) = oneshot::channel();
-                waiting.verdict = verdict;
-                if let Some(died) = self.alive.remove(&dead) {
+                self.waiting.retain(|other| other.process != process);
+                if let Some(died) = self.processes[process].alive.take() {
                     let _ = died.send(());
                 }
                 None
             }
+            4 => {
+                self.log_of(process, &format!("*** sleeps {seconds} s before {}", waiting.request.operation));
+                self.waiting.push(Waiting { not_before: now + Duration::from_secs(seconds), ..waiting });
+                None
+            }
             _ => {
-                let name = &self.names[waiting.process];
-                let line = format!("*** {name} sleeps {seconds} s before {}", waiting.request.operation);
-                self.log(line);
-                let (verdict, _) = oneshot::channel();
-                let verdict = std::mem::replace(&mut waiting.verdict, verdict);
-                let not_before = now + Duration::from_secs(seconds);
-                let (process, moment, request) = (waiting.process, waiting.moment, waiting.request.clone());
-                self.waiting.push(Waiting { process, moment, request, not_before, verdict });
+                let Request { operation, subject, .. } = &waiting.request;
+                self.log_of(process, &format!("*** freezes before {operation} {subject}"));
+                let until = self.ticks + ticks;
+                // All that it does at once freezes with it.
+                self.waiting.iter_mut().filter(|other| other.process == process).for_each(|other| {
+                    other.frozen_until = until;
+                });
+                self.waiting.push(Waiting { frozen_until: until, ..waiting });
+                let execution_arn = self.processes[process].execution_arn.clone();
+                self.frozen = Some(Frozen { execution_arn, chance });
                 None
             }
         }
     }
+}
+
+pub fn is_table_write(request: &Request) -> bool {
+    matches!(request.operation, "PutItem" | "BatchExecuteStatement" | "DeleteItem")
 }
 
 /// The network of one call of a function.
@@ -233,39 +344,32 @@ struct Line {
     scheduler: Scheduler,
 }
 
-impl Line {
-    async fn ask(&self, moment: Moment, request: &Request) -> Fate {
-        let answer = {
-            let mut state = self.scheduler.state();
-            state.asked += 1;
-            let (verdict, answer) = oneshot::channel();
-            let (process, request, not_before) = (self.process, request.clone(), Duration::ZERO);
-            if !state.alive.contains_key(&process) {
-                // A task that a dead function left behind.
-                None
-            } else {
-                state.waiting.push(Waiting { process, moment, request, not_before, verdict });
-                Some(answer)
-            }
-        };
-        match answer {
-            Some(answer) => match answer.await {
-                Ok(fate) => fate,
-                Err(_) => pending().await,
-            },
-            None => pending().await,
-        }
-    }
-}
-
 #[async_trait]
 impl Network for Line {
     async fn sent(&self, request: &Request) -> Result<(), Broken> {
-        if self.ask(Moment::Sent, request).await == Fate::Breaks { Err(Broken) } else { Ok(()) }
+        let answer = {
+            let mut state = self.scheduler.state();
+            let (verdict, answer) = oneshot::channel();
+            let process = self.process;
+            // A task that a dead function left behind asks nothing any more.
+            let is_alive = state.processes[process].alive.is_some();
+            if is_alive {
+                let (request, not_before, frozen_until) = (request.clone(), Duration::ZERO, 0);
+                state.waiting.push(Waiting { process, request, not_before, frozen_until, verdict });
+            }
+            is_alive.then_some(answer)
+        };
+        let Some(answer) = answer else { return pending().await };
+        match answer.await {
+            Ok(Fate::Breaks) => Err(Broken),
+            Ok(_) => Ok(()),
+            Err(_) => pending().await,
+        }
     }
 
-    async fn answered(&self, request: &Request) -> Answer {
-        match self.ask(Moment::Answered, request).await {
+    /// At once: whoever goes on before the answer arrives could as well go on before the next request.
+    async fn answered(&self, _: &Request) -> Answer {
+        match self.scheduler.state().answer {
             Fate::IsLost => Answer::IsLost,
             Fate::IsLostAndRetried => Answer::IsLostAndRetried,
             Fate::GoesOn | Fate::Breaks => Answer::Arrives,
@@ -274,11 +378,11 @@ impl Network for Line {
 
     fn unprocessed(&self, _: &Request, items: usize) -> usize {
         let mut state = self.scheduler.state();
-        if state.fates.u32(0..20) == 0 { state.fates.usize(0..items) } else { 0 }
+        if !state.is_calm && state.fates.u32(0..20) == 0 { state.fates.usize(0..items) } else { 0 }
     }
 
     fn lag(&self, _: &Request) -> usize {
         let mut state = self.scheduler.state();
-        if state.fates.u32(0..4) == 0 { state.fates.usize(0..8) } else { 0 }
+        if !state.is_calm && state.fates.u32(0..4) == 0 { state.fates.usize(0..8) } else { 0 }
     }
 }

@@ -50,6 +50,17 @@ pub enum Act {
         from: u32,
         to: u32,
     },
+    /// An extraction of the same days.
+    Extract {
+        from: u32,
+        to: u32,
+    },
+    /// A run of another mode: `process`, `recheck` or `scheduled`.
+    StartMode {
+        mode: &'static str,
+    },
+    /// Nothing happens for a month, and spools expire.
+    Month,
     /// Of the executions so far, this one.
     Abort {
         nth: usize,
@@ -71,27 +82,47 @@ pub enum Act {
     },
 }
 
-/// What a seed makes happen: each act with the step before which it happens.
-pub fn acts(random: &mut fastrand::Rng, documents: usize) -> Vec<(u64, Act)> {
+impl Act {
+    /// It begins an execution.
+    pub fn is_start(&self) -> bool {
+        matches!(self, Act::Start { .. } | Act::Extract { .. } | Act::StartMode { .. } | Act::FailedOnly { .. })
+    }
+
+    pub fn change(random: &mut fastrand::Rng, documents: usize) -> Self {
+        Act::Change {
+            doc: random.usize(0..documents),
+            reopens: random.u32(0..3) == 0,
+            moves: random.u32(0..5) == 0,
+            only_history: random.u32(0..5) == 0,
+        }
+    }
+
+    pub fn start(random: &mut fastrand::Rng) -> Self {
+        let from = random.u32(1..3);
+        Act::Start { from, to: random.u32(from + 1..5) }
+    }
+}
+
+/// What a seed makes happen: each act with the request before which it happens.
+pub fn acts(random: &mut fastrand::Rng, documents: usize, is_small: bool) -> Vec<(u64, Act)> {
     let mut acts: Vec<(u64, Act)> = Vec::new();
-    for _ in 0..random.usize(2..10) {
-        let step = random.u64(0..900);
+    let (most, steps) = if is_small { (6, 300) } else { (10, 600) };
+    for _ in 0..random.usize(1..most) {
+        let step = random.u64(0..steps);
         let (doc, nth) = (random.usize(0..documents), random.usize(0..3));
-        let act = match random.u32(0..16) {
-            0..5 => Act::Change {
-                doc,
-                reopens: random.u32(0..3) == 0,
-                moves: random.u32(0..5) == 0,
-                only_history: random.u32(0..5) == 0,
-            },
-            5..7 => {
-                let from = random.u32(1..3);
-                Act::Start { from, to: random.u32(from + 1..5) }
-            }
+        let act = match random.u32(0..22) {
+            0..5 => Act::change(random, documents),
+            5..7 => Act::start(random),
             7..10 => Act::Abort { nth },
             10..12 => Act::Redrive { nth },
             12..14 => Act::FailedOnly { nth },
             14 => Act::Exclude { doc },
+            15..17 => {
+                let from = random.u32(1..3);
+                Act::Extract { from, to: random.u32(from + 1..5) }
+            }
+            17..20 => Act::StartMode { mode: ["process", "recheck", "scheduled"][random.usize(0..3)] },
+            20 => Act::Month,
             _ if random.bool() => Act::Release { doc },
             _ => Act::Skip { nth },
         };

@@ -1,0 +1,159 @@
+//! Looks at the tables after each write, and holds what changed against [`crate::rules`].
+
+use super::scheduler::is_table_write;
+use crate::rules;
+use alerts::{
+    commit::intent::Intent,
+    message::tracking::{Claim, Row, Status},
+    run::{
+        job_run::{JobRun, RunStatus},
+        lock::{Held, Lock},
+    },
+    window::record::{State, WindowRecord},
+};
+use futures::FutureExt;
+use ledger::Keyed;
+use memory_cloud::{BUCKET, Cloud, JOB_RUNS, TRACKING, WINDOWS};
+use network::Request;
+use runtime::Clock;
+use std::collections::HashMap;
+
+type Key = (String, Option<String>);
+
+#[derive(Default)]
+pub struct Observer {
+    rows: HashMap<Key, Row>,
+    windows: HashMap<Key, WindowRecord>,
+    runs: HashMap<Key, JobRun>,
+    lock: Lock,
+    /// An amended intent moves a document after it was written: its row names the new place a moment later.
+    has_exclusions: bool,
+}
+
+impl Observer {
+    pub fn new(has_exclusions: bool) -> Self {
+        Observer { has_exclusions, ..Observer::default() }
+    }
+
+    /// What operators did is not judged.
+    pub fn pass_over(&mut self, cloud: &Cloud) {
+        changes(&mut self.windows, cloud.typed(WINDOWS));
+        changes(&mut self.runs, cloud.typed(JOB_RUNS));
+    }
+
+    /// After a request of an execution was carried out.
+    pub fn look(&mut self, cloud: &Cloud, execution_arn: &str, request: &Request) -> Vec<String> {
+        if !is_table_write(request) {
+            return Vec::new();
+        }
+        let table = request.subject.split('/').next().unwrap_or_default();
+        match table {
+            TRACKING => self.look_at_rows(cloud),
+            WINDOWS => self.look_at_windows(cloud),
+            _ => self.look_at_runs(cloud, execution_arn),
+        }
+    }
+
+    fn look_at_rows(&mut self, cloud: &Cloud) -> Vec<String> {
+        let mut findings = Vec::new();
+        let window_of = |run: &str, window: &str| self.windows.get(&(run.to_owned(), Some(window.to_owned()))).cloned();
+        for (before, after) in changes(&mut self.rows, cloud.typed(TRACKING)) {
+            let mut broken = rules::of_row(before.as_ref(), &after, &window_of);
+            let is_new_object = before.as_ref().is_none_or(|before| before.s3_path != after.s3_path);
+            if after.status == Status::Completed && after.claim.is_none() && is_new_object && !self.has_exclusions {
+                let path = after.s3_path.as_deref().unwrap_or_default();
+                if !holds(cloud, path, &after) {
+                    broken.push("Completed, and its object does not hold it");
+                }
+            }
+            let (id, author) = (&after.message_id, (&after.run_id, &after.window_id, after.attempt));
+            findings.extend(broken.iter().map(|what| format!("row {id} written by {author:?}: {what}")));
+        }
+        findings
+    }
+
+    fn look_at_windows(&mut self, cloud: &Cloud) -> Vec<String> {
+        let (mut findings, now) = (Vec::new(), cloud.clock.now());
+        for (before, after) in changes(&mut self.windows, cloud.typed(WINDOWS)) {
+            let (run_id, window_id) = (after.run_id.clone(), after.window_id.clone());
+            let claim = Some(Claim { run_id, window_id, attempt: after.fence.attempt });
+            let claimed = self.rows.values().filter(|row| row.claim == claim).count();
+            let meant = |key: &str| {
+                let lines = cloud.objects().get_lines::<Intent>(key).now_or_never()?.ok()?;
+                Some(lines.first()?.objects.iter().map(|object| object.entries.len()).sum())
+            };
+            let broken = rules::of_window(before.as_ref(), &after, claimed, meant, now);
+            let (from, to) = (before.map(|before| before.status), after.status);
+            let said = |what| format!("window {} of {}, {from:?} to {to:?}: {what}", after.window_id, after.run_id);
+            findings.extend(broken.into_iter().map(said));
+        }
+        findings
+    }
+
+    fn look_at_runs(&mut self, cloud: &Cloud, execution_arn: &str) -> Vec<String> {
+        let mut findings = Vec::new();
+        for (before, after) in changes(&mut self.runs, cloud.typed::<JobRun>(JOB_RUNS)) {
+            let is_new = before.as_ref().is_none_or(|before| before.status != RunStatus::Completed);
+            let is_done =
+                |window: &WindowRecord| matches!(window.status, State::Completed | State::Skipped | State::Classified);
+            let mut own = self.windows.values().filter(|window| window.run_id == after.run_id);
+            if after.status == RunStatus::Completed && is_new && !own.all(is_done) {
+                findings.push(format!("run {} is Completed, and a window of it is not", after.run_id));
+            }
+        }
+        let Some(lock) = cloud.typed::<Lock>(JOB_RUNS).pop() else { return findings };
+        let before = std::mem::replace(&mut self.lock, lock);
+        if before == self.lock {
+            return findings;
+        }
+        if self.lock.revision != before.revision + 1 {
+            findings.push("the lock changed since it was read".to_owned());
+        }
+        let is_at_work = |held: &Held| {
+            let described = cloud.workflow().describe(&held.execution_arn).now_or_never();
+            // A redrive goes on without the range that its execution held before.
+            let is_as_before = |execution: &workflow::Execution| execution.running && execution.redrives == 0;
+            held.until.is_none() && matches!(described, Some(Ok(execution)) if is_as_before(&execution))
+        };
+        for (at, held) in self.lock.held.iter().enumerate() {
+            let beside = self.lock.held[at + 1..].iter().find(|other| held.from < other.to && other.from < held.to);
+            if let Some(other) = beside
+                && is_at_work(held)
+                && is_at_work(other)
+            {
+                findings.push(format!("{} and {} hold one range", held.execution_arn, other.execution_arn));
+            }
+        }
+        let taken =
+            |held: &&Held| !self.lock.held.contains(held) && held.execution_arn != execution_arn && is_at_work(held);
+        findings.extend(before.held.iter().filter(taken).map(|held| format!("{held:?} is at work, and holds nothing")));
+        findings
+    }
+}
+
+/// The rows that are new or another than before, and what they were.
+fn changes<T: Keyed + PartialEq>(known: &mut HashMap<Key, T>, now: Vec<T>) -> Vec<(Option<T>, T)> {
+    let mut changed = Vec::new();
+    for row in now {
+        if known.get(&row.key()) != Some(&row) {
+            let before = known.insert(row.key(), row.clone());
+            changed.push((before, row));
+        }
+    }
+    changed
+}
+
+/// Whether the object that a row names holds the version that it names.
+fn holds(cloud: &Cloud, path: &str, row: &Row) -> bool {
+    let contents = cloud.store.contents(BUCKET);
+    let Some((key, body)) = path.splitn(4, '/').nth(3).and_then(|key| contents.get_key_value(key)) else {
+        return false;
+    };
+    if !key.starts_with("archive/parquet/") {
+        return true;
+    }
+    let Ok(rows) = columnar::rows(body.clone()) else { return false };
+    let is_it =
+        |archived: &columnar::ArchivedRow| archived.identity.id == row.message_id && archived.version == row.version;
+    rows.filter_map(Result::ok).any(|archived| is_it(&archived))
+}
