@@ -1,6 +1,6 @@
-//! What no single write may do to a row of `message-tracking` or `windows`, told without a look at how the archive decides.
-//! A history is held against these after each write, because most of what goes wrong on the way is repaired by the run
-//! that looks last. The exploration of all small states ([`crate::states`]) is held against the same.
+//! What no single write may do to a row of `message-tracking` or `windows`, told without a look at how the archive
+//! decides. A history is held against these after each write, because most of what goes wrong on the way is repaired by
+//! the run that looks last. The exploration of all small states ([`crate::states`]) is held against the same.
 
 use alerts::{
     message::tracking::{Claim, Row, Status},
@@ -11,8 +11,8 @@ use jiff::Timestamp;
 /// The row of a window, by run and window.
 pub type WindowOf<'a> = &'a dyn Fn(&str, &str) -> Option<WindowRecord>;
 
-/// The attempt that made the claim can still write: it may register an intent, or has registered one that is not carried
-/// out.
+/// The attempt that made the claim can still write: it may register an intent, or has registered one that is not
+/// carried out.
 fn holds(claim: &Claim, window_of: WindowOf) -> bool {
     let window = window_of(&claim.run_id, &claim.window_id);
     window.is_some_and(|window| window.fence.attempt <= claim.attempt && window.status != State::Completed)

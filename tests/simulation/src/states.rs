@@ -1,7 +1,8 @@
 //! Every state that two runs over the same two messages can reach, breadth first, each state once: readers, claims,
-//! intents and completions in any order, with changes of the source, an executor that dies, and one that is thought dead
-//! and goes on. How rows may change is decided by the archive's own rules; each write is held against [`crate::rules`],
-//! and from each state in which nothing goes on, one more run must leave each message once, in its newest version.
+//! intents and completions in any order, with changes of the source, an executor that dies, and one that is thought
+//! dead and goes on. How rows may change is decided by the archive's own rules; each write is held against
+//! [`crate::rules`], and from each state in which nothing goes on, one more run must leave each message once, in its
+//! newest version.
 
 use crate::{
     breadth_first::{self, Explored, Next},
@@ -390,7 +391,8 @@ impl Explorer {
         Ok(())
     }
 
-    /// A change that is decided on what stands, as of a window: one that was decided on less is refused, and decided again.
+    /// A change that is decided on what stands, as of a window: one that was decided on less is refused, and decided
+    /// again.
     fn write_row(&mut self, state: &mut State, message: u8, after: Row) -> Result<(), String> {
         let stands = state.rows[usize::from(message)];
         let window_of = |run: &str, _: &str| {

@@ -1,5 +1,5 @@
-//! Every state that two executors of one piece of work can reach, and two senders of one mail: the protocol of `ledger` that
-//! archive, feeds, logs and mail share, breadth first. Executors die, go on after their lease, and start again.
+//! Every state that two executors of one piece of work can reach, and two senders of one mail: the protocol of `ledger`
+//! that archive, feeds, logs and mail share, breadth first. Executors die, go on after their lease, and start again.
 
 use crate::breadth_first::{self, Explored, Next};
 use jiff::{SignedDuration, Timestamp};

@@ -47,8 +47,8 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
     findings
 }
 
-/// What holds whenever nothing is at work: where no intent waits to be carried out, nothing stands twice, and what a row
-/// calls Completed is there.
+/// What holds whenever nothing is at work: where no intent waits to be carried out, nothing stands twice, and what a
+/// row calls Completed is there.
 pub fn check_quiet(cloud: &Cloud) -> Vec<String> {
     if !unfinished(cloud).is_empty() {
         return Vec::new();
@@ -73,8 +73,8 @@ pub fn check_quiet(cloud: &Cloud) -> Vec<String> {
     findings
 }
 
-/// Windows with an intent that is not carried out: it claims a row, or has no manifest. One that only lacks the mark in its
-/// own row is carried out; a rerun of its run would mark it, and no other run has a reason to look at it.
+/// Windows with an intent that is not carried out: it claims a row, or has no manifest. One that only lacks the mark in
+/// its own row is carried out; a rerun of its run would mark it, and no other run has a reason to look at it.
 pub fn unfinished(cloud: &Cloud) -> Vec<Value> {
     let (rows, contents) = (cloud.tracking_rows(), cloud.store.contents(BUCKET));
     let is_unfinished = |window: &Value| {

@@ -2,10 +2,10 @@
 //! out; a seed picks the one that goes on, and now and then a fate for it.
 //!
 //! Chance alone rarely hits the narrow places. So some histories let one function run as long as it can (each has a
-//! priority, and now and then the one that runs falls behind all others), faults strike at writes to tables ten times as
-//! often as at other requests, and a function that freezes at one is often followed by what makes it dangerous: its
-//! execution is aborted, another one starts, the document changes. The frozen function wakes up when others have
-//! gone on for a while.
+//! priority, and now and then the one that runs falls behind all others), faults strike at writes to tables ten times
+//! as often as at other requests, and a function that freezes at one is often followed by what makes it dangerous: its
+//! execution is aborted, another one starts, the document changes. The frozen function wakes up when others have gone
+//! on for a while.
 
 use async_trait::async_trait;
 use futures::task::AtomicWaker;
