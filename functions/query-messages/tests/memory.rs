@@ -12,7 +12,7 @@ use std::fs;
 
 /// History of each message, in 5 documents.
 const HISTORY: usize = 500 << 10;
-const MESSAGES: usize = 150;
+const MESSAGES: usize = 320;
 /// The node in memory makes three copies of an answer.
 const ALLOWED: usize = 90 << 20;
 
