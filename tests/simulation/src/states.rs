@@ -319,6 +319,7 @@ impl Explorer {
             version: version.to_string(),
             related: String::new(),
             bytes: 1,
+            related_bytes: 0,
             source: Source::Opensearch,
             written: None,
             outcome: Outcome { disposition, reason: None, no_alerts: false },
