@@ -8,6 +8,10 @@ use warehouse::status::{Failure, SourceStatus, Status, TableStatus};
 
 /// The section that mail and page show.
 pub fn section(status: &Status) -> Section {
+    let section = Section::new("Warehouse", "as of the last ingest or build");
+    if is_unused(status) {
+        return section.headline(State::Plain, "Nothing has come in yet.");
+    }
     let sum = |of: fn(&SourceStatus) -> u64| status.sources.iter().map(of).sum::<u64>();
     let (missing, quarantined) = (sum(missing), sum(|source| source.quarantined));
     let changed = sum(|source| source.schema_changes.len() as u64);
@@ -24,13 +28,21 @@ pub fn section(status: &Status) -> Section {
         ["Source", "#Lines", "Reaches to (UTC)", "Last ingest (UTC)", "Missing ids", "#Quarantined", "Changed columns"];
     let tables = ["Table", "#Rows", "Facts without their member"];
     let (state, headline) = verdict(status, missing, quarantined, changed);
-    Section::new("Warehouse", "as of the last ingest or build")
+    section
         .headline(state, headline)
-        .figures(if status.tables.is_empty() && status.sources.is_empty() { Vec::new() } else { figures })
+        .figures(figures)
         .problems("What failed", problems(&status.failures))
         .table(Table::new("Sources", &headings).rows(status.sources.iter().map(source), None))
         .table(Table::new("Tables", &tables).rows(status.tables.iter().map(table), None))
         .command("How it stands now:", vec!["alert-archive warehouse status".into()])
+}
+
+/// A schema file in force makes tables of nothing: they would fill the mail of those who use no warehouse.
+fn is_unused(status: &Status) -> bool {
+    let is_unused = |source: &SourceStatus| {
+        source.rows == 0 && source.latest_object.is_none() && source.ingested_at.is_none() && source.quarantined == 0
+    };
+    status.failures.is_empty() && status.pending == 0 && status.sources.iter().all(is_unused)
 }
 
 fn verdict(status: &Status, missing: u64, quarantined: u64, changed: u64) -> (State, String) {
@@ -141,6 +153,19 @@ mod tests {
         for part in ["1,200", "2024-07-01 12:30", "2024-07-01 12:45", "fact_sale", "990", "customer_key: 2"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
+    }
+
+    #[test]
+    fn a_warehouse_that_nothing_came_into_takes_a_line() {
+        let mut status = status();
+        status.sources[0] = SourceStatus { rows: 0, ingested_at: None, ..status.sources[0].clone() };
+        assert_eq!(
+            section(&status),
+            Section::new("Warehouse", "as of the last ingest or build")
+                .headline(State::Plain, "Nothing has come in yet.")
+        );
+        status.pending = 1;
+        assert_ne!(section(&status).headline, "Nothing has come in yet.");
     }
 
     #[test]

@@ -83,7 +83,10 @@ pub fn unfinished(cloud: &Cloud) -> Vec<Value> {
         let claim = format!("{run}/{window_id}/{attempt}");
         let manifest = format!("archive/_commits/{window_id}/{run}-{attempt}.json");
         let is_claimed = rows.iter().any(|row| row["claim"] == claim.as_str());
-        window["status"] == "Prepared" && (is_claimed || !contents.contains_key(&manifest))
+        let count = |field: &str| window["messages"][field].as_u64().unwrap_or_default();
+        // With nothing to write it holds nothing, and nobody needs its manifest.
+        let is_empty = count("source") == count("open") + count("already_archived");
+        window["status"] == "Prepared" && (is_claimed || !(is_empty || contents.contains_key(&manifest)))
     };
     cloud.window_rows().into_iter().filter(is_unfinished).collect()
 }
