@@ -45,6 +45,8 @@ pub struct Archive {
     pub workflow: Arc<dyn Workflow>,
     pub aws: SdkConfig,
     pub state_machine_arn: String,
+    /// Of OPENSEARCH_URL.
+    pub source_url: Option<String>,
 }
 
 impl Archive {
@@ -60,6 +62,7 @@ impl Archive {
         };
         let (bucket, job_runs, windows) = (variable(BUCKET), variable(JOB_RUNS), variable(WINDOWS));
         let (tracking, state_machine_arn) = (variable(TRACKING), variable(STATE_MACHINE));
+        let source_url = config.optional("OPENSEARCH_URL");
         config.check().context("the archive is not named; in a checkout, run: eval \"$(make -s env)\"")?;
         let aws = aws().await?;
         Ok(Archive {
@@ -70,6 +73,7 @@ impl Archive {
             workflow: StepFunctions::shared(&aws),
             aws,
             state_machine_arn,
+            source_url,
         })
     }
 
@@ -110,12 +114,12 @@ impl Archive {
 
     /// The source, where OPENSEARCH_URL names it.
     pub fn source(&self) -> Result<Option<OpenSearch>> {
+        let Some(url) = &self.source_url else { return Ok(None) };
         let mut config = Config::default();
-        let Some(url) = config.optional("OPENSEARCH_URL") else { return Ok(None) };
         let auth = Auth::from_env(&mut config, &self.aws);
         let indices = Indices::from_env(&mut config);
         config.check()?;
-        Ok(Some(OpenSearch::connect(&url, auth, &self.aws, indices)?))
+        Ok(Some(OpenSearch::connect(url, auth, &self.aws, indices)?))
     }
 
     /// Keys of the Parquet objects whose partitions meet `[from, to)`.

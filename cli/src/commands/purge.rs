@@ -358,6 +358,7 @@ mod tests {
             workflow: cloud.workflow(),
             aws: aws_config::SdkConfig::builder().build(),
             state_machine_arn: MACHINE.to_owned(),
+            source_url: None,
         };
         let (window, now) = (day(0), cloud.clock.now());
         let key = parquet_key("2024-07-01", &window.window_id, RUN, 0);

@@ -19,7 +19,7 @@ use alerts::{
 use archive::Guesses;
 use identity::Identity;
 use runtime::Call;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use storage::PutOnce;
 
 /// How often claims of unfinished windows are resolved before the window fails with `WindowBusy`.
@@ -169,7 +169,8 @@ async fn resolve_contested(
             Decision::Contested { claim } => Some(claim.clone()),
             _ => None,
         };
-        let holders: HashSet<Claim> = decisions.iter().filter_map(contested).collect();
+        // In an order of their own, so that a simulated history can be repeated.
+        let holders: BTreeSet<Claim> = decisions.iter().filter_map(contested).collect();
         if holders.is_empty() {
             return Ok(Resolved::All { advanced });
         }

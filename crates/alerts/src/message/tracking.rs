@@ -24,7 +24,7 @@ pub enum Status {
 }
 
 /// An attempt of a window of a run that has claimed a row until it is completed; `run/window/attempt` in the row.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {
     pub run_id: String,
     pub window_id: String,

@@ -1,7 +1,7 @@
-//! Goes through all small states of the ledger, then tries histories by seed: `simulate [--seeds N] [--from SEED]`, on
-//! every processor. `SEED=k` replays one, request by request, and shows what of it is enough for the finding. The last
-//! line says how many there were; the exit code is 1 when one of them has a finding.
+//! Goes through all small states of the ledger, then tries histories by seed, on every processor. The last line says how
+//! many there were; the exit code is 1 when one of them has a finding.
 
+use clap::Parser;
 use simulation::{breadth_first::Explored, history::Plan, states, work};
 use std::{
     process::ExitCode,
@@ -9,20 +9,34 @@ use std::{
     time::Instant,
 };
 
+/// Goes through all small states of the ledger, then tries histories of runs that die, sleep, wake and meet
+#[derive(Parser)]
+#[command(after_help = "\
+Examples:
+  simulate --seeds 200000                 more of them
+  simulate --from 5000 --seeds 5000       others
+  SEED=36 simulate                        one history, request by request; what a finding needs of it is shown")]
+struct Options {
+    /// How many histories to try
+    #[arg(long, default_value_t = 5000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Go through all states in which an executor dies and another sleeps too: half a minute more
+    #[arg(long)]
+    all_states: bool,
+    /// Replay this history only
+    #[arg(long, env = "SEED")]
+    seed: Option<u64>,
+}
+
 fn main() -> ExitCode {
-    if let Ok(seed) = std::env::var("SEED") {
-        return replay(seed.parse().expect("SEED is a number"));
+    let Options { seeds, from, all_states, seed } = Options::parse();
+    if let Some(seed) = seed {
+        return replay(seed);
     }
-    let option = |name: &str| {
-        let mut words = std::env::args().skip_while(|word| word != name).skip(1);
-        words.next().map(|word| word.parse::<u64>().unwrap_or_else(|_| panic!("{name} takes a number")))
-    };
-    let (seeds, from) = (option("--seeds").unwrap_or(5000), option("--from").unwrap_or(0));
-    let findings = AtomicU64::new(explore_all(if std::env::args().any(|word| word == "--all-states") {
-        &states::ALL
-    } else {
-        &states::LIMITS
-    }));
+    let findings = AtomicU64::new(explore_all(if all_states { &states::ALL } else { &states::LIMITS }));
     let began = Instant::now();
     let (next, steps) = (AtomicU64::new(from), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get());
