@@ -36,7 +36,7 @@ pub const FAULTS: &[Fault] = &[
     fault("plan-windows is refused by a busy ledger", "plan-windows", dynamodb("BatchExecuteStatement", &["-windows"]), Harm::Answer(503)).times(2),
 
     fault("query-messages killed when its attempt has begun", "query-messages", dynamodb("PutItem", &["-windows\"", "Running"]), KILL_AFTER),
-    fault("query-messages killed with points in time open", "query-messages", opensearch("POST", "/history/_search/point_in_time", &[]), KILL_AFTER),
+    fault("query-messages killed with points in time open", "query-messages", opensearch("POST", "/_search/point_in_time", &[]), KILL_AFTER),
     fault("query-messages killed between two pages", "query-messages", opensearch("POST", "/_search", &["search_after"]), KILL_BEFORE).quick(),
     fault("query-messages killed before its spool is stored", "query-messages", s3("PUT", "/records-"), KILL_BEFORE),
     fault("query-messages killed between records and index", "query-messages", s3("PUT", "/records-"), KILL_AFTER).quick(),

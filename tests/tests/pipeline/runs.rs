@@ -6,13 +6,13 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use fixtures::{Disposition, Spec, generate, golden};
 use hyper::Method;
 use pipeline_tests::{
-    Cloud, Message, check,
+    Cloud, Message, PATIENCE, check,
     documents::{instant, mixture},
     faults::{delay, fault, opensearch},
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 tests![
     every_message_is_archived_held_or_quarantined_and_duckdb_reads_it_byte_for_byte,
@@ -356,15 +356,12 @@ async fn a_window_whose_documents_are_gone_commits_a_manifest_all_the_same(cloud
     let stretch = cloud.stretch();
     let messages = [Message::closed(&stretch, "gone", &format!("{}-04-01T10:00:00Z", stretch.year))];
     cloud.load(&messages).await?;
-    cloud.proxies.arm(fault(
-        "",
-        "query-messages",
-        opensearch("POST", "/messages/_search/point_in_time", &[]),
-        delay(3),
-    ));
+    cloud.proxies.arm(fault("", "query-messages", opensearch("POST", "/_search/point_in_time", &[]), delay(3)));
     let name = cloud.name("gone", &stretch);
     cloud.start(&name, &json!({"mode": "range", "from": stretch.from(), "to": stretch.to()})).await?;
+    let began = Instant::now();
     while cloud.proxies.fired() == [0] {
+        ensure!(began.elapsed() < PATIENCE, "the run does not get as far as its point in time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let url = format!("{}/{}/_doc/{}?refresh=true", cloud.opensearch_url, messages[0].index, messages[0].id);
