@@ -28,7 +28,7 @@ from settings import (
 
 TERRAFORM = STATE / "terraform"
 # Of each profile its own: a zip stays while it is newer than its binary.
-PACKAGES = STATE / "packages" / BINARIES.name
+PACKAGES = STATE / ("packages" if BINARIES.name == "debug" else f"packages-{BINARIES.name}")
 # Buckets, tables and queues need no binaries, and waiting for them is what takes the time: they are applied while the
 # compiler runs.
 STORES = (
