@@ -13,6 +13,10 @@ pub struct Mail {
 impl Cloud {
     /// The mails that are about the run, in order of arrival: others may name it as the one before.
     pub fn mails(&self, run_id: &str) -> Result<Vec<Mail>> {
+        self.mails_that_say(&format!("Run {run_id},"))
+    }
+
+    pub fn mails_that_say(&self, words: &str) -> Result<Vec<Mail>> {
         let mut files: Vec<_> =
             std::fs::read_dir(&self.mail_folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
         files.retain(|path| path.extension().is_some_and(|ending| ending == "eml"));
@@ -20,7 +24,7 @@ impl Cloud {
         let mut mails = Vec::new();
         for file in files {
             let text = decode(&String::from_utf8_lossy(&std::fs::read(file)?));
-            if text.contains(&format!("Run {run_id},")) {
+            if text.contains(words) {
                 mails.push(Mail { text });
             }
         }
