@@ -107,8 +107,13 @@ pub fn of_window(
     must(from != State::Planned || begins || matches!(to, State::Skipped | State::Failed), "no attempt had begun");
     let is_set_aside = matches!(to, State::Skipped | State::Abandoned);
     must(to == from || !is_set_aside || later > earlier, "set aside, and its attempt goes on");
-    must(to != State::Abandoned || from == State::Abandoned || before.fence.lease_until <= now, "its lease lasts");
-    if from == State::Prepared {
+    // What its expired spool leaves of an intent is ended: an empty intent came before, and fences off who is at work.
+    let is_ended = from == State::Prepared && to == State::Abandoned && after.ended == before.ended + 1;
+    let is_free = is_ended || before.fence.lease_until <= now;
+    must(to != State::Abandoned || from == State::Abandoned || is_free, "its lease lasts");
+    if is_ended {
+        must(later == earlier + 1 && after.intent_key.is_none(), "its intent is ended, and goes on");
+    } else if from == State::Prepared {
         must(matches!(to, State::Prepared | State::Completed), "its intent was registered");
         must(later == earlier, "its intent is another attempt's");
         let is_same = before.intent_key == after.intent_key;
