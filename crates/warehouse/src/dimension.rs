@@ -116,6 +116,8 @@ impl<'a> History<'a> {
 #[derive(Debug, Default)]
 pub struct Members {
     members: Vec<Member>,
+    /// Where the members begin whose identities have the same first bits; as many bits as make about one member each.
+    starts: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -153,12 +155,30 @@ impl Members {
                 surrogate: number(&member[24..]),
             }
         };
-        Members { members: bytes.chunks_exact(32).map(member).collect() }
+        let mut members = Members { members: bytes.chunks_exact(32).map(member).collect(), starts: Vec::new() };
+        members.seal();
+        members
+    }
+
+    pub fn surrogates(&self) -> impl Iterator<Item = i64> {
+        self.members.iter().map(|member| member.surrogate)
+    }
+
+    pub fn append(&mut self, mut others: Members) {
+        self.members.append(&mut others.members);
     }
 
     /// Makes members ready to be found.
     pub fn seal(&mut self) {
         self.members.sort_unstable();
+        let bits = self.bits();
+        let starts = 0..=1 << bits;
+        let start = |prefix| self.members.partition_point(|member| member.identity.prefix(bits) < prefix) as u32;
+        self.starts = starts.map(start).collect();
+    }
+
+    fn bits(&self) -> u32 {
+        self.members.len().max(1).ilog2()
     }
 
     pub fn len(&self) -> usize {
@@ -171,13 +191,14 @@ impl Members {
 
     /// The version that held at `as_of`; before the first one, or without a time, the first.
     pub fn find(&self, identity: Identity, as_of: Option<i64>) -> i64 {
-        let first = self.members.partition_point(|member| member.identity < identity);
-        if self.members.get(first).is_none_or(|member| member.identity != identity) {
-            return UNKNOWN;
-        }
-        let Some(as_of) = as_of else { return self.members[first].surrogate };
-        let later = self.members.partition_point(|member| (member.identity, member.valid_from) <= (identity, as_of));
-        self.members[later.saturating_sub(1).max(first)].surrogate
+        let prefix = identity.prefix(self.bits());
+        let [from, to] = [prefix, prefix + 1].map(|at| self.starts.get(at).map_or(0, |start| *start as usize));
+        let members = &self.members[from..to];
+        let first = members.partition_point(|member| member.identity < identity);
+        let versions = &members[first..];
+        let versions = &versions[..versions.partition_point(|member| member.identity == identity)];
+        let held = as_of.map_or(0, |at| versions.partition_point(|member| member.valid_from <= at));
+        versions.get(held.saturating_sub(1)).map_or(UNKNOWN, |member| member.surrogate)
     }
 }
 

@@ -8,21 +8,22 @@ use crate::{
     time,
     value::{Value, write_key},
 };
+use std::sync::Arc;
 
 /// What a fact needs to know of the dimensions: one entry for each of [`Schema::dimensions`] that it refers to.
-pub struct Lookups<'a> {
-    pub members: Vec<Option<&'a Members>>,
-    pub calendar: Option<&'a Calendar>,
+pub struct Lookups {
+    pub members: Vec<Option<Arc<Members>>>,
+    pub calendar: Option<Arc<Calendar>>,
 }
 
 /// Makes the row of a fact's table, in the order of [`crate::table::fact`].
-pub fn row(schema: &Schema, fact: &Fact, newest: &Newest, lookups: &Lookups) -> Vec<Value> {
+pub fn row(schema: &Schema, fact: &Fact, newest: Newest, lookups: &Lookups) -> Vec<Value> {
     let table = &schema.tables[fact.from];
-    let values = &newest.values;
+    let Newest { mut values, is_deleted } = newest;
     let as_of = fact.as_of.and_then(|column| moment(&values[column]));
     let mut row: Vec<Value> = table.key.iter().map(|column| values[*column].clone()).collect();
     for role in &fact.roles {
-        let members = lookups.members[role.dimension];
+        let members = &lookups.members[role.dimension];
         row.push(Value::Bigint(if role.columns.iter().any(|column| values[*column].is_null()) {
             NOT_APPLICABLE
         } else {
@@ -30,14 +31,14 @@ pub fn row(schema: &Schema, fact: &Fact, newest: &Newest, lookups: &Lookups) -> 
             for column in &role.columns {
                 write_key(&values[*column], &table.columns[*column].of, &mut key);
             }
-            members.map_or(UNKNOWN, |members| members.find(Identity::of(&key), as_of))
+            members.as_ref().map_or(UNKNOWN, |members| members.find(Identity::of(&key), as_of))
         }));
     }
     for date in &fact.dates {
-        row.push(Value::Integer(lookups.calendar.map_or(-1, |calendar| calendar.key(&values[date.column]))));
+        row.push(Value::Integer(lookups.calendar.as_ref().map_or(-1, |calendar| calendar.key(&values[date.column]))));
     }
-    row.extend(fact.columns.iter().map(|column| values[*column].clone()));
-    row.push(Value::Boolean(newest.is_deleted));
+    row.extend(fact.columns.iter().map(|column| std::mem::replace(&mut values[*column], Value::Null)));
+    row.push(Value::Boolean(is_deleted));
     row
 }
 

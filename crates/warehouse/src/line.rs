@@ -10,7 +10,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::BTreeSet, collections::HashMap, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 /// What a line says of its key.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,23 +50,34 @@ pub enum Refusal {
     Misfit { column: String, of: Type, misfit: Misfit },
 }
 
-/// Reads the lines of a table, and remembers which columns they had.
+/// Reads the lines of an object, and remembers which columns they had.
 pub struct LineReader<'a> {
     table: &'a Table,
-    positions: HashMap<&'a str, usize>,
+    /// The members of the last line. Those of the next one are most likely the same, in the same order.
+    layout: Vec<(String, Member)>,
+    /// The layout has members that were not noted.
+    is_new: bool,
     /// Columns of lines that the file does not name.
     added: BTreeSet<String>,
-    /// Which columns of the file the rows of the current object have had.
+    /// Which columns of the file the rows have had.
     present: Vec<bool>,
     rows: u64,
-    dropped: Vec<usize>,
+}
+
+/// What a member of a line is.
+#[derive(Clone, Copy)]
+enum Member {
+    Column(usize),
+    Deleted,
+    DeletedAt,
+    /// A column that the file does not name.
+    Stranger,
 }
 
 impl<'a> LineReader<'a> {
     pub fn new(table: &'a Table) -> Self {
-        let positions = table.columns.iter().enumerate().map(|(at, column)| (column.name.as_str(), at)).collect();
         let present = vec![false; table.columns.len()];
-        LineReader { table, positions, added: BTreeSet::new(), present, rows: 0, dropped: Vec::new() }
+        LineReader { table, layout: Vec::new(), is_new: false, added: BTreeSet::new(), present, rows: 0 }
     }
 
     /// Reads a line without its end.
@@ -75,19 +86,17 @@ impl<'a> LineReader<'a> {
         let object: Object = serde_json::from_str(text).map_err(|_| Refusal::NotObject)?;
         let mut raw: Vec<Option<&RawValue>> = vec![None; self.table.columns.len()];
         let (mut is_gone, mut gone_at) = (false, None);
-        let mut strangers = Vec::new();
-        for (name, value) in object.0 {
-            match self.positions.get(name.as_ref()) {
-                Some(at) => raw[*at] = Some(value),
-                None => match name.as_ref() {
-                    "_deleted" => is_gone = value.get() == "true",
-                    "_deleted_at" => gone_at = Type::Timestamptz.read(value).ok(),
-                    _ => strangers.push(name),
-                },
+        self.layout.truncate(object.0.len());
+        for (at, (name, value)) in object.0.into_iter().enumerate() {
+            match self.member(at, name) {
+                Member::Column(at) => raw[at] = Some(value),
+                Member::Deleted => is_gone = value.get() == "true",
+                Member::DeletedAt => gone_at = Type::Timestamptz.read(value).ok(),
+                Member::Stranger => {}
             }
         }
         if !is_gone {
-            self.note(&raw, strangers);
+            self.note(&raw);
         }
         let mut values = vec![Value::Null; raw.len()];
         for (at, column) in self.table.columns.iter().enumerate() {
@@ -119,34 +128,44 @@ impl<'a> LineReader<'a> {
         Ok(Line { key, change })
     }
 
-    /// Ends an object: what its rows did not have is dropped at the source, as far as one can see.
-    pub fn end_object(&mut self) {
-        if self.rows > 0 {
-            self.dropped = (0..self.present.len()).filter(|at| !self.present[*at]).collect();
-        }
-        self.present.fill(false);
-        self.rows = 0;
-    }
-
     /// Columns that lines have and the file does not.
     pub fn added(&self) -> impl Iterator<Item = &str> {
         self.added.iter().map(String::as_str)
     }
 
-    /// Columns of the file that no row of the latest object had.
-    pub fn dropped(&self) -> impl Iterator<Item = &str> {
-        self.dropped.iter().map(|at| self.table.columns[*at].name.as_str())
+    /// Columns of the file that no row had: they are dropped at the source, as far as one can see. `None`: there were
+    /// no rows.
+    pub fn dropped(&self) -> Option<impl Iterator<Item = &str>> {
+        let columns = self.table.columns.iter().zip(&self.present);
+        (self.rows > 0).then(|| columns.filter(|(_, is_present)| !**is_present).map(|(column, _)| column.name.as_str()))
     }
 
-    fn note(&mut self, raw: &[Option<&RawValue>], strangers: Vec<Cow<str>>) {
+    /// What the member at this place of a line is.
+    fn member(&mut self, at: usize, name: Cow<str>) -> Member {
+        if let Some((_, member)) = self.layout.get(at).filter(|(known, _)| *known == name) {
+            return *member;
+        }
+        let member = match self.table.column(&name) {
+            Some(column) => Member::Column(column),
+            None if name == "_deleted" => Member::Deleted,
+            None if name == "_deleted_at" => Member::DeletedAt,
+            None => Member::Stranger,
+        };
+        self.layout.truncate(at);
+        self.layout.push((name.into_owned(), member));
+        self.is_new = true;
+        member
+    }
+
+    /// Notes the columns of the line whose layout was just seen.
+    fn note(&mut self, raw: &[Option<&RawValue>]) {
         self.rows += 1;
         for (present, value) in self.present.iter_mut().zip(raw) {
             *present |= value.is_some();
         }
-        for name in strangers {
-            if !self.added.contains(name.as_ref()) {
-                self.added.insert(name.into_owned());
-            }
+        if std::mem::take(&mut self.is_new) {
+            let strangers = self.layout.iter().filter(|(_, member)| matches!(member, Member::Stranger));
+            self.added.extend(strangers.map(|(name, _)| name.clone()));
         }
     }
 }
@@ -261,13 +280,30 @@ mod tests {
     fn columns_that_differ_from_the_file_are_known() {
         let table = table();
         let mut reader = LineReader::new(&table);
-        reader.read(br#"{"id":1,"day":"2024-01-01","\u006eew":1,"n":1,"gone":null}"#).expect("line");
-        reader.end_object();
-        reader.read(br#"{"id":1,"day":"2024-01-01","gone":null,"created_at":null,"updated_at":null}"#).expect("line");
-        reader.end_object();
-        reader.read(br#"{"id":1,"day":"2024-01-01","_deleted":true}"#).expect("line");
-        reader.end_object();
+        reader.read(br#"{"id":1,"day":"2024-01-01","_deleted":true,"why":1}"#).expect("line");
+        assert_eq!((reader.added().count(), reader.dropped().is_none()), (0, true));
+        reader.read(br#"{"id":1,"day":"2024-01-01","\u006eew":1,"gone":null}"#).expect("line");
+        reader.read(br#"{"id":1,"gone":null,"day":"2024-01-01","created_at":null,"updated_at":null}"#).expect("line");
         assert_eq!(reader.added().collect::<Vec<_>>(), ["new"]);
-        assert_eq!(reader.dropped().collect::<Vec<_>>(), ["n"]);
+        assert_eq!(reader.dropped().expect("rows").collect::<Vec<_>>(), ["n"]);
+    }
+
+    #[test]
+    fn a_line_is_read_alike_whatever_line_was_before_it() {
+        let table = table();
+        let lines: [&[u8]; 5] = [
+            br#"{"id":1,"day":"2024-01-01","n":1}"#,
+            br#"{"day":"2024-01-01","n":1,"id":1}"#,
+            br#"{"id":1,"day":"2024-01-01","_deleted":true,"n":7}"#,
+            br#"{"id":1}"#,
+            br#"{"x":1,"id":2,"id":1,"day":"2024-01-01","n":2}"#,
+        ];
+        for first in lines {
+            for second in lines {
+                let mut reader = LineReader::new(&table);
+                let _ = reader.read(first);
+                assert_eq!(reader.read(second), LineReader::new(&table).read(second));
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     value::Value,
 };
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 const SCHEMA: &str = "\
 version: 1
@@ -130,7 +130,7 @@ proptest! {
         });
         let values = vec![Value::Bigint(1), Value::Bigint(member.into()), at.map_or(Value::Null, Value::Timestamp)];
         let newest = Newest::first(Change::Row { values, at: None, is_deleted: false });
-        let row = fact::row(&schema, &schema.facts[0], &newest, &fact::Lookups { members: vec![Some(&members)], calendar: None });
+        let row = fact::row(&schema, &schema.facts[0], newest, &fact::Lookups { members: vec![Some(Arc::new(members))], calendar: None });
         prop_assert_eq!(&row[1], &Value::Bigint(expected));
     }
 }

@@ -23,6 +23,11 @@ impl Identity {
         Identity(u128::from_be_bytes(bytes))
     }
 
+    /// The first bits, which are spread evenly; `bits` is at most 32.
+    pub fn prefix(self, bits: u32) -> usize {
+        (self.0 >> 64 >> (64 - bits)) as usize
+    }
+
     /// Spreads keys evenly over `count` parts.
     pub fn part(&self, count: usize) -> usize {
         (self.0 % count.max(1) as u128) as usize

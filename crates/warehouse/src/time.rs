@@ -118,9 +118,11 @@ fn parse(text: &str) -> Result<Parsed, Misfit> {
         Some((date, time)) => (date, Some(time)),
         None => (text, None),
     };
-    let mut parts = date.split('-');
-    let (year, month, day) = (digits(parts.next(), 4..=7)?, digits(parts.next(), 2..=2)?, digits(parts.next(), 2..=2)?);
-    if parts.next().is_some() || year == 0 {
+    // From the end, since the year has four digits or more.
+    let (rest, day) = date.rsplit_once('-').ok_or(Misfit::Kind)?;
+    let (year, month) = rest.rsplit_once('-').ok_or(Misfit::Kind)?;
+    let (year, month, day) = (digits(year, 4..=7)?, digits(month, 2..=2)?, digits(day, 2..=2)?);
+    if year == 0 {
         return Err(Misfit::Kind);
     }
     // 1 BC is the year 0 of the calculation.
@@ -138,9 +140,11 @@ fn parse(text: &str) -> Result<Parsed, Misfit> {
     }
 }
 
-fn digits(text: Option<&str>, length: std::ops::RangeInclusive<usize>) -> Result<i64, Misfit> {
-    let text = text.filter(|text| length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()));
-    text.and_then(|text| text.parse().ok()).ok_or(Misfit::Kind)
+fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Result<i64, Misfit> {
+    if !length.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Misfit::Kind);
+    }
+    Ok(text.bytes().fold(0, |number, byte| number * 10 + i64::from(byte - b'0')))
 }
 
 /// `Z`, `+00`, `+05:30`, `-00:01:15`, or nothing.
@@ -155,7 +159,7 @@ fn split_offset(text: &str) -> Result<(&str, Option<i64>), Misfit> {
     for unit in [3600, 60, 1] {
         match parts.next() {
             None if unit < 3600 => break,
-            part => seconds += digits(part, 2..=2)? * unit,
+            part => seconds += digits(part.unwrap_or_default(), 2..=2)? * unit,
         }
     }
     if parts.next().is_some() {
@@ -167,12 +171,13 @@ fn split_offset(text: &str) -> Result<(&str, Option<i64>), Misfit> {
 /// Microseconds since midnight. `24:00:00` is the end of the day, as in PostgreSQL.
 fn time_of_day(text: &str) -> Result<i64, Misfit> {
     let mut parts = text.split(':');
-    let (hour, minute) = (digits(parts.next(), 2..=2)?, digits(parts.next(), 2..=2)?);
+    let mut part = || digits(parts.next().unwrap_or_default(), 2..=2);
+    let (hour, minute) = (part()?, part()?);
     let (second, fraction) = match parts.next() {
         None => (0, ""),
         Some(seconds) => {
             let (second, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
-            (digits(Some(second), 2..=2)?, fraction)
+            (digits(second, 2..=2)?, fraction)
         }
     };
     if parts.next().is_some() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -182,7 +187,8 @@ fn time_of_day(text: &str) -> Result<i64, Misfit> {
     if fraction.len() > 6 {
         return Err(Misfit::Digits);
     }
-    let micros: i64 = format!("{fraction:0<6}").parse().map_err(|_| Misfit::Kind)?;
+    let digits = fraction.bytes().fold(0, |digits, byte| digits * 10 + i64::from(byte - b'0'));
+    let micros = digits * 10_i64.pow(6 - fraction.len() as u32);
     let total = ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros;
     if minute > 59 || second > 59 || total > DAY { Err(Misfit::Range) } else { Ok(total) }
 }

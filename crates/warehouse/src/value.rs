@@ -4,7 +4,7 @@ pub use crate::misfit::Misfit;
 use crate::time;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::{cmp::Ordering, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, io::Write, str::FromStr};
 
 /// The widest decimal that Parquet's readers share.
 pub const DECIMAL_DIGITS: u8 = 38;
@@ -105,7 +105,7 @@ impl Type {
         }
         match self {
             Type::Text if !json.starts_with('"') => Ok(Value::Text(json.to_owned())),
-            Type::Text => Ok(Value::Text(string(json)?)),
+            Type::Text => Ok(Value::Text(string(json)?.into_owned())),
             Type::Json => Ok(Value::Text(json.to_owned())),
             Type::List(element) => {
                 let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Misfit::Kind)?;
@@ -127,14 +127,14 @@ impl Type {
                 _ => Err(Misfit::Kind),
             },
             Type::Integer => {
-                let value = Number::parse(text)?.scaled(0, DECIMAL_DIGITS)?;
+                let value = scaled(text, 0, DECIMAL_DIGITS)?;
                 i32::try_from(value).map(Value::Integer).map_err(|_| Misfit::Range)
             }
             Type::Bigint => {
-                let value = Number::parse(text)?.scaled(0, DECIMAL_DIGITS)?;
+                let value = scaled(text, 0, DECIMAL_DIGITS)?;
                 i64::try_from(value).map(Value::Bigint).map_err(|_| Misfit::Range)
             }
-            Type::Decimal { precision, scale } => Ok(Value::Decimal(Number::parse(text)?.scaled(*scale, *precision)?)),
+            Type::Decimal { precision, scale } => Ok(Value::Decimal(scaled(text, *scale, *precision)?)),
             Type::Double => double(text).map(Value::Double),
             Type::Date => time::date(text).map(Value::Date),
             Type::Timestamp => time::timestamp(text).map(Value::Timestamp),
@@ -148,9 +148,64 @@ impl Type {
     }
 }
 
-fn string(json: &str) -> Result<String, Misfit> {
-    // The line is valid JSON, so only half a surrogate pair can stand in the way.
-    serde_json::from_str(json).map_err(|_| Misfit::Surrogate)
+fn string(json: &str) -> Result<Cow<'_, str>, Misfit> {
+    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(content) if !content.contains('\\') => Ok(Cow::Borrowed(content)),
+        // The line is valid JSON, so only half a surrogate pair can stand in the way.
+        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|_| Misfit::Surrogate),
+    }
+}
+
+/// A number times `10^scale`, of at most `precision` digits.
+fn scaled(text: &str, scale: u8, precision: u8) -> Result<i128, Misfit> {
+    let Some(plain) = Plain::parse(text) else { return Number::parse(text)?.scaled(scale, precision) };
+    let Plain { mut digits, mut places } = plain;
+    while places > scale {
+        if digits % 10 != 0 {
+            return Err(Misfit::Digits);
+        }
+        (digits, places) = (digits / 10, places - 1);
+    }
+    // At most 38 digits: 18 of its own, and what the scale adds is judged before it is multiplied.
+    let zeros = u32::from(scale - places);
+    let bound = 10_i128.pow(u32::from(precision).saturating_sub(zeros));
+    if digits == 0 {
+        return Ok(0);
+    }
+    if u32::from(precision) < zeros || i128::from(digits).abs() >= bound {
+        return Err(Misfit::Range);
+    }
+    Ok(i128::from(digits) * 10_i128.pow(zeros))
+}
+
+/// A number as most are written: at most 18 digits, perhaps a point, no exponent.
+struct Plain {
+    /// Without the point.
+    digits: i64,
+    /// Behind the point.
+    places: u8,
+}
+
+impl Plain {
+    fn parse(text: &str) -> Option<Plain> {
+        let (negative, rest) = match text.as_bytes() {
+            [b'-', rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        if rest.is_empty() || rest.len() > 18 {
+            return None;
+        }
+        let (mut digits, mut point) = (0_i64, None);
+        for (at, byte) in rest.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => digits = digits * 10 + i64::from(byte - b'0'),
+                b'.' if point.is_none() && at > 0 && at + 1 < rest.len() => point = Some(at),
+                _ => return None,
+            }
+        }
+        let places = point.map_or(0, |point| rest.len() - point - 1) as u8;
+        Some(Plain { digits: if negative { -digits } else { digits }, places })
+    }
 }
 
 /// A finite decimal number as it was written.
@@ -230,11 +285,13 @@ fn double(text: &str) -> Result<f64, Misfit> {
     if digits.is_empty() {
         return Ok(value);
     }
-    // 17 digits tell all doubles apart: who gives more means more than a double.
+    // 17 digits tell all doubles apart: who gives more must mean the very value of the double, which has up to 767.
     let first = power + digits.len() as i64 - 1;
-    let written = format!("{:.*e}", digits.len().min(17) - 1, value.abs());
+    let shown = if digits.len() <= 17 { digits.len() } else { 767 };
+    let written = format!("{:.*e}", shown - 1, value.abs());
     let (mantissa, exponent) = written.split_once('e').ok_or(Misfit::Kind)?;
-    let same = digits.len() <= 17 && mantissa.replace('.', "") == digits && exponent.parse() == Ok(first);
+    let mantissa = mantissa.replace('.', "");
+    let same = mantissa.trim_end_matches('0') == digits && exponent.parse() == Ok(first);
     if same { Ok(value) } else { Err(Misfit::Digits) }
 }
 
@@ -300,44 +357,47 @@ impl fmt::Display for Type {
 /// Appends a value to the bytes of a key, so that equal values give equal bytes whatever their types
 /// ([`Type::joins`]), and different ones different bytes.
 pub fn write_key(value: &Value, of: &Type, key: &mut Vec<u8>) {
-    let text = match value {
-        Value::Null | Value::List(_) => None,
-        Value::Boolean(value) => Some(value.to_string().into_bytes()),
-        Value::Integer(value) => Some(value.to_string().into_bytes()),
-        Value::Bigint(value) => Some(value.to_string().into_bytes()),
-        Value::Decimal(value) => Some(plain_decimal(*value, of).into_bytes()),
+    let start = key.len();
+    // The length, which is known afterwards; of null it stays as it is.
+    key.extend_from_slice(&u32::MAX.to_be_bytes());
+    let written = match value {
+        Value::Null | Value::List(_) => return,
+        Value::Boolean(value) => write!(key, "{value}"),
+        Value::Integer(value) => write!(key, "{value}"),
+        Value::Bigint(value) => write!(key, "{value}"),
+        Value::Decimal(value) => write_decimal(*value, of, key),
         // -0 equals 0, and every NaN every NaN.
-        Value::Double(value) => Some(format!("{:?}", value + 0.0).into_bytes()),
-        Value::Text(text) => Some(text.clone().into_bytes()),
-        Value::Date(days) => Some(days.to_string().into_bytes()),
-        Value::Timestamp(micros) => Some(micros.to_string().into_bytes()),
-        Value::Bytes(bytes) => Some(bytes.clone()),
+        Value::Double(value) => write!(key, "{:?}", value + 0.0),
+        Value::Text(text) => key.write_all(text.as_bytes()),
+        Value::Date(days) => write!(key, "{days}"),
+        Value::Timestamp(micros) => write!(key, "{micros}"),
+        Value::Bytes(bytes) => key.write_all(bytes),
     };
-    match text {
-        None => key.extend_from_slice(&u32::MAX.to_be_bytes()),
-        Some(text) => {
-            key.extend_from_slice(&(text.len() as u32).to_be_bytes());
-            key.extend_from_slice(&text);
-        }
-    }
+    written.expect("a vector takes all that is written to it");
+    let length = (key.len() - start - 4) as u32;
+    key[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// A decimal without zeros at its end, as an integer prints where it is one.
-fn plain_decimal(value: i128, of: &Type) -> String {
-    let Type::Decimal { scale, .. } = of else { return value.to_string() };
-    let power = 10_i128.pow(u32::from(*scale));
-    let (whole, fraction) = ((value / power).unsigned_abs(), (value % power).unsigned_abs());
-    let sign = if value.cmp(&0) == Ordering::Less { "-" } else { "" };
+fn write_decimal(value: i128, of: &Type, key: &mut Vec<u8>) -> std::io::Result<()> {
+    let Type::Decimal { scale, .. } = of else { return write!(key, "{value}") };
+    let power = 10_u128.pow(u32::from(*scale));
+    let (whole, mut fraction) = (value.unsigned_abs() / power, value.unsigned_abs() % power);
+    let sign = if value < 0 { "-" } else { "" };
     if fraction == 0 {
-        return format!("{sign}{whole}");
+        return write!(key, "{sign}{whole}");
     }
-    let fraction = format!("{fraction:0width$}", width = usize::from(*scale));
-    format!("{sign}{whole}.{}", fraction.trim_end_matches('0'))
+    let mut width = usize::from(*scale);
+    while fraction.is_multiple_of(10) {
+        (fraction, width) = (fraction / 10, width - 1);
+    }
+    write!(key, "{sign}{whole}.{fraction:0width$}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(of: &str, json: &str) -> Result<Value, Misfit> {
         let of: Type = of.parse().expect("type");
@@ -370,6 +430,16 @@ mod tests {
         assert_eq!(read("decimal(38,0)", "1e999999999999"), Err(Misfit::Range));
     }
 
+    proptest! {
+        #[test]
+        fn numbers_are_read_alike_with_and_without_the_short_way(
+            text in "-?(0|[1-9][0-9]{0,22})(\\.[0-9]{1,12})?", scale in 0_u8..20, more in 0_u8..19
+        ) {
+            let precision = (scale + more).max(1);
+            prop_assert_eq!(scaled(&text, scale, precision), Number::parse(&text).and_then(|number| number.scaled(scale, precision)));
+        }
+    }
+
     #[test]
     fn doubles_keep_the_digits_that_postgresql_prints() {
         for text in ["0.1", "1e23", "9.999999999999999e+22", "5e-324", "1.7976931348623157e+308", "-0"] {
@@ -377,6 +447,11 @@ mod tests {
         }
         assert_eq!(read("double", "9007199254740993"), Err(Misfit::Digits));
         assert_eq!(read("double", "0.12345678901234567890"), Err(Misfit::Digits));
+        assert_eq!(read("double", "1152921504606846976"), Ok(Value::Double(1_152_921_504_606_846_976.0)));
+        assert_eq!(read("double", "1152921504606846977"), Err(Misfit::Digits));
+        let tenth = "0.1000000000000000055511151231257827021181583404541015625";
+        assert_eq!(read("double", tenth), Ok(Value::Double(0.1)));
+        assert_eq!(read("double", &tenth.replace("5625", "5624")), Err(Misfit::Digits));
         assert_eq!(read("double", "1e400"), Err(Misfit::Range));
         assert_eq!(read("double", "1e-400"), Err(Misfit::Digits));
         assert_eq!(read("double", "\"NaN\""), Ok(Value::Double(f64::NAN)));

@@ -3,15 +3,19 @@
 use crate::{
     Deps, Error, Event, Response,
     objects::{self, Listed},
-    parquet::{DividedWriter, TableWriter},
+    parquet::{DividedWriter, Share, TableWriter, write_empty},
     spill::Spill,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
 use runtime::{Call, Metrics, Unit};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 use storage::{Objects, sha256_hex};
+use tokio::task::JoinSet;
 use warehouse::{
     calendar::Calendar,
     dimension::{History, Members, Newest, UNKNOWN},
@@ -43,6 +47,7 @@ struct Request {
 pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Result<Response, Error> {
     let before = read_state(deps, row).await?;
     let (schema, schema_digest) = schema(deps).await?;
+    let schema = Arc::new(schema);
     let requests = deps.warehouse.list(REQUESTS).await?;
     let forced = Forced::read(deps, &requests).await?;
     let plan = Plan::make(deps, &schema, &before, event, &forced).await?;
@@ -226,13 +231,13 @@ fn is_changed(
 
 struct Build<'a> {
     deps: &'a Deps,
-    schema: &'a Schema,
+    schema: &'a Arc<Schema>,
     before: &'a BuildState,
     attempt: u64,
     /// Lines of sources, by position.
-    spills: HashMap<usize, Spill>,
+    spills: HashMap<usize, Arc<Spill>>,
     /// Of dimensions, by position.
-    members: HashMap<usize, Members>,
+    members: HashMap<usize, Arc<Members>>,
     after: BuildState,
 }
 
@@ -244,12 +249,12 @@ impl Build<'_> {
         for at in 0..self.schema.dimensions.len() {
             self.dimension(plan, at).await?;
         }
-        let calendar = self.schema.date_dimension.as_ref().map(Calendar::new);
+        let calendar = self.schema.date_dimension.as_ref().map(|date| Arc::new(Calendar::new(date)));
         if let Some(calendar) = &calendar {
             self.dates(plan, calendar).await?;
         }
         for at in 0..self.schema.facts.len() {
-            self.fact(plan, at, calendar.as_ref()).await?;
+            self.fact(plan, at, calendar.clone()).await?;
         }
         Ok(())
     }
@@ -273,7 +278,7 @@ impl Build<'_> {
             state.gaps = object::gaps(ids).into_iter().map(|gap| (*gap.start(), *gap.end())).collect();
         }
         self.after.sources.insert(source.name.clone(), state);
-        self.spills.insert(at, spill);
+        self.spills.insert(at, Arc::new(spill));
         Ok(())
     }
 
@@ -287,55 +292,46 @@ impl Build<'_> {
         let mut salt = 0;
         let (prefix, rows, members) = loop {
             let prefix = format!("{}/{:010}-{salt}/", shape.name, self.attempt);
-            let (rows, members, mut surrogates) = self.members_of(dimension, &shape, &prefix, salt).await?;
-            if are_unique(&mut surrogates) {
+            let made = self.members_of(at, &shape, &prefix, salt).await?;
+            if let Some((rows, members)) = made {
                 break (prefix, rows, members);
             }
             salt += 1;
         };
         let key = members_key(&shape.name, self.attempt);
         self.deps.warehouse.put(&key, members.to_bytes(), "application/octet-stream").await?;
-        self.members.insert(at, members);
+        self.members.insert(at, Arc::new(members));
         let definition = dimension_digest(self.schema, dimension);
         let table = TableState { definition, rows, prefix, members: Some(key), unknown: BTreeMap::new() };
         self.after.tables.insert(shape.name, table);
         Ok(())
     }
 
-    /// Writes a dimension's table; returns its rows, its members and their surrogate keys.
+    /// Writes a dimension's table; returns its rows and its members. `None`: two of them have one surrogate key.
     async fn members_of(
-        &mut self,
-        dimension: &Dimension,
+        &self,
+        at: usize,
         shape: &Shape,
         prefix: &str,
         salt: u32,
-    ) -> Result<(u64, Members, Vec<i64>), Error> {
-        let mut writer = TableWriter::new(shape, &self.deps.warehouse, prefix.to_owned())?;
-        for row in table::special_members(self.schema, dimension) {
-            writer.push(row).await?;
-        }
-        let (mut members, mut surrogates) = (Members::default(), Vec::new());
-        let Some(spill) = self.spills.get_mut(&dimension.from) else {
-            return Ok((writer.finish().await?, members, surrogates));
+    ) -> Result<Option<(u64, Members)>, Error> {
+        let spill = match self.spills.get(&self.schema.dimensions[at].from) {
+            Some(spill) => spill.clone(),
+            None => Arc::new(Spill::new(0)?),
         };
-        for part in 0..spill.parts() {
-            for key in spill.part(part)?.keys() {
-                let mut history = History::new(dimension);
-                for change in key.changes() {
-                    let (change, object_time) = change?;
-                    history.push(change, object_time);
-                }
-                for version in history.finish() {
-                    let begin = if dimension.is_type2() { version.valid_from } else { 0 };
-                    let surrogate = surrogate(key.identity, begin, salt);
-                    members.push(key.identity, begin, surrogate);
-                    surrogates.push(surrogate);
-                    writer.push(table::dimension_row(self.schema, dimension, version, surrogate)).await?;
-                }
-            }
+        let mut shares = Shares::default();
+        for share in Share::all(spill.parts()) {
+            let writer = TableWriter::new(shape, &self.deps.warehouse, prefix.to_owned(), share)?;
+            shares.0.spawn(write_members(self.schema.clone(), at, spill.clone(), writer, share, salt));
+        }
+        let (mut rows, mut members, mut surrogates) = (0, Members::default(), Vec::new());
+        while let Some((written, found)) = shares.next().await? {
+            rows += written;
+            surrogates.extend(found.surrogates());
+            members.append(found);
         }
         members.seal();
-        Ok((writer.finish().await?, members, surrogates))
+        Ok(are_unique(&mut surrogates).then_some((rows, members)))
     }
 
     async fn dates(&mut self, plan: &Plan, calendar: &Calendar) -> Result<(), Error> {
@@ -345,7 +341,7 @@ impl Build<'_> {
             return Ok(());
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
-        let mut writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone())?;
+        let mut writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone(), Share::ALL)?;
         for row in calendar.rows() {
             writer.push(row).await?;
         }
@@ -356,7 +352,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    async fn fact(&mut self, plan: &Plan, at: usize, calendar: Option<&Calendar>) -> Result<(), Error> {
+    async fn fact(&mut self, plan: &Plan, at: usize, calendar: Option<Arc<Calendar>>) -> Result<(), Error> {
         let fact = &self.schema.facts[at];
         let shape = table::fact(self.schema, fact);
         if !plan.facts.contains(&at) {
@@ -367,35 +363,24 @@ impl Build<'_> {
             self.load_members(role.dimension).await?;
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
-        let mut writer = DividedWriter::new(&shape, &self.deps.warehouse, prefix.clone());
-        let keys = fact.roles.len() + fact.dates.len();
-        let first = self.schema.tables[fact.from].key.len();
-        let mut unknown = vec![0_u64; keys];
-        let lookups =
-            Lookups { members: (0..self.schema.dimensions.len()).map(|at| self.members.get(&at)).collect(), calendar };
-        if let Some(spill) = self.spills.get_mut(&fact.from) {
-            for part in 0..spill.parts() {
-                for key in spill.part(part)?.keys() {
-                    let mut newest: Option<Newest> = None;
-                    for change in key.changes() {
-                        let (change, _) = change?;
-                        match &mut newest {
-                            None => newest = Some(Newest::first(change)),
-                            Some(newest) => newest.apply(change),
-                        }
-                    }
-                    let Some(newest) = newest else { continue };
-                    let row = fact::row(self.schema, fact, &newest, &lookups);
-                    for (count, value) in unknown.iter_mut().zip(&row[first..first + keys]) {
-                        let is_unknown = matches!(value, Value::Bigint(UNKNOWN) | Value::Integer(-1));
-                        *count += u64::from(is_unknown);
-                    }
-                    writer.push(fact::partition(self.schema, fact, &row), row).await?;
-                }
+        let members: Vec<_> = (0..self.schema.dimensions.len()).map(|at| self.members.get(&at).cloned()).collect();
+        let mut shares = Shares::default();
+        if let Some(spill) = self.spills.get(&fact.from) {
+            for share in Share::all(spill.parts()) {
+                let writer = DividedWriter::new(&shape, &self.deps.warehouse, &prefix, share);
+                let lookups = Lookups { members: members.clone(), calendar: calendar.clone() };
+                shares.0.spawn(write_facts(self.schema.clone(), at, spill.clone(), lookups, writer, share));
             }
         }
-        let rows = writer.finish().await?;
-        let names = shape.columns[first..first + keys].iter().map(|column| column.name.clone());
+        let (mut rows, mut unknown) = (0, vec![0_u64; fact.roles.len() + fact.dates.len()]);
+        while let Some((written, found)) = shares.next().await? {
+            rows += written;
+            unknown.iter_mut().zip(found).for_each(|(all, count)| *all += count);
+        }
+        if rows == 0 {
+            write_empty(&shape, &self.deps.warehouse, &prefix).await?;
+        }
+        let names = shape.columns[self.schema.tables[fact.from].key.len()..].iter().map(|column| column.name.clone());
         let unknown = names.zip(unknown).filter(|(_, count)| *count > 0).collect();
         let definition = fact_digest(self.schema, fact);
         self.after.tables.insert(shape.name, TableState { definition, rows, prefix, members: None, unknown });
@@ -412,7 +397,7 @@ impl Build<'_> {
             Some(key) => Members::from_bytes(&self.deps.warehouse.get(key).await?),
             None => Members::default(),
         };
-        self.members.insert(at, members);
+        self.members.insert(at, Arc::new(members));
         Ok(())
     }
 
@@ -549,4 +534,88 @@ impl Build<'_> {
         }
         Ok(())
     }
+}
+
+/// The shares of a table that are being written. They end with it.
+struct Shares<T>(JoinSet<Result<T, Error>>);
+
+impl<T> Default for Shares<T> {
+    fn default() -> Self {
+        Shares(JoinSet::new())
+    }
+}
+
+impl<T: 'static> Shares<T> {
+    async fn next(&mut self) -> Result<Option<T>, Error> {
+        let done = self.0.join_next().await;
+        done.map(|done| done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))).transpose()
+    }
+}
+
+/// Writes a share of a dimension's rows; returns how many there are, and their members.
+async fn write_members(
+    schema: Arc<Schema>,
+    at: usize,
+    spill: Arc<Spill>,
+    mut writer: TableWriter,
+    share: Share,
+    salt: u32,
+) -> Result<(u64, Members), Error> {
+    let dimension = &schema.dimensions[at];
+    if share.number == 0 {
+        for row in table::special_members(&schema, dimension) {
+            writer.push(row).await?;
+        }
+    }
+    let mut members = Members::default();
+    for part in share.parts(spill.parts()) {
+        for key in spill.part(part)?.keys() {
+            let mut history = History::new(dimension);
+            for change in key.changes() {
+                let (change, object_time) = change?;
+                history.push(change, object_time);
+            }
+            for version in history.finish() {
+                let begin = if dimension.is_type2() { version.valid_from } else { 0 };
+                let surrogate = surrogate(key.identity, begin, salt);
+                members.push(key.identity, begin, surrogate);
+                writer.push(table::dimension_row(&schema, dimension, version, surrogate)).await?;
+            }
+        }
+    }
+    Ok((writer.finish().await?, members))
+}
+
+/// Writes a share of a fact's rows; returns how many there are, and how many have the member -1, by column.
+async fn write_facts(
+    schema: Arc<Schema>,
+    at: usize,
+    spill: Arc<Spill>,
+    lookups: Lookups,
+    mut writer: DividedWriter,
+    share: Share,
+) -> Result<(u64, Vec<u64>), Error> {
+    let fact = &schema.facts[at];
+    let first = schema.tables[fact.from].key.len();
+    let mut unknown = vec![0; fact.roles.len() + fact.dates.len()];
+    for part in share.parts(spill.parts()) {
+        for key in spill.part(part)?.keys() {
+            let mut newest: Option<Newest> = None;
+            for change in key.changes() {
+                let (change, _) = change?;
+                match &mut newest {
+                    None => newest = Some(Newest::first(change)),
+                    Some(newest) => newest.apply(change),
+                }
+            }
+            let Some(newest) = newest else { continue };
+            let row = fact::row(&schema, fact, newest, &lookups);
+            for (count, value) in unknown.iter_mut().zip(&row[first..]) {
+                let is_unknown = matches!(value, Value::Bigint(UNKNOWN) | Value::Integer(-1));
+                *count += u64::from(is_unknown);
+            }
+            writer.push(fact::partition(&schema, fact, &row), row).await?;
+        }
+    }
+    Ok((writer.finish().await?, unknown))
 }

@@ -6,11 +6,16 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use errors::Named;
-use futures::{StreamExt, TryStreamExt, stream};
+use errors::{Name, Named};
+use futures::TryStreamExt;
 use lines::{Lines, Step};
 use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use storage::{ObjectReader, Objects, StoreError, Upload};
+use tokio::{sync::Mutex, task::JoinSet};
 use warehouse::{
     line::{Change, LineReader},
     object::Place,
@@ -21,10 +26,10 @@ use warehouse_state::{BuiltObject, QUARANTINE, SourceState};
 
 /// Longer lines end the reading of their object.
 const LINE_BYTES: usize = 64 << 20;
-/// Objects up to this size are fetched ahead as a whole.
+/// Objects up to this size are fetched as a whole.
 const WHOLE_BYTES: u64 = 4 << 20;
-/// How many are fetched ahead.
-const AHEAD: usize = 8;
+/// How many are read side by side.
+const AT_ONCE: usize = 8;
 
 /// An object that lies in a bucket.
 #[derive(Clone, Debug)]
@@ -54,44 +59,102 @@ pub async fn read(
     warehouse: &Objects,
     attempt: u64,
 ) -> Result<(Spill, SourceState), Error> {
-    let mut spill = Spill::new(listed.iter().map(|object| object.bytes).sum())?;
-    let mut state = SourceState::default();
-    let mut reader = LineReader::new(table);
     let key = format!("{QUARANTINE}{}/{attempt:010}.jsonl", table.name);
-    let mut quarantine = Quarantine { objects: warehouse.clone(), key, upload: None };
-    let fetched = stream::iter(listed).map(|object| fetch(bucket, object)).buffered(AHEAD);
-    let mut fetched = Box::pin(fetched);
-    let mut position = 0;
-    while let Some((object, found)) = fetched.next().await {
-        let mut content = match found {
-            Ok(Some(content)) => content,
-            // It was taken away since it was listed.
-            Ok(None) => continue,
-            Err(error) => {
-                state.failures.push(given_up(object, error)?);
-                continue;
-            }
-        };
-        let mut source = ObjectLines { object, position, reader: &mut reader, spill: &mut spill };
-        let tag = content.tag().to_owned();
-        match source.read(&mut content, &mut state, &mut quarantine).await {
-            Ok(()) => state.objects.push(BuiltObject { key: object.place.key.clone(), bytes: object.bytes, tag }),
-            Err(Broken::Store(error)) => state.failures.push(given_up(object, error)?),
-            Err(Broken::Lines(what)) => state.failures.push(warehouse_state::Place {
-                object: object.place.key.clone(),
-                bytes: object.bytes,
-                error: "ObjectCorrupt".to_owned(),
-                message: what,
-            }),
-            Err(Broken::Other(error)) => return Err(error),
+    let reading = Arc::new(Reading {
+        table: table.clone(),
+        bucket: bucket.clone(),
+        spill: Spill::new(listed.iter().map(|object| object.bytes).sum())?,
+        quarantine: Mutex::new(Quarantine { objects: warehouse.clone(), key, upload: None }),
+    });
+    let (mut waiting, mut tasks, mut read) = (listed.iter().cloned().enumerate(), JoinSet::new(), BTreeMap::new());
+    loop {
+        while tasks.len() < AT_ONCE
+            && let Some((position, object)) = waiting.next()
+        {
+            let reading = reading.clone();
+            tasks.spawn(async move { (position, reading.object(position as u32, &object).await) });
         }
-        reader.end_object();
-        position += 1;
+        let Some(done) = tasks.join_next().await else { break };
+        let (position, object) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        read.insert(position, object?);
     }
-    quarantine.finish().await?;
-    state.added = reader.added().map(str::to_owned).collect();
-    state.dropped = reader.dropped().map(str::to_owned).collect();
-    Ok((spill, state))
+    drop(tasks);
+    let reading = Arc::into_inner(reading).expect("all tasks have ended");
+    reading.quarantine.into_inner().finish().await?;
+    let (mut state, mut added) = (SourceState::default(), BTreeSet::new());
+    for object in read.into_values().flatten() {
+        state.rows += object.rows;
+        state.quarantined += object.quarantined;
+        state.greatest = state.greatest.max(object.greatest);
+        added.extend(object.added);
+        // What the rows of the latest object do not have is dropped.
+        state.dropped = object.dropped.unwrap_or(state.dropped);
+        match object.end {
+            Ok(built) => state.objects.push(built),
+            Err(failure) => state.failures.push(failure),
+        }
+    }
+    state.added = added.into_iter().collect();
+    Ok((reading.spill, state))
+}
+
+/// What the tasks share that read the objects of one table side by side.
+struct Reading {
+    table: Table,
+    bucket: Objects,
+    spill: Spill,
+    quarantine: Mutex<Quarantine>,
+}
+
+/// What was in an object.
+struct ObjectRead {
+    rows: u64,
+    quarantined: u64,
+    greatest: Option<i64>,
+    added: Vec<String>,
+    dropped: Option<Vec<String>>,
+    end: Result<BuiltObject, warehouse_state::Place>,
+}
+
+impl Reading {
+    /// `position`: of the object among all of its table. `None`: it was taken away since it was listed.
+    async fn object(&self, position: u32, object: &Listed) -> Result<Option<ObjectRead>, Error> {
+        let mut lines = ObjectLines {
+            object,
+            position,
+            reader: LineReader::new(&self.table),
+            spill: &self.spill,
+            record: Vec::new(),
+            rows: 0,
+            quarantined: 0,
+            greatest: None,
+        };
+        let end = match fetch(&self.bucket, object).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(mut content)) => {
+                let (key, tag) = (object.place.key.clone(), content.tag().to_owned());
+                match lines.read(&mut content, &self.quarantine).await {
+                    Ok(()) => Ok(BuiltObject { key, bytes: object.bytes, tag }),
+                    Err(Broken::Store(error)) => Err(given_up(object, error)?),
+                    Err(Broken::Lines(message)) => {
+                        let error = Name::ObjectCorrupt.as_str().to_owned();
+                        Err(warehouse_state::Place { object: key, bytes: object.bytes, error, message })
+                    }
+                    Err(Broken::Other(error)) => return Err(error),
+                }
+            }
+            Err(error) => Err(given_up(object, error)?),
+        };
+        let owned = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+        Ok(Some(ObjectRead {
+            rows: lines.rows,
+            quarantined: lines.quarantined,
+            greatest: lines.greatest,
+            added: owned(&mut lines.reader.added()),
+            dropped: lines.reader.dropped().map(|mut names| owned(&mut names)),
+            end,
+        }))
+    }
 }
 
 /// An object that stands alone with its trouble is set aside as failed; where the store is down, the build fails and is tried again.
@@ -129,9 +192,9 @@ impl Content {
     }
 }
 
-async fn fetch<'a>(bucket: &Objects, object: &'a Listed) -> (&'a Listed, Result<Option<Content>, StoreError>) {
+async fn fetch(bucket: &Objects, object: &Listed) -> Result<Option<Content>, StoreError> {
     let key = &object.place.key;
-    let found = if object.bytes <= WHOLE_BYTES {
+    if object.bytes <= WHOLE_BYTES {
         let found = bucket.find_versioned(key).await;
         found.map(|found| found.map(|(body, tag)| Content::Whole { body: Some(body), tag }))
     } else {
@@ -140,8 +203,7 @@ async fn fetch<'a>(bucket: &Objects, object: &'a Listed) -> (&'a Listed, Result<
             Err(StoreError::Missing { .. }) => Ok(None),
             Err(error) => Err(error),
         }
-    };
-    (object, found)
+    }
 }
 
 enum Broken {
@@ -156,21 +218,19 @@ impl From<Error> for Broken {
     }
 }
 
-struct ObjectLines<'a, 'b> {
+struct ObjectLines<'a> {
     object: &'a Listed,
-    /// Of the object among all of its table.
     position: u32,
-    reader: &'b mut LineReader<'a>,
-    spill: &'b mut Spill,
+    reader: LineReader<'a>,
+    spill: &'a Spill,
+    record: Vec<u8>,
+    rows: u64,
+    quarantined: u64,
+    greatest: Option<i64>,
 }
 
-impl ObjectLines<'_, '_> {
-    async fn read(
-        &mut self,
-        content: &mut Content,
-        state: &mut SourceState,
-        quarantine: &mut Quarantine,
-    ) -> Result<(), Broken> {
+impl ObjectLines<'_> {
+    async fn read(&mut self, content: &mut Content, quarantine: &Mutex<Quarantine>) -> Result<(), Broken> {
         let mut lines = Lines::new(LINE_BYTES);
         loop {
             match lines.step().map_err(|error| Broken::Lines(error.to_string()))? {
@@ -183,8 +243,9 @@ impl ObjectLines<'_, '_> {
                     if line.bytes.iter().all(u8::is_ascii_whitespace) {
                         continue;
                     }
-                    if let Err(reason) = self.take(number, line.bytes, state)? {
-                        state.quarantined += 1;
+                    if let Err(reason) = self.take(number, line.bytes)? {
+                        self.quarantined += 1;
+                        let mut quarantine = quarantine.lock().await;
                         quarantine.put(&self.object.place.key, number, &reason, line.bytes).await?;
                     }
                 }
@@ -197,16 +258,17 @@ impl ObjectLines<'_, '_> {
     }
 
     /// The inner error is why the line goes into quarantine.
-    fn take(&mut self, number: u64, bytes: &[u8], state: &mut SourceState) -> Result<Result<(), String>, Error> {
+    fn take(&mut self, number: u64, bytes: &[u8]) -> Result<Result<(), String>, Error> {
         let line = match self.reader.read(bytes) {
             Ok(line) => line,
             Err(refusal) => return Ok(Err(refusal.to_string())),
         };
         let (Change::Row { at, .. } | Change::Gone { at, .. }) = &line.change;
-        state.greatest = state.greatest.max(*at);
+        self.greatest = self.greatest.max(*at);
         let order = Order { object: self.position, line: number as u32 };
-        self.spill.push(Identity::of(&line.key), order, self.object.place.time.unwrap_or(0), &line.change)?;
-        state.rows += 1;
+        let time = self.object.place.time.unwrap_or(0);
+        self.spill.push(Identity::of(&line.key), order, time, &line.change, &mut self.record)?;
+        self.rows += 1;
         Ok(Ok(()))
     }
 }

@@ -43,14 +43,41 @@ pub struct DividedWriter {
     shape: Shape,
     objects: Objects,
     prefix: String,
+    share: Share,
     writers: BTreeMap<String, TableWriter>,
     rows: u64,
 }
 
+/// One of several that write the parts of a table side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// From 0.
+    pub number: usize,
+    pub of: usize,
+}
+
+impl Share {
+    /// The whole table.
+    pub const ALL: Share = Share { number: 0, of: 1 };
+
+    /// As many as this machine works on at once, but not more than there are parts.
+    pub fn all(parts: usize) -> impl Iterator<Item = Share> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let of = processors.min(parts).max(1);
+        (0..of).map(move |number| Share { number, of })
+    }
+
+    /// The parts that it writes.
+    pub fn parts(self, parts: usize) -> impl Iterator<Item = usize> {
+        (self.number..parts).step_by(self.of)
+    }
+}
+
 impl DividedWriter {
     /// `prefix` ends with a slash, and so does each that is behind it, or it is empty.
-    pub fn new(shape: &Shape, objects: &Objects, prefix: String) -> Self {
-        DividedWriter { shape: shape.clone(), objects: objects.clone(), prefix, writers: BTreeMap::new(), rows: 0 }
+    pub fn new(shape: &Shape, objects: &Objects, prefix: &str, share: Share) -> Self {
+        let (shape, objects, prefix) = (shape.clone(), objects.clone(), prefix.to_owned());
+        DividedWriter { shape, objects, prefix, share, writers: BTreeMap::new(), rows: 0 }
     }
 
     pub async fn push(&mut self, below: String, row: Vec<Value>) -> Result<(), Error> {
@@ -58,7 +85,7 @@ impl DividedWriter {
         self.writer(below)?.push(row).await?;
         if self.rows.is_multiple_of(1024) && self.writers.len() > 1 {
             let held: usize = self.writers.values().map(TableWriter::held).sum();
-            if held > HELD_BYTES
+            if held > HELD_BYTES / self.share.of
                 && let Some(largest) = self.writers.values_mut().max_by_key(|writer| writer.held())
             {
                 largest.flush()?;
@@ -68,11 +95,8 @@ impl DividedWriter {
         Ok(())
     }
 
-    /// Ends the table and returns its rows.
-    pub async fn finish(mut self) -> Result<u64, Error> {
-        if self.writers.is_empty() {
-            self.writer(String::new())?;
-        }
+    /// Writes what is left and returns how many rows there were.
+    pub async fn finish(self) -> Result<u64, Error> {
         for (_, writer) in self.writers {
             writer.finish().await?;
         }
@@ -84,10 +108,15 @@ impl DividedWriter {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
                 let prefix = format!("{}{}", self.prefix, place.key());
-                place.insert(TableWriter::new(&self.shape, &self.objects, prefix)?)
+                place.insert(TableWriter::new(&self.shape, &self.objects, prefix, self.share)?)
             }
         })
     }
+}
+
+/// A table without rows is an object without rows, so that readers find its columns.
+pub async fn write_empty(shape: &Shape, objects: &Objects, prefix: &str) -> Result<(), Error> {
+    TableWriter::new(shape, objects, prefix.to_owned(), Share::ALL)?.put().await
 }
 
 pub struct TableWriter {
@@ -96,6 +125,7 @@ pub struct TableWriter {
     schema: Arc<Schema>,
     objects: Objects,
     prefix: String,
+    share: Share,
     rows: Vec<Vec<Value>>,
     writer: ArrowWriter<Vec<u8>>,
     parts: usize,
@@ -106,7 +136,7 @@ pub struct TableWriter {
 
 impl TableWriter {
     /// `prefix` ends with a slash.
-    pub fn new(shape: &Shape, objects: &Objects, prefix: String) -> Result<Self, Error> {
+    pub fn new(shape: &Shape, objects: &Objects, prefix: String, share: Share) -> Result<Self, Error> {
         let field = |column: &warehouse::schema::Column| Field::new(&column.name, arrow_type(&column.of), true);
         let schema = Arc::new(Schema::new(shape.columns.iter().map(field).collect::<Vec<_>>()));
         Ok(TableWriter {
@@ -116,6 +146,7 @@ impl TableWriter {
             schema,
             objects: objects.clone(),
             prefix,
+            share,
             rows: Vec::new(),
             parts: 0,
             filling: 0,
@@ -136,10 +167,10 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Ends the table and returns its rows. One without rows is an object without rows, so that readers find its columns.
+    /// Writes what is left and returns how many rows there were.
     pub async fn finish(mut self) -> Result<u64, Error> {
         self.flush()?;
-        if self.parts == 0 || self.filling > 0 {
+        if self.filling > 0 {
             self.put().await?;
         }
         Ok(self.written)
@@ -173,7 +204,7 @@ impl TableWriter {
         let full = std::mem::replace(&mut self.writer, writer(&self.table, &self.schema)?);
         let bytes = full.into_inner();
         let bytes = bytes.map_err(|error| Error::NotWritten { table: self.table.clone(), what: error.to_string() })?;
-        let key = format!("{}part-{:05}.parquet", self.prefix, self.parts);
+        let key = format!("{}part-{:02}-{:05}.parquet", self.prefix, self.share.number, self.parts);
         self.objects.put(&key, bytes, "application/vnd.apache.parquet").await?;
         self.parts += 1;
         self.filling = 0;

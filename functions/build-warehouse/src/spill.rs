@@ -2,7 +2,10 @@
 //! looked at as a whole: memory depends on the size of a part, and never on how many lines there are.
 
 use crate::Error;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::{
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    sync::{Mutex, PoisonError},
+};
 use warehouse::{line::Change, surrogate::Identity};
 
 /// Bytes of lines that a part is meant for. In memory their values take a few times as much.
@@ -11,9 +14,9 @@ const PART_BYTES: u64 = 16 << 20;
 const MAX_PARTS: u64 = 512;
 const BUFFER: usize = 32 << 10;
 
+/// Several may write at once: a line's place is in its record.
 pub struct Spill {
-    parts: Vec<BufWriter<std::fs::File>>,
-    record: Vec<u8>,
+    parts: Vec<Mutex<BufWriter<std::fs::File>>>,
 }
 
 /// The place of a line among all lines of its table.
@@ -29,23 +32,30 @@ impl Spill {
     /// `bytes`: about how much will come.
     pub fn new(bytes: u64) -> Result<Self, Error> {
         let count = bytes.div_ceil(PART_BYTES).clamp(1, MAX_PARTS);
-        let part = |_| Ok::<_, Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?));
-        Ok(Spill { parts: (0..count).map(part).collect::<Result<_, _>>()?, record: Vec::new() })
+        let part = |_| Ok::<_, Error>(Mutex::new(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?)));
+        Ok(Spill { parts: (0..count).map(part).collect::<Result<_, _>>()? })
     }
 
-    /// `object_time`: microseconds since 1970, of the object's name.
-    pub fn push(&mut self, identity: Identity, order: Order, object_time: i64, change: &Change) -> Result<(), Error> {
-        self.record.clear();
-        self.record.resize(HEADER, 0);
-        self.record = postcard::to_extend(change, std::mem::take(&mut self.record))?;
-        let length = (self.record.len() - HEADER) as u32;
-        self.record[..16].copy_from_slice(&identity.to_bytes());
-        self.record[16..20].copy_from_slice(&order.object.to_le_bytes());
-        self.record[20..24].copy_from_slice(&order.line.to_le_bytes());
-        self.record[24..32].copy_from_slice(&object_time.to_le_bytes());
-        self.record[32..36].copy_from_slice(&length.to_le_bytes());
-        let part = identity.part(self.parts.len());
-        self.parts[part].write_all(&self.record)?;
+    /// `object_time`: microseconds since 1970, of the object's name. `record` is room that is used again.
+    pub fn push(
+        &self,
+        identity: Identity,
+        order: Order,
+        object_time: i64,
+        change: &Change,
+        record: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        record.clear();
+        record.resize(HEADER, 0);
+        *record = postcard::to_extend(change, std::mem::take(record))?;
+        let length = (record.len() - HEADER) as u32;
+        record[..16].copy_from_slice(&identity.to_bytes());
+        record[16..20].copy_from_slice(&order.object.to_le_bytes());
+        record[20..24].copy_from_slice(&order.line.to_le_bytes());
+        record[24..32].copy_from_slice(&object_time.to_le_bytes());
+        record[32..36].copy_from_slice(&length.to_le_bytes());
+        let part = &self.parts[identity.part(self.parts.len())];
+        part.lock().unwrap_or_else(PoisonError::into_inner).write_all(record)?;
         Ok(())
     }
 
@@ -54,8 +64,8 @@ impl Spill {
     }
 
     /// Reads a part into memory, ordered by key and by place.
-    pub fn part(&mut self, part: usize) -> Result<Part, Error> {
-        let writer = &mut self.parts[part];
+    pub fn part(&self, part: usize) -> Result<Part, Error> {
+        let mut writer = self.parts[part].lock().unwrap_or_else(PoisonError::into_inner);
         writer.flush()?;
         let file = writer.get_mut();
         let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
@@ -132,11 +142,12 @@ mod tests {
 
     #[test]
     fn changes_come_back_by_key_in_their_order_whatever_order_they_came_in() {
-        let mut spill = Spill::new(10 * PART_BYTES).expect("spill");
+        let spill = Spill::new(10 * PART_BYTES).expect("spill");
         let row = |n| Change::Row { values: vec![Value::Integer(n)], at: Some(1), is_deleted: false };
         for n in (0..1000).rev() {
             let key = Identity::of(&[n as u8 % 7]);
-            spill.push(key, Order { object: n as u32 / 10, line: n as u32 % 10 }, 5, &row(n)).expect("line");
+            let order = Order { object: n as u32 / 10, line: n as u32 % 10 };
+            spill.push(key, order, 5, &row(n), &mut Vec::new()).expect("line");
         }
         let mut keys = 0;
         for part in 0..spill.parts() {
