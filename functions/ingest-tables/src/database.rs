@@ -44,7 +44,7 @@ pub struct Database {
     secrets: Box<dyn Secrets>,
     secret: String,
     /// Of one statement, which is the read of one table.
-    read_timeout: Duration,
+    pub read_timeout: Duration,
     pub rows_per_second: u64,
 }
 
@@ -223,14 +223,17 @@ impl Session {
         self.stream(table, &sql, &[]).await
     }
 
-    /// Streams the rows with these keys, each a JSON object; as [`Session::rows`].
-    pub async fn rows_of(&self, table: &Table, keys: &[&str]) -> Result<RowStream, Error> {
+    /// Streams the rows with these keys, each a JSON object; as [`Session::rows`]. `columns` are the table's.
+    pub async fn rows_of(&self, table: &Table, columns: &[SourceColumn], keys: &[&str]) -> Result<RowStream, Error> {
         let (name, key, cursor) = (quoted(&table.name), key_of(table), cursor_of(table));
-        let columns = table.key.iter().map(|at| quoted(&table.columns[*at].name));
-        let join = columns.map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>().join(" AND ");
+        let names = table.key.iter().map(|at| quoted(&table.columns[*at].name));
+        let join = names.map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>().join(" AND ");
+        // Of the key alone: the other columns may have domains that refuse null.
+        let of = table.key.iter().filter_map(|at| columns.iter().find(|other| other.name == table.columns[*at].name));
+        let of = of.map(|column| format!("{} {}", quoted(&column.name), column.of)).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT row_to_json({ROW})::text, {key}, ({cursor})::text FROM public.{name} {ROW} \
-             JOIN json_populate_recordset(NULL::public.{name}, $1::text::json) {KEY} ON {join}"
+             JOIN json_to_recordset($1::text::json) AS {KEY}({of}) ON {join}"
         );
         self.stream(table, &sql, &[&format!("[{}]", keys.join(","))]).await
     }

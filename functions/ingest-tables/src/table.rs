@@ -54,6 +54,7 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let mut merge = Merge {
         table,
         session: &session,
+        columns: &columns,
         writer: ObjectWriter::new(deps, table, row.fence.attempt, read_at, last_id + 1),
         read_at,
         compares,
@@ -276,6 +277,7 @@ async fn read_keys(table: &Table, session: &Session, spool: &mut Spool) -> Resul
 struct Merge<'a> {
     table: &'a Table,
     session: &'a Session,
+    columns: &'a [SourceColumn],
     writer: ObjectWriter<'a>,
     /// Microseconds since 1970.
     read_at: i64,
@@ -315,7 +317,7 @@ impl Merge<'_> {
             missing.filter_map(|key| std::str::from_utf8(key).ok()).collect()
         };
         for keys in missing.chunks(KEYS_AT_ONCE) {
-            let rows = self.session.rows_of(self.table, keys).await?;
+            let rows = self.session.rows_of(self.table, self.columns, keys).await?;
             let mut rows = pin!(rows.map(|row| row.map_err(|error| Error::of(&self.table.name, error))));
             while let Some(row) = rows.next().await {
                 if let Record::Row { key, line, cursor } = record(self.table, &row?)? {

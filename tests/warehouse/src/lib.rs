@@ -2,5 +2,6 @@
 
 pub mod columns;
 pub mod odd;
+pub mod postgres;
 pub mod reader;
 pub mod world;

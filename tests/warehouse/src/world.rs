@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use network::{Calm, Network};
 use runtime::{Call, Clock};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -48,13 +48,16 @@ impl Clock for LaterClock {
     }
 }
 
-/// A secret that is known already.
-struct Given(String);
+/// Texts of a secret, one for each time that it is read; the last one stays.
+#[derive(Clone)]
+struct Given(Arc<Mutex<VecDeque<String>>>);
 
 #[async_trait]
 impl Secrets for Given {
     async fn read(&self, _name: &str) -> Result<String, String> {
-        Ok(self.0.clone())
+        let mut texts = self.0.lock().expect("lock");
+        let next = if texts.len() > 1 { texts.pop_front() } else { texts.front().cloned() };
+        next.ok_or_else(|| "there is no secret".to_owned())
     }
 }
 
@@ -65,7 +68,9 @@ pub struct World {
     pub parameters: MemoryParameters,
     clock: Arc<LaterClock>,
     /// What the functions log in with, as JSON.
-    secret: String,
+    secret: Given,
+    pub read_timeout: Duration,
+    pub rows_per_second: u64,
 }
 
 impl World {
@@ -77,8 +82,15 @@ impl World {
             tables: MemoryTables::new(Calm::shared()).table("rows", "name", None),
             parameters: MemoryParameters::default(),
             clock: Arc::new(LaterClock { began: Instant::now(), ahead: Mutex::default() }),
-            secret,
+            secret: Given(Arc::new(Mutex::new([secret].into()))),
+            read_timeout: Duration::from_secs(60),
+            rows_per_second: 100_000,
         }
+    }
+
+    /// From now on the secret reads so, one text after the other.
+    pub fn rotate(&self, secrets: &[String]) {
+        *self.secret.0.lock().expect("lock") = secrets.iter().cloned().collect();
     }
 
     /// So that the lease of an attempt that is dead is over.
@@ -97,13 +109,16 @@ impl World {
 
     pub async fn ingest(&self, network: Arc<dyn Network>, full: bool) -> Result<Response, ingest_tables::Error> {
         let objects = self.objects.through(network.clone());
+        let mut database = Database::over(self.secret.clone(), "secret");
+        database.read_timeout = self.read_timeout;
+        database.rows_per_second = self.rows_per_second;
         let deps = ingest_tables::Deps {
             ingestion: Objects::over(objects.clone(), INGESTION),
             warehouse: Objects::over(objects.clone(), WAREHOUSE),
             archive: Objects::over(objects, ARCHIVE),
             rows: self.rows(&network),
             parameters: Arc::new(self.parameters.clone()),
-            database: Database::over(Given(self.secret.clone()), "secret"),
+            database,
             parameter_prefix: "/test".into(),
         };
         ingest_tables::handle(&deps, Request { tables: None, full }, self.call()).await

@@ -13,53 +13,20 @@ use std::{
     },
 };
 use tokio::sync::Notify;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::Client;
 use warehouse_state::{IngestParameter, recall, tell};
-use warehouse_tests::{odd::Database, world::World};
+use warehouse_tests::{
+    odd::Database,
+    postgres::{ask, connect, execute, secret},
+    world::World,
+};
 
-const HOW: &str = "ALERT_ARCHIVE_DATABASE_URL names no PostgreSQL: `make test` starts one, and so does `make up && \
-    eval \"$(make -s env)\"`";
 const ROUNDS: usize = 6;
-
-fn url() -> String {
-    std::env::var("ALERT_ARCHIVE_DATABASE_URL").expect(HOW)
-}
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("ALERT_ARCHIVE_ODD_SEEDS") else { return 0..12 };
     let (from, to) = text.split_once("..").expect("seeds are given as 100..200");
     from.parse().expect("a number")..to.parse().expect("a number")
-}
-
-async fn connect() -> Client {
-    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.expect("PostgreSQL");
-    tokio::spawn(connection);
-    client.batch_execute("SET TimeZone = 'UTC'; SET bytea_output = 'hex'").await.expect("settings");
-    client
-}
-
-/// The database's owner, as a secret holds it.
-fn secret() -> String {
-    let config: Config = url().parse().expect("a URL");
-    let Some(tokio_postgres::config::Host::Tcp(host)) = config.get_hosts().first() else { panic!("a host") };
-    serde_json::json!({
-        "username": config.get_user(), "password": String::from_utf8_lossy(config.get_password().expect("a password")),
-        "host": host, "port": config.get_ports()[0], "dbname": config.get_dbname(), "sslmode": "disable",
-    })
-    .to_string()
-}
-
-async fn ask(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
-        _ => None,
-    });
-    rows.collect()
-}
-
-async fn execute(client: &Client, sql: &str) {
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
 /// Ends the caller at its n-th request: before the service sees it, or after.

@@ -1,0 +1,108 @@
+//! The ingest while its database is in trouble: connections that end, passwords that change, locks, limits.
+
+use network::Calm;
+use std::time::{Duration, Instant};
+use warehouse_tests::{
+    postgres::{ask, connect, execute, secret, with_password},
+    world::World,
+};
+
+fn schema(tables: &[&str]) -> String {
+    let table = |name: &&str| {
+        format!(
+            "  {name}: {{key: id, cursor: updated_at, hard_deletes: 0s, \
+             columns: {{id: bigint, name: text, updated_at: timestamptz}}}}\n"
+        )
+    };
+    format!("version: 1\ntables:\n{}", tables.iter().map(table).collect::<String>())
+}
+
+async fn create(name: &str, rows: usize, bytes: usize) {
+    let sql = format!(
+        "DROP TABLE IF EXISTS {name}; CREATE TABLE {name} (id bigint PRIMARY KEY, name text, updated_at timestamptz); \
+         INSERT INTO {name} SELECT n, repeat('x', {bytes}), now() FROM generate_series(1, {rows}) n"
+    );
+    execute(&connect().await, &sql).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_whose_connection_is_ended_in_the_middle_begins_again_and_writes_each_row_once() {
+    create("torn", 6_000, 4_000).await;
+    let mut world = World::new(secret());
+    world.rows_per_second = 4_000;
+    world.apply(&schema(&["torn"])).await;
+    let ended = tokio::spawn(async {
+        let client = connect().await;
+        // As when the server is stopped: all of the snapshot is lost.
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE state = 'active' \
+                   AND query LIKE 'SELECT row_to_json%public.\"torn\"%'";
+        while ask(&client, sql).await[0][0].as_deref() == Some("0") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    ended.await.expect("a connection was ended");
+    assert!(done.failures.is_empty(), "{:?}", done.failures);
+    let lines = world.lines("torn");
+    let keys: std::collections::BTreeSet<_> = lines.iter().map(|(_, line)| line.split(',').next()).collect();
+    assert_eq!((lines.len(), keys.len(), done.tables[0].rows), (6_000, 6_000, 6_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_rotated_is_read_again() {
+    create("rotated", 1, 1).await;
+    let world = World::new(with_password("before"));
+    world.apply(&schema(&["rotated"])).await;
+    // The secret is read a moment before the rotation, and used a moment after it.
+    world.rotate(&[with_password("before"), secret()]);
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((done.failures.len(), done.tables[0].rows), (0, 1), "{:?}", done.failures);
+    world.rotate(&[with_password("before")]);
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!(done.failures[0].error, "ConnectionFailed");
+    assert!(!done.failures[0].message.contains("before"), "{}", done.failures[0].message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_read_in_its_time_fails_by_name_and_the_others_go_on() {
+    create("locked", 1, 1).await;
+    create("unlocked", 1, 1).await;
+    let mut world = World::new(secret());
+    world.read_timeout = Duration::from_secs(1);
+    world.apply(&schema(&["locked", "unlocked"])).await;
+    let client = connect().await;
+    execute(&client, "BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    let failed: Vec<_> = done.failures.iter().map(|failure| (failure.table.as_str(), failure.error.as_str())).collect();
+    assert_eq!((failed, done.tables[1].rows), (vec![("locked", "ReadFailed")], 1));
+    execute(&client, "COMMIT").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((done.failures.len(), done.tables[0].rows, done.tables[1].rows), (0, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_no_faster_than_is_allowed() {
+    create("slow", 3_000, 1).await;
+    let mut world = World::new(secret());
+    world.rows_per_second = 2_000;
+    world.apply(&schema(&["slow"])).await;
+    let began = Instant::now();
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!(done.tables[0].rows, 3_000);
+    assert!(began.elapsed() >= Duration::from_millis(1_400), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_only_the_comparison_finds_is_read_also_where_another_column_refuses_null() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS strict; DROP DOMAIN IF EXISTS filled; CREATE DOMAIN filled AS text NOT NULL; \
+               CREATE TABLE strict (id bigint PRIMARY KEY, name filled, updated_at timestamptz); \
+               INSERT INTO strict VALUES (1, 'a', now())";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    world.apply(&schema(&["strict"])).await;
+    world.ingest(Calm::shared(), false).await.expect("an ingest");
+    execute(&client, "INSERT INTO strict VALUES (2, 'b', '2001-01-01')").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((&done.failures, done.tables[0].rows), (&Vec::new(), 1));
+}
