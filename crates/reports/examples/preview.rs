@@ -13,6 +13,7 @@ use reports::mail::{Links, Summary, summary};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
+use warehouse::status::{self, SchemaChange, SourceStatus, Status, TableStatus};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -60,9 +61,10 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
     let ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
     let reported = runs.iter().find(|run| run.reported_at.is_some());
     let latest = reported.map(|report| dashboard::latest(&Latest { report, details: &details, open_ages: &ages, now }));
-    let pipelines = if runs.is_empty() { vec![] } else { vec![feeds()] };
+    let pipelines = if runs.is_empty() { vec![] } else { vec![feeds(), warehouse(gaps > 0)] };
+    let names = ["feeds", "warehouse"].map(str::to_owned).into_iter();
     let published: Vec<Pipeline> =
-        pipelines.iter().map(|section| Pipeline { name: "feeds".into(), section: section.clone() }).collect();
+        names.zip(&pipelines).map(|(name, section)| Pipeline { name, section: section.clone() }).collect();
     fs::write(dir.join("index.html"), dashboard::page(latest.as_ref(), &list, &published, now))?;
     let Some(report) = runs.first() else { return Ok(()) };
     let links = Links {
@@ -189,6 +191,44 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         ..Before::default()
     };
     Details { overview: Some(overview), before: Some(before), ..Details::default() }
+}
+
+/// Three sources and their tables; with a failed ingest, gaps and a changed column, or without.
+fn warehouse(is_troubled: bool) -> Section {
+    let source = |table: &str, rows: u64| SourceStatus {
+        table: table.into(),
+        rows,
+        timestamp: Some("2024-09-30T23:58:12.123456Z".into()),
+        latest_object: None,
+        sequential_id: 412,
+        gaps: Vec::new(),
+        quarantined: 0,
+        ingested_at: "2024-10-01T06:00:00Z".parse().ok(),
+        schema_changes: Vec::new(),
+    };
+    let mut sources = vec![source("customer", 48_211), source("product", 1_904), source("sale", 2_381_777)];
+    let table = |table: &str, rows: u64, unknown: &[(&str, u64)]| TableStatus {
+        table: table.into(),
+        rows,
+        location: format!("s3://warehouse/{table}/0000000412"),
+        unknown: unknown.iter().map(|(column, count)| ((*column).to_owned(), *count)).collect(),
+    };
+    let tables = vec![table("dim_customer", 61_377, &[]), table("fact_sale", 2_102_954, &[("customer_key", 17)])];
+    let mut failures = Vec::new();
+    if is_troubled {
+        sources[0].schema_changes = vec![SchemaChange { column: "loyalty_level".into(), change: "added" }];
+        sources[2].gaps = vec![(17, 19), (33, 33)];
+        sources[2].quarantined = 4;
+        sources[1].ingested_at = None;
+        failures.push(status::Failure {
+            table: "product".into(),
+            object: String::new(),
+            error: "ConnectionFailed".into(),
+            message: "the database refused: password authentication failed for user \"warehouse_reader\" (28P01)"
+                .into(),
+        });
+    }
+    reports::warehouse::section(&Status { pending: 0, up_to_date: true, failures, sources, tables })
 }
 
 fn feeds() -> Section {

@@ -21,13 +21,15 @@ pub fn row(schema: &Schema, fact: &Fact, newest: Newest, lookups: &Lookups) -> V
     let table = &schema.tables[fact.from];
     let Newest { mut values, is_deleted } = newest;
     let as_of = fact.as_of.and_then(|column| moment(&values[column]));
-    let mut row: Vec<Value> = table.key.iter().map(|column| values[*column].clone()).collect();
+    let mut row = Vec::with_capacity(table.key.len() + fact.roles.len() + fact.dates.len() + fact.columns.len() + 1);
+    row.extend(table.key.iter().map(|column| values[*column].clone()));
+    let mut key = Vec::with_capacity(32);
     for role in &fact.roles {
         let members = &lookups.members[role.dimension];
         row.push(Value::Bigint(if role.columns.iter().any(|column| values[*column].is_null()) {
             NOT_APPLICABLE
         } else {
-            let mut key = Vec::new();
+            key.clear();
             for column in &role.columns {
                 write_key(&values[*column], &table.columns[*column].of, &mut key);
             }

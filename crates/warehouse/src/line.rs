@@ -108,7 +108,7 @@ impl<'a> LineReader<'a> {
                 values[at] = column.of.read(json).map_err(misfit)?;
             }
         }
-        let mut key = Vec::new();
+        let mut key = Vec::with_capacity(32);
         for at in &self.table.key {
             let column = &self.table.columns[*at];
             if values[*at].is_null() {
@@ -186,6 +186,9 @@ fn is_set(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Boolean(false))
 }
 
+/// Room for the members of most lines.
+const USUAL_MEMBERS: usize = 32;
+
 /// The members of a JSON object as they stand; of a name that stands twice the last one counts.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -198,7 +201,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                 to.write_str("an object")
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut members = Vec::new();
+                let mut members = Vec::with_capacity(USUAL_MEMBERS);
                 while let Some(Name(name)) = map.next_key()? {
                     members.push((name, map.next_value()?));
                 }

@@ -34,6 +34,8 @@ const OBJECT_BYTES: usize = 32 << 20;
 
 /// Bytes that the writers of all parts of a table may hold together.
 const HELD_BYTES: usize = 96 << 20;
+/// Each share has a part of the lines in memory.
+const MOST_SHARES: usize = 4;
 /// About what a value takes before it becomes part of a column.
 const VALUE_BYTES: usize = 64;
 
@@ -60,10 +62,10 @@ impl Share {
     /// The whole table.
     pub const ALL: Share = Share { number: 0, of: 1 };
 
-    /// As many as this machine works on at once, but not more than there are parts.
+    /// As many as this machine works on at once, but not more than there are parts, nor than memory allows.
     pub fn all(parts: usize) -> impl Iterator<Item = Share> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let of = processors.min(parts).max(1);
+        let of = processors.min(parts).clamp(1, MOST_SHARES);
         (0..of).map(move |number| Share { number, of })
     }
 

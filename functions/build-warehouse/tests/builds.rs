@@ -8,9 +8,11 @@ use parquet::{
     record::Row,
 };
 use runtime::{Call, SystemClock};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    io::Write,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
@@ -202,6 +204,33 @@ async fn whichever_request_fails_the_next_build_makes_the_same_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn facts_stay_where_they_are_while_their_members_are_the_same() {
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    world.build().await;
+    let before = world.state().await;
+    let line = |id: u32, name: &str, city: &str| {
+        format!("{{\"id\":{id},\"name\":\"{name}\",\"city\":\"{city}\",\"at\":\"2024-01-21T00:00:00Z\"}}\n")
+    };
+    world.put("ingestion", "member/20240121T000000.000000Z-0000000005.jsonl", &line(1, "other", "Rome")).await;
+    world.build().await;
+    let renamed = world.state().await;
+    assert_ne!(before.tables["dim_member"].prefix, renamed.tables["dim_member"].prefix);
+    assert_eq!(before.tables["fact_event"], renamed.tables["fact_event"]);
+    assert_eq!(before.sources["event"], renamed.sources["event"]);
+    // The members of the first build are still in use, and outlive what was superseded with them.
+    world.put("ingestion", "event/20240122T000000.000000Z-0000000003.jsonl", "").await;
+    world.build().await;
+    assert_eq!(world.state().await.tables["fact_event"].unknown, before.tables["fact_event"].unknown);
+    // The unknown member of a fact comes: no object of the fact has landed.
+    world.put("ingestion", "member/20240121T000000.000000Z-0000000006.jsonl", &line(9, "late", "Ulm")).await;
+    world.build().await;
+    assert!(world.state().await.tables["fact_event"].unknown.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_builds_what_it_changes_and_leaves_the_rest_where_it_is() {
     let world = World::new().await;
     for (key, body) in objects() {
@@ -217,4 +246,101 @@ async fn a_new_file_builds_what_it_changes_and_leaves_the_rest_where_it_is() {
     // What readers may still have open stays.
     let contents = world.objects.contents("warehouse");
     assert!(contents.keys().any(|key| key.starts_with(&before["fact_event"].prefix)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_say_which_line_is_newer_and_times_do_not() {
+    let world = World::new().await;
+    let line = |city: &str| format!("{{\"id\":1,\"name\":\"{city}\",\"city\":\"{city}\",\"at\":null}}\n");
+    world.put("ingestion", "member/20240101T000000.000000Z-0000000002.jsonl", &line("Oslo")).await;
+    world.put("ingestion", "member/20240109T000000.000000Z-0000000001.jsonl", &line("Rome")).await;
+    world.build().await;
+    let members = &world.rows().await["dim_member"];
+    let current = members.iter().find(|row| row.contains("id: 1,") && row.contains("is_current: true"));
+    assert!(current.is_some_and(|row| row.contains("Oslo")), "{members:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bytes_of_the_same_length_are_built_when_their_event_comes() {
+    let world = World::new().await;
+    let key = "event/20240106T000000.000000Z-0000000001.jsonl";
+    world.put("ingestion", key, "{\"id\":1,\"amount\":1.5}").await;
+    world.build().await;
+    let before = world.state().await;
+    world.put("ingestion", key, "{\"id\":1,\"amount\":2.5}").await;
+    let deps = world.deps(Calm::shared());
+    let (_, tag) = deps.ingestion.find_versioned(key).await.expect("read").expect("object");
+    let event = || {
+        let object = json!({"key": key, "size": 23, "eTag": tag.trim_matches('"'), "sequencer": "01"});
+        let record = json!({
+            "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventName": "ObjectCreated:Put",
+            "eventTime": "2024-01-06T00:00:00.000Z", "s3": {"bucket": {"name": "ingestion"}, "object": object},
+        });
+        let body = json!({"Records": [record]}).to_string();
+        serde_json::from_value(json!({"Records": [{"messageId": "1", "body": body}]})).expect("an event")
+    };
+    handle(&deps, event(), call()).await.expect("build");
+    let after = world.state().await;
+    assert!(world.rows().await["fact_event"].iter().all(|row| row.contains("2.50")), "{:?}", world.rows().await);
+    assert_ne!(before.tables["fact_event"].prefix, after.tables["fact_event"].prefix);
+    // The same event again finds nothing to do.
+    handle(&deps, event(), call()).await.expect("build");
+    assert_eq!(world.state().await, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_is_set_aside_alone_until_it_is_made_good() {
+    let expected = built_at_once().await;
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    let key = "event/20240111T000000.000000Z-0000000003.jsonl";
+    let object = Objects::over(world.objects.clone(), "ingestion");
+    object.put(key, b"\x1f\x8b damaged".to_vec(), "application/gzip").await.expect("put");
+    world.build().await;
+    assert_eq!(world.rows().await, expected);
+    let failures = world.state().await.sources["event"].failures.clone();
+    let failures: Vec<_> = failures.iter().map(|failure| (failure.object.as_str(), failure.error.as_str())).collect();
+    assert_eq!(failures, [(key, "ObjectCorrupt")]);
+    world.put("ingestion", key, "").await;
+    world.build().await;
+    assert!(world.state().await.sources["event"].failures.is_empty());
+}
+
+/// What was logged, as lines of JSON.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_missing_id_is_one_warning_with_table_and_ids_and_holds_nothing_up() {
+    let world = World::new().await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    for id in [2, 5] {
+        let key = format!("event/20240106T000000.000000Z-{id:010}.jsonl");
+        world.put("ingestion", &key, &format!("{{\"id\":{id}}}")).await;
+    }
+    world.build().await;
+    world.build().await;
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().expect("lock").clone()).expect("UTF-8");
+    let warnings: Vec<&str> = text.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    assert_eq!(warnings.len(), 1, "{text}");
+    for part in ["SequenceGap", "\"table\":\"event\"", "[(1, 1), (3, 4)]"] {
+        assert!(warnings[0].contains(part), "{part}: {}", warnings[0]);
+    }
+    assert_eq!(world.rows().await["fact_event"].len(), 2);
 }

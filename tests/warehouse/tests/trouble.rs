@@ -4,7 +4,7 @@ use network::Calm;
 use std::time::{Duration, Instant};
 use warehouse_tests::{
     postgres::{ask, connect, execute, secret, with_password},
-    world::World,
+    world::{INGESTION, World},
 };
 
 fn schema(tables: &[&str]) -> String {
@@ -75,6 +75,7 @@ async fn a_table_that_cannot_be_read_in_its_time_fails_by_name_and_the_others_go
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     let failed: Vec<_> = done.failures.iter().map(|failure| (failure.table.as_str(), failure.error.as_str())).collect();
     assert_eq!((failed, done.tables[1].rows), (vec![("locked", "ReadFailed")], 1));
+    assert!(done.failures[0].message.contains("statement timeout"), "{}", done.failures[0].message);
     execute(&client, "COMMIT").await;
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     assert_eq!((done.failures.len(), done.tables[0].rows, done.tables[1].rows), (0, 1, 0));
@@ -95,8 +96,10 @@ async fn rows_are_read_no_faster_than_is_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_only_the_comparison_finds_is_read_also_where_another_column_refuses_null() {
     let client = connect().await;
+    // And where a column is called as the row is in our statements.
     let sql = "DROP TABLE IF EXISTS strict; DROP DOMAIN IF EXISTS filled; CREATE DOMAIN filled AS text NOT NULL; \
-               CREATE TABLE strict (id bigint PRIMARY KEY, name filled, updated_at timestamptz); \
+               CREATE TABLE strict (id bigint PRIMARY KEY, name filled, updated_at timestamptz, \
+               \"alert-archive row\" text, \"alert-archive key\" text); \
                INSERT INTO strict VALUES (1, 'a', now())";
     execute(&client, sql).await;
     let world = World::new(secret());
@@ -105,4 +108,24 @@ async fn a_row_that_only_the_comparison_finds_is_read_also_where_another_column_
     execute(&client, "INSERT INTO strict VALUES (2, 'b', '2001-01-01')").await;
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     assert_eq!((&done.failures, done.tables[0].rows), (&Vec::new(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_in_the_way_is_named_and_nothing_is_overwritten_or_left_out() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS barred; CREATE TABLE barred AS \
+               SELECT 1::bigint AS id, 'a' AS name, timestamptz '2024-01-01' AS updated_at";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    world.apply(&schema(&["barred"])).await;
+    let key = "barred/20240101T000000.000000Z-0000000001.jsonl";
+    world.put(INGESTION, key, "not ours").await;
+    for _ in 0..2 {
+        let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+        assert_eq!(done.failures[0].error, "ObjectExists");
+        assert_eq!(world.lines("barred"), [(key.to_owned(), "not ours".to_owned())]);
+    }
+    storage::Objects::over(world.objects.clone(), INGESTION).delete(key).await.expect("deleted");
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((&done.failures, done.tables[0].rows, done.tables[0].sequential_id), (&Vec::new(), 1, 1));
 }
