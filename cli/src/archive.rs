@@ -1,7 +1,7 @@
 //! The deployed archive, as the environment names it.
 
 use alerts::{
-    keys::run_prefix,
+    keys::{date_of, run_prefix},
     run::{
         job_run::{JobRun, RunStatus},
         report::RunReport,
@@ -158,11 +158,6 @@ pub async fn aws() -> Result<SdkConfig> {
     }
     let retries = RetryConfig::standard().with_max_attempts(3).with_max_backoff(Duration::from_secs(2));
     Ok(aws.into_builder().retry_config(retries).build())
-}
-
-/// The partition of an object.
-pub fn date_of(key: &str) -> Option<&str> {
-    key.split('/').find_map(|part| part.strip_prefix("date="))
 }
 
 /// Whether a script may go on: everything of the run is where it belongs.

@@ -1,6 +1,7 @@
 use super::{instant_of, watch::follow};
-use crate::archive::{Archive, date_of};
+use crate::archive::Archive;
 use alerts::{
+    keys::date_of,
     message::{
         classification::{Disposition, Reason},
         document,

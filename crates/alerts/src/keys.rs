@@ -26,6 +26,11 @@ pub fn totals_key() -> String {
     "runs/#totals.json".to_owned()
 }
 
+/// The date of a partition, from the key of an object in it.
+pub fn date_of(key: &str) -> Option<&str> {
+    key.split('/').find_map(|part| part.strip_prefix("date="))
+}
+
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
     format!("archive/parquet/date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }

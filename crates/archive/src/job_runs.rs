@@ -7,6 +7,7 @@ use alerts::run::{
 };
 use aws_config::SdkConfig;
 use jiff::Timestamp;
+use ledger::Once;
 use std::collections::HashMap;
 use storage::{LedgerError, Table, TableStore};
 
@@ -61,6 +62,22 @@ impl JobRuns {
             Ok((after != *before).then_some(after))
         });
         update.await
+    }
+
+    /// Changes what the run's row notes of a mail, under a name, as `decide` says; `None` takes the note away.
+    pub async fn note_mail(
+        &self,
+        run_id: &str,
+        name: &str,
+        decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
+    ) -> Result<Option<JobRun>, LedgerError> {
+        let change = self.change(run_id, |row| {
+            match decide(row.outbox.get(name).copied()) {
+                Some(once) => row.outbox.insert(name.to_owned(), once),
+                None => row.outbox.remove(name),
+            };
+        });
+        change.await
     }
 
     /// Takes the range. Returns the holder of a part of it, when that is at work. A run whose execution has ended holds

@@ -1,6 +1,7 @@
 //! The list of archived rows that are not final: their messages were opened again after they were archived.
 
 use crate::{ColumnarError, instant_type, writer};
+use alerts::keys::date_of;
 use arrow_array::{
     Array, ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, cast::AsArray,
     types::TimestampMillisecondType,
@@ -39,9 +40,6 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 pub fn write(reopened: &[Reopened]) -> Result<Bytes, ColumnarError> {
-    fn date_of(object: &str) -> Option<&str> {
-        object.split('/').find_map(|part| part.strip_prefix("date="))
-    }
     fn texts<'r>(reopened: &'r [Reopened], text: impl Fn(&'r Reopened) -> Option<&'r str>) -> ArrayRef {
         Arc::new(reopened.iter().map(text).collect::<StringArray>())
     }

@@ -2,10 +2,10 @@
 
 use crate::{
     Deps, Error,
-    totals::{self, Written, date_of},
+    totals::{self, Written},
 };
 use alerts::{
-    keys::run_prefix,
+    keys::{date_of, run_prefix},
     message::{classification::Disposition, tracking::Row},
     run::{
         overview::{Coverage, Day, Overview, covered_and_gaps},

@@ -4,7 +4,7 @@
 use crate::{Deps, Error};
 use alerts::{
     commit::manifest::Manifest,
-    keys::{manifest_key, superseded_key, totals_key},
+    keys::{date_of, manifest_key, superseded_key, totals_key},
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
@@ -105,11 +105,10 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut Totals) -> Result<(), Err
     };
     let is_all = run.status == RunStatus::Completed && records.len() as u64 == run.planned;
     let is_final = is_all && records.iter().all(is_done);
-    let counted = totals.windows.remove(&run.run_id).unwrap_or_default();
+    let mut counted = totals.windows.remove(&run.run_id).unwrap_or_default();
     let is_new = |record: &&WindowRecord| record.status == State::Completed && !counted.contains(&record.window_id);
     let windows = records.iter().filter(is_new).map(|record| of_window(deps, record));
     let windows: Vec<OfWindow> = stream::iter(windows).buffer_unordered(READS).try_collect().await?;
-    let mut counted = counted;
     for OfWindow { window_id, written, replaced } in windows {
         for (date, Written { archived, bytes }) in written {
             let day = totals.days.entry(date).or_default();
@@ -165,8 +164,4 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
         }
     }
     Ok(of_window)
-}
-
-pub fn date_of(key: &str) -> Option<&str> {
-    key.split('/').find_map(|part| part.strip_prefix("date="))
 }

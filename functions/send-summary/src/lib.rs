@@ -193,12 +193,7 @@ impl Outbox for RunOutbox<'_> {
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<(), Error> {
         let note = format!("{}/{recipient}", self.note);
-        let changed = self.job_runs.change(self.run_id, |row| {
-            match decide(row.outbox.get(&note).copied()) {
-                Some(once) => row.outbox.insert(note.clone(), once),
-                None => row.outbox.remove(&note),
-            };
-        });
-        changed.await?.map(|_| ()).ok_or_else(|| Error::PlanMissing { run_id: self.run_id.to_owned() })
+        let noted = self.job_runs.note_mail(self.run_id, &note, decide).await?;
+        noted.map(|_| ()).ok_or_else(|| Error::PlanMissing { run_id: self.run_id.to_owned() })
     }
 }

@@ -139,13 +139,8 @@ impl Outbox for RunOutbox<'_> {
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<(), Error> {
         let note = format!("{}/{recipient}", self.note);
-        let changed = self.job_runs.change(self.run_id, |row| {
-            match decide(row.outbox.get(&note).copied()) {
-                Some(once) => row.outbox.insert(note.clone(), once),
-                None => row.outbox.remove(&note),
-            };
-        });
-        Ok(changed.await.map(|_| ())?)
+        self.job_runs.note_mail(self.run_id, &note, decide).await?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{archive::Archive, commands::bar};
 use alerts::{
+    keys::date_of,
     message::{
         classification::Disposition,
         document,
@@ -416,7 +417,7 @@ fn version_in<'a>(held: &'a HashMap<Identity, String>, row: &Row) -> Option<&'a 
 }
 
 fn day_of(key: &str) -> Option<Timestamp> {
-    crate::archive::date_of(key).and_then(instant::parse)
+    date_of(key).and_then(instant::parse)
 }
 
 /// The messages of an object, each with the sha256 of its bytes, or why it cannot be read.

@@ -1,9 +1,9 @@
 //! What follows from what was seen. Pure: everything that explains a finding is an argument, so that a finding is never
 //! made from a part of the archive that hides its explanation.
 
-use crate::archive::date_of;
 use alerts::{
     commit::manifest::WrittenObject,
+    keys::date_of,
     message::tracking::Claim,
     mode::Mode,
     run::{
