@@ -276,9 +276,10 @@ impl Raw {
         };
         // A trace without a message says it itself.
         let said = || analysis.text.clone().filter(|text| !text.is_empty()).or_else(|| exception.clone());
-        let message = match message.trim().is_empty() {
-            true => said().or_else(|| stack.lines().next().map(str::to_owned)).unwrap_or_default(),
-            false => message.to_owned(),
+        let message = if message.trim().is_empty() {
+            said().or_else(|| stack.lines().next().map(str::to_owned)).unwrap_or_default()
+        } else {
+            message.to_owned()
         };
         let message = message.trim_end();
         let logger = self.logger.as_deref().filter(|logger| !logger.is_empty());
