@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
 PYTHON_TESTS = re.compile(r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED \((?:failures=(\d+))?(?:, )?(?:errors=(\d+))?)", re.MULTILINE)
+LINES_OF_FAILED = 30
 
 # The tests have a cloud of their own, beside the one of `make up`: its documents and ports stay out of the way.
 TEST_CLOUD = {
@@ -47,6 +48,7 @@ class Checks:
     def __init__(self):
         self.passed = self.failed = 0
         self.times: list[tuple[str, float, bool]] = []
+        self.ends_of_failed: dict[str, list[str]] = {}
 
     def run(self, name: str, command: str, environment: dict[str, str] | None = None) -> bool:
         """Runs a step and shows its output; a step without tests of its own counts as one."""
@@ -68,12 +70,18 @@ class Checks:
         failed = sum(int(failed) for _, failed in results)
         self.failed += max(failed, int(not good))
         self.times.append((name, time.monotonic() - begun, good))
+        if not good:
+            self.ends_of_failed[name] = lines[-LINES_OF_FAILED:]
         return good
 
     def close(self) -> int:
         print("\nwhere the time went")
         for name, seconds, good in self.times:
             print(f"  {seconds:7.1f} s  {name}{'' if good else '  FAILED'}")
+        # Again at the end, which is where people look, and all that some CI servers keep.
+        for name, lines in self.ends_of_failed.items():
+            print(f"\nthe last lines of {name}")
+            print("".join(f"  {line}" for line in lines), end="")
         print(f"\n{self.passed} passed, {self.failed} failed")
         return 1 if self.failed else 0
 
