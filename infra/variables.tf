@@ -197,7 +197,7 @@ variable "window_messages" {
 }
 
 variable "run_windows" {
-  description = "Windows that a scheduled run takes at most; what lies behind them is left to the next run. A Map has 10,000 children at most, those of late and held-over messages among them."
+  description = "Windows that a scheduled run takes at most; what lies behind them is left to the next run. Windows of late and held-over messages come on top."
   type        = number
   default     = 2000
 
