@@ -195,10 +195,22 @@ def apply(*only: str) -> None:
             *[f"-target={module}" for module in only])
 
 
+def apply_twice() -> None:
+    """Applies all; once again if that fails on a cloud of our own. An apply goes on where it stopped, and a busy machine
+    was seen to fail one that passes elsewhere. What failed is told either way."""
+    try:
+        apply()
+    except CloudError as error:
+        if not endpoints()[AWS.name].ours:
+            raise
+        print(f"{error}\nonce again", file=sys.stderr, flush=True)
+        apply()
+
+
 def everything() -> None:
     package()
     init()
-    apply()
+    apply_twice()
     write_atomically(OUTPUTS_FILE, terraform("output", "-json", f"-state={TERRAFORM / 'terraform.tfstate'}"))
     where = variables()
     put_api_secret(where)

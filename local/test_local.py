@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import cloud
+import deploy
 import servers
 import settings
 import smtp_sink
@@ -180,6 +181,29 @@ class Ownership(unittest.TestCase):
     def test_who_holds_a_port_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.assertIn(f"process {os.getpid()} ", servers.holder(listener.getsockname()[1]))
+
+
+class Deployment(unittest.TestCase):
+    def applied(self, *failures: bool, own: bool = True) -> int:
+        """How often Terraform is applied, the failures given one after the other."""
+        ends = [settings.CloudError("a connection ended") if failed else None for failed in failures]
+        where = {settings.AWS.name: settings.Endpoint(settings.AWS, "http://127.0.0.1:1", 1, ours=own)}
+        with mock.patch.object(deploy, "apply", side_effect=ends) as apply, \
+                mock.patch.object(deploy, "endpoints", return_value=where), mock.patch("sys.stderr"):
+            try:
+                deploy.apply_twice()
+            finally:
+                self.calls = apply.call_count
+        return self.calls
+
+    def test_a_failed_apply_is_repeated_once_on_our_own_cloud_and_never_on_another(self):
+        self.assertEqual(self.applied(False), 1)
+        self.assertEqual(self.applied(True, False), 2)
+        with self.assertRaises(settings.CloudError):
+            self.applied(True, True)
+        with self.assertRaises(settings.CloudError):
+            self.applied(True, False, own=False)
+        self.assertEqual(self.calls, 1)
 
 
 if __name__ == "__main__":
