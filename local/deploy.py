@@ -100,9 +100,21 @@ def terraform(*arguments: str) -> str:
         log = STATE / "logs" / "terraform.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(ended.stdout + ended.stderr)
-        tail = "\n".join(f"    {line}" for line in (ended.stderr or ended.stdout).splitlines()[-25:])
-        raise CloudError(f"terraform {arguments[0]} failed; the end of {log}:\n{tail}")
+        lines = diagnostics(ended.stdout) or (ended.stderr or ended.stdout).splitlines()[-25:]
+        tail = "\n".join(f"    {line}" for line in lines)
+        raise CloudError(f"terraform {arguments[0]} failed; from {log}:\n{tail}")
     return ended.stdout
+
+
+def diagnostics(output: str) -> list[str]:
+    """What `-json` says went wrong, each once; it stands before lines on the tests that were skipped because of it."""
+    found = {}
+    for line in output.splitlines():
+        said = json.loads(line).get("diagnostic", {}) if line.startswith("{") else {}
+        if said.get("severity") == "error":
+            place = f"infra/{said['range']['filename']}:{said['range']['start']['line']}: " if "range" in said else ""
+            found[f"{place}{said['summary']}: {' '.join(said.get('detail', '').split())}"] = None
+    return list(found)
 
 
 def provider_folder() -> Path | None:

@@ -1,6 +1,7 @@
 """What can be checked of the local cloud without starting it. Run: python3 -m unittest discover -s local"""
 
 import asyncio
+import json
 import os
 import smtplib
 import socket
@@ -112,6 +113,15 @@ class Endpoints(unittest.TestCase):
     def test_a_port_that_the_runner_cannot_take_is_refused_by_name(self):
         with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_OPENSEARCH_PORT=9400"):
             self.choose({"ALERT_ARCHIVE_OPENSEARCH_PORT": "9400"})
+
+
+class Deployment(unittest.TestCase):
+    def test_of_a_plan_that_fails_only_the_errors_are_told_and_each_once(self):
+        told = {"severity": "error", "summary": "Wrong", "detail": "two\n  lines", "range": {"filename": "logs.tf", "start": {"line": 3}}}
+        lines = [{"diagnostic": told}, {"diagnostic": told}, {"diagnostic": {"severity": "warning", "summary": "Old"}}, {"type": "test_run"}]
+        output = "\n".join(["no JSON", *map(json.dumps, lines)])
+        self.assertEqual(deploy.diagnostics(output), ["infra/logs.tf:3: Wrong: two lines"])
+        self.assertEqual(deploy.diagnostics("Success!"), [])
 
 
 class State(unittest.TestCase):
