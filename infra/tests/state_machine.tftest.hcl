@@ -14,9 +14,10 @@ variables {
   }
   name       = "archive-alerts"
   definition = "../statemachine/archive-alerts.asl.json"
+  # Each function that the definition calls: GateRunArn is that of gate-run.
   functions = { for name in [
-    "plan-windows", "query-messages", "classify-alerts", "write-partitions", "collect-windows", "send-summary",
-    "aggregate-dashboard", "gate-run",
+    for state in flatten(regexall("\\$\\{(\\w+)Arn\\}", file("../statemachine/archive-alerts.asl.json"))) :
+    lower(join("-", regexall("[A-Z][a-z]+", state)))
     ] : name => { arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:x-${name}", name = "x-${name}", timeout = 60 }
   }
   max_concurrency = 7

@@ -8,7 +8,12 @@ locals {
 
   # `plan-windows` is the state `PlanWindows`, and `PlanWindowsArn` in the definition.
   by_state = { for name, function in var.functions : join("", [for word in split("-", name) : title(word)]) => function }
-  values   = merge({ for state, function in local.by_state : "${state}Arn" => function.arn }, var.substitutions)
+  known    = merge({ for state, function in local.by_state : "${state}Arn" => function.arn }, var.substitutions)
+
+  # Filled in with nothing, so that the precondition below can say what is missing, and where.
+  unknown = setsubtract(flatten(regexall("\\$\\{(\\w+)\\}", local.text)), keys(local.known))
+  values  = merge({ for name in local.unknown : name => "" }, local.known)
+  missing = [for name in local.unknown : endswith(name, "Arn") ? lower(join("-", regexall("[A-Z][a-z]+", trimsuffix(name, "Arn")))) : name]
 
   # The definition is valid JSON before templating: so variables stand in strings only, and numbers are replaced.
   text        = file(var.definition)
@@ -27,6 +32,9 @@ locals {
     try([state.ItemProcessor.States], []), try([for branch in state.Branches : branch.States], []),
   ]]])
   all = merge(concat(local.outer, local.inner, local.innermost)...)
+
+  idle  = [for name in keys(local.by_state) : name if !contains(keys(local.all), name)]
+  hasty = [for name, function in local.by_state : name if contains(keys(local.all), name) && try(local.all[name].TimeoutSeconds, 0) <= function.timeout]
 
   # Children of a distributed map are executions of this very state machine, under the map's label.
   labels = compact([for state in local.all : try(state.ItemProcessor.ProcessorConfig.Mode, "") == "DISTRIBUTED" ? state.Label : ""])
@@ -117,11 +125,20 @@ resource "aws_sfn_state_machine" "states" {
       error_message = "The definition has no MaxConcurrency, written as the pattern above expects it."
     }
 
+    precondition {
+      condition     = length(local.unknown) == 0
+      error_message = "${var.definition} needs ${join(", ", local.missing)}: add it to the map of functions, or to the substitutions, in the file of infra/ that deploys this definition."
+    }
+
+    precondition {
+      condition     = length(local.idle) == 0
+      error_message = "${var.definition} has no Task ${join(", ", local.idle)}, and its workflow has a function of that name: add the state, or take the function out of what the module is given."
+    }
+
     # A timed-out Task leaves its function running, so the function must always end first.
     precondition {
-      condition = alltrue([for name, function in local.by_state :
-      try(local.all[name].TimeoutSeconds, 0) > function.timeout])
-      error_message = "Each function is a Task of the definition whose TimeoutSeconds is larger than the function's timeout."
+      condition     = length(local.hasty) == 0
+      error_message = "${var.definition}: TimeoutSeconds of ${join(", ", local.hasty)} must be larger than the timeout of its function."
     }
   }
 
