@@ -3,13 +3,15 @@
 
 mod columns;
 mod keys;
+mod payloads;
 mod rows;
 mod search;
 
 pub use columns::{ColumnsError, Row, read, write};
 pub use keys::{Attempt, ENTRIES, Part, SETTINGS, object_id};
+pub use payloads::{Context, PAYLOAD, ReportTask, SearchRequest};
 pub use rows::{
-    Contribution, Damaged, EXTRACTED, Extracted, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, PAYLOAD,
-    ReportTask, Sample, Seen, Version,
+    Contribution, Damaged, EXTRACTED, Extracted, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, Sample, Seen,
+    Version,
 };
 pub use search::{Filter, Group, SearchError, group, groups, late_groups};

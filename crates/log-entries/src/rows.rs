@@ -241,19 +241,6 @@ impl Seen {
     }
 }
 
-/// What one step of the report hands to the next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportTask {
-    /// [`PAYLOAD`].
-    pub v: u32,
-    /// The same for the same scheduled time.
-    pub id: String,
-    pub report_key: String,
-}
-
-/// Version of what the report's steps are handed: a redrive runs an old definition with new functions.
-pub const PAYLOAD: u32 = 1;
-
 /// A row of `log-objects`, too: whether a recipient has the mail of a report. No object's key begins as these do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogMail {

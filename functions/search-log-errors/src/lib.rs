@@ -8,12 +8,11 @@ use identity::instant;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use log_entries::{
-    EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportTask, SETTINGS, SearchError, Seen,
-    groups, late_groups,
+    Context, EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportTask, SETTINGS, SearchError,
+    SearchRequest, Seen, groups, late_groups,
 };
 use logs::{DamagedFile, FileShare, Finding, LogReport, Settings, SettingsError, Share, service_of};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
-use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError, Table};
@@ -51,25 +50,6 @@ impl Deps {
     }
 }
 
-/// The execution's name and its input.
-#[derive(Debug, Deserialize)]
-pub struct Request {
-    pub v: u32,
-    pub run_id: String,
-    pub input: Context,
-}
-
-/// `{"scheduled_for"}`: the day before it; or `{"from", "to"}`, and which errors and services.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Context {
-    pub scheduled_for: Option<String>,
-    pub from: Option<String>,
-    pub to: Option<String>,
-    pub error_types: Vec<String>,
-    pub services: Vec<String>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
@@ -98,7 +78,7 @@ impl Named for Error {
     }
 }
 
-pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<ReportTask, Error> {
+pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<ReportTask, Error> {
     if request.v != PAYLOAD {
         return Err(Error::Input(format!("payload version {} is not {PAYLOAD}", request.v)));
     }
@@ -444,7 +424,7 @@ mod tests {
 
     async fn scheduled(deps: &Deps, for_time: &str, now: &str) -> LogReport {
         let input = Context { scheduled_for: Some(for_time.into()), ..Context::default() };
-        let request = Request { v: PAYLOAD, run_id: "r".into(), input };
+        let request = SearchRequest { v: PAYLOAD, run_id: "r".into(), input };
         let clock = runtime::ManualClock::at(at(now));
         let mut work = std::pin::pin!(handle(deps, request, Call::new(clock.clone(), Duration::from_secs(60))));
         let task = loop {
