@@ -5,6 +5,8 @@
 mod alarms;
 #[path = "definition/contract.rs"]
 mod contract;
+#[path = "definition/entries.rs"]
+mod entries;
 #[path = "definition/feeds.rs"]
 mod feeds;
 #[path = "definition/flow.rs"]
@@ -72,7 +74,7 @@ fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
     caught("no folder functions/gate-run", |project| assert!(project.packages.remove("gate-run").is_some()));
     caught("functions/gate-run needs", |project| assert!(project.package("gate-run").binaries.remove("gate-run")));
     caught("functions/gate-run needs", |project| project.package("gate-run").name = "gate".into());
-    caught("no function is deployed for functions/gate-run", |project| {
+    caught("functions/gate-run: add `gate-run` to the map of functions in infra/archive.tf", |project| {
         assert!(project.functions.remove("gate-run").is_some())
     });
     caught("no function `gate-run` for the state `GateRun`", |project| {
@@ -107,10 +109,10 @@ fn a_function_that_nothing_starts_is_caught() {
 
 #[test]
 fn an_environment_that_differs_from_what_is_read_is_caught() {
-    caught("`gate-run` reads ALERT_ARCHIVE_NEW", |project| {
+    caught("infra/archive.tf: the environment of `gate-run` does not set ALERT_ARCHIVE_NEW", |project| {
         project.package("gate-run").reads.insert("ALERT_ARCHIVE_NEW".into());
     });
-    caught("the environment of `gate-run` in infra/ sets ALERT_ARCHIVE_OLD", |project| {
+    caught("infra/archive.tf: the environment of `gate-run` sets ALERT_ARCHIVE_OLD", |project| {
         project.function("gate-run").environment.insert("ALERT_ARCHIVE_OLD".into());
     });
 }
@@ -186,6 +188,37 @@ fn a_payload_that_its_function_does_not_understand_is_caught() {
         json!({"FunctionName": "x", "Payload": {"v": 1}}),
         "`GateRun` is not understood",
     );
+}
+
+#[test]
+fn the_payloads_of_the_log_report_are_followed_too() {
+    let damaged = |pointer: &'static str, value: Value, expected: &str| {
+        caught(expected, |project| {
+            let machine = project.machines.get_mut("report-log-errors").expect("the log report's workflow");
+            *machine.pointer_mut(pointer).expect("a place in the definition") = value;
+        });
+    };
+    let key = "/States/Report/Branches/0/States/SendLogReport/Parameters/Payload/report_key.$";
+    damaged(key, json!("$.key"), "statemachine/report-log-errors.asl.json: `SendLogReport` reads `$.key`");
+    let parameters = "/States/SearchLogErrors/Parameters";
+    damaged(parameters, json!({"Payload": {"v": 1}}), "`SearchLogErrors` is not understood");
+}
+
+#[test]
+fn what_the_contract_does_not_know_of_is_caught() {
+    caught("tests/tests/definition/contract.rs does not say what `TidySpools` takes", |project| {
+        let mut task = project.archive()["States"]["GateRun"].clone();
+        task["Next"] = json!("GateRun");
+        project.set("/States/TidySpools", task);
+        project.set("/States/Report/Next", json!("TidySpools"));
+    });
+    caught("statemachine/another.asl.json: tests/tests/definition/contract.rs does not say", |project| {
+        project.machines.insert("another".into(), project.archive().clone());
+    });
+    caught("tests/src/functions.rs: FUNCTIONS lacks `tidy-spools`", |project| {
+        let task = project.archive()["States"]["GateRun"].clone();
+        project.set("/States/TidySpools", task);
+    });
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 /// The service's limit for the input and the output of a state, with room for what samples do not foresee.
 const LARGEST: usize = 192 * 1024;
 
-pub fn faults(definition: &Value) -> Vec<String> {
+pub fn faults(definition: &Value, input: Value) -> Vec<String> {
     let mut flow = Flow::default();
-    flow.machine(definition, contract::execution_input());
+    flow.machine(definition, input);
     flow.faults.into_iter().collect()
 }
 

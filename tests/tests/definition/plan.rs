@@ -1,6 +1,7 @@
 //! What Terraform would deploy to AWS, asked of Terraform itself: plans with a mocked provider, for which no account is
 //! needed. ARNs follow from names, so policies and definitions stand in a plan as they would be deployed.
 
+use crate::entries;
 use serde::Deserialize;
 use serde_json::Value;
 use std::{path::Path, process::Command, sync::OnceLock};
@@ -39,7 +40,11 @@ pub fn resources() -> &'static [Resource] {
         let planned =
             Command::new("python3").args(["local/deploy.py", "plan"]).current_dir(root).output().expect("python3");
         if !planned.status.success() {
-            return Err(format!("terraform cannot plan infra/:\n{}", String::from_utf8_lossy(&planned.stderr)));
+            let reasons: String = entries::faults().iter().map(|fault| format!("{fault}\n")).collect();
+            return Err(format!(
+                "terraform cannot plan infra/:\n{reasons}{}",
+                String::from_utf8_lossy(&planned.stderr)
+            ));
         }
         Ok(serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources"))
     });
