@@ -2,7 +2,7 @@
 
 use super::Doc;
 use memory_cloud::{BUCKET, Cloud};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of the promises does not hold.
@@ -78,15 +78,19 @@ pub fn check_quiet(cloud: &Cloud) -> Vec<String> {
 pub fn unfinished(cloud: &Cloud) -> Vec<Value> {
     let (rows, contents) = (cloud.tracking_rows(), cloud.store.contents(BUCKET));
     let is_unfinished = |window: &Value| {
+        if window["status"] != "Prepared" {
+            return false;
+        }
         let text = |field: &str| window[field].as_str().unwrap_or_default();
         let (run, window_id, attempt) = (text("run_id"), text("window_id"), &window["attempt"]);
         let claim = format!("{run}/{window_id}/{attempt}");
         let manifest = format!("archive/_commits/{window_id}/{run}-{attempt}.json");
         let is_claimed = rows.iter().any(|row| row["claim"] == claim.as_str());
-        let count = |field: &str| window["messages"][field].as_u64().unwrap_or_default();
-        // With nothing to write it holds nothing, and nobody needs its manifest.
-        let is_empty = count("source") == count("open") + count("already_archived");
-        window["status"] == "Prepared" && (is_claimed || !(is_empty || contents.contains_key(&manifest)))
+        // With nothing to write it holds nothing, and no reader needs its manifest.
+        let intent = contents.get(text("intent_key")).expect("a registered intent is there");
+        let intent: Vec<Value> = cloud.objects().decode_lines(text("intent_key"), intent).expect("an intent");
+        let is_empty = intent[0]["objects"] == json!([]);
+        is_claimed || !(is_empty || contents.contains_key(&manifest))
     };
     cloud.window_rows().into_iter().filter(is_unfinished).collect()
 }
@@ -161,4 +165,25 @@ fn mails(cloud: &Cloud, findings: &mut Vec<String>) {
     }
     let twice = unmarked.iter().filter(|(_, mails)| **mails > 1);
     findings.extend(twice.map(|(report, mails)| format!("{mails} unmarked mails of {report}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alerts::{mode::Mode, window::plan::Window, window::record::WindowRecord};
+    use jiff::Timestamp;
+
+    #[tokio::test]
+    async fn a_registered_intent_with_objects_and_no_manifest_is_unfinished_and_an_empty_one_is_not() {
+        for (objects, unfinished) in [(json!([{"key": "archive/parquet/p"}]), 1), (json!([]), 0)] {
+            let (cloud, now) = (Cloud::default(), Timestamp::UNIX_EPOCH);
+            let key = "runs/intent".to_owned();
+            cloud.objects().put_lines(&key, &[json!({"objects": objects})]).await.expect("written");
+            let window = Window::new(now, now + jiff::SignedDuration::from_hours(24), 1);
+            let running = WindowRecord::planned("r0", Mode::Range, window, now).begin("query-messages", now).0;
+            let prepared = running.prepare(1, key, now).expect("its own");
+            assert!(cloud.windows().rows.put(&WindowRecord { revision: 1, ..prepared }).await.expect("written"));
+            assert_eq!(super::unfinished(&cloud).len(), unfinished, "{objects}");
+        }
+    }
 }
