@@ -399,7 +399,7 @@ mod tests {
         let end = |run: &mut alerts::run::job_run::JobRun| run.end(RunStatus::Completed, now);
         archive.job_runs.change(RUN, end).await.expect("changed");
         let done = |planned: alerts::window::record::WindowRecord| {
-            planned.complete(messages, Sizes::default(), Some(commit.clone()), now)
+            planned.complete(None, messages, Sizes::default(), Some(commit.clone()), now)
         };
         cloud.given_window(&window, done).await;
         World { cloud, archive, key }

@@ -421,11 +421,13 @@ impl Executor<'_> {
         if !completed.all {
             return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
         }
-        let now = self.call.now();
+        let (now, own) = (self.call.now(), intent.key());
         let completed = self.deps.windows.change(&intent.run_id, &intent.window_id, |record| {
-            Ok(record.complete(intent.counts, bytes, Some(key.clone()), now))
+            Ok(record.complete(Some(&own), intent.counts, bytes, Some(key.clone()), now))
         });
-        completed.await?;
+        if completed.await?.status != State::Completed {
+            return Err(Error::Amended { window_id: intent.window_id.clone() });
+        }
         Ok(Progress::Done {
             bytes,
             figures: vec![

@@ -550,7 +550,7 @@ impl Explorer {
     fn finish(&mut self, state: &mut State, own: &mut Executor) -> Result<bool, String> {
         let of = own.carries_out.take().expect("an intent");
         let counts = Messages { source: MESSAGES as u64, archived: MESSAGES as u64, ..Messages::default() };
-        let next = self.window(state, of.run).complete(counts, Bytes::default(), None, at(1));
+        let next = self.window(state, of.run).complete(Some(&intent_key(of)), counts, Bytes::default(), None, at(1));
         self.write_window(state, of.run, next)?;
         // Of another window: back to what is left to be resolved.
         own.step = Step::Resolve;

@@ -222,8 +222,17 @@ impl WindowRecord {
         }
     }
 
-    pub fn complete(&self, messages: Messages, bytes: Bytes, manifest_key: Option<String>, now: Timestamp) -> Self {
-        if self.status == State::Completed {
+    /// All of this intent is carried out. Unchanged when another one stands by now: it was amended, or ended, and then the
+    /// window is read anew.
+    pub fn complete(
+        &self,
+        intent: Option<&str>,
+        messages: Messages,
+        bytes: Bytes,
+        manifest_key: Option<String>,
+        now: Timestamp,
+    ) -> Self {
+        if self.status == State::Completed || self.intent_key.as_deref() != intent {
             return self.clone();
         }
         WindowRecord {
@@ -347,7 +356,7 @@ mod tests {
         let amended = prepared.amend("k", "k2".into(), 2, at(6));
         assert_eq!((amended.intent_key.as_deref(), amended.reasons.get("by_operator")), (Some("k2"), Some(&2)));
         assert_eq!(amended.amend("k", "k3".into(), 1, at(7)), amended);
-        let done = prepared.complete(Messages::default(), Bytes::default(), None, at(6));
+        let done = prepared.complete(Some("k"), Messages::default(), Bytes::default(), None, at(6));
         assert_eq!(done.amend("k", "k2".into(), 1, at(7)), done);
     }
 
@@ -359,8 +368,21 @@ mod tests {
         assert_eq!((ended.status, &ended.intent_key, ended.ended), (State::Abandoned, &None, 1));
         assert!(ended.is_over(1) && ended.prepare(1, "k".into(), at(7)).is_err());
         assert_eq!(ended.begin("query-messages", at(7)).1, Begin::Query { attempt: 3 });
-        let done = prepared.complete(Messages::default(), Bytes::default(), None, at(6));
+        let done = prepared.complete(Some("k"), Messages::default(), Bytes::default(), None, at(6));
         assert_eq!(done.end_intent("k", at(7)), done);
+    }
+
+    #[test]
+    fn an_executor_of_an_intent_that_no_longer_stands_completes_nothing() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        let complete = |row: &WindowRecord| row.complete(Some("k"), Messages::default(), Bytes::default(), None, at(9));
+        assert_eq!(complete(&prepared).status, State::Completed);
+        let amended = prepared.amend("k", "k2".into(), 1, at(6));
+        let ended = prepared.end_intent("k", at(6));
+        let read_anew = ended.begin("query-messages", at(7)).0;
+        for row in [amended, ended, read_anew] {
+            assert_eq!(complete(&row), row);
+        }
     }
 
     #[test]
@@ -380,7 +402,7 @@ mod tests {
     fn a_late_call_changes_nothing_of_a_window_that_is_prepared_or_completed() {
         let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
         let messages = Messages { source: 7, archived: 7, ..Messages::default() };
-        let completed = prepared.complete(messages, Bytes::default(), None, at(6));
+        let completed = prepared.complete(Some("k"), messages, Bytes::default(), None, at(6));
         for record in [prepared, completed.clone()] {
             assert_eq!(record.classified(1, Tally::default(), at(7)).expect("left alone"), record);
         }
