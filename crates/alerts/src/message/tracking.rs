@@ -298,8 +298,11 @@ impl Staging {
         Ok(())
     }
 
-    fn is_older_than(&self, row: &Row) -> bool {
-        row.claim.is_none() && row.seen_at.is_some_and(|seen_at| seen_at > self.seen_at)
+    /// A later reading has dealt with the row. One that found the document in no index says nothing of what was read of it
+    /// before: that may be all there is of it. Nor does one whose claim is over: it has written nothing.
+    fn is_older_than(&self, row: &Row, entry: &Entry) -> bool {
+        let is_last_seen = row.gone_at.is_some() && entry.outcome.disposition != Disposition::Open;
+        row.claim.is_none() && !is_last_seen && row.seen_at.is_some_and(|seen_at| seen_at > self.seen_at)
     }
 
     /// The row after a change, stamped with who made it; `None` when nothing changes, so that no write is needed.
@@ -326,9 +329,9 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, staging: &Staging) -> Result
     if let Some(holder) = staging.holder(row) {
         return Ok(Staged { row: None, decision: Decision::Contested { claim: holder.clone() } });
     }
-    if staging.is_older_than(row) {
-        let is_held_over = row.disposition == Disposition::Open && row.staging.is_some();
-        let decision = if is_held_over { Decision::Hold } else { Decision::Already };
+    if staging.is_older_than(row, entry) {
+        // Open, or left to mode `process` by an extraction: it waits, and is not archived.
+        let decision = if row.staging.is_some() { Decision::Hold } else { Decision::Already };
         return Ok(Staged { row: None, decision });
     }
     Ok(match (row.status, entry.outcome.disposition) {
@@ -815,6 +818,26 @@ mod tests {
         let newer = newer.expect("its own").expect("changed");
         let late = stage(Some(&newer), &entry(Disposition::Closed, "v2"), &claim("r1"), at("2026-02-01"));
         assert_eq!(late, Staged { row: None, decision: Decision::Already });
+    }
+
+    #[test]
+    fn an_earlier_reading_does_not_call_archived_what_an_extraction_left_waiting() {
+        let extract = Staging::new(claim("r2"), at("2026-02-02"), true);
+        let waiting = super::stage(None, &entry(Disposition::Closed, "v2"), &extract).expect("not superseded").row;
+        let late = stage(waiting.as_ref(), &entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-02-01"));
+        assert_eq!(late, Staged { row: None, decision: Decision::Hold });
+    }
+
+    #[test]
+    fn what_was_read_before_the_document_was_gone_is_archived() {
+        let open = entry(Disposition::Open, "v1");
+        let held = stage(None, &open, &claim("r1"), at("2026-01-01")).row.expect("row");
+        let gone = gone(&held, held.revision, at("2026-02-02")).expect("gone");
+        let late = stage(Some(&gone), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
+        assert_eq!(late.decision, Decision::Write);
+        assert_eq!(late.row.expect("row").claim, Some(claim("r2")));
+        // That it was open then is no news.
+        assert_eq!(stage(Some(&gone), &open, &claim("r2"), at("2026-02-01")).row, None);
     }
 
     #[test]
