@@ -77,6 +77,15 @@ pub fn of_row(before: Option<&Row>, after: &Row, window_of: WindowOf) -> Vec<&'s
     broken
 }
 
+/// What a window leaves alone of the closed messages that it read: they are archived in that version or a newer one, or a
+/// later reading knows why they wait. `is_behind`: the version of the row is older than the one that was read.
+pub fn of_what_is_left(row: Option<&Row>, is_behind: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let Some(row) = row else { return Some("left alone, and it has no row") };
+    let is_archived = row.status == Status::Completed && !is_behind(&row.version);
+    let waits = row.staging.is_some() || row.gone_at.is_some();
+    (!is_archived && !waits).then_some("left alone as archived, and it is not")
+}
+
 /// What a write of a window's row breaks. `claimed`: rows that its attempt has claimed; `meant`: documents that the
 /// intent writes.
 pub fn of_window(

@@ -459,6 +459,15 @@ impl Explorer {
         staging.over = own.over.iter().map(|attempt| claim_of(*attempt)).collect();
         let row = self.rows.get(state.rows[usize::from(message)]);
         let Ok(staged) = stage(row, &entry, &staging) else { return self.fail(state, own) };
+        let seen = own.seen[usize::from(message)];
+        let is_behind = |version: &str| version.parse::<u8>().expect("a number") < seen;
+        let is_left = matches!(staged.decision, Decision::Already | Decision::Hold);
+        if is_left && entry.outcome.disposition == Disposition::Closed {
+            let row = staged.row.as_ref().or(row);
+            if let Some(what) = rules::of_what_is_left(row, is_behind) {
+                return Err(format!("r{} and message {message}: {what}", own.own.run));
+            }
+        }
         if let Some(after) = staged.row {
             self.write_row(state, message, after)?;
         }

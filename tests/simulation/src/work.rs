@@ -8,6 +8,9 @@ use ledger::{Claim, Once, Sending, State, Work};
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// Executors that begin, one after the other or side by side.
 const EXECUTORS: usize = 3;
+/// What they may intend: each has a plan, and another one that it makes when it does not hear whether the first was
+/// registered.
+const INTENTS: usize = 2 * EXECUTORS;
 /// Leases that run out.
 const LEASES: i64 = 3;
 
@@ -37,13 +40,13 @@ struct World {
     leases: i64,
     executors: [Stage; EXECUTORS],
     /// Whose intents were written.
-    written: [bool; EXECUTORS],
+    written: [bool; INTENTS],
 }
 
 /// Goes through all of it; the first state that breaks a rule ends it.
 pub fn explore() -> Explored {
     let executors = [const { Stage::Idle }; EXECUTORS];
-    let first = World { row: None, leases: 0, executors, written: [false; EXECUTORS] };
+    let first = World { row: None, leases: 0, executors, written: [false; INTENTS] };
     let of_work = breadth_first::explore(first, |world| format!("{world:?}"), after_work);
     of_work.followed_by(breadth_first::explore(Mailing::default(), |mailing| format!("{mailing:?}"), after_sending))
 }
@@ -61,6 +64,12 @@ fn after_work(world: &World) -> Next<World> {
         dead.executors[n] = Stage::Over;
         after.push((format!("{n} dies"), Ok(dead)));
         after.push((format!("{n} goes on: {:?}", world.executors[n]), go_on(world.clone(), n)));
+        if let Stage::Intends { attempt, intent } = world.executors[n]
+            && intent == n
+        {
+            let what = format!("{n} does not hear that its intent is registered, and plans anew");
+            after.push((what, register(world.clone(), n, attempt, n + EXECUTORS)));
+        }
     }
     if world.executors.iter().all(|stage| *stage == Stage::Over)
         && let Err(finding) = one_more(world)
@@ -91,13 +100,7 @@ fn go_on(mut world: World, n: usize) -> Result<World, String> {
                 Stage::Intends { attempt, intent }
             }
         },
-        Stage::Claimed(attempt) => match row.ok_or("the row is gone")?.prepare(attempt, n, now) {
-            Ok(work) => {
-                write(&mut world, work, attempt)?;
-                Stage::Intends { attempt, intent: n }
-            }
-            Err(_) => Stage::Over,
-        },
+        Stage::Claimed(attempt) => return register(world, n, attempt, n),
         Stage::Intends { attempt, intent } => {
             world.written[intent] = true;
             if world.written.iter().filter(|written| **written).count() > 1 {
@@ -112,6 +115,18 @@ fn go_on(mut world: World, n: usize) -> Result<World, String> {
             Stage::Over
         }
         Stage::Over => Stage::Over,
+    };
+    Ok(world)
+}
+
+fn register(mut world: World, n: usize, attempt: u64, intent: usize) -> Result<World, String> {
+    let row = world.row.clone().ok_or("the row is gone")?;
+    world.executors[n] = match row.prepare(attempt, intent, at(world.leases)) {
+        Ok(work) => {
+            write(&mut world, work, attempt)?;
+            Stage::Intends { attempt, intent }
+        }
+        Err(_) => Stage::Over,
     };
     Ok(world)
 }
@@ -159,6 +174,8 @@ enum Sender {
 struct Mailing {
     row: Option<Once>,
     leases: i64,
+    /// When it was claimed last.
+    claimed: i64,
     senders: [Sender; EXECUTORS],
     /// Mails that went out, and those of them that do not say that they may be a second one.
     mails: usize,
@@ -167,7 +184,14 @@ struct Mailing {
 
 impl Default for Mailing {
     fn default() -> Self {
-        Mailing { row: None, leases: 0, senders: [const { Sender::Idle }; EXECUTORS], mails: 0, unmarked: 0 }
+        Mailing {
+            row: None,
+            leases: 0,
+            claimed: 0,
+            senders: [const { Sender::Idle }; EXECUTORS],
+            mails: 0,
+            unmarked: 0,
+        }
     }
 }
 
@@ -200,6 +224,10 @@ fn send(mut mailing: Mailing, n: usize) -> Result<Mailing, String> {
                 if mailing.row.is_some_and(|row| row.is_sent()) {
                     return Err("what was sent is claimed again".to_owned());
                 }
+                if mailing.row.is_some() && mailing.leases == mailing.claimed {
+                    return Err("it was taken over while its lease lasted".to_owned());
+                }
+                mailing.claimed = mailing.leases;
                 mailing.row = Some(once);
                 Sender::Sends { attempt: once.attempt(), again }
             }

@@ -4,6 +4,7 @@
 use super::scheduler::{Scheduler, TASK_TIMEOUT};
 use crate::{Archive, Fault, as_plan};
 use alerts::{
+    message::tracking::Claim,
     mode::Mode,
     run::payloads::{CollectRequest, Collected, Gate, Plan, PlanRequest, ReportRequest, Version, WindowTask},
 };
@@ -135,9 +136,14 @@ impl Machine {
     fn begin(&self, function: &'static str, payload: Value) -> (Receiver<Result<Value, Fault>>, Receiver<()>) {
         let about = payload["window"]["window_id"].as_str().map(|id| id[6..8].to_owned()).unwrap_or_default();
         let run = payload["run_id"].as_str().unwrap_or_default();
-        let attempt = payload["attempt"].as_u64().map(|attempt| format!("/{attempt}")).unwrap_or_default();
-        let name = format!("{run} {function} {about}{attempt}");
-        let (process, network, death) = self.scheduler.begin(name, &self.execution_arn);
+        let attempt = payload["attempt"].as_u64().map(|attempt| Claim {
+            run_id: run.to_owned(),
+            window_id: payload["window"]["window_id"].as_str().unwrap_or_default().to_owned(),
+            attempt,
+        });
+        let number = attempt.as_ref().map(|claim| format!("/{}", claim.attempt)).unwrap_or_default();
+        let name = format!("{run} {function} {about}{number}");
+        let (process, network, death) = self.scheduler.begin(name, &self.execution_arn, attempt);
         let (scheduler, cloud) = (self.scheduler.clone(), self.cloud.through(network));
         let (done, answer) = oneshot::channel();
         spawn_local(async move {

@@ -117,6 +117,9 @@ struct History {
     findings: Vec<String>,
     documents: Vec<Doc>,
     executions: Vec<Execution>,
+    /// Spools that expire when so many requests went on.
+    old: Vec<String>,
+    expires_at: u64,
 }
 
 impl History {
@@ -126,18 +129,21 @@ impl History {
         let has_exclusions = plan.acts.iter().any(|(_, act)| matches!(act, Act::Exclude { .. }));
         let observer = Observer::new(has_exclusions);
         let (cloud, findings, executions) = (Cloud::default(), Vec::new(), Vec::new());
-        History { cloud, scheduler, observer, findings, documents, executions }
+        History { cloud, scheduler, observer, findings, documents, executions, old: Vec::new(), expires_at: 0 }
     }
 
     async fn run(mut self, plan: &Plan) -> Outcome {
         for doc in &self.documents {
             doc.put(&self.cloud);
+            self.observer.note(doc);
         }
         self.start("r0", json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"})).await;
         let mut acts = plan.acts.iter().peekable();
         loop {
             let is_quiet = self.is_quiet();
-            while let Some((_, act)) = acts.next_if(|(step, _)| is_quiet || *step <= self.scheduler.steps()) {
+            while let Some((_, act)) =
+                acts.next_if(|(step, act)| is_quiet || !act.waits() && *step <= self.scheduler.steps())
+            {
                 self.act(act).await;
                 if is_quiet {
                     break;
@@ -170,9 +176,10 @@ impl History {
 
     async fn step(&mut self) {
         self.scheduler.step(&self.cloud).await;
-        if let Some((execution_arn, request)) = self.scheduler.last() {
-            self.findings.extend(self.observer.look(&self.cloud, &execution_arn, &request));
+        if let Some(last) = self.scheduler.last() {
+            self.findings.extend(self.observer.look(&self.cloud, &last));
         }
+        self.expire();
     }
 
     /// What makes a function dangerous that is thought dead: others begin its work again, on what has changed.
@@ -207,6 +214,8 @@ impl History {
         self.scheduler.note(|| "--- all is quiet; one more run".to_owned());
         let none = |register: Register| Some(Register { items: Vec::new(), ..register });
         self.cloud.job_runs().change_unresolved(none).await.expect("no fault");
+        self.expires_at = 0;
+        self.expire();
         self.cloud.clock.advance(Duration::from_secs(600));
         self.start("last", json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"})).await;
         let before = self.scheduler.steps();
@@ -280,12 +289,11 @@ impl History {
                 };
                 self.start(&name, input).await;
             }
-            Act::Month => {
-                // No function lives as long. A spool that an intent needs is left: its window would be stuck for ever.
-                if self.is_quiet() && model::unfinished(&self.cloud).is_empty() {
-                    self.cloud.clock.advance(Duration::from_secs(31 * 86_400));
-                    self.cloud.store.expire(BUCKET, "spool/");
-                }
+            Act::Month { requests } => {
+                self.cloud.clock.advance(Duration::from_secs(30 * 86_400));
+                self.old = self.cloud.keys("spool/").into_keys().collect();
+                self.expires_at = self.scheduler.steps() + requests;
+                self.expire();
             }
             Act::Abort { nth } => {
                 let Some(execution) = self.executions.get(*nth) else { return };
@@ -341,6 +349,14 @@ impl History {
             doc.day = if moves { doc.day % 3 + 1 } else { doc.day };
         }
         doc.put(&self.cloud);
+        self.observer.note(doc);
+    }
+
+    /// The lifecycle rule of the bucket comes to what is a month old, at whatever moment.
+    fn expire(&mut self) {
+        if self.scheduler.steps() >= self.expires_at {
+            self.old.drain(..).for_each(|key| self.cloud.store.expire(BUCKET, &key));
+        }
     }
 }
 

@@ -1,10 +1,19 @@
 //! Looks at the tables after each write, and holds what changed against [`crate::rules`].
 
-use super::scheduler::is_table_write;
+use super::{
+    Doc,
+    scheduler::{Last, is_table_write},
+};
 use crate::rules;
 use alerts::{
     commit::intent::Intent,
-    message::tracking::{Claim, Row, Status},
+    keys::index_key,
+    message::{
+        classification::Disposition,
+        document,
+        entry::Entry,
+        tracking::{Claim, Row, Status},
+    },
     mode::Mode,
     run::{
         job_run::{JobRun, RunStatus},
@@ -15,9 +24,8 @@ use alerts::{
 use futures::FutureExt;
 use ledger::Keyed;
 use memory_cloud::{BUCKET, Cloud, JOB_RUNS, TRACKING, WINDOWS};
-use network::Request;
 use runtime::Clock;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 type Key = (String, Option<String>);
 
@@ -27,6 +35,8 @@ pub struct Observer {
     windows: HashMap<Key, WindowRecord>,
     runs: HashMap<Key, JobRun>,
     lock: Lock,
+    /// Versions of all documents in the order in which the source had them.
+    versions: HashMap<String, u32>,
     /// An amended intent moves a document after it was written: its row names the new place a moment later.
     has_exclusions: bool,
 }
@@ -36,6 +46,11 @@ impl Observer {
         Observer { has_exclusions, ..Observer::default() }
     }
 
+    /// The source has this version from now on.
+    pub fn note(&mut self, doc: &Doc) {
+        self.versions.insert(document::version(doc.body().as_bytes()), doc.changes);
+    }
+
     /// What operators did is not judged.
     pub fn pass_over(&mut self, cloud: &Cloud) {
         changes(&mut self.windows, cloud.typed(WINDOWS));
@@ -43,15 +58,15 @@ impl Observer {
     }
 
     /// After a request of an execution was carried out.
-    pub fn look(&mut self, cloud: &Cloud, execution_arn: &str, request: &Request) -> Vec<String> {
-        if !is_table_write(request) {
+    pub fn look(&mut self, cloud: &Cloud, last: &Last) -> Vec<String> {
+        if !is_table_write(&last.request) {
             return Vec::new();
         }
-        let table = request.subject.split('/').next().unwrap_or_default();
+        let table = last.request.subject.split('/').next().unwrap_or_default();
         match table {
             TRACKING => self.look_at_rows(cloud),
-            WINDOWS => self.look_at_windows(cloud),
-            _ => self.look_at_runs(cloud, execution_arn),
+            WINDOWS => self.look_at_windows(cloud, last.attempt.as_ref()),
+            _ => self.look_at_runs(cloud, &last.execution_arn),
         }
     }
 
@@ -73,7 +88,7 @@ impl Observer {
         findings
     }
 
-    fn look_at_windows(&mut self, cloud: &Cloud) -> Vec<String> {
+    fn look_at_windows(&mut self, cloud: &Cloud, author: Option<&Claim>) -> Vec<String> {
         let (mut findings, now) = (Vec::new(), cloud.clock.now());
         for (before, after) in changes(&mut self.windows, cloud.typed(WINDOWS)) {
             let (run_id, window_id) = (after.run_id.clone(), after.window_id.clone());
@@ -83,12 +98,40 @@ impl Observer {
                 let lines = cloud.objects().get_lines::<Intent>(key).now_or_never()?.ok()?;
                 Some(lines.first()?.objects.iter().map(|object| object.entries.len()).sum())
             };
-            let broken = rules::of_window(before.as_ref(), &after, claimed, meant, now);
+            let mut broken = rules::of_window(before.as_ref(), &after, claimed, meant, now);
+            let is_of = |author: &&Claim| author.run_id == after.run_id && author.window_id == after.window_id;
+            let stood = before.as_ref().map_or(0, |before| before.fence.attempt);
+            if author.filter(is_of).is_some_and(|author| author.attempt < stood) {
+                broken.push("by a superseded attempt");
+            }
             let (from, to) = (before.map(|before| before.status), after.status);
+            if to == State::Completed && from != Some(to) {
+                broken.extend(self.look_at_what_is_left(cloud, &after));
+            }
             let said = |what| format!("window {} of {}, {from:?} to {to:?}: {what}", after.window_id, after.run_id);
             findings.extend(broken.into_iter().map(said));
         }
         findings
+    }
+
+    /// The closed messages of a window that it did not write.
+    fn look_at_what_is_left(&self, cloud: &Cloud, window: &WindowRecord) -> Vec<&'static str> {
+        fn lines<T: serde::de::DeserializeOwned>(cloud: &Cloud, key: &str) -> Vec<T> {
+            cloud.objects().get_lines(key).now_or_never().expect("at once").unwrap_or_default()
+        }
+        let intents: Vec<Intent> = window.intent_key.iter().flat_map(|key| lines(cloud, key)).collect();
+        let Some(intent) = intents.first() else { return Vec::new() };
+        let written: HashSet<u32> = intent.objects.iter().flat_map(|object| object.entries.iter().copied()).collect();
+        let entries = (0..intent.pairs).flat_map(|pair| lines::<Entry>(cloud, &index_key(&intent.spool_prefix, pair)));
+        let is_left =
+            |(at, entry): &(u32, Entry)| !written.contains(at) && entry.outcome.disposition == Disposition::Closed;
+        let left = (0..).zip(entries).filter(is_left);
+        let judge = |(_, entry): (u32, Entry)| {
+            let row = self.rows.get(&(entry.id.clone(), Some(entry.index.clone())));
+            let order = |version: &str| self.versions.get(version).copied().unwrap_or_default();
+            rules::of_what_is_left(row, |version| order(version) < order(&entry.version))
+        };
+        left.filter_map(judge).collect()
     }
 
     fn look_at_runs(&mut self, cloud: &Cloud, execution_arn: &str) -> Vec<String> {

@@ -7,6 +7,7 @@
 //! execution is aborted, another one starts, the document changes. The frozen function wakes up when others have gone
 //! on for a while.
 
+use alerts::message::tracking::Claim;
 use async_trait::async_trait;
 use futures::task::AtomicWaker;
 use memory_cloud::Cloud;
@@ -46,6 +47,7 @@ struct Waiting {
 struct Process {
     name: String,
     execution_arn: String,
+    attempt: Option<Claim>,
     /// The one with the greatest goes on, where the history goes by priorities.
     priority: i64,
     /// How its death is told to the state machine; none when it has ended.
@@ -59,6 +61,14 @@ pub struct Temper {
     pub faults: u32,
     /// The function with the greatest priority goes on, until it falls behind; else any.
     pub by_priority: bool,
+}
+
+/// A request that went on, and who sent it.
+pub struct Last {
+    pub execution_arn: String,
+    /// The attempt of a window for which its function was called.
+    pub attempt: Option<Claim>,
+    pub request: Request,
 }
 
 /// A function froze at a request. What happens around it then is up to the history.
@@ -153,13 +163,18 @@ impl Scheduler {
     }
 
     /// A function begins: the network of its requests, and a message when it dies.
-    pub fn begin(&self, name: String, execution_arn: &str) -> (usize, Arc<dyn Network>, oneshot::Receiver<()>) {
+    pub fn begin(
+        &self,
+        name: String,
+        execution_arn: &str,
+        attempt: Option<Claim>,
+    ) -> (usize, Arc<dyn Network>, oneshot::Receiver<()>) {
         let mut state = self.state();
         let process = state.processes.len();
         let (died, death) = oneshot::channel();
         state.log(|| format!("{name} begins"));
         let (execution_arn, priority) = (execution_arn.to_owned(), state.order.i64(1..1 << 32));
-        state.processes.push(Process { name, execution_arn, priority, alive: Some(died) });
+        state.processes.push(Process { name, execution_arn, attempt, priority, alive: Some(died) });
         (process, Arc::new(Line { process, scheduler: self.clone() }), death)
     }
 
@@ -206,11 +221,12 @@ impl Scheduler {
         self.state().frozen.take()
     }
 
-    /// The request that went on last, and the execution that sent it.
-    pub fn last(&self) -> Option<(String, Request)> {
+    /// The request that went on last.
+    pub fn last(&self) -> Option<Last> {
         let mut state = self.state();
         let (process, request) = state.last.take()?;
-        Some((state.processes[process].execution_arn.clone(), request))
+        let Process { execution_arn, attempt, .. } = &state.processes[process];
+        Some(Last { execution_arn: execution_arn.clone(), attempt: attempt.clone(), request })
     }
 
     /// Lets one request go on, or the time when none can.

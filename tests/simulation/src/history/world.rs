@@ -59,8 +59,10 @@ pub enum Act {
     StartMode {
         mode: &'static str,
     },
-    /// Nothing happens for a month, and spools expire.
-    Month,
+    /// Nothing happens for a month, and spools expire when so many requests went on after it.
+    Month {
+        requests: u64,
+    },
     /// Of the executions so far, this one.
     Abort {
         nth: usize,
@@ -86,6 +88,11 @@ impl Act {
     /// It begins an execution.
     pub fn is_start(&self) -> bool {
         matches!(self, Act::Start { .. } | Act::Extract { .. } | Act::StartMode { .. } | Act::FailedOnly { .. })
+    }
+
+    /// It happens when nothing is at work: no function lives for as long.
+    pub fn waits(&self) -> bool {
+        matches!(self, Act::Month { .. })
     }
 
     pub fn change(random: &mut fastrand::Rng, documents: usize) -> Self {
@@ -122,7 +129,7 @@ pub fn acts(random: &mut fastrand::Rng, documents: usize, is_small: bool) -> Vec
                 Act::Extract { from, to: random.u32(from + 1..5) }
             }
             17..20 => Act::StartMode { mode: ["process", "recheck", "scheduled"][random.usize(0..3)] },
-            20 => Act::Month,
+            20 => Act::Month { requests: if random.bool() { 0 } else { random.u64(0..120) } },
             _ if random.bool() => Act::Release { doc },
             _ => Act::Skip { nth },
         };
@@ -138,6 +145,11 @@ pub fn acts(random: &mut fastrand::Rng, documents: usize, is_small: bool) -> Vec
                 _ => Act::Start { from: 1, to: 4 },
             };
             acts.push((step, next));
+        }
+        // What is begun just before the spools are gone.
+        if let (step, Act::Month { .. }) = &acts[acts.len() - 1] {
+            let next = if random.bool() { Act::FailedOnly { nth } } else { Act::Start { from: 1, to: 4 } };
+            acts.push((*step, next));
         }
     }
     acts.sort_by_key(|(step, _)| *step);
