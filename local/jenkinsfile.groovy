@@ -6,7 +6,11 @@
 // The limit: this is no Jenkins. That a plugin is installed, and that it takes these arguments, shows there only.
 
 import groovy.json.JsonOutput
+import org.codehaus.groovy.ast.expr.DeclarationExpression
+import org.codehaus.groovy.ast.stmt.BlockStatement
+import org.codehaus.groovy.ast.stmt.ExpressionStatement
 import org.codehaus.groovy.control.CompilerConfiguration
+import org.codehaus.groovy.control.customizers.SecureASTCustomizer
 
 class Refused extends RuntimeException {
     Refused(String what) { super(what) }
@@ -56,6 +60,7 @@ class Assignments {
 
     void setProperty(String property, Object value) {
         if (!(property ==~ /[A-Za-z_][A-Za-z0-9_]*/)) throw new Refused("environment: `${property}` is no name")
+        if (!(value instanceof CharSequence)) throw new Refused("environment: ${property} is no text")
         set[property] = value.toString()
     }
 }
@@ -123,12 +128,15 @@ class Check {
         Section.run("stage '${name}'", [
             when   : { Closure inner ->
                 single("when of '${name}'")
+                def asks = false
                 Section.run('when', [expression: { Closure test ->
+                    asks = true
                     def asked = test.rehydrate(this, this, this)
                     asked.delegate = new Section(name: 'expression', directives: [:], values: values())
                     asked.resolveStrategy = Closure.DELEGATE_ONLY
                     wanted = asked.call() as boolean
                 }], values(), inner)
+                if (!asks) throw new Refused("when of '${name}' asks for nothing")
             },
             options: { Closure inner ->
                 single("options of '${name}'")
@@ -159,13 +167,14 @@ class Check {
             agent      : { inner ->
                 single('agent')
                 if (!(inner instanceof Closure)) throw new Refused('agent names a label')
-                Section.run('agent', [label: { String label -> }], values(), inner)
+                Section.run('agent', [label: { String label -> single('label') }], values(), inner)
             },
             parameters : { Closure inner ->
                 single('parameters')
                 Section.run('parameters', [
                     choice: { Map found ->
                         only('choice', found, ['name', 'choices', 'description'], ['name', 'choices', 'description'])
+                        if (!found.choices) throw new Refused("${found.name} has no choices")
                         def value = given[found.name] ?: found.choices.first()
                         if (!(value in found.choices)) throw new Refused("${found.name} may not be `${value}`")
                         declared[found.name] = value
@@ -202,6 +211,7 @@ class Check {
             post       : { Closure inner ->
                 single('post')
                 def condition = { String name -> { Closure inside ->
+                    single(name)
                     def log = []
                     Section.run(name, steps(log), values(), inside)
                     settings.post[name] = log
@@ -231,6 +241,9 @@ def outcome(String path, Map given) {
     def check = new Check(given: given)
     try {
         def configuration = new CompilerConfiguration(scriptBaseClass: PipelineScript.name)
+        // Sections hold directives and no program: no `if`, no loop, no variable.
+        configuration.addCompilationCustomizers(new SecureASTCustomizer(
+            statementsWhitelist: [BlockStatement, ExpressionStatement], expressionsBlacklist: [DeclarationExpression]))
         def shell = new GroovyShell(this.class.classLoader, new Binding(check: check), configuration)
         shell.parse(new File(path).text, 'Pipeline.groovy').run()
         if (!('pipeline' in check.once)) throw new Refused('the file has no pipeline')

@@ -104,6 +104,14 @@ class TheJenkinsfile(unittest.TestCase):
             ("pipeline {", "pipelin {", "has no `pipelin`"),
             ("    stages {", "    stages {{", "startup failed"),
             ("TF_IN_AUTOMATION = '1'", "TF_IN_AUTOMATION('1')", "which is not known"),
+            ("TF_IN_AUTOMATION = '1'", "TF_IN_AUTOMATION = 1", "is no text"),
+            ("sh 'make package'", "if (params.ACTION == 'create') { sh 'make package' }", "IfStatements are not allowed"),
+            ("sh 'make package'", "for (step in ['package']) { sh step }", "ForStatements are not allowed"),
+            ("sh 'make package'", "def step = 'make package'; sh step", "DeclarationExpressions are not allowed"),
+            ("{ expression { params.ACTION == 'create' } }", "{ params.ACTION == 'create' }", "asks for nothing"),
+            ("{ label 'alert-archive' }", "{ label 'one'; label 'two' }", "label stands twice"),
+            ("choices: ['create', 'destroy']", "choices: []", "ACTION has no choices"),
+            ("unsuccessful {", "success {", "success stands twice"),
         ]
         for before, _, _ in broken:
             self.assertIn(before, text)
