@@ -49,3 +49,30 @@ impl Rules {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partner_is_known_by_its_whole_name_and_blocked_before_it_is_first() {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (priority_partners, blocked_partners) = (owned(&["acme", "both", "a b+c%"]), owned(&["bad", "both"]));
+        let rules = Rules { content_type: "offers".into(), priority_partners, blocked_partners };
+        let (first, other) = (Treatment::Consolidate(Rank::Priority), Treatment::Consolidate(Rank::Other));
+        for (partner, expected) in [
+            ("acme", first),
+            ("a b+c%", first),
+            ("both", Treatment::Blocked),
+            ("bad", Treatment::Blocked),
+            ("ACME", other),
+            ("acme2", other),
+            ("acm", other),
+            ("Bad", other),
+            ("bad ", other),
+            ("bad2", other),
+        ] {
+            assert_eq!(rules.treatment(partner), expected, "{partner}");
+        }
+    }
+}

@@ -3,7 +3,10 @@
 use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
 use async_trait::async_trait;
 use errors::Name;
-use feeds::protocol::BLOCKED_INDEX;
+use feeds::{
+    Batch, Intent,
+    protocol::{BLOCKED_INDEX, NUMBERS},
+};
 use flate2::{Compression, write::GzEncoder};
 use network::{Broken, Calm, Network, OneFault, Request, Strike};
 use runtime::Clock;
@@ -12,7 +15,10 @@ use std::{
     collections::BTreeMap,
     io::Write,
     slice,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use storage::Objects;
@@ -111,6 +117,77 @@ async fn outputs_of_priority_partners_are_there_before_any_other() {
 }
 
 #[tokio::test]
+async fn files_of_priority_partners_are_in_the_first_rounds_of_a_call_wherever_they_stand_in_it() {
+    let mut world = World::new();
+    world.limits.round_files = 2;
+    world.partners("offers", &["first"], &[]).await;
+    let mut events = Vec::new();
+    for (at, partner) in ["other", "acme", "other", "first", "acme", "first"].into_iter().enumerate() {
+        events.push(world.put(&format!("offers/{partner}/2026/11/2{at}/a"), "{}").await);
+    }
+    let created = Arc::new(Created::default());
+    let messages: Vec<_> = events.chunks(1).collect();
+    assert_eq!(world.deliver_through(created.clone(), &messages).await, [0; 0]);
+    let created = created.0.lock().expect("one test").clone();
+    let is_first = |key: &String| key.contains("day=23") || key.contains("day=25");
+    assert_eq!(created.iter().map(is_first).collect::<Vec<_>>(), [true, true, false, false, false, false]);
+}
+
+/// How often an object of the source was opened.
+#[derive(Default)]
+struct Opened(AtomicUsize);
+
+#[async_trait]
+impl Network for Opened {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_one = request.operation == "GetObject" && request.subject.starts_with(SOURCE);
+        self.0.fetch_add(usize::from(is_one), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_is_opened_once_and_no_round_holds_more_of_it_than_it_may() {
+    let mut world = World::new();
+    world.limits.round_bytes = 100_000;
+    world.partners("offers", &[], &[]).await;
+    let text = lines("large", 20_000);
+    let file = world.put("offers/acme/2026/11/20/a", text.join("\n")).await;
+    let opened = Arc::new(Opened::default());
+    assert_eq!(world.deliver_through(opened.clone(), &[&[file]]).await, [0; 0]);
+    assert!(world.records() == text, "order or content");
+    assert_eq!(opened.0.load(Ordering::Relaxed), 1);
+    let archive = Objects::over(world.objects.clone(), ARCHIVE);
+    let mut rounds = 0;
+    for key in archive.list("feeds/intents/").await.expect("listed") {
+        let [intent] = &archive.get_lines::<Intent>(&key).await.expect("readable")[..] else { panic!("{key}") };
+        let bytes: u64 = intent.outputs.iter().map(|output| output.bytes).sum();
+        assert!(bytes < 100_100, "{key}: {bytes} bytes");
+        rounds += 1;
+    }
+    assert!(rounds >= 6, "{rounds} rounds");
+}
+
+#[tokio::test]
+async fn a_batch_says_when_the_oldest_of_its_files_was_put() {
+    let world = World::new();
+    world.partners("offers", &[], &[]).await;
+    let mut events = Vec::new();
+    for (name, time) in [("a", "2026-11-21T05:00:00Z"), ("b", "2026-11-21T03:00:00Z"), ("c", "2026-11-21T04:00:00Z")] {
+        let mut event = world.put(&format!("offers/acme/{name}"), "{}").await;
+        event["eventTime"] = time.into();
+        events.push(event);
+    }
+    assert_eq!(world.deliver(&[&events]).await, [0; 0]);
+    let rows = world.tables.contents("batches").into_iter();
+    let rows = rows.filter(|row| row["batch"].as_s().is_ok_and(|batch| batch != NUMBERS));
+    let batches: Vec<Batch> = rows.map(|row| serde_dynamo::from_item(row).expect("a batch")).collect();
+    let oldest: Vec<String> =
+        batches.iter().filter_map(|batch| Some(batch.work.intent()?.oldest.to_string())).collect();
+    assert_eq!(oldest, ["2026-11-21T03:00:00Z"]);
+}
+
+#[tokio::test]
 async fn what_operators_write_into_the_partners_table_holds_after_ten_seconds_and_is_read_once_until_then() {
     let world = World::new();
     world.partners("offers", &[], &["acme"]).await;
@@ -143,13 +220,17 @@ async fn a_flood_of_an_unknown_content_type_asks_the_table_once() {
         events.push(world.put(&format!("unheard/acme/{at}"), "{}").await);
     }
     let counting = OneFault::at(usize::MAX, Strike::Request);
-    let messages: Vec<_> = events.chunks(1).collect();
-    assert_eq!(world.deliver_through(counting.clone(), &messages).await.len(), 50);
+    let bodies: Vec<String> = events.iter().map(|event| json!({"Records": [event]}).to_string()).collect();
+    // One process, call after call.
+    let deps = world.deps(counting.clone());
+    assert_eq!(world.report(&deps, &bodies).await.failed.len(), 50);
     assert_eq!(counting.seen(), 1);
     // A second after the row was written, the files come out.
     world.partners("unheard", &[], &[]).await;
+    assert_eq!(world.report(&deps, &bodies).await.failed.len(), 50);
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(world.deliver(&messages).await, [0; 0]);
+    assert_eq!(world.report(&deps, &bodies).await.failed.len(), 0);
+    assert_eq!(world.records().len(), 50);
 }
 
 #[tokio::test]
@@ -225,6 +306,7 @@ async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
     let unknown = world.put("unheard/acme/2026/11/20/a", "{}").await;
     let no_partner = world.put("offers/a.jsonl", "{}").await;
     let gone = event("offers/acme/gone", 3, Some("v99"), "tag");
+    let again = gone.clone();
     let mut removed = good.clone();
     removed["eventName"] = "ObjectRemoved:Delete".into();
     removed["s3"]["object"]["versionId"] = "v98".into();
@@ -240,8 +322,9 @@ async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
         "not JSON".to_owned(),
         json!({"Records": [foreign]}).to_string(),
         json!({"Records": [good]}).to_string(),
+        json!({"Records": [again]}).to_string(),
     ];
-    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0, 1, 2, 6, 7]);
+    assert_eq!(world.deliver_bodies(Calm::shared(), &bodies, Duration::ZERO).await, [0, 1, 2, 6, 7, 9]);
     assert_eq!(world.records(), ["{\"good\":2}", "{\"good\":1}"]);
     let report = world.report(&world.deps(Calm::shared()), &bodies).await;
     let names = [
@@ -250,6 +333,8 @@ async fn what_cannot_come_out_fails_its_own_message_and_no_other() {
         (2, Name::FeedFileMissing),
         (6, Name::EventUnreadable),
         (7, Name::ForeignBucket),
+        // The same file in another message: that one comes again, too.
+        (9, Name::FeedFileMissing),
     ];
     assert_eq!(report.failed, BTreeMap::from(names));
 }

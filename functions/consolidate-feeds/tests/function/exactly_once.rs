@@ -1,6 +1,6 @@
 //! Each record comes out once and in order, wherever a function dies and however often a message comes.
 
-use crate::world::{FEEDS, World, lines};
+use crate::world::{ARCHIVE, FEEDS, World, lines};
 use async_trait::async_trait;
 use flate2::{Compression, write::GzEncoder};
 use network::{Broken, Network, OneFault, Request, Strike};
@@ -11,9 +11,11 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
+use storage::Objects;
+use tokio::sync::Notify;
 
 /// Files of two dates and ranks, one of them larger than a round, one with a bad line.
 async fn catalogue() -> (World, Vec<Value>, BTreeMap<&'static str, Vec<String>>) {
@@ -177,6 +179,62 @@ async fn the_damage_of_a_file_is_quarantined_once_also_when_it_fills_the_last_ro
         assert_eq!(world.records(), ["{\"a\":1}", "{\"a\":2}"], "killed at request {left}");
         assert_eq!(world.quarantined().len(), 1, "killed at request {left}");
     }
+}
+
+#[tokio::test]
+async fn an_output_never_takes_the_place_of_another_object() {
+    let (world, events, _) = catalogue().await;
+    assert_eq!(world.deliver(&[&events[..1]]).await, [0; 0]);
+    let outputs = world.outputs();
+    let [key] = &outputs.keys().collect::<Vec<_>>()[..] else { panic!("{outputs:?}") };
+    // The clock stands still: in another world the same key comes next.
+    let (world, events, _) = catalogue().await;
+    let feeds = Objects::over(world.objects.clone(), FEEDS);
+    feeds.put(key, "{\"whose\":\"another's\"}\n", "application/x-ndjson").await.expect("written");
+    let before = world.outputs();
+    for _ in 0..2 {
+        assert_eq!(world.deliver(&[&events[..1]]).await, [0]);
+        world.a_minute_later();
+    }
+    assert!(world.outputs() == before, "it was overwritten");
+}
+
+/// Sleeps before it stages its first intent, until it is woken.
+#[derive(Default)]
+struct Overslept {
+    has_slept: AtomicBool,
+    asleep: Notify,
+    awake: Notify,
+}
+
+#[async_trait]
+impl Network for Overslept {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_stage = request.operation == "PutObject" && request.subject.starts_with(ARCHIVE);
+        if is_stage && !self.has_slept.swap(true, Ordering::SeqCst) {
+            self.asleep.notify_one();
+            self.awake.notified().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_overslept_brings_out_the_files_that_nobody_else_took() {
+    let (world, events, expected) = catalogue().await;
+    let messages: Vec<&[Value]> = events.chunks(1).collect();
+    let overslept = Arc::new(Overslept::default());
+    // Its first round holds files b, e and a; the other function takes b from it, and no more.
+    let other = async {
+        overslept.asleep.notified().await;
+        world.a_minute_later();
+        let failed = world.deliver(&[slice::from_ref(&events[1])]).await;
+        overslept.awake.notify_one();
+        failed
+    };
+    let (failed, failed_of_other) = tokio::join!(world.deliver_through(overslept.clone(), &messages), other);
+    assert_eq!((failed, failed_of_other), (Vec::new(), Vec::new()));
+    check(&world, &expected, "overslept");
 }
 
 /// Lets the other callers go on at each request.

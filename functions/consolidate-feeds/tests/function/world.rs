@@ -12,7 +12,10 @@ use runtime::{Call, Clock};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
@@ -24,13 +27,20 @@ pub const ARCHIVE: &str = "archive";
 /// What Lambda allows a call.
 pub const ALLOWED: Duration = Duration::from_secs(90);
 
+/// How often the clock may be looked at since a call began; the tests come to a tenth of it. A call that goes round and
+/// round looks more often, and no time ends it, because the clock stands still.
+const LOOKS: u64 = 10_000;
+
 /// Time passes when a test says so, and while a function sleeps.
 #[derive(Default)]
-pub struct TestClock(Mutex<Duration>);
+pub struct TestClock {
+    time: Mutex<Duration>,
+    looks: AtomicU64,
+}
 
 impl TestClock {
     pub fn advance(&self, time: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) += time;
     }
 }
 
@@ -42,7 +52,9 @@ impl Clock for TestClock {
     }
 
     fn elapsed(&self) -> Duration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < LOOKS, "a call has looked at the clock {looks} times and does not end");
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn sleep(&self, time: Duration) {
@@ -85,6 +97,7 @@ impl World {
 
     /// A call of which so much time has passed already.
     fn call(&self, spent: Duration) -> Call {
+        self.clock.looks.store(0, Ordering::Relaxed);
         let call = Call::new(self.clock.clone(), ALLOWED);
         self.clock.advance(spent);
         call
