@@ -90,8 +90,13 @@ impl Objects {
     pub async fn put(&self, key: &str, body: impl Into<Bytes>, content_type: &str) -> Result<(), StoreError> {
         let body = body.into();
         let sha256 = sha256_hex(&body);
+        self.put_hashed(key, body, &sha256, content_type).await
+    }
+
+    /// As [`Objects::put`], of a body whose sha256 is known, in hex.
+    async fn put_hashed(&self, key: &str, body: Bytes, sha256: &str, content_type: &str) -> Result<(), StoreError> {
         for round in 0..TRIES {
-            match self.put_if(key, body.clone(), &sha256, content_type, Condition::None).await? {
+            match self.put_if(key, body.clone(), sha256, content_type, Condition::None).await? {
                 PutEnd::Stored => return Ok(()),
                 PutEnd::Refused | PutEnd::Conflict => self.pause(round).await,
             }

@@ -110,9 +110,9 @@ impl Upload {
             if condition == Condition::Absent {
                 return objects.put_once(&key, body, &self.content_type).await;
             }
-            let head = Head { bytes: body.len() as u64, sha256: Some(crate::sha256_hex(&body)) };
-            objects.put(&key, body, &self.content_type).await?;
-            return Ok(PutOnce::Created(head));
+            let (bytes, sha256) = (body.len() as u64, crate::sha256_hex(&body));
+            objects.put_hashed(&key, body, &sha256, &self.content_type).await?;
+            return Ok(PutOnce::Created(Head { bytes, sha256: Some(sha256) }));
         }
         if !self.filling.is_empty() {
             self.send_part().await?;
