@@ -1,5 +1,5 @@
 use crate::gunzip::{Gunzip, GzipError, Limits, MAGIC, Unpacked};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// What a reader keeps for the next long line, in bytes.
@@ -58,12 +58,12 @@ pub struct Lines {
     /// Of a longer line the beginning counts; otherwise it is an error.
     cuts: bool,
     window: Bytes,
+    /// Bytes of the window that were handed out last. They lie there until the next step.
+    handed_out: usize,
     /// The beginning of a line that goes on behind the window.
     carry: Vec<u8>,
     /// Bytes of that line behind `carry`, which are beyond the limit.
     dropped: u64,
-    /// The line that was handed out last, where it lay within one piece.
-    held: Bytes,
     /// `carry` was handed out as a line.
     is_carry_used: bool,
     position: Position,
@@ -103,9 +103,9 @@ impl Lines {
             limit,
             cuts: false,
             window: Bytes::new(),
+            handed_out: 0,
             carry: Vec::new(),
             dropped: 0,
-            held: Bytes::new(),
             is_carry_used: false,
             position,
             skip: position.offset,
@@ -158,6 +158,7 @@ impl Lines {
     }
 
     pub fn step(&mut self) -> Result<Step<'_>, LineTooLong> {
+        self.window.advance(std::mem::take(&mut self.handed_out));
         if std::mem::take(&mut self.is_carry_used) {
             self.carry.clear();
             self.carry.shrink_to(CARRIED);
@@ -165,8 +166,7 @@ impl Lines {
         }
         loop {
             if let Some(length) = memchr::memchr(b'\n', &self.window) {
-                let rest = self.window.split_to(length + 1);
-                return self.line(rest);
+                return self.line(length + 1);
             }
             self.carry_window()?;
             match self.unpack() {
@@ -178,7 +178,7 @@ impl Lines {
                     if self.carry.is_empty() {
                         return Ok(Step::End);
                     }
-                    return self.line(Bytes::new());
+                    return self.line(0);
                 }
                 Unpacked::Damaged(what) => {
                     self.is_over = true;
@@ -224,23 +224,23 @@ impl Lines {
         bytes.split_off(skipped as usize)
     }
 
-    /// The line that `carry` begins and `rest` ends, its line feed included.
-    fn line(&mut self, rest: Bytes) -> Result<Step<'_>, LineTooLong> {
+    /// The line that `carry` begins and that ends with the window's first `end` bytes, its line feed included.
+    fn line(&mut self, end: usize) -> Result<Step<'_>, LineTooLong> {
+        self.handed_out = end;
         let is_first = self.position.lines == 0;
-        let length = self.carry.len() + rest.len();
+        let length = self.carry.len() + end;
         let is_too_long = length > self.limit + 2 || self.dropped > 0;
         if is_too_long && !self.cuts {
             return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
         }
         self.position.offset += length as u64 + self.dropped;
         self.position.lines += 1;
-        let is_ended = !rest.is_empty();
-        // A line within the window needs no copy, but it must live as long as the reader.
+        let is_ended = end > 0;
+        // A line within the window needs no copy.
         let whole = if self.carry.is_empty() {
-            self.held = rest;
-            &self.held[..]
+            &self.window[..end]
         } else {
-            self.carry.extend_from_slice(&rest);
+            self.carry.extend_from_slice(&self.window[..end]);
             self.is_carry_used = true;
             &self.carry[..]
         };
