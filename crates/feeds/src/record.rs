@@ -35,13 +35,18 @@ pub enum Kind {
 }
 
 pub fn classify(line: &[u8]) -> Kind {
-    let Ok(text) = std::str::from_utf8(line) else { return Kind::Bad(Reason::InvalidUtf8) };
-    let begins_object = line.iter().find(|byte| !is_space(**byte)) == Some(&b'{');
     match check(line) {
-        Some(()) if begins_object => Kind::Record,
-        Some(()) => Kind::Bad(Reason::NotAnObject),
-        None if text.chars().all(char::is_whitespace) => Kind::Blank,
-        None => Kind::Bad(Reason::InvalidJson),
+        // JSON in ASCII needs no second look.
+        Some(json) if json.is_ascii || std::str::from_utf8(line).is_ok() => {
+            let begins_object = line.iter().find(|byte| !is_space(**byte)) == Some(&b'{');
+            if begins_object { Kind::Record } else { Kind::Bad(Reason::NotAnObject) }
+        }
+        Some(_) => Kind::Bad(Reason::InvalidUtf8),
+        None => match std::str::from_utf8(line) {
+            Err(_) => Kind::Bad(Reason::InvalidUtf8),
+            Ok(text) if text.chars().all(char::is_whitespace) => Kind::Blank,
+            Ok(_) => Kind::Bad(Reason::InvalidJson),
+        },
     }
 }
 
@@ -68,9 +73,14 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// `None` when the text is not one JSON value. That it is UTF-8 was checked before.
-fn check(text: &[u8]) -> Option<()> {
-    let mut cursor = Cursor { text, at: 0 };
+/// One JSON value, if its strings are UTF-8.
+struct Json {
+    is_ascii: bool,
+}
+
+/// `None` when the text is not one JSON value. Whether its strings are UTF-8 is not looked at.
+fn check(text: &[u8]) -> Option<Json> {
+    let mut cursor = Cursor { text, at: 0, seen: 0 };
     let mut open = Brackets::default();
     cursor.spaces();
     loop {
@@ -102,7 +112,8 @@ fn check(text: &[u8]) -> Option<()> {
         loop {
             cursor.spaces();
             let Some(bracket) = open.last() else {
-                return (cursor.at == text.len()).then_some(());
+                let is_ascii = cursor.seen & HIGHS == 0;
+                return (cursor.at == text.len()).then_some(Json { is_ascii });
             };
             match (cursor.next()?, bracket) {
                 (b',', Bracket::Object) => {
@@ -121,9 +132,14 @@ fn check(text: &[u8]) -> Option<()> {
     }
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
 struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
+    /// The bits of all bytes of strings, eight bytes beside each other; outside of strings JSON is ASCII.
+    seen: u64,
 }
 
 impl Cursor<'_> {
@@ -181,20 +197,19 @@ impl Cursor<'_> {
                     _ => return None,
                 },
                 byte if byte < 0x20 => return None,
-                _ => {}
+                byte => self.seen |= u64::from(byte),
             }
         }
     }
 
     /// Skips what stands for itself in a string, eight bytes at a time.
     fn plain(&mut self) {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        const HIGHS: u64 = 0x8080_8080_8080_8080;
         // The high bit of each byte that is below `limit`; exact for the first such byte.
         let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
         let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
         while let Some(eight) = self.text[self.at..].first_chunk::<8>() {
             let word = u64::from_le_bytes(*eight);
+            self.seen |= word;
             let found = below(word, 0x20) | is(word, b'"') | is(word, b'\\');
             if found != 0 {
                 self.at += found.trailing_zeros() as usize / 8;
@@ -334,7 +349,16 @@ mod tests {
         for line in ["[]", "1", "\"a\"", "null", " [{}] "] {
             assert_eq!(classify(line.as_bytes()), Kind::Bad(Reason::NotAnObject), "{line}");
         }
-        for line in [&b"{\"a\":\"\xff\"}"[..], b"{\"a\":\"\xed\xa0\x80\"}", b"{\"a\":\"\xc0\x80\"}", b"\xff"] {
+        for line in [
+            &b"{\"a\":\"\xff\"}"[..],
+            b"{\"a\":\"\xff and more than eight bytes\"}",
+            b"{\"more than eight bytes and \xff\":1}",
+            b"{\"a\":\"\xed\xa0\x80\"}",
+            b"{\"a\":\"\xc0\x80\"}",
+            b"[\"\xff\"]",
+            b"{\"a\":1} \xff",
+            b"\xff",
+        ] {
             assert_eq!(classify(line), Kind::Bad(Reason::InvalidUtf8), "{line:?}");
         }
         for line in ["", " ", "\t\r \u{b}\u{c}", "\u{a0}\u{2003}"] {
