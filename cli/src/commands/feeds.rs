@@ -1,6 +1,7 @@
 //! Partner feeds: what came out, where a file's records are, and another try for what failed.
 
-use anyhow::{Context, Result, bail};
+use crate::{archive::NotFound, commands::Usage};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table as Grid, presets::NOTHING};
 use errors::{Name, Named};
@@ -20,6 +21,11 @@ use std::{collections::BTreeSet, pin::pin};
 use storage::{Objects, Table};
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  alert-archive feeds status
+  alert-archive feeds trace offers/acme/2026/11/21/prices.jsonl
+  alert-archive feeds replay-dlq --dry-run")]
 pub struct Feeds {
     #[command(subcommand)]
     command: FeedsCommand,
@@ -50,6 +56,8 @@ struct ShowStatus {
 
 #[derive(Args)]
 #[command(after_help = "\
+Exit code: 3 when no delivery of the file is known, or when no output has this key.
+
 Examples:
   alert-archive feeds trace offers/acme/2026/11/21/prices.jsonl
   alert-archive feeds trace offers/year=2026/month=11/day=21/output_object-1795274240267634.jsonl --json")]
@@ -208,10 +216,14 @@ impl Trace {
         let key = match self.key.strip_prefix("s3://").map(|rest| rest.split_once('/')) {
             None => self.key.as_str(),
             Some(Some((bucket, key))) if bucket == deployed.source || bucket == deployed.outputs => key,
-            _ => bail!("{} is neither in {} nor in {}", self.key, deployed.source, deployed.outputs),
+            _ => {
+                let what = format!("{} is neither in {} nor in {}", self.key, deployed.source, deployed.outputs);
+                return Err(Usage(what).into());
+            }
         };
         if key.is_empty() {
-            bail!("which file? Give the key of a partner's file or of an output; see --help");
+            let what = "which file? Give the key of a partner's file or of an output; see --help";
+            return Err(Usage(what.into()).into());
         }
         let files = deployed.files.partition(key).await?;
         if !files.is_empty() {
@@ -219,13 +231,16 @@ impl Trace {
         }
         match number_of(key) {
             Some(number) => self.output(deployed, key, number).await,
-            None => match deployed.refusal(key).await? {
-                Some(why) => bail!("{key} is not consolidated ({}): {why}", Name::UnknownContentType.as_str()),
-                None => bail!(
-                    "no delivery of {key} is known: is it in {}? Messages that wait: alert-archive feeds status",
-                    deployed.source
-                ),
-            },
+            None => {
+                let what = match deployed.refusal(key).await? {
+                    Some(why) => format!("{key} is not consolidated ({}): {why}", Name::UnknownContentType.as_str()),
+                    None => format!(
+                        "no delivery of {key} is known: is it in {}? Messages that wait: alert-archive feeds status",
+                        deployed.source
+                    ),
+                };
+                Err(NotFound(what).into())
+            }
         }
     }
 
@@ -282,13 +297,12 @@ impl Trace {
     }
 
     async fn output(&self, deployed: &Deployed, key: &str, number: u64) -> Result<bool> {
-        let Some(found) = intent_of(deployed, number).await? else { bail!("{key} is not an output of these feeds") };
+        let unknown = || NotFound(format!("{key} is not an output of these feeds"));
+        let found = intent_of(deployed, number).await?.ok_or_else(unknown)?;
         let intent = intent(deployed, &found).await?;
         let is_done =
             deployed.batches.get(&intent.batch, None).await?.is_some_and(|batch| batch.work.intent().is_some());
-        let Some(output) = intent.outputs.iter().find(|output| output.key == key && is_done) else {
-            bail!("{key} is not an output of these feeds");
-        };
+        let output = intent.outputs.iter().find(|output| output.key == key && is_done).ok_or_else(unknown)?;
         let sources = output.spans.iter().map(|span| {
             let part = &intent.parts[span.part];
             TracedSource { object: part.object.clone(), version: part.version.clone(), lines: span.lines }
