@@ -123,7 +123,10 @@ where
     }
 }
 
-/// Parameter Store in memory; clones share it.
+/// Bytes of a value at most, in the tier that costs nothing.
+const VALUE_BYTES: usize = 4096;
+
+/// Parameter Store in memory; clones share it. It refuses what the service refuses.
 #[derive(Clone, Default)]
 pub struct MemoryParameters(Arc<Mutex<BTreeMap<String, String>>>);
 
@@ -135,6 +138,11 @@ impl Parameters for MemoryParameters {
     }
 
     async fn put(&self, name: &str, value: &str) -> Result<(), ParameterError> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
+        if value.len() > VALUE_BYTES || !name.starts_with('/') || !name.bytes().all(is_allowed) {
+            let (name, message) = (name.to_owned(), "ValidationException".to_owned());
+            return Err(ParameterError::Unavailable { operation: "PutParameter", name, message });
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.to_owned());
         Ok(())
     }
@@ -143,6 +151,7 @@ impl Parameters for MemoryParameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     /// Refuses everything in the way that it is told.
     struct Refusing(fn() -> ParameterError);
@@ -170,6 +179,26 @@ mod tests {
         assert_eq!(missing.name(), Name::ParameterMissing);
         tell(&parameters, "/p/t/ingest", &parameter()).await.expect("told");
         assert_eq!(recall(&parameters, "/p/t/ingest").await.expect("recalled"), Some(parameter()));
+    }
+
+    #[tokio::test]
+    async fn the_longest_key_of_an_object_fits_and_any_name_of_a_table_does() {
+        let table = "Größe %/\"".repeat(5);
+        let name = crate::build_parameter("/deployment/warehouse", &table);
+        let latest_object = Some("k".repeat(1024));
+        let parameter =
+            BuildParameter { latest_object, sequential_id: u64::MAX, rows: u64::MAX, built_at: Timestamp::MAX };
+        let parameters = MemoryParameters::default();
+        tell(&parameters, &name, &parameter).await.expect("told");
+        assert!(parameters.put("/p", &"x".repeat(VALUE_BYTES + 1)).await.is_err());
+        assert!(parameters.put("/p/ü", "x").await.is_err());
+    }
+
+    #[test]
+    fn no_two_tables_share_a_parameter() {
+        let tables = ["a_b", "a-b", "a b", "a/b", "a.b", "A_b", "a-2db", "ab", "a_b/build"];
+        let names: BTreeSet<String> = tables.iter().map(|table| crate::build_parameter("/p", table)).collect();
+        assert_eq!(names.len(), tables.len(), "{names:?}");
     }
 
     #[tokio::test]

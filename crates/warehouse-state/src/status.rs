@@ -1,7 +1,7 @@
 //! What ingests and builds have left, and the status made of it: what landed, what is built, and what differs from the
 //! schema file.
 
-use crate::{BuildRow, BuildState, IngestRow, REQUESTS, SourceState, Warehouse};
+use crate::{BuildRow, BuildState, IngestRow, REQUESTS, SourceColumn, SourceState, Warehouse};
 use errors::{Name, Named};
 use futures::TryStreamExt;
 use std::collections::{BTreeMap, HashMap};
@@ -100,6 +100,10 @@ impl Standing {
             let latest =
                 state.objects.iter().filter_map(|built| Some((object::Place::of(&built.key).id()?, &built.key))).max();
             let last = state.objects.last().map(|built| &built.key);
+            let (columns, first) = match ingest {
+                Some(row) => (row.columns.as_slice(), row.first_columns.as_slice()),
+                None => (&[][..], &[][..]),
+            };
             sources.push(SourceStatus {
                 table: table.name.clone(),
                 rows: state.rows,
@@ -109,7 +113,7 @@ impl Standing {
                 gaps: state.gaps.clone(),
                 quarantined: state.quarantined,
                 ingested_at: ingest.and_then(|row| row.completed_at),
-                schema_changes: schema_changes(table, state, ingest),
+                schema_changes: schema_changes(table, state, columns, first),
             });
         }
         let tables = self.build.tables.iter().map(|(name, table)| TableStatus {
@@ -158,10 +162,13 @@ async fn waiting(table: &Table, state: &SourceState, bucket: &Objects) -> Result
 }
 
 /// How the source differs from the schema file: by the catalogue at the last ingest where there was one, and by what
-/// the lines had.
-fn schema_changes(table: &Table, state: &SourceState, ingest: Option<&IngestRow>) -> Vec<SchemaChange> {
-    let columns = ingest.map(|row| row.columns.as_slice()).unwrap_or_default();
-    let first = ingest.map(|row| row.first_columns.as_slice()).unwrap_or_default();
+/// the lines had. `first`: each column as the first ingest that saw it found it.
+fn schema_changes(
+    table: &Table,
+    state: &SourceState,
+    columns: &[SourceColumn],
+    first: &[SourceColumn],
+) -> Vec<SchemaChange> {
     let mut changes = BTreeMap::new();
     let in_lines = state.added.iter().map(String::as_str);
     for name in in_lines.chain(columns.iter().map(|column| column.name.as_str())) {
@@ -233,5 +240,56 @@ fn holds(declared: &Type, source: &str) -> Holds {
         Type::Json => Holds::Every,
         Type::Bytes => every(source == "bytea"),
         Type::List(_) => Holds::NotEvery,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_at_the_source_is_named_once_and_what_still_fits_is_not() {
+        let text = "version: 1\ntables:\n  t:\n    key: id\n    cursor: at\n    columns: {id: bigint, small: integer, exact: \
+                    \"decimal(6,2)\", open: \"decimal(9,3)\", freed: \"decimal(9,3)\", list: \"integer[]\", gone: text, at: timestamptz}\n";
+        let schema = Schema::parse(text.as_bytes()).expect("schema");
+        let columns = |columns: &[(&str, &str)]| -> Vec<SourceColumn> {
+            let column = |(name, of): &(&str, &str)| SourceColumn { name: (*name).into(), of: (*of).into() };
+            columns.iter().map(column).collect()
+        };
+        let first = columns(&[
+            ("id", "integer"),
+            ("small", "smallint"),
+            ("open", "numeric"),
+            ("freed", "numeric(9,3)"),
+            ("gone", "text"),
+        ]);
+        let now = columns(&[
+            ("id", "bigint"),
+            ("small", "bigint"),
+            ("exact", "numeric(6,3)"),
+            ("open", "numeric"),
+            ("freed", "numeric"),
+            ("list", "bigint[]"),
+            ("at", "timestamp with time zone"),
+            ("new", "text"),
+        ]);
+        let state = SourceState { added: vec!["new".into(), "old".into()], ..SourceState::default() };
+        let changes = schema_changes(&schema.tables[0], &state, &now, &first);
+        let changes: Vec<_> = changes.iter().map(|change| (change.column.as_str(), change.change)).collect();
+        let expected = [
+            ("exact", "widened"),
+            ("freed", "widened"),
+            ("gone", "dropped"),
+            ("list", "widened"),
+            ("new", "added"),
+            ("old", "added"),
+            ("small", "widened"),
+        ];
+        assert_eq!(changes, expected);
+        // Where nothing is read from the database the lines say it.
+        let state = SourceState { added: vec!["new".into()], dropped: vec!["gone".into()], ..SourceState::default() };
+        let changes = schema_changes(&schema.tables[0], &state, &[], &[]);
+        let changes: Vec<_> = changes.iter().map(|change| (change.column.as_str(), change.change)).collect();
+        assert_eq!(changes, [("gone", "dropped"), ("new", "added")]);
     }
 }
