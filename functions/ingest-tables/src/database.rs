@@ -20,7 +20,7 @@ const ROWS_PER_SECOND: u64 = 100_000;
 /// be seen among those that run: what it writes at that very moment must still be ahead.
 const OVERLAP_MICROS: i64 = 5_000_000;
 
-/// Names for a row and a key in a statement. A column of the same name would be taken for the row.
+/// Names for a row and a key in a statement. With `.*` they are the row, also where a column has the same name.
 const ROW: &str = "\"alert-archive row\"";
 const KEY: &str = "\"alert-archive key\"";
 
@@ -196,7 +196,7 @@ impl Session {
     /// Streams (line, key, cursor) of the rows from `since` on, or of all. `since` is in microseconds since 1970.
     pub async fn rows(&self, table: &Table, since: Option<i64>) -> Result<RowStream, Error> {
         let (name, key, cursor) = (quoted(&table.name), key_of(table), cursor_of(table));
-        let select = format!("SELECT row_to_json({ROW})::text, {key}, ({cursor})::text FROM public.{name} {ROW}");
+        let select = format!("SELECT row_to_json({ROW}.*)::text, {key}, ({cursor})::text FROM public.{name} {ROW}");
         let Some(since) = since else { return self.stream(table, &select, &[]).await };
         let columns: Vec<String> =
             table.cursor.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
@@ -232,7 +232,7 @@ impl Session {
         let of = table.key.iter().filter_map(|at| columns.iter().find(|other| other.name == table.columns[*at].name));
         let of = of.map(|column| format!("{} {}", quoted(&column.name), column.of)).collect::<Vec<_>>().join(", ");
         let sql = format!(
-            "SELECT row_to_json({ROW})::text, {key}, ({cursor})::text FROM public.{name} {ROW} \
+            "SELECT row_to_json({ROW}.*)::text, {key}, ({cursor})::text FROM public.{name} {ROW} \
              JOIN json_to_recordset($1::text::json) AS {KEY}({of}) ON {join}"
         );
         self.stream(table, &sql, &[&format!("[{}]", keys.join(","))]).await
@@ -247,7 +247,7 @@ fn quoted(name: &str) -> String {
 /// The key's columns as JSON, as `row_to_json` writes them.
 fn key_of(table: &Table) -> String {
     let columns: Vec<_> = table.key.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
-    format!("(SELECT row_to_json({KEY}) FROM (SELECT {}) {KEY})::text", columns.join(", "))
+    format!("(SELECT row_to_json({KEY}.*) FROM (SELECT {}) {KEY})::text", columns.join(", "))
 }
 
 /// The greatest cursor that is not null. The session's zone is UTC, which is that of a timestamp without one.

@@ -1,21 +1,14 @@
 //! Tables made and changed by chance in a PostgreSQL that runs: after each ingest and build the warehouse holds what
 //! the model says, whatever dies, comes twice or at once on the way. `ALERT_ARCHIVE_ODD_SEEDS=100..200` takes other seeds.
 
-use network::{Answer, Broken, Calm, Network, OneFault, Request, Strike};
-use rand::{Rng, RngExt, SeedableRng, seq::IndexedRandom};
+use network::{Calm, Network};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-use tokio::sync::Notify;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tokio_postgres::Client;
 use warehouse_state::{IngestParameter, recall, tell};
 use warehouse_tests::{
+    faults::{disturbed, killed},
     odd::Database,
     postgres::{ask, connect, execute, secret},
     world::World,
@@ -29,35 +22,6 @@ fn seeds() -> Range<u64> {
     from.parse().expect("a number")..to.parse().expect("a number")
 }
 
-/// Ends the caller at its n-th request: before the service sees it, or after.
-struct Kill {
-    left: AtomicUsize,
-    before: bool,
-    died: Notify,
-}
-
-impl Kill {
-    async fn pass(&self, before: bool) {
-        if self.before == before && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
-            self.died.notify_one();
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl Network for Kill {
-    async fn sent(&self, _: &Request) -> Result<(), Broken> {
-        self.pass(true).await;
-        Ok(())
-    }
-
-    async fn answered(&self, _: &Request) -> Answer {
-        self.pass(false).await;
-        Answer::Arrives
-    }
-}
-
 /// Does something once, after something went wrong with it or beside it.
 async fn with_trouble<O, E: std::fmt::Debug>(
     world: &World,
@@ -65,24 +29,8 @@ async fn with_trouble<O, E: std::fmt::Debug>(
     act: impl AsyncFn(Arc<dyn Network>) -> Result<O, E>,
 ) {
     match rng.random_range(0..6) {
-        0 => {
-            let kill = Arc::new(Kill {
-                left: AtomicUsize::new(rng.random_range(0..60)),
-                before: rng.random_bool(0.5),
-                died: Notify::new(),
-            });
-            tokio::select! {
-                _ = act(kill.clone()) => {}
-                _ = kill.died.notified() => {}
-            }
-            world.wait_for_leases();
-        }
-        1 => {
-            let strike = *[Strike::Request, Strike::Answer, Strike::AnswerThenRetry].choose(rng).expect("strikes");
-            // Whether it fails is its own affair.
-            let _ = act(OneFault::at(rng.random_range(0..60), strike)).await;
-            world.wait_for_leases();
-        }
+        0 => killed(world, rng, act).await,
+        1 => disturbed(world, rng, act).await,
         2 => {
             let (one, two) = tokio::join!(act(Calm::shared()), act(Calm::shared()));
             one.expect("the first of two");

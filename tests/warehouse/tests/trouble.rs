@@ -4,7 +4,7 @@ use network::Calm;
 use std::time::{Duration, Instant};
 use warehouse_tests::{
     postgres::{ask, connect, execute, secret, with_password},
-    world::World,
+    world::{INGESTION, World},
 };
 
 fn schema(tables: &[&str]) -> String {
@@ -75,6 +75,7 @@ async fn a_table_that_cannot_be_read_in_its_time_fails_by_name_and_the_others_go
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     let failed: Vec<_> = done.failures.iter().map(|failure| (failure.table.as_str(), failure.error.as_str())).collect();
     assert_eq!((failed, done.tables[1].rows), (vec![("locked", "ReadFailed")], 1));
+    assert!(done.failures[0].message.contains("statement timeout"), "{}", done.failures[0].message);
     execute(&client, "COMMIT").await;
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     assert_eq!((done.failures.len(), done.tables[0].rows, done.tables[1].rows), (0, 1, 0));
@@ -95,8 +96,10 @@ async fn rows_are_read_no_faster_than_is_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_only_the_comparison_finds_is_read_also_where_another_column_refuses_null() {
     let client = connect().await;
+    // And where a column is called as the row is in our statements.
     let sql = "DROP TABLE IF EXISTS strict; DROP DOMAIN IF EXISTS filled; CREATE DOMAIN filled AS text NOT NULL; \
-               CREATE TABLE strict (id bigint PRIMARY KEY, name filled, updated_at timestamptz); \
+               CREATE TABLE strict (id bigint PRIMARY KEY, name filled, updated_at timestamptz, \
+               \"alert-archive row\" text, \"alert-archive key\" text); \
                INSERT INTO strict VALUES (1, 'a', now())";
     execute(&client, sql).await;
     let world = World::new(secret());
@@ -105,4 +108,127 @@ async fn a_row_that_only_the_comparison_finds_is_read_also_where_another_column_
     execute(&client, "INSERT INTO strict VALUES (2, 'b', '2001-01-01')").await;
     let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
     assert_eq!((&done.failures, done.tables[0].rows), (&Vec::new(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_in_the_way_is_named_and_nothing_is_overwritten_or_left_out() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS barred; CREATE TABLE barred AS \
+               SELECT 1::bigint AS id, 'a' AS name, timestamptz '2024-01-01' AS updated_at";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    world.apply(&schema(&["barred"])).await;
+    let key = "barred/20240101T000000.000000Z-0000000001.jsonl";
+    world.put(INGESTION, key, "not ours").await;
+    for _ in 0..2 {
+        let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+        assert_eq!(done.failures[0].error, "ObjectExists");
+        assert_eq!(world.lines("barred"), [(key.to_owned(), "not ours".to_owned())]);
+    }
+    storage::Objects::over(world.objects.clone(), INGESTION).delete(key).await.expect("deleted");
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((&done.failures, done.tables[0].rows, done.tables[0].sequential_id), (&Vec::new(), 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_share_a_timestamp_or_come_from_a_clock_that_stepped_back_are_read_once() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS stepped; \
+               CREATE TABLE stepped (id bigint PRIMARY KEY, name text, updated_at timestamptz)";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    world.apply(&schema(&["stepped"]).replace("hard_deletes: 0s", "lookback: 60s")).await;
+    // All of them in the past, so that no running transaction bounds the read.
+    for (id, at) in
+        [(1, "00:10:00"), (2, "00:10:00"), (3, "00:09:01"), (4, "00:10:00"), (5, "00:20:00"), (6, "00:19:00")]
+    {
+        execute(&client, &format!("INSERT INTO stepped VALUES ({id}, 'a', '2024-01-01 {at}')")).await;
+        let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+        assert_eq!((&done.failures, done.tables[0].rows), (&Vec::new(), 1), "row {id}");
+    }
+    // Further behind than the file allows for: only a full read finds it.
+    execute(&client, "INSERT INTO stepped VALUES (7, 'a', '2024-01-01 00:01:00')").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!(done.tables[0].rows, 0);
+    let done = world.ingest(Calm::shared(), true).await.expect("an ingest");
+    assert_eq!(done.tables[0].rows, 1);
+    let ids = |(_, line): (String, String)| line.split([':', ',']).nth(1).unwrap_or_default().to_owned();
+    let found: Vec<String> = world.lines("stepped").into_iter().map(ids).collect();
+    assert_eq!(found, ["1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_long_transaction_commits_is_read_however_many_ingests_went_by() {
+    let (client, long) = (connect().await, connect().await);
+    let sql = "DROP TABLE IF EXISTS lasting; \
+               CREATE TABLE lasting (id bigint PRIMARY KEY, name text, updated_at timestamptz)";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    world.apply(&schema(&["lasting"])).await;
+    // Longer ago than the read overlaps in any case.
+    execute(&long, "BEGIN; INSERT INTO lasting VALUES (1, 'late', now()); SELECT pg_sleep(6)").await;
+    for id in 2..5 {
+        execute(&client, &format!("INSERT INTO lasting VALUES ({id}, 'early', now())")).await;
+        let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+        assert_eq!((&done.failures, done.tables[0].rows), (&Vec::new(), 1), "row {id}");
+    }
+    execute(&long, "COMMIT").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((done.tables[0].rows, world.lines("lasting").len()), (1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_gone_are_found_by_comparison_once_and_may_come_back() {
+    create("gone", 3, 1).await;
+    let client = connect().await;
+    let world = World::new(secret());
+    world.apply(&schema(&["gone"])).await;
+    let ingest = async || {
+        let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+        assert!(done.failures.is_empty(), "{:?}", done.failures);
+        (done.tables[0].rows, done.tables[0].deleted)
+    };
+    assert_eq!(ingest().await, (3, 0));
+    execute(&client, "DELETE FROM gone WHERE id = 2").await;
+    assert_eq!(ingest().await, (0, 1));
+    let (_, line) = world.lines("gone").pop().expect("a line");
+    assert!(line.starts_with("{\"id\":2,\"_deleted\":true,\"_deleted_at\":\"20"), "{line}");
+    assert_eq!(ingest().await, (0, 0));
+    // With the very row that it had, long behind the stored timestamp.
+    execute(&client, "INSERT INTO gone VALUES (2, 'x', '2001-01-01')").await;
+    assert_eq!(ingest().await, (1, 0));
+    // Not compared, so that nothing is known of what is gone.
+    world.apply(&schema(&["gone"]).replace("hard_deletes: 0s, ", "")).await;
+    execute(&client, "DELETE FROM gone WHERE id = 3").await;
+    assert_eq!(ingest().await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_table_that_cannot_be_ingested_says_why_by_name_and_the_others_go_on() {
+    let client = connect().await;
+    for table in ["without_cursor", "without_key", "wrong_cursor", "denied", "well"] {
+        create(table, 1, 1).await;
+    }
+    execute(
+        &client,
+        "DROP TABLE IF EXISTS absent; ALTER TABLE without_cursor DROP updated_at; ALTER TABLE without_key DROP id; \
+         ALTER TABLE wrong_cursor ALTER updated_at TYPE text; REVOKE SELECT ON denied FROM CURRENT_USER",
+    )
+    .await;
+    let world = World::new(secret());
+    let names = ["absent", "without_cursor", "without_key", "wrong_cursor", "denied", "well"];
+    world.apply(&schema(&names)).await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    let failed: Vec<_> = done.failures.iter().map(|failure| (failure.table.as_str(), failure.error.as_str())).collect();
+    let expected = [
+        ("absent", "UnknownTable"),
+        ("without_cursor", "MissingTimestampColumn"),
+        ("without_key", "MissingKeyColumn"),
+        ("wrong_cursor", "MissingTimestampColumn"),
+        ("denied", "PermissionDenied"),
+    ];
+    assert_eq!((failed, done.tables[5].rows), (expected.to_vec(), 1));
+    execute(&client, "GRANT SELECT ON denied TO CURRENT_USER").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((done.failures.len(), done.tables[4].rows, done.tables[5].rows), (4, 1, 0));
 }
