@@ -8,9 +8,11 @@ use parquet::{
     record::Row,
 };
 use runtime::{Call, SystemClock};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    io::Write,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
@@ -143,6 +145,21 @@ async fn a_fact_finds_the_version_of_its_time_and_unknown_members_are_counted() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn facts_without_their_member_are_counted_until_the_late_member_comes() {
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    world.build().await;
+    assert_eq!(world.state().await.tables["fact_event"].unknown, BTreeMap::from([("member_key".to_owned(), 1)]));
+    let member = "{\"id\":9,\"name\":\"late\",\"city\":\"Ulm\",\"at\":\"2024-01-21T00:00:00Z\"}";
+    world.put("ingestion", "member/20240121T000000.000000Z-0000000005.jsonl", member).await;
+    world.build().await;
+    assert_eq!(world.state().await.tables["fact_event"].unknown, BTreeMap::new());
+    assert!(world.rows().await["fact_event"].iter().all(|row| !row.contains("member_key: -1")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_order_of_objects_makes_the_same_tables_with_a_build_after_each() {
     let expected = built_at_once().await;
     let objects = objects();
@@ -217,4 +234,151 @@ async fn a_new_file_builds_what_it_changes_and_leaves_the_rest_where_it_is() {
     // What readers may still have open stays.
     let contents = world.objects.contents("warehouse");
     assert!(contents.keys().any(|key| key.starts_with(&before["fact_event"].prefix)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_say_which_line_is_newer_and_times_do_not() {
+    let world = World::new().await;
+    let line = |city: &str| format!("{{\"id\":1,\"name\":\"{city}\",\"city\":\"{city}\",\"at\":null}}\n");
+    world.put("ingestion", "member/20240101T000000.000000Z-0000000002.jsonl", &line("Oslo")).await;
+    world.put("ingestion", "member/20240109T000000.000000Z-0000000001.jsonl", &line("Rome")).await;
+    world.build().await;
+    let members = &world.rows().await["dim_member"];
+    let current = members.iter().find(|row| row.contains("id: 1,") && row.contains("is_current: true"));
+    assert!(current.is_some_and(|row| row.contains("Oslo")), "{members:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bytes_of_the_same_length_are_built_when_their_event_comes() {
+    let world = World::new().await;
+    let key = "event/20240106T000000.000000Z-0000000001.jsonl";
+    world.put("ingestion", key, "{\"id\":1,\"amount\":1.5}").await;
+    world.build().await;
+    let before = world.state().await;
+    world.put("ingestion", key, "{\"id\":1,\"amount\":2.5}").await;
+    let deps = world.deps(Calm::shared());
+    let (_, tag) = deps.ingestion.find_versioned(key).await.expect("read").expect("object");
+    let event = || {
+        let object = json!({"key": key, "size": 23, "eTag": tag.trim_matches('"'), "sequencer": "01"});
+        let record = json!({
+            "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventName": "ObjectCreated:Put",
+            "eventTime": "2024-01-06T00:00:00.000Z", "s3": {"bucket": {"name": "ingestion"}, "object": object},
+        });
+        let body = json!({"Records": [record]}).to_string();
+        serde_json::from_value(json!({"Records": [{"messageId": "1", "body": body}]})).expect("an event")
+    };
+    handle(&deps, event(), call()).await.expect("build");
+    let after = world.state().await;
+    assert!(world.rows().await["fact_event"].iter().all(|row| row.contains("2.50")), "{:?}", world.rows().await);
+    assert_ne!(before.tables["fact_event"].prefix, after.tables["fact_event"].prefix);
+    // The same event again finds nothing to do.
+    handle(&deps, event(), call()).await.expect("build");
+    assert_eq!(world.state().await, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_is_set_aside_alone_until_it_is_made_good() {
+    let expected = built_at_once().await;
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    let key = "event/20240111T000000.000000Z-0000000003.jsonl";
+    let object = Objects::over(world.objects.clone(), "ingestion");
+    object.put(key, b"\x1f\x8b damaged".to_vec(), "application/gzip").await.expect("put");
+    world.build().await;
+    assert_eq!(world.rows().await, expected);
+    let failures = world.state().await.sources["event"].failures.clone();
+    let failures: Vec<_> = failures.iter().map(|failure| (failure.object.as_str(), failure.error.as_str())).collect();
+    assert_eq!(failures, [(key, "ObjectCorrupt")]);
+    world.put("ingestion", key, "").await;
+    world.build().await;
+    assert!(world.state().await.sources["event"].failures.is_empty());
+}
+
+/// What was logged, as lines of JSON.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_missing_id_is_one_warning_with_table_and_ids_and_holds_nothing_up() {
+    let world = World::new().await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    // The last one comes when the gaps are known.
+    for ids in [&[2, 5][..], &[], &[6]] {
+        for id in ids {
+            let key = format!("event/20240106T000000.000000Z-{id:010}.jsonl");
+            world.put("ingestion", &key, &format!("{{\"id\":{id}}}")).await;
+        }
+        world.build().await;
+    }
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().expect("lock").clone()).expect("UTF-8");
+    let warnings: Vec<&str> = text.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    assert_eq!(warnings.len(), 1, "{text}");
+    for part in ["SequenceGap", "\"table\":\"event\"", "[(1, 1), (3, 4)]"] {
+        assert!(warnings[0].contains(part), "{part}: {}", warnings[0]);
+    }
+    assert_eq!(world.rows().await["fact_event"].len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_missing_only_where_the_file_says_that_they_are_sequential() {
+    let world = World::new().await;
+    world
+        .put("warehouse", SCHEMA_KEY, &SCHEMA.replace("event: {key: id,", "event: {key: id, sequential: false,"))
+        .await;
+    world.put("ingestion", "event/20240106T000000.000000Z-0000000003.jsonl", "{\"id\":1}").await;
+    world.build().await;
+    assert_eq!(world.state().await.sources["event"].gaps, []);
+    world.put("warehouse", SCHEMA_KEY, SCHEMA).await;
+    world.build().await;
+    assert_eq!(world.state().await.sources["event"].gaps, [(1, 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_at_the_source_is_named_and_once_a_file_follows_it_is_as_if_it_had_always_fitted() {
+    let world = World::new().await;
+    let key = |id: u32| format!("event/20240106T000000.000000Z-{id:010}.jsonl");
+    world.put("ingestion", &key(1), "{\"id\":1,\"member\":7,\"amount\":1.50}").await;
+    // A new column, a wider type, and a dropped column.
+    world.put("ingestion", &key(2), "{\"id\":2,\"amount\":2.505,\"channel\":\"web\"}\n{\"id\":3,\"amount\":3}").await;
+    world.build().await;
+    let source = world.state().await.sources["event"].clone();
+    let dropped: Vec<&str> = source.dropped.iter().map(String::as_str).collect();
+    assert_eq!((source.added, dropped, source.quarantined), (vec!["channel".to_owned()], vec!["member", "at"], 1));
+    let contents = world.objects.contents("warehouse");
+    let quarantined: Vec<_> = contents.iter().filter(|(key, _)| key.starts_with("_quarantine/event/")).collect();
+    let [(_, kept)] = quarantined.as_slice() else { panic!("{quarantined:?}") };
+    let kept: serde_json::Value = serde_json::from_slice(kept).expect("JSON");
+    assert_eq!((&kept["object"], &kept["line"]), (&json!(key(2)), &json!(1)));
+    assert_eq!(kept["reason"], "the value of amount has more digits than fit (decimal(9,2))");
+    let rows = &world.rows().await["fact_event"];
+    assert_eq!(rows.iter().filter(|row| row.contains("member_key: -2")).count(), 1, "{rows:?}");
+
+    let wider = SCHEMA.replace("amount: \"decimal(9,2)\"", "amount: \"decimal(9,3)\", channel: text");
+    world.put("warehouse", SCHEMA_KEY, &wider.replace("columns: [amount]", "columns: [amount, channel]")).await;
+    world.build().await;
+    let state = world.state().await;
+    assert_eq!((&state.sources["event"].added, state.sources["event"].quarantined), (&Vec::new(), 0));
+    let rows = &world.rows().await["fact_event"];
+    for (amount, channel) in [("1.500", "null"), ("2.505", "\"web\""), ("3.000", "null")] {
+        let (amount, channel) = (format!("amount: {amount},"), format!("channel: {channel}"));
+        assert!(rows.iter().any(|row| row.contains(&amount) && row.contains(&channel)), "{amount} {channel}: {rows:?}");
+    }
+    let quarantined = world.objects.contents("warehouse").into_keys().filter(|key| key.starts_with("_quarantine/"));
+    assert_eq!(quarantined.count(), 0);
 }

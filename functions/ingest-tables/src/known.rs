@@ -102,3 +102,49 @@ impl KnownWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{PARTS, digest};
+    use network::Calm;
+    use storage::MemoryObjects;
+
+    #[tokio::test]
+    async fn what_is_known_comes_back_part_by_part_whatever_the_keys_are() {
+        let objects = Objects::over(MemoryObjects::new(Calm::shared()).bucket("b"), "b");
+        // So few that most parts are empty, the first and the last ones perhaps too.
+        let keys = (0..40).map(|n| format!("{{\"id\":\"{}\\n\",\"ü\":{n}}}", "x".repeat(n * 7)).into_bytes());
+        let keys: Vec<(Vec<u8>, Digest)> =
+            keys.map(|key| (key.clone(), digest(&[&key[..], b"line"].concat()))).collect();
+        let of_part = |part| -> HashMap<Vec<u8>, Digest> {
+            keys.iter().filter(|(key, _)| part_of(key) == part).cloned().collect()
+        };
+        let mut writer = KnownWriter::new().expect("writer");
+        for part in 0..PARTS {
+            writer.part(&of_part(part)).expect("part");
+        }
+        writer.put(&objects, "known").await.expect("put");
+        let mut reader = KnownReader::open(&objects, Some("known")).await.expect("known");
+        for part in 0..PARTS {
+            assert_eq!(reader.part(part).expect("part"), of_part(part), "part {part}");
+        }
+        let mut nothing = KnownReader::open(&objects, None).await.expect("nothing");
+        assert!((0..PARTS).all(|part| nothing.part(part).expect("part").is_empty()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_of_keys_is_an_error_and_never_an_empty_list() {
+        let objects = Objects::over(MemoryObjects::new(Calm::shared()).bucket("b"), "b");
+        let line = format!("{}{{\"id\":1}}\n", "0".repeat(32));
+        let whole = zstd::encode_all(line.as_bytes(), 1).expect("zstd");
+        let short = zstd::encode_all(&line.as_bytes()[2..20], 1).expect("zstd");
+        let strange = zstd::encode_all(line.replacen('0', "g", 1).as_bytes(), 1).expect("zstd");
+        for damaged in [whole[..whole.len() - 4].to_vec(), b"{}".to_vec(), short, strange] {
+            objects.put("known", damaged.clone(), "application/zstd").await.expect("put");
+            let opened = KnownReader::open(&objects, Some("known")).await;
+            let read = opened.map(|mut reader| (0..PARTS).try_for_each(|part| reader.part(part).map(|_| ())));
+            assert!(!matches!(read, Ok(Ok(()))), "{damaged:?}");
+        }
+    }
+}

@@ -362,3 +362,231 @@ fn with_new(mut first: Vec<SourceColumn>, columns: &[SourceColumn]) -> Vec<Sourc
     }
     first
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Database, Secrets};
+    use network::{Calm, Network, OneFault, Strike};
+    use runtime::SystemClock;
+    use std::sync::Arc;
+    use storage::{MemoryObjects, MemoryTables, Objects, Table as Rows};
+    use warehouse::schema::Schema;
+    use warehouse_state::{MemoryParameters, Warehouse};
+
+    struct NoSecrets;
+
+    #[async_trait::async_trait]
+    impl Secrets for NoSecrets {
+        async fn read(&self, name: &str) -> Result<String, String> {
+            Err(format!("{name}: these tests read no database"))
+        }
+    }
+
+    struct World {
+        objects: MemoryObjects,
+        tables: MemoryTables,
+    }
+
+    impl World {
+        fn new() -> World {
+            let objects = MemoryObjects::new(Calm::shared()).bucket("ingestion").bucket("warehouse").bucket("archive");
+            World { objects, tables: MemoryTables::new(Calm::shared()).table("rows", "name", None) }
+        }
+
+        fn deps(&self, network: Arc<dyn Network>) -> Deps {
+            let (objects, tables) = (self.objects.through(network.clone()), self.tables.through(network));
+            Deps {
+                ingestion: Objects::over(objects.clone(), "ingestion"),
+                warehouse: Objects::over(objects.clone(), "warehouse"),
+                archive: Objects::over(objects, "archive"),
+                rows: Warehouse::new(Rows::over(tables.clone(), "rows"), Rows::over(tables, "rows")),
+                parameters: Arc::new(MemoryParameters::default()),
+                database: Database::over(NoSecrets, "secret"),
+                parameter_prefix: "/test".into(),
+            }
+        }
+
+        /// The next attempt, as if the lease of the one before had ended.
+        async fn claim(&self) -> IngestRow {
+            let rows = self.deps(Calm::shared()).rows;
+            let call = call();
+            if let Some(row) = rows.ingest("t").await.expect("row") {
+                let end = |row: IngestRow| IngestRow { fence: row.fence.end(call.now()), ..row };
+                rows.change_ingest("t", row.fence.attempt, end).await.expect("row");
+            }
+            rows.claim_ingest("t", Duration::ZERO, &call).await.expect("claim")
+        }
+
+        /// All lines in the bucket, in the order of their keys' ids.
+        fn lines(&self) -> Vec<String> {
+            let bodies = self.objects.contents("ingestion").into_values();
+            let texts = bodies.map(|body| String::from_utf8(body.to_vec()).expect("text"));
+            texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+        }
+
+        fn keys(&self) -> Vec<String> {
+            self.objects.contents("ingestion").into_keys().collect()
+        }
+    }
+
+    fn call() -> Call {
+        Call::new(SystemClock::shared(), Duration::from_secs(60))
+    }
+
+    fn table() -> Table {
+        let text = "version: 1\ntables:\n  t:\n    key: [id, \"na\\\"me\"]\n    cursor: [at, born]\n    \
+                    columns: {id: integer, \"na\\\"me\": text, at: timestamptz, born: timestamp}\n";
+        Schema::parse(text.as_bytes()).expect("schema").tables.remove(0)
+    }
+
+    fn line(id: i64) -> String {
+        format!("{{\"id\":{id},\"na\\\"me\":\"x\",\"at\":null}}")
+    }
+
+    /// Writes each line as an object of its own.
+    async fn write(writer: &mut ObjectWriter<'_>, ids: &[i64]) -> Result<(), Error> {
+        for id in ids {
+            writer.push(line(*id).as_bytes(), Some(*id)).await?;
+            writer.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// What adoption found of these lines.
+    fn adopted(spool: &mut Spool) -> Vec<i64> {
+        let records = (0..PARTS).flat_map(|part| spool.part(part).expect("part").collect::<Vec<_>>());
+        let digests: Vec<_> = records
+            .filter_map(|record| match record.expect("record") {
+                Record::Adopted { line, .. } => Some(line),
+                _ => None,
+            })
+            .collect();
+        (0..10).filter(|id| digests.contains(&digest(line(*id).as_bytes()))).collect()
+    }
+
+    #[tokio::test]
+    async fn whichever_request_of_a_writer_fails_the_next_attempt_takes_over_what_was_written_and_writes_the_rest() {
+        let table = table();
+        let mut nth = 0;
+        loop {
+            let mut struck = false;
+            for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
+                let world = World::new();
+                let fault = OneFault::at(nth, strike);
+                let row = world.claim().await;
+                let dying = world.deps(fault.clone());
+                let mut first = ObjectWriter::new(&dying, &table, row.fence.attempt, 99, 1);
+                let outcome = write(&mut first, &[1, 2, 3]).await;
+                struck |= fault.struck();
+                assert!(outcome.is_ok() || fault.struck());
+
+                let row = world.claim().await;
+                let deps = world.deps(Calm::shared());
+                let mut spool = Spool::new().expect("spool");
+                let (last_id, found) = adopt(&deps, &table, &row, &mut spool).await.expect("adopted");
+                let there = adopted(&mut spool);
+                assert_eq!(found, !row.planned.is_empty());
+                // The attempt that was thought dead goes on, and writes nothing any more.
+                let before = world.keys();
+                assert!(write(&mut first, &[9]).await.is_err(), "{strike:?} at {nth}");
+                assert_eq!(world.keys(), before);
+
+                let missing: Vec<i64> = [1, 2, 3].into_iter().filter(|id| !there.contains(id)).collect();
+                let mut second = ObjectWriter::new(&deps, &table, row.fence.attempt, 99, last_id + 1);
+                write(&mut second, &missing).await.expect("written");
+                let mut lines = world.lines();
+                lines.sort();
+                assert_eq!(lines, [1, 2, 3].map(line), "{strike:?} at {nth}: each line once");
+                let mut ids: Vec<u64> = Vec::new();
+                ids.extend(world.keys().iter().filter_map(|key| warehouse::object::Place::of(key).id()));
+                ids.sort_unstable();
+                assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "{strike:?} at {nth}: no id is missing");
+            }
+            if !struck {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth >= 6, "only {nth} requests");
+    }
+
+    #[tokio::test]
+    async fn an_object_in_the_way_is_named_stays_as_it_is_and_its_id_is_given_once_it_is_gone() {
+        let (world, table) = (World::new(), table());
+        let deps = world.deps(Calm::shared());
+        let key = warehouse::object::key("t", 1, 1);
+        deps.ingestion.put(&key, &b"not ours"[..], "text/plain").await.expect("put");
+        let row = world.claim().await;
+        let mut writer = ObjectWriter::new(&deps, &table, row.fence.attempt, 99, 1);
+        let error = write(&mut writer, &[1]).await.expect_err("an object is in the way");
+        assert!(matches!(&error, Error::ObjectExists { key: found, .. } if *found == key), "{error}");
+        for _ in 0..2 {
+            let row = world.claim().await;
+            let error = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect_err("still there");
+            assert!(matches!(error, Error::ObjectExists { .. }), "{error}");
+            assert_eq!(world.lines(), ["not ours"]);
+        }
+        deps.ingestion.delete(&key).await.expect("deleted");
+        let row = world.claim().await;
+        let ids = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect("nothing in the way");
+        assert_eq!(ids, (0, false));
+    }
+
+    #[tokio::test]
+    async fn an_object_is_named_by_its_greatest_time_or_by_that_of_the_read() {
+        let (world, table) = (World::new(), table());
+        let deps = world.deps(Calm::shared());
+        let row = world.claim().await;
+        let mut writer = ObjectWriter::new(&deps, &table, row.fence.attempt, 99, 7);
+        for times in [&[Some(5), Some(3), None][..], &[None], &[Some(4)]] {
+            for at in times {
+                writer.push(line(1).as_bytes(), *at).await.expect("pushed");
+            }
+            writer.finish().await.expect("written");
+        }
+        let expected = [(5, 7), (99, 8), (4, 9)].map(|(time, id)| warehouse::object::key("t", time, id));
+        assert_eq!(writer.objects, expected);
+        // Nothing is left, so that nothing is written.
+        assert_eq!((writer.finish().await.expect("nothing"), world.keys().len()), (9, 3));
+    }
+
+    #[test]
+    fn the_key_of_a_line_is_spelled_as_the_database_spells_it_and_only_our_deletions_are_deletions() {
+        let key = br#"{"id":1,"na\"me":"\u00fc"}"#.to_vec();
+        let read = |line: &str| key_in(&table(), line.as_bytes());
+        assert_eq!(read(r#"{"id":1,"x":2,"na\"me":"\u00fc","at":null}"#), Some((key.clone(), false)));
+        assert_eq!(read(r#"{"na\"me":"\u00fc","_deleted":true,"id":1}"#), Some((key.clone(), false)));
+        let deletion = r#"{"id":1,"na\"me":"\u00fc","_deleted":true,"_deleted_at":"2024-01-01T00:00:00Z"}"#;
+        assert_eq!(read(deletion), Some((key, true)));
+        assert_eq!(read(r#"{"id":1}"#), None);
+    }
+
+    #[test]
+    fn a_table_that_lacks_what_the_file_names_is_refused_by_name() {
+        let columns = |left_out: &str, at: &str| -> Vec<SourceColumn> {
+            let columns = [("id", "integer"), ("na\"me", "text"), ("at", at), ("born", "timestamp without time zone")];
+            let kept = columns.iter().filter(|(name, _)| *name != left_out);
+            kept.map(|(name, of)| SourceColumn { name: (*name).into(), of: (*of).into() }).collect()
+        };
+        let refused = |columns: &[SourceColumn]| check(&table(), columns).expect_err("refused");
+        check(&table(), &columns("", "timestamp with time zone")).expect("all is there");
+        assert!(matches!(refused(&[]), Error::UnknownTable { .. }));
+        assert!(
+            matches!(refused(&columns("na\"me", "timestamp")), Error::KeyMissing { column, .. } if column == "na\"me")
+        );
+        assert!(
+            matches!(refused(&columns("born", "timestamp")), Error::CursorMissing { column, .. } if column == "born")
+        );
+        for of in ["date", "timestamp with time zone[]", "text"] {
+            assert!(matches!(refused(&columns("", of)), Error::CursorType { column, .. } if column == "at"), "{of}");
+        }
+    }
+
+    #[test]
+    fn a_column_is_remembered_as_it_was_first_seen() {
+        let column = |name: &str, of: &str| SourceColumn { name: name.into(), of: of.into() };
+        let first = with_new(vec![column("a", "integer")], &[column("a", "bigint"), column("b", "text")]);
+        assert_eq!(first, [column("a", "integer"), column("b", "text")]);
+    }
+}
