@@ -513,24 +513,48 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_in_the_way_is_named_stays_as_it_is_and_its_id_is_given_once_it_is_gone() {
-        let (world, table) = (World::new(), table());
-        let deps = world.deps(Calm::shared());
         let key = warehouse::object::key("t", 1, 1);
-        deps.ingestion.put(&key, &b"not ours"[..], "text/plain").await.expect("put");
-        let row = world.claim().await;
-        let mut writer = ObjectWriter::new(&deps, &table, row.fence.attempt, 99, 1);
-        let error = write(&mut writer, &[1]).await.expect_err("an object is in the way");
-        assert!(matches!(&error, Error::ObjectExists { key: found, .. } if *found == key), "{error}");
-        for _ in 0..2 {
+        // An empty one is as what closes the key of a dead attempt, and is not ours all the same.
+        for foreign in ["not ours", ""] {
+            let (world, table) = (World::new(), table());
+            let deps = world.deps(Calm::shared());
+            deps.ingestion.put(&key, foreign.as_bytes(), "text/plain").await.expect("put");
             let row = world.claim().await;
-            let error = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect_err("still there");
-            assert!(matches!(error, Error::ObjectExists { .. }), "{error}");
-            assert_eq!(world.lines(), ["not ours"]);
+            let mut writer = ObjectWriter::new(&deps, &table, row.fence.attempt, 99, 1);
+            let error = write(&mut writer, &[1]).await.expect_err("an object is in the way");
+            assert!(matches!(&error, Error::ObjectExists { key: found, .. } if *found == key), "{error}");
+            for _ in 0..2 {
+                let row = world.claim().await;
+                let error =
+                    adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect_err("still there");
+                assert!(matches!(error, Error::ObjectExists { .. }), "{error}");
+                assert_eq!(world.objects.contents("ingestion")[&key], foreign);
+            }
+            deps.ingestion.delete(&key).await.expect("deleted");
+            let row = world.claim().await;
+            let ids = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect("nothing in the way");
+            assert_eq!(ids, (0, false));
         }
-        deps.ingestion.delete(&key).await.expect("deleted");
-        let row = world.claim().await;
-        let ids = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect("nothing in the way");
-        assert_eq!(ids, (0, false));
+    }
+
+    #[tokio::test]
+    async fn what_others_put_where_a_dead_attempt_was_about_to_write_is_not_taken_for_its_object() {
+        let table = table();
+        for nth in 0.. {
+            let world = World::new();
+            let row = world.claim().await;
+            let dying = world.deps(OneFault::at(nth, Strike::Request));
+            let died = write(&mut ObjectWriter::new(&dying, &table, row.fence.attempt, 99, 1), &[1]).await;
+            assert!(died.is_err(), "no request is the object's");
+            let row = world.claim().await;
+            let [planned] = row.planned.as_slice() else { continue };
+            assert_eq!(world.keys().len(), 0);
+            let deps = world.deps(Calm::shared());
+            deps.ingestion.put(&planned.key, &b"not ours"[..], "text/plain").await.expect("put");
+            let error = adopt(&deps, &table, &row, &mut Spool::new().expect("spool")).await.expect_err("not ours");
+            assert!(matches!(error, Error::ObjectExists { .. }), "{error}");
+            return;
+        }
     }
 
     #[tokio::test]
