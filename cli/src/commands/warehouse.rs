@@ -17,6 +17,7 @@ use storage::{Objects, Table, sha256_hex};
 use warehouse::{
     schema::{Problem, Schema},
     status::Status,
+    table,
 };
 use warehouse_state::{SCHEMA_KEY, Standing, Warehouse as Rows, request_key};
 
@@ -41,6 +42,11 @@ pub struct Warehouse {
 #[derive(Subcommand)]
 enum Command {
     /// Look for mistakes in a schema file; needs no cloud
+    #[command(after_help = "Ends with 0 when there are none.
+
+Examples:
+  alert-archive warehouse check schema.yaml
+  alert-archive warehouse check schema.yaml --json | jq -r '.[] | \"\\(.line) \\(.field): \\(.message)\"'")]
     Check {
         file: PathBuf,
         /// Print JSON: an array of mistakes, each with line, field, error and message
@@ -48,6 +54,8 @@ enum Command {
         json: bool,
     },
     /// Put a schema file in force; what it changes is built anew from the JSON lines
+    #[command(after_help = "Examples:
+  alert-archive warehouse apply schema.yaml --wait")]
     Apply {
         file: PathBuf,
         /// Return when all that landed is built by this file
@@ -55,6 +63,9 @@ enum Command {
         wait: bool,
     },
     /// Read what is new in the database
+    #[command(after_help = "Examples:
+  alert-archive warehouse ingest --wait --json
+  alert-archive warehouse ingest --table customer --full")]
     Ingest {
         /// Only this table; may be given several times
         #[arg(long)]
@@ -70,6 +81,10 @@ enum Command {
         json: bool,
     },
     /// Build tables anew from the JSON lines
+    #[command(after_help = "Examples:
+  alert-archive warehouse rebuild --wait
+  alert-archive warehouse rebuild --table fact_sale --table dim_customer --wait --json
+  alert-archive warehouse rebuild --from 2024-07-01")]
     Rebuild {
         /// Only this table, or all that comes from this source; may be given several times
         #[arg(long)]
@@ -80,8 +95,14 @@ enum Command {
         /// Return when they are built
         #[arg(long)]
         wait: bool,
+        /// Print JSON: with --wait the status afterwards, else where the request lies
+        #[arg(long)]
+        json: bool,
     },
     /// Show sources, tables, gaps, failures and changes of the source's columns
+    #[command(after_help = "Examples:
+  alert-archive warehouse status
+  alert-archive warehouse status --json | jq -r '.tables[] | select(.table == \"fact_sale\").location'")]
     Status {
         /// Print JSON
         #[arg(long)]
@@ -95,7 +116,7 @@ impl Warehouse {
             Command::Check { file, json } => check(&file, json),
             Command::Apply { file, wait } => apply(&file, wait).await,
             Command::Ingest { table, full, wait, json } => ingest(table, full, wait, json).await,
-            Command::Rebuild { table, from, wait } => rebuild(table, from, wait).await,
+            Command::Rebuild { table, from, wait, json } => rebuild(table, from, wait, json).await,
             Command::Status { json } => {
                 let status = Deployed::from_env().await?.status().await?;
                 print_status(&status, json)?;
@@ -130,15 +151,21 @@ impl Deployed {
         })
     }
 
-    async fn status(&self) -> Result<Status> {
+    /// The schema file in force, and its sha256 in hex.
+    async fn schema(&self) -> Result<(Schema, String)> {
         let text = self.warehouse.find(SCHEMA_KEY).await?;
         let text = text.context("no schema file is in force: alert-archive warehouse apply FILE")?;
         let schema = Schema::parse(&text).map_err(|problems| {
             anyhow::anyhow!("the schema file in force has mistakes; the first: {}", problems[0].message)
         })?;
+        Ok((schema, sha256_hex(&text)))
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let (schema, digest) = self.schema().await?;
         let standing = Standing::read(&self.rows, &self.warehouse, &schema).await?;
         let pending = standing.pending(&schema, &self.ingestion, self.feeds.as_ref(), &self.warehouse).await?;
-        Ok(standing.status(&schema, &sha256_hex(&text), pending, &self.warehouse))
+        Ok(standing.status(&schema, &digest, pending, &self.warehouse))
     }
 
     /// Waits until all that landed is built; `true` when no build failed. What an ingest has failed at is its own answer.
@@ -234,16 +261,38 @@ async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Resu
     Ok(went_well && is_built)
 }
 
-async fn rebuild(tables: Vec<String>, from: Option<Timestamp>, wait: bool) -> Result<bool> {
+async fn rebuild(tables: Vec<String>, from: Option<Timestamp>, wait: bool, json: bool) -> Result<bool> {
     let deployed = Deployed::from_env().await?;
-    let now = Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ").to_string();
+    check_names(&deployed.schema().await?.0, &tables)?;
+    let key = request_key(&Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ").to_string());
     let request = serde_json::to_vec(&json!({"tables": tables, "from": from}))?;
-    deployed.warehouse.put(&request_key(&now), request, "application/json").await?;
+    deployed.warehouse.put(&key, request, "application/json").await?;
     if wait {
-        return deployed.wait().await;
+        let is_built = deployed.wait().await?;
+        if json {
+            print_status(&deployed.status().await?, json)?;
+        }
+        return Ok(is_built);
     }
-    say!("asked for; follow it with: alert-archive warehouse status");
+    if json {
+        say!("{}", json!({"request": deployed.warehouse.uri(&key)}));
+    } else {
+        say!("asked for; follow it with: alert-archive warehouse status");
+    }
     Ok(true)
+}
+
+/// A request that names nothing would be done at once, without anything being built.
+fn check_names(schema: &Schema, tables: &[String]) -> Result<()> {
+    let sources = schema.tables.iter().map(|table| table.name.clone());
+    let dimensions = schema.dimensions.iter().map(|dimension| table::dimension(schema, dimension).name);
+    let dates = schema.date_dimension.iter().map(|_| table::date().name);
+    let facts = schema.facts.iter().map(|fact| table::fact(schema, fact).name);
+    let known: Vec<String> = sources.chain(dimensions).chain(dates).chain(facts).collect();
+    match tables.iter().find(|table| !known.contains(table)) {
+        Some(table) => bail!("the schema file in force makes no table {table}; it knows {}", known.join(", ")),
+        None => Ok(()),
+    }
 }
 
 fn plain() -> Grid {
@@ -310,4 +359,22 @@ fn print_status(status: &Status, json: bool) -> Result<()> {
         say!("failed: {} {} {}: {}", failure.table, failure.object, failure.error, failure.message);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rebuild_of_a_table_that_nothing_makes_is_refused_with_the_names_there_are() {
+        let example = include_bytes!("../../../fixtures/warehouse/orders.yaml");
+        let schema = Schema::parse(example).expect("the example");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        check_names(&schema, &[]).expect("all of them");
+        check_names(&schema, &names(&["sale", "fact_sale", "dim_customer", "dim_date"])).expect("they are made");
+        let error = check_names(&schema, &names(&["fact_sale", "fact_sales"])).expect_err("a misspelled name");
+        assert!(
+            error.to_string().starts_with("the schema file in force makes no table fact_sales; it knows customer,")
+        );
+    }
 }
