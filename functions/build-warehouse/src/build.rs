@@ -63,7 +63,7 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     let held = before.superseded.iter().filter(|old| old.until > call.now().as_second());
     build.after.superseded = held.cloned().collect();
     build.run(&plan).await?;
-    build.publish(&plan, call.now()).await?;
+    build.publish(call.now()).await?;
     for key in &requests {
         deps.warehouse.delete(key).await?;
     }
@@ -73,7 +73,7 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     if let Err(error) = publish(deps, &schema, &build.after.schema, call).await {
         tracing::warn!(error = errors::describe(&error), "the page could not be written");
     }
-    build.remove_old(&plan).await?;
+    build.remove_old().await?;
     Ok(Response::default())
 }
 
@@ -148,6 +148,7 @@ struct Plan {
     /// Sources with objects that the last build has not seen, or read in another way.
     changed: BTreeSet<usize>,
     dimensions: Vec<usize>,
+    /// What is made anew in any case. Others are where a dimension has got other members.
     facts: Vec<usize>,
     date: bool,
 }
@@ -189,20 +190,11 @@ impl Plan {
         let facts = (0..schema.facts.len()).filter(|at| {
             let fact = &schema.facts[*at];
             changed.contains(&fact.from)
-                || fact.roles.iter().any(|role| dimensions.contains(&role.dimension))
                 || is_new(&table::fact(schema, fact).name, Some(fact.from), fact_digest(schema, fact))
         });
         let facts = facts.collect();
         let date = schema.date_dimension.as_ref().is_some_and(|date| is_new(&table::date().name, None, digest(date)));
         Ok(Plan { listed, changed, dimensions, facts, date })
-    }
-
-    /// Sources whose lines are needed.
-    fn sources(&self, schema: &Schema) -> BTreeSet<usize> {
-        let mut sources = self.changed.clone();
-        sources.extend(self.dimensions.iter().map(|at| schema.dimensions[*at].from));
-        sources.extend(self.facts.iter().map(|at| schema.facts[*at].from));
-        sources
     }
 }
 
@@ -243,8 +235,8 @@ struct Build<'a> {
 
 impl Build<'_> {
     async fn run(&mut self, plan: &Plan) -> Result<(), Error> {
-        for at in 0..self.schema.tables.len() {
-            self.source(plan, at).await?;
+        for at in &plan.changed {
+            self.read(plan, *at).await?;
         }
         for at in 0..self.schema.dimensions.len() {
             self.dimension(plan, at).await?;
@@ -256,18 +248,22 @@ impl Build<'_> {
         for at in 0..self.schema.facts.len() {
             self.fact(plan, at, calendar.clone()).await?;
         }
+        for (at, source) in self.schema.tables.iter().enumerate() {
+            if !self.spills.contains_key(&at) {
+                // Not changed, so that there is a state.
+                let state = self.before.sources.get(&source.name).cloned().unwrap_or_default();
+                self.after.sources.insert(source.name.clone(), state);
+            }
+        }
         Ok(())
     }
 
-    async fn source(&mut self, plan: &Plan, at: usize) -> Result<(), Error> {
-        let source = &self.schema.tables[at];
-        if !plan.sources(self.schema).contains(&at) {
-            // Not changed, so that there is a state.
-            let state = self.before.sources.get(&source.name).cloned().unwrap_or_default();
-            self.after.sources.insert(source.name.clone(), state);
-            return Ok(());
+    /// The lines of a source; each is read once in a build.
+    async fn read(&mut self, plan: &Plan, at: usize) -> Result<Arc<Spill>, Error> {
+        if let Some(spill) = self.spills.get(&at) {
+            return Ok(spill.clone());
         }
-        let listed = &plan.listed[at];
+        let (source, listed) = (&self.schema.tables[at], &plan.listed[at]);
         let (spill, mut state) = match bucket(self.deps, source) {
             Some(bucket) => objects::read(source, listed, bucket, &self.deps.warehouse, self.attempt).await?,
             None => (Spill::new(0)?, SourceState::default()),
@@ -278,8 +274,9 @@ impl Build<'_> {
             state.gaps = object::gaps(ids).into_iter().map(|gap| (*gap.start(), *gap.end())).collect();
         }
         self.after.sources.insert(source.name.clone(), state);
-        self.spills.insert(at, Arc::new(spill));
-        Ok(())
+        let spill = Arc::new(spill);
+        self.spills.insert(at, spill.clone());
+        Ok(spill)
     }
 
     async fn dimension(&mut self, plan: &Plan, at: usize) -> Result<(), Error> {
@@ -289,17 +286,17 @@ impl Build<'_> {
             self.keep(&shape);
             return Ok(());
         }
+        let spill = self.read(plan, dimension.from).await?;
         let mut salt = 0;
         let (prefix, rows, members) = loop {
             let prefix = format!("{}/{:010}-{salt}/", shape.name, self.attempt);
-            let made = self.members_of(at, &shape, &prefix, salt).await?;
+            let made = self.members_of(at, &spill, &shape, &prefix, salt).await?;
             if let Some((rows, members)) = made {
                 break (prefix, rows, members);
             }
             salt += 1;
         };
-        let key = members_key(&shape.name, self.attempt);
-        self.deps.warehouse.put(&key, members.to_bytes(), "application/octet-stream").await?;
+        let key = self.keep_members(&shape, &members).await?;
         self.members.insert(at, Arc::new(members));
         let definition = dimension_digest(self.schema, dimension);
         let table = TableState { definition, rows, prefix, members: Some(key), unknown: BTreeMap::new() };
@@ -311,14 +308,11 @@ impl Build<'_> {
     async fn members_of(
         &self,
         at: usize,
+        spill: &Arc<Spill>,
         shape: &Shape,
         prefix: &str,
         salt: u32,
     ) -> Result<Option<(u64, Members)>, Error> {
-        let spill = match self.spills.get(&self.schema.dimensions[at].from) {
-            Some(spill) => spill.clone(),
-            None => Arc::new(Spill::new(0)?),
-        };
         let mut shares = Shares::default();
         for share in Share::all(spill.parts()) {
             let writer = TableWriter::new(shape, &self.deps.warehouse, prefix.to_owned(), share)?;
@@ -332,6 +326,27 @@ impl Build<'_> {
         }
         members.seal();
         Ok(are_unique(&mut surrogates).then_some((rows, members)))
+    }
+
+    /// Puts the members where facts of later builds find them. Where they are those of the last build they stay at their
+    /// key, by which the facts know that their members have not changed.
+    async fn keep_members(&self, shape: &Shape, members: &Members) -> Result<String, Error> {
+        let bytes = members.to_bytes();
+        if let Some(before) = self.before.tables.get(&shape.name).and_then(|table| table.members.as_ref())
+            && self.deps.warehouse.find(before).await?.is_some_and(|found| found == bytes)
+        {
+            return Ok(before.clone());
+        }
+        let key = members_key(&shape.name, self.attempt);
+        self.deps.warehouse.put(&key, bytes, "application/octet-stream").await?;
+        Ok(key)
+    }
+
+    /// Whether a dimension has other members than in the last build.
+    fn has_other_members(&self, at: usize) -> bool {
+        let name = table::dimension(self.schema, &self.schema.dimensions[at]).name;
+        let members = |tables: &BTreeMap<String, TableState>| tables.get(&name).and_then(|table| table.members.clone());
+        members(&self.before.tables) != members(&self.after.tables)
     }
 
     async fn dates(&mut self, plan: &Plan, calendar: &Calendar) -> Result<(), Error> {
@@ -355,22 +370,21 @@ impl Build<'_> {
     async fn fact(&mut self, plan: &Plan, at: usize, calendar: Option<Arc<Calendar>>) -> Result<(), Error> {
         let fact = &self.schema.facts[at];
         let shape = table::fact(self.schema, fact);
-        if !plan.facts.contains(&at) {
+        if !plan.facts.contains(&at) && !fact.roles.iter().any(|role| self.has_other_members(role.dimension)) {
             self.keep(&shape);
             return Ok(());
         }
+        let spill = self.read(plan, fact.from).await?;
         for role in &fact.roles {
             self.load_members(role.dimension).await?;
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
         let members: Vec<_> = (0..self.schema.dimensions.len()).map(|at| self.members.get(&at).cloned()).collect();
         let mut shares = Shares::default();
-        if let Some(spill) = self.spills.get(&fact.from) {
-            for share in Share::all(spill.parts()) {
-                let writer = DividedWriter::new(&shape, &self.deps.warehouse, &prefix, share);
-                let lookups = Lookups { members: members.clone(), calendar: calendar.clone() };
-                shares.0.spawn(write_facts(self.schema.clone(), at, spill.clone(), lookups, writer, share));
-            }
+        for share in Share::all(spill.parts()) {
+            let writer = DividedWriter::new(&shape, &self.deps.warehouse, &prefix, share);
+            let lookups = Lookups { members: members.clone(), calendar: calendar.clone() };
+            shares.0.spawn(write_facts(self.schema.clone(), at, spill.clone(), lookups, writer, share));
         }
         let (mut rows, mut unknown) = (0, vec![0_u64; fact.roles.len() + fact.dates.len()]);
         while let Some((written, found)) = shares.next().await? {
@@ -409,7 +423,7 @@ impl Build<'_> {
     }
 
     /// Puts all tables in force with one write to the build's row.
-    async fn publish(&mut self, plan: &Plan, now: Timestamp) -> Result<(), Error> {
+    async fn publish(&mut self, now: Timestamp) -> Result<(), Error> {
         let until = now.as_second() + KEEP_SECONDS;
         for (name, old) in &self.before.tables {
             if self.after.tables.get(name).is_none_or(|new| new.prefix != old.prefix) {
@@ -417,7 +431,7 @@ impl Build<'_> {
                 self.after.superseded.extend(prefixes.map(|prefix| Superseded { prefix, until }));
             }
         }
-        let is_same = plan.sources(self.schema).is_empty() && !plan.date && self.after.tables == self.before.tables;
+        let is_same = self.spills.is_empty() && self.after.tables == self.before.tables;
         let is_same = is_same && self.after.schema == self.before.schema;
         let key = build_state_key(self.attempt);
         if !is_same {
@@ -510,7 +524,7 @@ impl Build<'_> {
 
     /// Removes what no reader may have open any more, and what attempts that died have left. Keys have the number of
     /// their attempt: those of later ones, which may be at work already, are left alone.
-    async fn remove_old(&self, plan: &Plan) -> Result<(), Error> {
+    async fn remove_old(&self) -> Result<(), Error> {
         let tables = self.after.tables.values();
         let current = tables.flat_map(|table| [Some(table.prefix.as_str()), table.members.as_deref()]).flatten();
         let kept: HashSet<&str> = current.chain(self.after.superseded.iter().map(|old| old.prefix.as_str())).collect();
@@ -518,8 +532,8 @@ impl Build<'_> {
             self.remove_earlier(&format!("{table}/"), &kept).await?;
             self.remove_earlier(&format!("_state/members/{table}/"), &kept).await?;
         }
-        for at in plan.sources(self.schema) {
-            self.remove_earlier(&format!("{QUARANTINE}{}/", self.schema.tables[at].name), &HashSet::new()).await?;
+        for at in self.spills.keys() {
+            self.remove_earlier(&format!("{QUARANTINE}{}/", self.schema.tables[*at].name), &HashSet::new()).await?;
         }
         let state = self.deps.rows.build().await?.and_then(|row| row.state).unwrap_or_default();
         self.remove_earlier("_state/build/", &HashSet::from([state.as_str()])).await

@@ -1,0 +1,265 @@
+//! Weeks of tables made by chance, without a database: after the builds of each week the warehouse holds what one build
+//! over the same JSON lines makes, whatever died on the way; and tables stay where they are while nothing changes them.
+//! `ALERT_ARCHIVE_WEEK_SEEDS=1000..2000` takes other seeds.
+
+use network::{Answer, Calm, Network, Request};
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{Arc, Mutex},
+};
+use storage::MemoryObjects;
+use warehouse_state::{BuildState, SourceState, TableState};
+use warehouse_tests::{
+    faults::{disturbed, killed},
+    reader::Row,
+    world::{INGESTION, World},
+};
+
+const SCHEMA: &str = "\
+version: 1
+tables:
+  customer: {source: objects, key: id, cursor: at, columns: {id: integer, name: text, city: text, at: timestamptz}}
+  product:
+    source: objects
+    key: sku
+    cursor: at
+    soft_delete: gone
+    columns: {sku: text, title: text, gone: boolean, at: timestamptz}
+  sale:
+    source: objects
+    key: id
+    cursor: at
+    columns: {id: bigint, customer: bigint, sku: text, amount: \"decimal(9,2)\", at: timestamptz}
+  visit: {source: objects, key: id, cursor: at, columns: {id: bigint, customer: bigint, at: timestamptz}}
+dimensions:
+  customer: {from: customer, type1: [name], type2: [city]}
+  product: {from: product, type1: [title]}
+date_dimension: {from: 2024-01-01, to: 2024-12-31}
+facts:
+  sale:
+    from: sale
+    as_of: at
+    dimensions: {customer: customer, product: sku}
+    dates: {sold: at}
+    columns: [amount]
+  visit: {from: visit, as_of: at, dimensions: {customer: customer}}
+";
+/// Files that are in force for some weeks, each by what it puts in the place of a part of [`SCHEMA`].
+const FILES: [(&str, &str); 4] = [
+    ("version: 1", "# It says what the first one says.\nversion: 1"),
+    ("type1: [name], type2: [city]", "type1: [city], type2: [name]"),
+    ("columns: [amount]", "columns: []"),
+    ("decimal(9,2)", "decimal(12,3)"),
+];
+const WEEKS: u32 = 8;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("ALERT_ARCHIVE_WEEK_SEEDS") else { return 0..60 };
+    let (from, to) = text.split_once("..").expect("seeds are given as 100..200");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+/// Objects by chance.
+struct Source {
+    rng: ChaCha8Rng,
+    /// The last id of each table.
+    ids: BTreeMap<&'static str, u32>,
+    /// Where each customer lives: most changes are of other columns.
+    cities: BTreeMap<u32, u32>,
+    /// What has not landed yet.
+    late: Vec<(String, String)>,
+}
+
+impl Source {
+    fn line(&mut self, table: &str, week: u32) -> String {
+        let rng = &mut self.rng;
+        // Two changes within a second are frequent, and so are facts older than their members.
+        let at = format!("2024-01-{:02}T00:00:{:02}Z", 1 + week, rng.random_range(0..20));
+        let day = rng.random_range(1..=28);
+        let id = rng.random_range(1..6 + 2 * week);
+        let sku = format!("s{}", rng.random_range(1..8));
+        if rng.random_bool(0.03) {
+            return "{\"id\":".to_owned();
+        }
+        if rng.random_bool(0.1) {
+            return json!({"id": id, "sku": sku, "_deleted": true, "_deleted_at": at}).to_string();
+        }
+        let some_customer = if rng.random_bool(0.1) { None } else { Some(rng.random_range(1..14)) };
+        let row = match table {
+            "customer" => {
+                let moves = rng.random_bool(0.15);
+                let new = rng.random_range(1..4);
+                let city = self.cities.entry(id).or_insert(new);
+                *city = if moves { new } else { *city };
+                json!({"id": id, "name": format!("n{day}"), "city": format!("c{city}"), "at": at})
+            }
+            "product" => json!({"sku": sku, "title": format!("t{day}"), "gone": rng.random_bool(0.2), "at": at}),
+            "sale" => {
+                let amount = rng.random_range(-9_999..99_999);
+                // With three places it only fits a later file.
+                let amount = format!("{}.{:0width$}", amount, 5, width = rng.random_range(1..4));
+                json!({"id": id, "customer": some_customer, "sku": sku, "amount": amount,
+                       "at": format!("2024-01-{day:02}T00:00:00Z")})
+            }
+            _ => json!({"id": id, "customer": some_customer, "at": format!("2024-01-{day:02}T00:00:00Z")}),
+        };
+        row.to_string()
+    }
+
+    /// What lands in a week: new objects, late ones, and some that were put again with other lines.
+    fn week(&mut self, week: u32, landed: &[String]) -> Vec<(String, String)> {
+        let mut objects = Vec::new();
+        for (table, often) in [("customer", 0.6), ("product", 0.4), ("sale", 0.3), ("visit", 0.3)] {
+            if week > 0 && !self.rng.random_bool(often) {
+                continue;
+            }
+            let id = *self.ids.entry(table).and_modify(|id| *id += 1).or_insert(1);
+            let key = format!("{table}/202401{:02}T000000.000000Z-{id:010}.jsonl", 1 + week);
+            let lines = (0..self.rng.random_range(1..7)).map(|_| self.line(table, week)).collect::<Vec<_>>();
+            objects.push((key, lines.join("\n") + "\n"));
+        }
+        let is_late = |rng: &mut ChaCha8Rng| rng.random_bool(0.2);
+        let (late, mut now): (Vec<_>, Vec<_>) = objects.into_iter().partition(|_| is_late(&mut self.rng));
+        let (land, still) = self.late.drain(..).partition(|_| self.rng.random_bool(0.5));
+        self.late = still;
+        self.late.extend(late);
+        now.extend::<Vec<_>>(land);
+        if self.rng.random_bool(0.15)
+            && let Some(key) = landed.choose(&mut self.rng).cloned()
+        {
+            // Longer than any that is there, so that the list alone tells of it.
+            let table = key.split('/').next().unwrap_or_default().to_owned();
+            let lines: Vec<String> = (0..8 + week).map(|_| self.line(&table, week)).collect();
+            now.push((key, lines.join("\n") + &" ".repeat(600)));
+        }
+        now
+    }
+}
+
+/// The tables of one build over all that lies in the ingestion bucket, and its state.
+async fn made_at_once(world: &World, schema: &str) -> (BTreeMap<String, Vec<Row>>, BuildState) {
+    let other = World::new(String::new());
+    other.apply(schema).await;
+    for (key, body) in world.objects.contents(INGESTION) {
+        other.put(INGESTION, &key, std::str::from_utf8(&body).expect("text")).await;
+    }
+    other.build(Calm::shared()).await.expect("a build");
+    (sorted(other.read().await), other.state().await)
+}
+
+fn sorted(mut tables: BTreeMap<String, Vec<Row>>) -> BTreeMap<String, Vec<Row>> {
+    tables.values_mut().for_each(|rows| rows.sort());
+    tables
+}
+
+/// Without the places, which depend on the number of builds.
+fn figures(state: &BuildState) -> (&str, &BTreeMap<String, SourceState>, Vec<TableState>) {
+    let table = |table: &TableState| TableState { prefix: String::new(), members: None, ..table.clone() };
+    (&state.schema, &state.sources, state.tables.values().map(table).collect())
+}
+
+/// Returns how often a fact stayed where it was while a dimension of it was made anew.
+async fn play(seed: u64) -> u32 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut source = Source {
+        rng: ChaCha8Rng::seed_from_u64(rng.random()),
+        ids: BTreeMap::new(),
+        cities: BTreeMap::new(),
+        late: Vec::new(),
+    };
+    let world = World::new(String::new());
+    let (mut schema, mut landed, mut stayed) = (SCHEMA.to_owned(), BTreeSet::new(), 0);
+    let mut before: Option<BuildState> = None;
+    for week in 0..WEEKS {
+        if week == 0 || rng.random_bool(0.15) {
+            let (old, new) = FILES.choose(&mut rng).expect("a file");
+            schema = SCHEMA.replace(old, new);
+            world.apply(&schema).await;
+        }
+        for (key, body) in source.week(week, &landed.iter().cloned().collect::<Vec<_>>()) {
+            world.put(INGESTION, &key, &body).await;
+            landed.insert(key);
+        }
+        if rng.random_bool(0.05) {
+            world.ask_for_a_rebuild().await;
+        }
+        for _ in 0..rng.random_range(0..3) {
+            if rng.random_bool(0.5) {
+                killed(&world, &mut rng, async |network| world.build(network).await).await;
+            } else {
+                disturbed(&world, &mut rng, async |network| world.build(network).await).await;
+            }
+        }
+        world.build(Calm::shared()).await.expect("a build");
+        let state = world.state().await;
+        let (tables, expected) = made_at_once(&world, &schema).await;
+        assert_eq!(sorted(world.read().await), tables, "seed {seed}, week {week}");
+        assert_eq!(figures(&state), figures(&expected), "seed {seed}, week {week}");
+        if let Some(before) = before.replace(state.clone()) {
+            let moved = |name: &str| before.tables[name].prefix != state.tables[name].prefix;
+            stayed += u32::from(moved("dim_customer") && !moved("fact_visit"));
+        }
+    }
+    stayed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_each_week_the_tables_are_those_of_one_build_over_all_lines() {
+    let mut stayed = 0;
+    for seed in seeds() {
+        stayed += play(seed).await;
+    }
+    assert!(stayed > 0, "no fact stayed while its dimension was made anew");
+}
+
+/// Counts objects and bytes that are read, by the first part of their keys.
+struct Reads {
+    objects: MemoryObjects,
+    found: Mutex<BTreeMap<String, (u64, u64)>>,
+}
+
+#[async_trait::async_trait]
+impl Network for Reads {
+    async fn answered(&self, request: &Request) -> Answer {
+        if request.operation == "GetObject"
+            && let Some((bucket, key)) = request.subject.split_once('/')
+            && let Some(body) = self.objects.contents(bucket).get(key)
+        {
+            let name = format!("{bucket}/{}", key.split('/').next().unwrap_or_default());
+            let mut found = self.found.lock().expect("lock");
+            let (objects, bytes) = found.entry(name).or_default();
+            *objects += 1;
+            *bytes += body.len() as u64;
+        }
+        Answer::Arrives
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_members_are_only_renamed_no_line_of_a_fact_is_read() {
+    let world = World::new(String::new());
+    world.apply(SCHEMA).await;
+    let at = "2024-01-01T00:00:00Z";
+    let sales = (1..=2_000).map(|id| json!({"id": id, "customer": id % 100, "sku": "s", "amount": 1, "at": at}));
+    let sales: Vec<String> = sales.map(|sale| sale.to_string()).collect();
+    world.put(INGESTION, "sale/20240101T000000.000000Z-0000000001.jsonl", &sales.join("\n")).await;
+    let mut read = Vec::new();
+    for load in 1..=10 {
+        let names = (0..100).map(|id| json!({"id": id, "name": format!("n{load}"), "city": "c", "at": at}).to_string());
+        let key = format!("customer/20240101T000000.000000Z-{load:010}.jsonl");
+        world.put(INGESTION, &key, &names.collect::<Vec<_>>().join("\n")).await;
+        let reads = Arc::new(Reads { objects: world.objects.clone(), found: Mutex::default() });
+        world.build(reads.clone()).await.expect("a build");
+        read.push(std::mem::take(&mut *reads.found.lock().expect("lock")));
+    }
+    let sales: Vec<u64> =
+        read.iter().map(|found| found.get("ingestion/sale").map_or(0, |(objects, _)| *objects)).collect();
+    assert_eq!(sales, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0], "{read:?}");
+    let customers =
+        world.read().await["dim_customer"].iter().filter(|row| row["name"].as_deref() == Some("n10")).count();
+    assert_eq!(customers, 100);
+}
