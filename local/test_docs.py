@@ -34,15 +34,15 @@ json.dump([duckdb.sql(query).fetchall() for query in json.load(sys.stdin)], sys.
 # The same over a star of two customers, one of whom moved, and of the members that stand for none.
 RUN_WAREHOUSE_QUERIES = """
 import duckdb, json, os, sys
-for folder in ["dim_customer", "dim_date", "fact_sale/sold_month=202406", "fact_sale/sold_month=202407"]:
+for folder in ["dim_customer", "dim_date", "fact_sale/sold_month=202312", "fact_sale/sold_month=202401"]:
     os.makedirs(folder)
 duckdb.sql('''COPY (SELECT * FROM (VALUES (-1, NULL, NULL, NULL, true, false), (-2, NULL, NULL, NULL, true, false),
     (11, 1, 'Ada', 'Rome', false, false), (12, 1, 'Ada', 'Oslo', true, false), (21, 2, 'Bob', 'Bonn', true, true))
     t(customer_key, customer_id, name, city, is_current, is_deleted)) TO 'dim_customer/a.parquet' (FORMAT parquet)''')
 duckdb.sql('''COPY (SELECT strftime(d, '%Y%m%d')::INTEGER AS date_key, year(d) AS year, month(d) AS month
-    FROM range(DATE '2024-06-01', DATE '2024-09-01', INTERVAL 1 DAY) t(d)) TO 'dim_date/a.parquet' (FORMAT parquet)''')
-for month, rows in [(202406, "(1, 11, 20240630, 5.00, false)"),
-                    (202407, "(2, 12, 20240701, 7.50, false), (3, -2, 20240702, 1.00, false), (4, 21, 20240703, 9.99, true)")]:
+    FROM range(DATE '2023-12-01', DATE '2024-03-01', INTERVAL 1 DAY) t(d)) TO 'dim_date/a.parquet' (FORMAT parquet)''')
+for month, rows in [(202312, "(1, 11, 20231231, 5.00, false)"),
+                    (202401, "(2, 12, 20240101, 7.50, false), (3, -2, 20240102, 1.00, false), (4, 21, 20240103, 9.99, true)")]:
     duckdb.sql(f'''COPY (SELECT * FROM (VALUES {rows}) t(sale_id, customer_key, sold_date_key, total, is_deleted))
         TO 'fact_sale/sold_month={month}/a.parquet' (FORMAT parquet)''')
 json.dump([duckdb.sql(query).fetchall() for query in json.load(sys.stdin)], sys.stdout, default=str)
@@ -143,7 +143,7 @@ class Documentation(unittest.TestCase):
         self.assertEqual(ended.returncode, 0, ended.stderr)
         by_city, by_month, customers = json.loads(ended.stdout)
         self.assertEqual(by_city, [["Oslo", "7.50"], ["Rome", "5.00"], [None, "1.00"]])
-        self.assertEqual(by_month, [[2024, 7, 3]])
+        self.assertEqual(by_month, [[2024, 1, 3]])
         self.assertEqual(customers, [[1, "Ada", "Oslo"]])
         # The columns are those of the example.
         example = (ROOT / "fixtures" / "warehouse" / "orders.yaml").read_text()
