@@ -249,7 +249,7 @@ impl Executor<'_> {
     }
 
     async fn put_message(&mut self, entry: &Entry, record: &Record) -> Result<(), Error> {
-        let (key, body) = (message_key(&entry.date(), &entry.index, &entry.id), parts_of_json(record).concat());
+        let (key, body) = (message_key(&entry.date(), &entry.index, &entry.id), record.json_parts().concat());
         self.messages.push(MessageObject { key, document: entry.identity(), body });
         let waiting: usize = self.messages.iter().map(|message| message.body.len()).sum();
         if self.messages.len() < UPLOADS && waiting < UPLOAD_BYTES { Ok(()) } else { self.put_messages().await }
@@ -524,7 +524,7 @@ fn fill(object: &mut Filling, entry: Entry, record: Record) -> Result<(), Error>
     let compress = |source| Error::Compress { key: object.planned.key.clone(), source };
     if let Some(jsonl) = &mut object.jsonl {
         // A valid document has line breaks only between its tokens, so that they can go.
-        for part in parts_of_json(&record) {
+        for part in record.json_parts() {
             for piece in part.split(|byte| matches!(byte, b'\n' | b'\r')) {
                 jsonl.write_all(piece).map_err(compress)?;
             }
@@ -545,17 +545,4 @@ fn fill(object: &mut Filling, entry: Entry, record: Record) -> Result<(), Error>
     object.entries.push(entry);
     object.left -= 1;
     Ok(())
-}
-
-/// `{"message":…,"history":[…],"audit":[…]}`, each document as it is.
-fn parts_of_json(record: &Record) -> Vec<&[u8]> {
-    let mut parts: Vec<&[u8]> = vec![b"{\"message\":", &record.message];
-    for (name, bodies) in [(&b",\"history\":["[..], &record.history), (b"],\"audit\":[", &record.audit)] {
-        parts.push(name);
-        for (n, body) in bodies.iter().enumerate() {
-            parts.extend([if n > 0 { &b","[..] } else { b"" }, body]);
-        }
-    }
-    parts.push(b"]}");
-    parts
 }

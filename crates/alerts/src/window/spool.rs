@@ -71,6 +71,19 @@ impl Record {
         let audit = related()?;
         Ok(Record { message, history, audit })
     }
+
+    /// `{"message":…,"history":[…],"audit":[…]}` in parts, each document as it is.
+    pub fn json_parts(&self) -> Vec<&[u8]> {
+        let mut parts: Vec<&[u8]> = vec![b"{\"message\":", &self.message];
+        for (name, bodies) in [(&b",\"history\":["[..], &self.history), (b"],\"audit\":[", &self.audit)] {
+            parts.push(name);
+            for (n, body) in bodies.iter().enumerate() {
+                parts.extend([if n > 0 { &b","[..] } else { b"" }, body]);
+            }
+        }
+        parts.push(b"]}");
+        parts
+    }
 }
 
 fn length(n: usize) -> std::io::Result<[u8; 4]> {
