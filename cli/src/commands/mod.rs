@@ -4,6 +4,8 @@ pub mod doctor;
 mod dry_run;
 pub mod feeds;
 pub mod find;
+#[cfg(test)]
+mod given;
 pub mod logs;
 pub mod open;
 pub mod purge;
