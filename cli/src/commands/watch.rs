@@ -14,6 +14,7 @@ use reports::{count, grouped};
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+use workflow::Execution;
 
 /// Between two looks at a run.
 const PAUSE: Duration = Duration::from_millis(700);
@@ -80,6 +81,17 @@ pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: 
         eprintln!("execution {}: {error}: {}", execution.status, message_of(execution.cause.as_deref()));
     }
     Ok(went_well(&report) && execution.status == "SUCCEEDED")
+}
+
+/// Waits for the end of an execution without telling anything of it.
+pub async fn ended(archive: &Archive, execution_arn: &str) -> Result<Execution> {
+    loop {
+        let execution = archive.workflow.describe(execution_arn).await?;
+        if !execution.running {
+            return Ok(execution);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// A function's error arrives as JSON with its message inside.
