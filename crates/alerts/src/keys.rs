@@ -16,6 +16,11 @@ pub fn plan_key(run_id: &str) -> String {
     format!("{}/windows.jsonl", run_prefix(run_id))
 }
 
+/// What became of each window of a run.
+pub fn grid_key(run_id: &str) -> String {
+    format!("{}/grid.json", run_prefix(run_id))
+}
+
 /// What the plan of a run found out about messages outside its range.
 pub fn looked_at_key(run_id: &str) -> String {
     format!("{}/looked-at.json", run_prefix(run_id))

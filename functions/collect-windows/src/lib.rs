@@ -6,10 +6,11 @@ mod totals;
 
 use alerts::{
     counts::{Bytes, Messages},
-    keys::{ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
+    keys::{grid_key, ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
     message::tracking::{self, Row},
     mode::Mode,
     run::{
+        grid::{Cell, CellState, Grid},
         job_run::RunStatus,
         looked_at::{Gone, Listed, LookedAt},
         payloads::{CollectRequest, Collected, Version},
@@ -118,12 +119,14 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let mut by_purpose: HashMap<Purpose, Messages> = HashMap::new();
     let (mut done, mut skipped, mut failures, mut failed) = (Vec::new(), 0, Vec::new(), Vec::new());
+    let mut grid = Grid::new();
     for window in planned.iter() {
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
                 bytes += record.bytes;
                 *by_purpose.entry(window.purpose).or_default() += of_its_messages(record);
+                grid.push(Cell::new(window, Some(record), CellState::Done, None));
                 done.push(record);
                 for (reason, count) in &record.reasons {
                     *reasons.entry(reason.clone()).or_default() += count;
@@ -132,10 +135,14 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             // Skipped by an operator: reported each time, but no reason to fail the run.
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
-                failures.push(failure(window, Some(record)));
+                let failure = failure(window, Some(record));
+                grid.push(Cell::new(window, Some(record), CellState::SetAside, Some(failure.error.clone())));
+                failures.push(failure);
             }
             record => {
-                failures.push(failure(window, record));
+                let failure = failure(window, record);
+                grid.push(Cell::new(window, record, CellState::Failed, Some(failure.error.clone())));
+                failures.push(failure);
                 failed.push(window.clone());
             }
         }
@@ -200,6 +207,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     };
     // First: what stood before is read from here, and a report that is made again must find it.
     deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &details).await?;
+    deps.objects.put_json(&grid_key(run_id), &grid).await?;
     let report_key = format!("{}/report.json", run_prefix(run_id));
     deps.objects.put_json(&report_key, &report).await?;
     mark_gone(deps, &looked_at.gone, now).await?;

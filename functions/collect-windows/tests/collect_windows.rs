@@ -88,6 +88,31 @@ async fn what_is_planned_and_not_committed_has_failed_each_with_its_reason() {
 }
 
 #[tokio::test]
+async fn each_window_of_the_plan_has_a_cell_with_its_state_its_messages_and_its_time() {
+    let cloud = ended().await;
+    let took = |record: &WindowRecord| {
+        let began_at = Some(record.updated_at - jiff::SignedDuration::from_secs(12));
+        Ok(WindowRecord { began_at, ..record.clone() })
+    };
+    cloud.windows().change(RUN, &day(0).window_id, took).await.expect("noted");
+    let skip = |planned: WindowRecord| planned.skip("the index is damaged", planned.updated_at).expect("skipped");
+    cloud.given_window(&day(3), skip).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let cell = |n: i64, state: &str, messages: u64| json!({"window_id": day(n).window_id, "state": state, "messages": messages});
+    let with = |mut cell: Value, name: &str, value: Value| {
+        cell[name] = value;
+        cell
+    };
+    let expected = json!([
+        with(cell(0, "done", 5), "seconds", json!(12)),
+        with(cell(1, "failed", day(1).expected), "error", json!("CountMismatch")),
+        with(cell(2, "failed", day(2).expected), "error", json!("StepCrashed")),
+        with(cell(3, "set_aside", day(3).expected), "error", json!("WindowSkipped")),
+    ]);
+    assert_eq!(cloud.json("runs/r1/grid.json"), expected);
+}
+
+#[tokio::test]
 async fn what_failed_is_counted_against_the_plan_and_is_a_gap_of_the_archive() {
     let cloud = ended().await;
     handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");

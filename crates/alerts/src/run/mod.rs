@@ -2,6 +2,7 @@
 //! of all runs.
 
 pub mod api_use;
+pub mod grid;
 pub mod job_run;
 pub mod lock;
 pub mod looked_at;

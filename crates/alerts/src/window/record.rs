@@ -45,6 +45,9 @@ pub struct WindowRecord {
     pub fence: Fence,
     #[serde(with = "instant::serde_iso")]
     pub updated_at: Timestamp,
+    /// When its last attempt began to read the source.
+    #[serde(default, with = "crate::message::tracking::optional_iso", skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
     /// The step that began last.
     #[serde(default)]
     pub step: String,
@@ -124,6 +127,7 @@ impl WindowRecord {
             mode,
             fence: Fence::new(now),
             updated_at: now,
+            began_at: None,
             step: String::new(),
             window,
             messages: Messages::default(),
@@ -147,6 +151,7 @@ impl WindowRecord {
             _ => {
                 next.status = State::Running;
                 next.fence = self.fence.next(now, LEASE);
+                next.began_at = Some(now);
                 let attempt = next.fence.attempt;
                 (next, Begin::Query { attempt })
             }
@@ -336,6 +341,11 @@ mod tests {
     fn a_later_attempt_fences_the_earlier_one_off() {
         let (second, begin) = running().begin("query-messages", at(10));
         assert_eq!(begin, Begin::Query { attempt: 2 });
+        assert_eq!(
+            (running().began_at, second.began_at),
+            (Some(at(0)), Some(at(10))),
+            "a window's time is its last attempt's"
+        );
         assert!(matches!(
             second.prepare(1, "k".into(), at(11)),
             Err(Refused::Superseded { attempt: 1, current: 2, .. })
