@@ -293,6 +293,7 @@ function runsCard(data) {
     const { section: told } = run;
     const children = [make("div", { class: "tools", children: [make("h3", { text: `Run ${run.run_id}` }), close] })];
     if (told) { children.push(make("p", { class: "soft", text: told.scope }), make("p", { class: "headline", text: told.headline })); for (const part of list(told.blocks)) if (blocks[part.kind]) children.push(...blocks[part.kind](part)); }
+    if (/^https:\/\//.test(texts(run.console))) children.push(make("p", { class: "link", children: [make("a", { href: run.console, rel: "noreferrer", text: "Open its execution in the Step Functions console" })] }));
     children.push(grid(run));
     opened.replaceChildren(make("div", { class: texts(run.state), children }));
     opened.scrollIntoView({ block: "start" });
@@ -307,14 +308,73 @@ function runsCard(data) {
   if (drawn.length > 1) chart(section, "Messages of the latest runs", drawn.map((run) => minute(run.started_at) || texts(run.run_id)), [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }, { label: "Not archived", values: drawn.map((run) => number(run.not_archived)), colour: "failed" }]);
 }
 
-// One square a window, by its state.
+// ---- The windows of a run
+
+const CELLS = { done: ["done", "", "done"], failed: ["failed", "✗", "failed"], set_aside: ["set_aside", "–", "set aside"] };
+const ACROSS = 10;
+
+// When a window's messages are of, from its id; other ids stay as they are.
+function stretch(id) {
+  const edge = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)\.(\d{3})Z$/;
+  const [from, to] = texts(id).split("--").map((text) => edge.exec(text));
+  if (!from || !to) return texts(id);
+  // No finer than both edges are.
+  const exact = [from, to].some((edge) => edge[7] !== "000") ? 4 : [from, to].some((edge) => edge[6] !== "00") ? 3 : [from, to].some((edge) => edge[4] + edge[5] !== "0000") ? 2 : 0;
+  const time = (parts) => (exact === 0 ? "" : ` ${parts.slice(0, Math.min(exact, 3)).join(":")}${exact === 4 ? `.${parts[3]}` : ""}`);
+  const said = ([, year, month, day, ...parts]) => `${year}-${month}-${day}${time(parts)}`;
+  return `${said(from)} to ${said(to)}${exact ? " UTC" : ""}`;
+}
+
+const took = (seconds) => (seconds === undefined || seconds === null ? "" : number(seconds) < 60 ? `${number(seconds)} s` : `${Math.floor(number(seconds) / 60)} min ${number(seconds) % 60} s`);
+
+// One cell a window, in the order of time, by its state; moved through with the arrow keys, told below.
 function grid(run) {
+  const cells = list(run.grid);
+  if (cells.length === 0) return counted(run);
+  const kinds = Object.entries(CELLS).map(([kind, [, , text]]) => [cells.filter((cell) => cell.state === kind).length, text]);
+  const title = `${plural(cells.length, "window")}: ${kinds.filter(([count]) => count > 0).map(([count, text]) => `${grouped(count)} ${text}`).join(", ")}`;
+  const said = (cell, n) => [`Window ${grouped(n + 1)} of ${grouped(cells.length)}, ${stretch(cell.window_id)}: ${(CELLS[cell.state] || ["", "", texts(cell.state)])[2]}`, cell.error, plural(cell.messages, "message"), took(cell.seconds)].filter(Boolean).join("; ");
+  const line = make("p", { class: "told", role: "status", text: "Point at a window, or move through them with the arrow keys." });
+  const detail = make("div");
+  let at = 0;
+  const boxes = cells.map((cell, n) => {
+    const [kind, mark] = CELLS[cell.state] || ["other", "?"];
+    return make("button", { type: "button", class: `cell ${kind}`, tabindex: n === 0 ? 0 : -1, "aria-label": said(cell, n), text: mark, on: { focus: () => show(n), pointerenter: () => { line.textContent = said(cell, n); }, click: () => explain(cell) } });
+  });
+  const show = (n) => { boxes[at].tabIndex = -1; at = n; boxes[at].tabIndex = 0; line.textContent = said(cells[n], n); };
+  const explain = (cell) => {
+    const commands = cell.state === "failed" ? [`alert-archive rerun ${shell(run.run_id)} --wait`, `alert-archive skip ${shell(run.run_id)} ${shell(cell.window_id)} --reason 'why'`] : cell.state === "set_aside" ? [`alert-archive skip ${shell(run.run_id)} ${shell(cell.window_id)} --undo`] : [];
+    const why = { failed: "Run again what failed, or let the run end without this window:", set_aside: "When the cause is gone:" }[cell.state];
+    detail.replaceChildren(make("p", { children: ["Its id: ", make("code", { text: cell.window_id })] }), ...(why ? blocks.command({ why, commands }) : []));
+  };
+  const box = make("div", { class: "cells", role: "group", "aria-label": `${title}. Move with the arrow keys, open with Enter.`, children: boxes });
+  box.addEventListener("keydown", (event) => {
+    const across = Math.max(1, boxes.findIndex((one) => one.offsetTop > boxes[0].offsetTop)) || ACROSS;
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: boxes.length - 1 - at }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    boxes[Math.max(0, Math.min(boxes.length - 1, at + step))].focus();
+  });
+  const legend = make("p", { class: "soft", children: kinds.map(([count, text], n) => [count, text, Object.values(CELLS)[n]]).filter(([count]) => count > 0).flatMap(([, text, [kind, mark]]) => [make("span", { class: `cell ${kind}`, "aria-hidden": "true", text: mark }), ` ${text}  `]) });
+  const numbers = make("details", { children: [make("summary", { text: "The windows, as a table" })] });
+  // Made when it is wanted: there may be thousands.
+  numbers.addEventListener("toggle", () => {
+    if (numbers.children.length > 1) return;
+    const titles = ["Messages of", "State", "Messages", "Took", "Error"].map((text, n) => ({ title: text, kind: n === 2 || n === 3 ? "number" : "" }));
+    numbers.append(table(`Windows of ${run.run_id}`, titles, cells.map((cell) => [stretch(cell.window_id), (CELLS[cell.state] || ["", "", cell.state])[2], grouped(cell.messages), took(cell.seconds), cell.error])));
+  });
+  return make("div", { children: [make("h3", { text: title }), legend, box, line, detail, numbers] });
+}
+
+// A word as a shell takes it.
+const shell = (text) => (/^[A-Za-z0-9_.][A-Za-z0-9_.-]*$/.test(texts(text)) ? texts(text) : `'${texts(text).replaceAll("'", "'\\''")}'`);
+
+// Of an older run, how many windows there were of each state.
+function counted(run) {
   const { planned, succeeded, failed } = run.windows || {};
-  const aside = Math.max(0, number(planned) - number(succeeded) - number(failed));
-  const parts = [["failed", failed, "failed"], ["set_aside", run.status === "Running" ? 0 : aside, "set aside or not begun"], ["done", succeeded, "done"]];
-  const squares = parts.flatMap(([kind, count, text]) => Array.from({ length: Math.min(number(count), 1000) }, () => make("span", { class: `dot ${kind}`, title: text })));
-  const said = parts.filter(([, count]) => number(count) > 0).map(([, count, text]) => `${grouped(count)} ${text}`).join(", ");
-  return make("div", { children: [make("p", { class: "soft", text: `Windows: ${said || "none planned"}` }), make("div", { "aria-hidden": "true", children: squares })] });
+  const aside = run.status === "Running" ? 0 : Math.max(0, number(planned) - number(succeeded) - number(failed));
+  const said = [[failed, "failed"], [aside, "set aside or not begun"], [succeeded, "done"]].filter(([count]) => number(count) > 0).map(([count, text]) => `${grouped(count)} ${text}`).join(", ");
+  return make("p", { class: "soft", text: `${plural(planned, "window")}${said ? `: ${said}` : ""}. Each window is shown for the newest runs.` });
 }
 
 // ---- The page
@@ -328,6 +388,17 @@ async function refreshed(name, before) {
   before.replaceWith(sectionCard(section));
 }
 
+// Before the first run: what will be here, and how it comes.
+function welcome() {
+  const what = ["each day of each year: archived, still open, in quarantine, or a gap", "what is still open, and for how long", "each run, with its windows: what failed, why, and what to do"];
+  const commands = ["alert-archive run --from 2024-07-01 --to 2024-10-01 --dry-run", "alert-archive run --from 2024-07-01 --to 2024-10-01 --wait"];
+  card("", "Welcome", "", [
+    make("p", { class: "headline", text: "No run has ended yet." }), make("p", { text: "After the first one this page shows:" }),
+    make("ul", { children: what.map((text) => make("li", { text })) }),
+    ...blocks.command({ why: "The first command says how many windows and messages there are, what it takes and what it costs, and starts nothing. The second one archives them.", commands }),
+  ]);
+}
+
 let PAGE = {};
 
 function start() {
@@ -337,7 +408,7 @@ function start() {
   byId("as-of").textContent = PAGE.generated_at ? `as of ${minute(PAGE.generated_at)} UTC` : "";
   for (const row of list((runs || {}).unreadable)) notice("bad", `A run is missing here: ${texts(row)}.`);
   if (all.length === 0) {
-    notice("plain", "No run has ended yet.", "After the first run this page shows what is archived, what is still open, and what to do. Start one with: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait");
+    welcome();
   } else {
     const days = Math.floor((Date.now() - Date.parse(runs.last_completed || all[all.length - 1].started_at)) / DAY);
     if (days > number(runs.silent_days)) notice("bad", `No run has completed for ${plural(days, "day")}.`, `One is expected at least every ${plural(runs.silent_days, "day")}: look at the latest executions, and at the schedule.`);

@@ -95,6 +95,7 @@ test("an archive without a run is friendly", async () => {
   const { page } = await opened(address("empty"));
   const told = await page.$eval("main", (node) => node.textContent);
   assert.match(told, /No run has ended yet/);
+  assert.match(await page.$eval("pre code", (node) => node.textContent), /^alert-archive run --from \S+ --to \S+ --dry-run\n/);
   assert.equal(await page.$$eval(".bad", (nodes) => nodes.length), 0);
   await page.close();
 });
@@ -115,6 +116,43 @@ test("runs are found by their error, paged, sorted and opened", async () => {
   const told = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
   assert.ok(told.some((text) => text.startsWith("Run ")), told.join("; "));
   await page.close();
+});
+
+test("a run opens with a cell a window, read with the keyboard, and with a link to its execution", async () => {
+  const { page } = await opened(address("failing"));
+  await page.$eval("tbody td.id button", (button) => button.click());
+  const cells = await page.$$eval(".cells .cell", (nodes) => nodes.map((node) => [node.className, node.getAttribute("aria-label"), node.tabIndex]));
+  assert.equal(cells.length, 91);
+  assert.equal(cells.filter(([kind]) => kind.includes("failed")).length, 22);
+  assert.equal(cells.filter(([, , index]) => index === 0).length, 1, "one stop of the tab key");
+  await page.$eval(".cells .cell", (cell) => cell.focus());
+  await page.keyboard.press("ArrowRight");
+  const told = await page.$eval(".told", (node) => node.textContent);
+  assert.match(told, /^Window 2 of 91, \d{4}-\d\d-\d\d 06:00 to \d{4}-\d\d-\d\d 06:00 UTC: failed; SourceUnavailable; \d+ messages; 1 min 1 s$/);
+  await page.keyboard.press("Enter");
+  const commands = await page.$$eval("pre code", (nodes) => nodes.map((node) => node.textContent));
+  assert.ok(commands.some((text) => /alert-archive skip \S+ \d{8}T\S+--\S+ --reason/.test(text)), commands.join("; "));
+  await page.keyboard.press("End");
+  assert.match(await page.$eval(".told", (node) => node.textContent), /^Window 91 of 91, /);
+  const links = await page.$$eval("a", (nodes) => nodes.map((node) => node.href));
+  assert.ok(links.some((href) => href.includes("console.aws.amazon.com") && href.includes(":execution:")), links.join("; "));
+  await page.close();
+});
+
+test("an opened run with its windows: axe finds nothing, and it fits a phone", async () => {
+  for (const scheme of SCHEMES) for (const width of WIDTHS) {
+    const page = await browser.newPage();
+    await page.setBypassCSP(true);
+    await page.setViewport({ width, height: 900 });
+    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+    await page.goto(address("failing"));
+    await page.$eval("tbody td.id button", (button) => button.click());
+    await page.$$eval("details", (nodes) => nodes.forEach((node) => { node.open = true; }));
+    assert.ok(await beyond(page) <= 0, `${width}: ${await beyond(page)} pixels too wide`);
+    if (width === 1280) assert.deepEqual(await faults(page), [], scheme);
+    await keepPicture(page, `opened-${width}-${scheme}`);
+    await page.close();
+  }
 });
 
 test("the calendar is read and opened with the keyboard", async () => {

@@ -1,6 +1,7 @@
 //! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a state.
 
 use alerts::run::{
+    grid::{Cell, CellState, Grid},
     job_run::RunStatus,
     overview::{Day, Overview},
     report::{Before, Details, Failure, OpenMessage, RunReport, Windows},
@@ -8,7 +9,7 @@ use alerts::run::{
 };
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
-use reports::dashboard::{self, Latest, Pipeline, Runs};
+use reports::dashboard::{self, Latest, Listed, Pipeline, Runs};
 use reports::letter::Rendered;
 use reports::mail::{CHART, Earlier, Links, Mail, Summary, mail};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
@@ -56,7 +57,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(dir)?;
     let last_completed = runs.iter().find(|run| run.status == RunStatus::Completed).map(|run| run.to);
-    let list = dashboard::runs(&Runs { reports: runs, unreadable: &[], last_completed, silent_days: 8, now });
+    let listed: Vec<Listed> = runs.iter().map(listed).collect();
+    let list = dashboard::runs(&Runs { listed: &listed, unreadable: &[], last_completed, silent_days: 8, now });
     let details = details(now, gaps);
     let ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
     let reported = runs.iter().find(|run| run.reported_at.is_some());
@@ -85,6 +87,28 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
         }
     }
     Ok(())
+}
+
+/// As a run leaves its windows: those that failed are named in its report.
+fn listed(report: &RunReport) -> Listed {
+    let done = (0..report.windows.succeeded).map(|n| {
+        let from = report.from + SignedDuration::from_hours(2 * n as i64);
+        let to = from + SignedDuration::from_hours(2);
+        let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
+        let (messages, seconds) = (40 + n * 7919 % 1900, Some(4 + n * 31 % 50));
+        Cell { window_id, state: CellState::Done, messages, seconds, error: None }
+    });
+    let failed = report.failures.iter().filter(|failure| !failure.window_id.is_empty()).map(|failure| Cell {
+        window_id: failure.window_id.clone(),
+        state: if failure.error == "WindowSkipped" { CellState::SetAside } else { CellState::Failed },
+        messages: failure.messages,
+        seconds: Some(61),
+        error: Some(failure.error.clone()),
+    });
+    let mut grid: Grid = if report.reported_at.is_some() { done.chain(failed).collect() } else { Grid::new() };
+    grid.sort_by(|left, right| left.window_id.cmp(&right.window_id));
+    let execution_arn = format!("arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:{}", report.run_id);
+    Listed { report: report.clone(), execution_arn, grid }
 }
 
 fn healthy(now: Timestamp) -> RunReport {

@@ -5,6 +5,7 @@ use crate::archive::{account, now_section, run_section};
 use crate::section::{Bar, Colour, Section, State, tamed};
 use crate::words;
 use alerts::run::{
+    grid::Grid,
     overview::{Day, Overview},
     report::{Details, RunReport},
 };
@@ -21,6 +22,8 @@ const AGES: [u64; 5] = [7, 30, 60, 90, 180];
 pub const PIPELINES: [&str; 3] = ["feeds", "logs", "warehouse"];
 /// How many runs the page lists.
 pub const RUNS: usize = 400;
+/// Of how many windows the page shows each, those of the newest runs; of older runs it shows how many were done.
+pub const CELLS: usize = 4000;
 
 const PAGE: &str = include_str!("../../../web/index.html");
 const STYLE: &str = include_str!("../../../web/page.css");
@@ -37,7 +40,7 @@ pub struct Pipeline {
 
 /// `dashboard/index.html` before the first run of the archive.
 pub fn first_page(pipelines: &[Pipeline], silent_days: u64, now: Timestamp) -> String {
-    let none = runs(&Runs { reports: &[], unreadable: &[], last_completed: None, silent_days, now });
+    let none = runs(&Runs { listed: &[], unreadable: &[], last_completed: None, silent_days, now });
     page(None, &none, pipelines, now)
 }
 
@@ -79,11 +82,21 @@ pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> 
     groups.map(|(n, messages)| Bar::count(label(n), messages, Colour::Waiting)).collect()
 }
 
+/// A run that the page lists.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Of a run without a report, as its row has it.
+    pub report: RunReport,
+    pub execution_arn: String,
+    /// What became of each window; empty where that is not shown.
+    pub grid: Grid,
+}
+
 /// All runs that the page lists.
 #[derive(Clone, Debug)]
 pub struct Runs<'a> {
-    /// Newest first; a run without a report as its row has it.
-    pub reports: &'a [RunReport],
+    /// Newest first.
+    pub listed: &'a [Listed],
     /// Why a row that should be a run's cannot be read, one text a row.
     pub unreadable: &'a [String],
     /// When a run completed last.
@@ -95,7 +108,7 @@ pub struct Runs<'a> {
 
 /// `dashboard/data/runs.json`.
 pub fn runs(runs: &Runs) -> Value {
-    let list: Vec<Value> = runs.reports.iter().take(RUNS).map(run).collect();
+    let list: Vec<Value> = runs.listed.iter().take(RUNS).map(run).collect();
     tamed(json!({
         "v": 1,
         "generated_at": instant::iso(runs.now),
@@ -106,7 +119,7 @@ pub fn runs(runs: &Runs) -> Value {
     }))
 }
 
-fn run(report: &RunReport) -> Value {
+fn run(Listed { report, execution_arn, grid }: &Listed) -> Value {
     let seconds = seconds(report);
     let left = words::not_archived(report);
     let mut run = json!({
@@ -128,6 +141,12 @@ fn run(report: &RunReport) -> Value {
         "not_archived": left.failed + left.set_aside,
         "bytes": report.bytes,
     });
+    if let Some(console) = words::console_of(execution_arn) {
+        run["console"] = json!(console);
+    }
+    if !grid.is_empty() {
+        run["grid"] = json!(grid);
+    }
     // A run that went well has nothing to tell that the numbers do not.
     if words::state(report) != State::Good {
         run["sentence"] = json!(words::sentence(report));

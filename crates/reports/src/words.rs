@@ -329,6 +329,17 @@ pub fn one_line(text: &str) -> String {
     out
 }
 
+/// The execution in the console of AWS; none on a local cloud, whose account is made up.
+pub fn console_of(execution_arn: &str) -> Option<String> {
+    let parts: Vec<&str> = execution_arn.split(':').collect();
+    match parts.as_slice() {
+        ["arn", "aws", "states", region, account, ..] if *account != "000000000000" => Some(format!(
+            "https://{region}.console.aws.amazon.com/states/home?region={region}#/v2/executions/details/{execution_arn}"
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The page's own promises, and the data that it is given.
 
 use alerts::run::{
+    grid::{Cell, CellState, Grid},
     job_run::RunStatus,
     overview::{Day, Overview},
     report::{Details, Failure, RunReport},
@@ -9,7 +10,7 @@ use alerts::run::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::Identity;
 use jiff::Timestamp;
-use reports::dashboard::{self, Latest, Runs};
+use reports::dashboard::{self, Latest, Listed, Runs};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -27,9 +28,14 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 fn listed(reports: &[RunReport]) -> Value {
+    let of = |report: &RunReport| Listed { report: report.clone(), execution_arn: String::new(), grid: Grid::new() };
+    listed_as(&reports.iter().map(of).collect::<Vec<_>>())
+}
+
+fn listed_as(listed: &[Listed]) -> Value {
     let unreadable = ["row r0 is not readable".to_owned()];
     let now = at("2024-10-01T06:00:00Z");
-    dashboard::runs(&Runs { reports, unreadable: &unreadable, last_completed: Some(now), silent_days: 8, now })
+    dashboard::runs(&Runs { listed, unreadable: &unreadable, last_completed: Some(now), silent_days: 8, now })
 }
 
 #[test]
@@ -100,6 +106,30 @@ fn runs_are_listed_as_they_come_with_what_failed_and_the_one_word_for_it() {
     assert!(newest["section"].to_string().contains(errors::advice("CountMismatch")));
     assert_eq!((&older["range"], &older["outcome"]), (&"2024-07-01 to 2024-09-28".into(), &"Completed".into()));
     assert_eq!(listed(&vec![report("r"); 500])["runs"].as_array().map(Vec::len), Some(dashboard::RUNS));
+}
+
+#[test]
+fn a_run_leads_to_its_execution_and_to_each_of_its_windows() {
+    let cell = Cell {
+        window_id: "20240701T000000.000Z--20240702T000000.000Z".into(),
+        state: CellState::SetAside,
+        messages: 433,
+        seconds: Some(12),
+        error: Some("WindowSkipped".into()),
+    };
+    let arn = "arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:r1";
+    let of = |arn: &str, grid: &Grid| Listed { report: report("r1"), execution_arn: arn.into(), grid: grid.clone() };
+    let data = listed_as(&[of(arn, &vec![cell]), of(&arn.replace("123456789012", "000000000000"), &Grid::new())]);
+    let [run, local] = [&data["runs"][0], &data["runs"][1]];
+    assert!(
+        run["console"].as_str().is_some_and(|link| link.starts_with("https://eu-central-1.") && link.ends_with(arn))
+    );
+    let expected = serde_json::json!([{
+        "window_id": "20240701T000000.000Z--20240702T000000.000Z", "state": "set_aside", "messages": 433, "seconds": 12,
+        "error": "WindowSkipped",
+    }]);
+    assert_eq!(run["grid"], expected);
+    assert!(local["console"].is_null() && local["grid"].is_null(), "a local cloud has no console: {local}");
 }
 
 #[test]

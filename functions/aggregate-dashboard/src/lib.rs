@@ -1,9 +1,10 @@
 //! Writes the dashboard page and its data to S3.
 
 use alerts::{
-    keys::run_prefix,
+    keys::{grid_key, run_prefix},
     message::{classification::Disposition, tracking::Row},
     run::{
+        grid::Grid,
         job_run::{JobRun, RunStatus},
         payloads::ReportRequest,
         report::{Details, RunReport},
@@ -15,7 +16,7 @@ use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use reports::{
-    dashboard::{self, Latest, Pipeline, Runs},
+    dashboard::{self, Latest, Listed, Pipeline, Runs},
     mail::is_for_everybody,
     section::Section,
 };
@@ -30,6 +31,8 @@ const PAGE: &str = "dashboard/index.html";
 const TRIES: usize = 8;
 /// Reports that are read at once.
 const READS: usize = 16;
+/// Of so many runs, the newest, the page shows each window: about a year of a weekly one.
+const GRIDS: usize = 60;
 
 pub struct Deps {
     pub objects: Objects,
@@ -75,8 +78,9 @@ impl Named for Error {
 
 pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(), Error> {
     let now = call.now();
-    let (runs, reports) = list_runs(deps, now).await?;
-    let latest = match reports.iter().find(|report| report.reported_at.is_some() && is_for_everybody(report)) {
+    let (runs, listed) = list_runs(deps, now).await?;
+    let mut reports = listed.iter().map(|run| &run.report);
+    let latest = match reports.find(|report| report.reported_at.is_some() && is_for_everybody(report)) {
         Some(report) => Some(latest(deps, report, now).await?),
         None => None,
     };
@@ -105,7 +109,7 @@ async fn latest(deps: &Deps, report: &RunReport, now: Timestamp) -> Result<Value
 
 /// Writes the list anew from rows and reports, newest first: also of runs that died or were refused before they had a
 /// report. Of two runs that end at once, the second sees the first's.
-async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<RunReport>), Error> {
+async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<Listed>), Error> {
     for _ in 0..TRIES {
         let before = deps.objects.find_versioned(RUNS).await?;
         let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
@@ -113,12 +117,13 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<RunReport>
         let last_completed =
             runs.iter().filter(|run| run.status == RunStatus::Completed).map(|run| run.updated_at).max();
         runs.truncate(dashboard::RUNS);
-        let reports = runs.iter().map(|run| report_of(deps, run));
-        let reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
+        let listed = runs.iter().map(|run| listed(deps, run));
+        let mut listed: Vec<Listed> = stream::iter(listed).buffered(READS).try_collect().await?;
+        add_grids(deps, &mut listed).await?;
         let unreadable: Vec<String> = malformed.iter().map(ToString::to_string).collect();
         let silent_days = deps.silent_days;
         let list =
-            dashboard::runs(&Runs { reports: &reports, unreadable: &unreadable, last_completed, silent_days, now });
+            dashboard::runs(&Runs { listed: &listed, unreadable: &unreadable, last_completed, silent_days, now });
         let body = list.to_string().into_bytes();
         let written = match before {
             Some((_, tag)) => deps.objects.replace(RUNS, body.into(), "application/json", &tag).await?,
@@ -127,10 +132,29 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<RunReport>
             }
         };
         if written {
-            return Ok((list, reports));
+            return Ok((list, listed));
         }
     }
     Err(Error::Contended)
+}
+
+async fn listed(deps: &Deps, run: &JobRun) -> Result<Listed, Error> {
+    let execution_arn = run.execution_arn.clone();
+    Ok(Listed { report: report_of(deps, run).await?, execution_arn, grid: Grid::new() })
+}
+
+/// The windows of the newest runs, as many as the page has room for. A run that has no report yet has none.
+async fn add_grids(deps: &Deps, listed: &mut [Listed]) -> Result<(), Error> {
+    let keys: Vec<String> = listed.iter().take(GRIDS).map(|run| grid_key(&run.report.run_id)).collect();
+    let grids = keys.into_iter().map(async |key| deps.objects.find_json::<Grid>(&key).await);
+    let grids: Vec<Option<Grid>> = stream::iter(grids).buffered(READS).try_collect().await?;
+    let mut room = dashboard::CELLS;
+    for (run, grid) in listed.iter_mut().zip(grids) {
+        let Some(grid) = grid.filter(|grid| grid.len() <= room) else { continue };
+        room -= grid.len();
+        run.grid = grid;
+    }
+    Ok(())
 }
 
 async fn report_of(deps: &Deps, run: &JobRun) -> Result<RunReport, Error> {

@@ -75,6 +75,28 @@ async fn a_run_that_died_or_was_refused_is_red_though_it_has_no_report() {
 }
 
 #[tokio::test]
+async fn the_windows_of_the_newest_runs_are_shown_as_long_as_there_is_room() {
+    let cloud = reported().await;
+    let grid = |cells: usize| json!(vec![json!({"window_id": "w", "state": "done", "messages": 3}); cells]);
+    for (run_id, created_at, cells) in [
+        ("newest", "2199-01-03T00:00:00.000Z", 3),
+        ("too-large", "2199-01-02T00:00:00.000Z", reports::dashboard::CELLS - 2),
+        ("small", "2199-01-01T00:00:00.000Z", 2),
+    ] {
+        let mut row = cloud.job_run(RUN);
+        row["run_id"] = json!(run_id);
+        row["created_at"] = json!(created_at);
+        let item: Item = serde_dynamo::to_item(row).expect("an item");
+        cloud.tables.plant("job-runs", item);
+        cloud.objects().put_json(&format!("runs/{run_id}/grid.json"), &grid(cells)).await.expect("written");
+    }
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
+    let runs = cloud.json("dashboard/data/runs.json")["runs"].clone();
+    let cells = |run: &serde_json::Value| run["grid"].as_array().map(Vec::len);
+    assert_eq!(runs.as_array().expect("a list").iter().map(cells).collect::<Vec<_>>(), [Some(3), None, Some(2), None]);
+}
+
+#[tokio::test]
 async fn a_run_over_one_message_does_not_take_the_headline() {
     let cloud = reported().await;
     let mut row = cloud.job_run(RUN);

@@ -16,6 +16,7 @@ use errors::{Name, Named};
 use ledger::Once;
 use mail::{Content, File, MailError, Mailer, Outbox, Ses, send_once};
 use reports::{
+    console_of,
     dashboard::PIPELINES,
     letter::Rendered,
     mail::{CHART, Earlier, Links, Mail, Summary, is_for_everybody, mail},
@@ -163,17 +164,6 @@ async fn pipelines(deps: &Deps) -> Result<Vec<Section>, Error> {
         }
     }
     Ok(sections)
-}
-
-/// The execution in the console of AWS; none on a local cloud, whose account is made up.
-fn console_of(execution_arn: &str) -> Option<String> {
-    let parts: Vec<&str> = execution_arn.split(':').collect();
-    match parts.as_slice() {
-        ["arn", "aws", "states", region, account, ..] if *account != "000000000000" => Some(format!(
-            "https://{region}.console.aws.amazon.com/states/home?region={region}#/v2/executions/details/{execution_arn}"
-        )),
-        _ => None,
-    }
 }
 
 /// Notes in the run's row who has the mail of one attempt.
