@@ -96,8 +96,7 @@ fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Sec
         let item = words::set_aside(item, now);
         Problem {
             name: format!("{} {}", item.what, item.name),
-            affected: format!("of {}, for {} (since {})", item.of, item.age, item.since),
-            message: item.reason,
+            affected: format!("of {}, for {} (since {}), because: {}", item.of, item.age, item.since, item.reason),
             advice: format!("When the cause is gone: {}", item.way_back.join("; then ")),
             ..Problem::default()
         }
