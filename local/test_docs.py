@@ -77,16 +77,19 @@ def lines() -> list[tuple[str, list[str]]]:
 
 
 def shell_words(line: str) -> list[str]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     return list(lexer)
 
 
 def split(words: list[str]) -> list[list[str]]:
-    """Each command of a line."""
+    """Each command of a line, without the file that takes what it prints."""
     commands: list[list[str]] = [[]]
+    is_file = False
     for word in words:
-        if set(word) <= set("|&;"):
+        if is_file or set(word) <= set("<>"):
+            is_file = not is_file
+        elif set(word) <= set("|&;"):
             commands.append([])
         else:
             commands[-1].append(word)

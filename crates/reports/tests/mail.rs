@@ -129,6 +129,38 @@ fn a_run_that_died_is_told_with_its_cause() {
 }
 
 #[test]
+fn the_readme_quotes_what_the_mail_says_of_a_failure_and_of_its_repair() {
+    let window = |day: u8| failure(&window(day), "SourceIndexClosed", 1500);
+    let (messages, recheck) = (Messages::default(), Recheck::default());
+    let failed = RunReport {
+        status: RunStatus::Failed,
+        reconciled: false,
+        windows: Windows { planned: 2, succeeded: 0, failed: 2 },
+        messages,
+        recheck,
+        failures: vec![window(3), window(4)],
+        ..report()
+    };
+    let before = Before {
+        run_id: failed.run_id.clone(),
+        attempt: 1,
+        failed_windows: 2,
+        failed_messages: 3000,
+        ..Before::default()
+    };
+    let repaired = mailed(&report(), &Details { before: Some(before), ..details() });
+    let readme = include_str!("../../../README.md");
+    let quoted: Vec<&str> =
+        readme.split("```text mail\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(quoted.len(), 2);
+    for (mail, quoted) in [mailed(&failed, &details()), repaired].iter().zip(quoted) {
+        for line in quoted.lines().filter(|line| !line.is_empty()) {
+            assert!(mail.text.lines().any(|said| said == line), "`{line}` is not in the mail: {}", mail.text);
+        }
+    }
+}
+
+#[test]
 fn what_failed_is_counted_against_the_plan() {
     let mail = mailed(&failed(), &details());
     for said in ["433  Not archived yet, in failed windows", "5,433  In the source, in all"] {
