@@ -14,9 +14,20 @@ use reports::{
 };
 use std::borrow::Cow;
 
-/// A text without characters that a terminal takes for commands: they are spelled as JSON would spell them.
+/// A text without characters that a terminal takes for commands, that hide, or that turn the text around: they are spelled as
+/// JSON would spell them.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    let is_harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let is_harmless = |c: char| match c {
+        '\n' | '\t' => true,
+        '\u{61c}'
+        | '\u{200b}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' => false,
+        c => !c.is_control(),
+    };
     if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);
     }
@@ -209,6 +220,7 @@ mod tests {
     #[test]
     fn nothing_that_is_printed_acts_on_the_terminal() {
         assert_eq!(harmless("a\u{1b}[2Jb\r\u{9b}31m\tc\n"), "a\\u001b[2Jb\\u000d\\u009b31m\tc\n");
+        assert_eq!(harmless("MSG-\u{202e}71"), "MSG-\\u202e71", "turned around, it would read as another id");
         assert!(matches!(harmless("Grüße, 世界"), Cow::Borrowed(_)));
         let spelled = harmless("{\"id\":\"\u{9b}\"}").into_owned();
         assert_eq!(serde_json::from_str::<serde_json::Value>(&spelled).expect("JSON")["id"], "\u{9b}");

@@ -1,4 +1,4 @@
-use crate::archive::Archive;
+use crate::archive::{Archive, NotFound};
 use alerts::message::tracking::Row;
 use anyhow::Result;
 use clap::Args;
@@ -15,18 +15,19 @@ pub struct Find {
 }
 
 impl Find {
-    /// `false` when the ledger has never seen the message.
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         let rows = archive.ledger.rows.partition(&self.message_id).await?;
         if self.json {
             say!("{}", serde_json::to_string_pretty(&rows)?);
-        } else if rows.is_empty() {
-            eprintln!("no run has seen message {}: is its time in the range of a run?", self.message_id);
+        }
+        if rows.is_empty() {
+            let told = format!("no run has seen message {}: is its time in the range of a run?", self.message_id);
+            return Err(NotFound(told).into());
         }
         for row in rows.iter().filter(|_| !self.json) {
             print(row)?;
         }
-        Ok(!rows.is_empty())
+        Ok(true)
     }
 }
 
@@ -53,4 +54,20 @@ fn print(row: &Row) -> Result<()> {
         say!("  what is archived of it is not final: it was opened again");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::given::given;
+
+    #[tokio::test]
+    async fn a_message_that_no_run_has_seen_is_not_found() {
+        let world = given().await;
+        let find = |message_id: &str, json| Find { message_id: message_id.to_owned(), json };
+        assert!(find("a", false).call(&world.archive).await.expect("found"));
+        for json in [false, true] {
+            assert!(find("nobody", json).call(&world.archive).await.expect_err("nobody").is::<NotFound>());
+        }
+    }
 }

@@ -95,7 +95,7 @@ Examples:
         #[arg(long)]
         raw: bool,
     },
-    /// Order a document into quarantine, because it makes its window fail
+    /// Exclude a document that makes its window fail: it goes to quarantine unread
     #[command(after_help = "\
 Example:
   alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
@@ -108,7 +108,7 @@ Example:
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         reason: String,
     },
-    /// Take back an order; then a run over the message's own millisecond judges it again
+    /// Judge messages again, each by a run over its own millisecond; an exclusion is taken back
     Release(release::Release),
 }
 
@@ -195,9 +195,10 @@ impl Quarantine {
             (None, 1) => &names,
             (None, 2..) => bail!("{message_id} stands in several indices: choose with --index from: {names}"),
             (_, 0) if source.is_none() => {
-                bail!("no run has seen {message_id}: name its index with --index, or set OPENSEARCH_URL")
+                let told = format!("no run has seen {message_id}: name its index with --index, or set OPENSEARCH_URL");
+                return Err(NotFound(told).into());
             }
-            _ => bail!("the source holds no message {message_id}"),
+            _ => return Err(NotFound(format!("the source holds no message {message_id}")).into()),
         };
         if let Some(row) =
             rows.iter().find(|row| row.source_index == *index && row.status == Status::Completed && row.claim.is_none())
