@@ -1,8 +1,15 @@
-//! Goes through all small states of the ledger, then tries histories by seed, on every processor. The last line says how
-//! many there were; the exit code is 1 when one of them has a finding.
+//! Goes through all small states of the ledger, stops two executors at every pair of their requests, then tries histories
+//! by seed, on every processor. The last line says how many there were; the exit code is 1 when one of them has a finding.
 
 use clap::Parser;
-use simulation::{breadth_first::Explored, history::Plan, states, work};
+use simulation::{
+    breadth_first::Explored,
+    history::{
+        Plan,
+        pairs::{self, Tried},
+    },
+    states, work,
+};
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
@@ -36,7 +43,8 @@ fn main() -> ExitCode {
     if let Some(seed) = seed {
         return replay(seed);
     }
-    let findings = AtomicU64::new(explore_all(if all_states { &states::ALL } else { &states::LIMITS }));
+    let found = explore_all(if all_states { &states::ALL } else { &states::LIMITS }) + try_pairs();
+    let findings = AtomicU64::new(found);
     let began = Instant::now();
     let (next, steps) = (AtomicU64::new(from), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get());
@@ -82,6 +90,25 @@ fn explore_all(limits: &[states::Limits]) -> u64 {
         }
     }
     println!("states: {reached}, findings: {findings}, {:.1} s", began.elapsed().as_secs_f64());
+    findings
+}
+
+/// The number of findings.
+fn try_pairs() -> u64 {
+    let began = Instant::now();
+    let tried = std::thread::scope(|scope| {
+        let threads = pairs::ALL.map(|meeting| scope.spawn(move || pairs::explore(meeting)));
+        threads.map(|thread| thread.join().expect("it does not panic"))
+    });
+    let (mut reached, mut findings) = (0, 0);
+    for Tried { pairs, finding } in tried {
+        reached += pairs;
+        if let Some(finding) = finding {
+            findings += 1;
+            println!("{finding}");
+        }
+    }
+    println!("pairs of stops: {reached}, findings: {findings}, {:.1} s", began.elapsed().as_secs_f64());
     findings
 }
 

@@ -5,6 +5,7 @@
 mod machine;
 mod model;
 mod observer;
+pub mod pairs;
 mod scheduler;
 mod world;
 
