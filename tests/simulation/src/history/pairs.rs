@@ -41,6 +41,8 @@ pub enum Meeting {
     Redriven,
     /// An operator excludes a document; the execution is aborted and redriven.
     Excluded,
+    /// The same, and the first stops once more before it writes its window's row.
+    ExcludedTooLate,
     /// The spool expires; the execution is aborted and redriven.
     Expired,
     /// The spool expires, and another run needs the messages.
@@ -53,9 +55,10 @@ pub enum Meeting {
     FailedOnly,
 }
 
-pub const ALL: [Meeting; 7] = [
+pub const ALL: [Meeting; 8] = [
     Meeting::Redriven,
     Meeting::Excluded,
+    Meeting::ExcludedTooLate,
     Meeting::Expired,
     Meeting::ExpiredForAnother,
     Meeting::Changed,
@@ -174,12 +177,12 @@ impl World {
         self.abort("r0").await;
         match meeting {
             Meeting::Redriven | Meeting::Changed => self.change(),
-            Meeting::Excluded => self.change_register(Some(&self.documents[0])).await,
+            Meeting::Excluded | Meeting::ExcludedTooLate => self.change_register(Some(&self.documents[0])).await,
             Meeting::Expired | Meeting::ExpiredForAnother => self.expire(),
             Meeting::ReadEarlier | Meeting::FailedOnly => {}
         }
         let (run, work) = match meeting {
-            Meeting::Redriven | Meeting::Excluded | Meeting::Expired => {
+            Meeting::Redriven | Meeting::Excluded | Meeting::ExcludedTooLate | Meeting::Expired => {
                 ("r0", Work::Window(Step::Query, self.task_of("r0")))
             }
             Meeting::ExpiredForAnother | Meeting::Changed => {
@@ -190,13 +193,21 @@ impl World {
                 ("f1", Work::Plan(self.start("f1", json!({"mode": "failed-only", "run_id": "r0"})).await))
             }
         };
-        // The lease of the first is over.
-        self.cloud.clock.advance(Duration::from_secs(31));
+        if meeting != Meeting::ExcludedTooLate {
+            // The lease of the first is over.
+            self.cloud.clock.advance(Duration::from_secs(31));
+        }
         let (other, second_gate) = self.begin(run, work, is_write, second);
         stopped[1] = second_gate.stops(&other).await;
         let stops = [("the first", &gate), ("the second", &second_gate)].map(|(who, gate)| gate.stop(who));
+        if meeting == Meeting::ExcludedTooLate {
+            gate.goes_to_its_window(&one).await;
+            second_gate.permits.add_permits(Semaphore::MAX_PERMITS / 4);
+            ended(&other).await;
+            gate.at_window.add_permits(Semaphore::MAX_PERMITS / 4);
+        }
         for (executor, gate) in [(one, gate), (other, second_gate)] {
-            gate.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+            gate.permits.add_permits(Semaphore::MAX_PERMITS / 4);
             ended(&executor).await;
             // Superseded or not: what counts is what it leaves.
             let _ = executor.await.expect("it does not panic");
@@ -318,6 +329,7 @@ impl World {
             is_stop,
             permits: Semaphore::new(stop),
             stopped: Notify::new(),
+            at_window: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             before: Mutex::default(),
             cloud: self.cloud.clone(),
             seen: self.seen.clone(),
@@ -371,6 +383,8 @@ struct Gate {
     is_stop: fn(&Request) -> bool,
     permits: Semaphore,
     stopped: Notify,
+    /// For writes of the window's row.
+    at_window: Semaphore,
     /// The first request that had to wait.
     before: Mutex<Option<Request>>,
     cloud: Cloud,
@@ -386,6 +400,17 @@ impl Gate {
             biased;
             () = self.stopped.notified() => true,
             () = ended(executor) => false,
+        }
+    }
+
+    /// It goes on until it writes its window's row, or ends.
+    async fn goes_to_its_window(&self, executor: &Executor) {
+        self.at_window.forget_permits(Semaphore::MAX_PERMITS);
+        self.permits.add_permits(Semaphore::MAX_PERMITS / 4);
+        tokio::select! {
+            biased;
+            () = self.stopped.notified() => {}
+            () = ended(executor) => {}
         }
     }
 
@@ -411,6 +436,12 @@ async fn ended(executor: &Executor) {
 #[async_trait]
 impl Network for Gate {
     async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if is_table_write(request) && request.subject.starts_with(WINDOWS) {
+            if self.at_window.available_permits() == 0 {
+                self.stopped.notify_one();
+            }
+            self.at_window.acquire().await.map_err(|_| Broken)?.forget();
+        }
         if !(self.is_stop)(request) {
             return Ok(());
         }
