@@ -2,7 +2,7 @@
 
 use build_warehouse::{Deps, Event, handle};
 use bytes::Bytes;
-use network::{Calm, Network, OneFault, Strike};
+use network::{Broken, Calm, Network, OneFault, Request, Strike};
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
@@ -12,11 +12,15 @@ use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
-use storage::{MemoryObjects, MemoryTables, Objects, Table};
-use warehouse_state::{BuildRow, BuildState, MemoryParameters, SCHEMA_KEY, Warehouse};
+use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
+use tokio::sync::Notify;
+use warehouse_state::{BuildRow, BuildState, MemoryParameters, SCHEMA_KEY, Warehouse, manifest_key};
 
 const SCHEMA: &str = "\
 version: 1
@@ -87,6 +91,13 @@ impl World {
             tables.insert(name, rows.into_iter().collect());
         }
         tables
+    }
+
+    /// What other readers are told of each table in force.
+    fn manifests(&self) -> Vec<(String, Bytes)> {
+        let contents = self.objects.contents("warehouse");
+        let tables = ["dim_member", "dim_date", "fact_event"].map(manifest_key);
+        tables.into_iter().filter_map(|key| Some((key.clone(), contents.get(&key)?.clone()))).collect()
     }
 
     async fn state(&self) -> BuildState {
@@ -216,6 +227,78 @@ async fn whichever_request_fails_the_next_build_makes_the_same_tables() {
         nth += 1;
     }
     assert!(nth > 20, "only {nth} requests");
+}
+
+/// Holds its caller at the n-th request, counted from 0, until it is let go.
+struct Sleep {
+    left: AtomicUsize,
+    asleep: Notify,
+    wake: Notify,
+}
+
+#[async_trait::async_trait]
+impl Network for Sleep {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.asleep.notify_one();
+            self.wake.notified().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_was_thought_dead_and_wakes_up_changes_nothing_any_more() {
+    let expected = built_at_once().await;
+    let objects = objects();
+    let mut nth = 0;
+    loop {
+        let world = World::new().await;
+        for (key, body) in &objects[..2] {
+            world.put("ingestion", key, body).await;
+        }
+        world.build().await;
+        world.put("ingestion", &objects[2].0, &objects[2].1).await;
+        let sleep = Arc::new(Sleep { left: AtomicUsize::new(nth), asleep: Notify::new(), wake: Notify::new() });
+        let deps = world.deps(sleep.clone());
+        let mut old = tokio::spawn(async move { handle(&deps, Event::default(), call()).await });
+        let slept = tokio::select! {
+            _ = sleep.asleep.notified() => true,
+            done = &mut old => { done.expect("no panic").expect("a build"); false }
+        };
+        if !slept {
+            break;
+        }
+        for (key, body) in &objects[3..] {
+            world.put("ingestion", key, body).await;
+        }
+        world.lease_ends().await;
+        world.build().await;
+        let (state, manifests) = (world.state().await, world.manifests());
+        sleep.wake.notify_one();
+        // Whether it had put its tables in force before it fell asleep is its own affair.
+        let _ = old.await.expect("no panic");
+        assert_eq!(world.state().await, state, "asleep at {nth}");
+        assert_eq!(world.manifests(), manifests, "asleep at {nth}");
+        assert_eq!(world.rows().await, expected, "asleep at {nth}");
+        nth += 1;
+    }
+    assert!(nth > 20, "only {nth} requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_no_table_is_in_force_all_the_same() {
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    world.build().await;
+    let before = world.state().await;
+    let file = format!("# As before.\n{SCHEMA}");
+    world.put("warehouse", SCHEMA_KEY, &file).await;
+    world.build().await;
+    let after = world.state().await;
+    assert_eq!((&after.tables, after.schema), (&before.tables, sha256_hex(file.as_bytes())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
