@@ -330,3 +330,64 @@ async fn hold<R: Claimed, T, E: From<ClaimError>>(
         Some(Ok(lost)) = renewing.join_next() => Err(lost.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use network::Calm;
+    use runtime::ManualClock;
+    use std::sync::Arc;
+    use storage::MemoryTables;
+
+    const STEP: Duration = Duration::from_secs(5);
+
+    /// Lets time pass, and lets those at work that it wakes.
+    async fn pass(clock: &Arc<ManualClock>, time: Duration) {
+        for _ in 0..time.as_secs() / STEP.as_secs() {
+            clock.advance(STEP);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_builds_at_a_time_as_long_as_it_lives_and_who_was_thought_dead_may_change_nothing() {
+        let tables = MemoryTables::new(Calm::shared()).table("rows", "name", None);
+        let rows = Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows"));
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let call = Call::new(clock.clone(), Duration::from_secs(900));
+        let first = rows.claim_build(Duration::ZERO, &call).await.expect("nobody is at work");
+        let attempt = first.fence.attempt;
+        let work = tokio::spawn({
+            let (rows, call) = (rows.clone(), call.clone());
+            async move { rows.hold_build(attempt, &call, std::future::pending::<Result<(), ClaimError>>()).await }
+        });
+        // Several times as long as a lease, which is renewed meanwhile.
+        for _ in 0..4 {
+            pass(&clock, Duration::from_secs(25)).await;
+            let busy = rows.claim_build(Duration::ZERO, &call).await;
+            assert!(matches!(busy, Err(ClaimError::Busy { .. })), "{busy:?}");
+            // Another row is another's turn.
+            let other = rows.claim_ingest("t", Duration::ZERO, &call).await.expect("nobody reads this table");
+            rows.change_ingest("t", other.fence.attempt, |row| IngestRow { fence: row.fence.end(call.now()), ..row })
+                .await
+                .expect("its own row");
+        }
+        work.abort();
+        pass(&clock, Duration::from_secs(35)).await;
+        let second = rows.claim_build(Duration::ZERO, &call).await.expect("the lease is over");
+        assert_eq!(second.fence.attempt, attempt + 1);
+        let refused = rows.change_build(attempt, |row| BuildRow { state: Some("stale".into()), ..row }).await;
+        assert!(matches!(refused, Err(ClaimError::Superseded(_))), "{refused:?}");
+        assert_eq!(rows.build().await.expect("row"), Some(second));
+        // Work that goes on all the same ends when its lease is to be renewed.
+        let woken = tokio::spawn({
+            let (rows, call) = (rows.clone(), call.clone());
+            async move { rows.hold_build(attempt, &call, std::future::pending::<Result<(), ClaimError>>()).await }
+        });
+        pass(&clock, Duration::from_secs(15)).await;
+        assert!(woken.is_finished());
+        assert!(matches!(woken.await, Ok(Err(ClaimError::Superseded(_)))));
+    }
+}
