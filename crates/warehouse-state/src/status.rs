@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn what_differs_at_the_source_is_named_once_and_what_still_fits_is_not() {
-        let text = "version: 1\ntables:\n  t:\n    key: id\n    cursor: at\n    columns: {id: bigint, small: integer, exact: \
-                    \"decimal(6,2)\", open: \"decimal(9,3)\", freed: \"decimal(9,3)\", list: \"integer[]\", gone: text, at: timestamptz}\n";
+        let text = "version: 1\ntables:\n  t:\n    key: id\n    cursor: at\n    columns: {id: bigint, small: integer, \
+                    exact: \"decimal(6,2)\", open: \"decimal(9,3)\", freed: \"decimal(9,3)\", list: \"integer[]\", \
+                    gone: text, at: timestamptz}\n";
         let schema = Schema::parse(text.as_bytes()).expect("schema");
         let columns = |columns: &[(&str, &str)]| -> Vec<SourceColumn> {
             let column = |(name, of): &(&str, &str)| SourceColumn { name: (*name).into(), of: (*of).into() };

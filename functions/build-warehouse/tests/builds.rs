@@ -344,8 +344,9 @@ async fn other_bytes_of_the_same_length_are_built_when_their_event_comes() {
     let event = || {
         let object = json!({"key": key, "size": 23, "eTag": tag.trim_matches('"'), "sequencer": "01"});
         let record = json!({
-            "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1", "eventName": "ObjectCreated:Put",
-            "eventTime": "2024-01-06T00:00:00.000Z", "s3": {"bucket": {"name": "ingestion"}, "object": object},
+            "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "eu-central-1",
+            "eventName": "ObjectCreated:Put", "eventTime": "2024-01-06T00:00:00.000Z",
+            "s3": {"bucket": {"name": "ingestion"}, "object": object},
         });
         let body = json!({"Records": [record]}).to_string();
         serde_json::from_value(json!({"Records": [{"messageId": "1", "body": body}]})).expect("an event")
