@@ -31,7 +31,7 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
                 } else {
                     format!(
                         "Complete within {} that runs have covered, {whole}.",
-                        count(overview.covered.len() as u64, "stretch")
+                        count(overview.covered.len() as u64, "range")
                     )
                 },
             )
