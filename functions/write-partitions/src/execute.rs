@@ -416,7 +416,7 @@ impl Executor<'_> {
             counts: intent.counts,
             objects: std::mem::take(&mut self.objects),
         };
-        self.deps.objects.put_json(&key, &manifest).await?;
+        self.put_manifest(&key, &manifest).await?;
         let completed = self.complete_rows().await?;
         if !completed.all {
             return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
@@ -435,6 +435,26 @@ impl Executor<'_> {
                 ("Objects", manifest.objects.len() as u64),
             ],
         })
+    }
+
+    /// What stands at the key is read first and the window after it, so that an executor that sleeps before its write
+    /// replaces no manifest of the intent as it was amended meanwhile.
+    async fn put_manifest(&self, key: &str, manifest: &Manifest) -> Result<(), Error> {
+        const KIND: &str = "application/json";
+        let objects = &self.deps.objects;
+        let body = Bytes::from(serde_json::to_vec(manifest).map_err(|error| objects.corrupt(key, error))?);
+        for _ in 0..REWRITES {
+            let earlier = objects.find_versioned(key).await?;
+            self.still_stands().await?;
+            let is_written = match earlier {
+                Some((_, tag)) => objects.replace(key, body.clone(), KIND, &tag).await?,
+                None => matches!(objects.put_once(key, body.clone(), KIND).await?, PutOnce::Created(_)),
+            };
+            if is_written {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key: key.to_owned() })
     }
 
     /// Rows of objects that are verified, pair by pair.

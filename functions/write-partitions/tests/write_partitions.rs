@@ -16,6 +16,7 @@ use memory_cloud::{
     given::{RUN, day, message, task},
 };
 use network::{Broken, Network, Request};
+use runtime::Clock;
 use serde_json::{Value, json};
 use std::sync::{
     Arc,
@@ -274,6 +275,38 @@ async fn a_late_executor_leaves_the_newer_version_of_a_message_alone() {
         assert_eq!(cloud.object(&key), "newer", "{key}");
     }
     assert_eq!(archived(&cloud), expected());
+}
+
+/// Holds an executor up in front of its manifest, until the intent has been amended and another has written the manifest.
+struct Amended(Cloud, AtomicBool);
+
+#[async_trait]
+impl Network for Amended {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_manifest = request.operation == "PutObject" && request.subject.contains("archive/_commits/");
+        if is_manifest && !self.1.swap(true, Ordering::SeqCst) {
+            let windows = self.0.windows();
+            let amend = |record: &WindowRecord| {
+                let intent = record.intent_key.clone().expect("an intent");
+                Ok(record.amend(&intent, format!("{intent}-amended"), 1, self.0.clock.now()))
+            };
+            windows.change(RUN, &day(0).window_id, amend).await.expect("amended");
+            let key = request.subject.split_once('/').expect("a bucket and a key").1;
+            self.0.objects().put(key, "amended", "application/json").await.expect("written");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_late_executor_leaves_the_manifest_of_the_amended_intent_alone() {
+    let cloud = classified().await;
+    let late = cloud.through(Arc::new(Amended(cloud.clone(), AtomicBool::new(false))));
+    let error = handle(&deps(&late), task(day(0), Some(1)), cloud.call()).await.expect_err("its intent was amended");
+    assert_eq!(error.name(), "WindowSuperseded");
+    let manifest = cloud.keys("archive/_commits/").into_keys().next().expect("a manifest");
+    assert_eq!(cloud.object(&manifest), "amended");
+    assert_ne!(cloud.window_rows()[0]["status"], "Completed");
 }
 
 #[tokio::test]
