@@ -1,9 +1,10 @@
 //! What must be there after a history, told without a look at how the archive works.
 
 use super::Doc;
+use alerts::commit::manifest::{Manifest, WrittenObject};
 use memory_cloud::{BUCKET, Cloud};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What of the promises does not hold.
 pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> {
@@ -101,18 +102,42 @@ struct Copy {
     history: usize,
 }
 
+/// What a manifest says of an object.
+#[derive(Debug)]
+struct Said {
+    rows: u64,
+    sha256: String,
+}
+
+/// What all manifests say of each object that they name, by its key.
+fn said_by_manifests(contents: &BTreeMap<String, bytes::Bytes>) -> BTreeMap<String, Vec<Said>> {
+    let mut said: BTreeMap<String, Vec<Said>> = BTreeMap::new();
+    for (_, body) in contents.iter().filter(|(key, _)| key.starts_with("archive/_commits/")) {
+        let manifest: Manifest = serde_json::from_slice(body).expect("a manifest");
+        for WrittenObject { key, rows, sha256, .. } in manifest.objects {
+            said.entry(key).or_default().push(Said { rows, sha256 });
+        }
+    }
+    said
+}
+
 /// What readers of `archive/parquet` see, by id.
 fn archived(contents: &BTreeMap<String, bytes::Bytes>, findings: &mut Vec<String>) -> BTreeMap<String, Vec<Copy>> {
     let mut archived: BTreeMap<String, Vec<Copy>> = BTreeMap::new();
-    let manifests = contents.iter().filter(|(key, _)| key.starts_with("archive/_commits/"));
-    let named: BTreeSet<String> = manifests
-        .filter_map(|(_, body)| serde_json::from_slice::<Value>(body).ok())
-        .flat_map(|manifest| manifest["objects"].as_array().cloned().unwrap_or_default())
-        .filter_map(|object| object["key"].as_str().map(str::to_owned))
-        .collect();
+    let said = said_by_manifests(contents);
+    for key in said.keys().filter(|key| !contents.contains_key(*key)) {
+        findings.push(format!("a manifest names {key}, which is not there"));
+    }
     for (key, body) in contents.iter().filter(|(key, _)| key.starts_with("archive/parquet/")) {
-        if !named.contains(key) {
-            findings.push(format!("no manifest names {key}"));
+        match said.get(key).into_iter().flatten().min_by_key(|said| said.rows) {
+            None => findings.push(format!("no manifest names {key}")),
+            // Rows are only ever taken out of an object: what was said of the fewest was said last.
+            Some(Said { rows, .. }) => {
+                let sha256 = storage::sha256_hex(body);
+                if !said[key].iter().any(|said| said.rows == *rows && said.sha256 == sha256) {
+                    findings.push(format!("{key} is not as any manifest says that was written last: {:?}", said[key]));
+                }
+            }
         }
         for row in columnar::rows(body.clone()).expect("Parquet") {
             let row = row.expect("a row");
