@@ -219,6 +219,17 @@ impl Executor<'_> {
         Err(Error::Amended { window_id: self.intent.window_id.clone() })
     }
 
+    /// Earlier versions leave their objects only when no amendment can leave them in: those of excluded documents stay.
+    async fn begin_commit(&self) -> Result<(), Error> {
+        let (run_id, window_id) = (&self.intent.run_id, &self.intent.window_id);
+        let (own, now) = (self.intent.key(), self.call.now());
+        let record = self.deps.windows.change(run_id, window_id, |record| Ok(record.commit(&own, now))).await?;
+        if record.intent_key.as_ref() == Some(&own) {
+            return Ok(());
+        }
+        Err(Error::Amended { window_id: window_id.clone() })
+    }
+
     /// The entries of a pair, whose first stands at position `first`, as the intent sees them: what an operator
     /// excluded since the spool was written goes to quarantine.
     async fn entries(&self, pair: u32, first: u32, of_position: &HashMap<u32, usize>) -> Result<Vec<Entry>, Error> {
@@ -397,7 +408,7 @@ impl Executor<'_> {
         };
         let archive = self.objects.iter().filter(|object| !is_copy(object)).map(|object| object.bytes).sum();
         let bytes = ByteCounts { source: intent.source_bytes, archive };
-        self.still_stands().await?;
+        self.begin_commit().await?;
         let mut rewritten = 0;
         for (object, identities) in std::mem::take(&mut self.replaced) {
             if self.call.is_ending() {
@@ -416,7 +427,7 @@ impl Executor<'_> {
             counts: intent.counts,
             objects: std::mem::take(&mut self.objects),
         };
-        self.put_manifest(&key, &manifest).await?;
+        self.deps.objects.put_json(&key, &manifest).await?;
         let completed = self.complete_rows().await?;
         if !completed.all {
             return Ok(Progress::Interrupted { advanced: written + rewritten + completed.rows });
@@ -435,26 +446,6 @@ impl Executor<'_> {
                 ("Objects", manifest.objects.len() as u64),
             ],
         })
-    }
-
-    /// What stands at the key is read first and the window after it, so that an executor that sleeps before its write
-    /// replaces no manifest of the intent as it was amended meanwhile.
-    async fn put_manifest(&self, key: &str, manifest: &Manifest) -> Result<(), Error> {
-        const KIND: &str = "application/json";
-        let objects = &self.deps.objects;
-        let body = Bytes::from(serde_json::to_vec(manifest).map_err(|error| objects.corrupt(key, error))?);
-        for _ in 0..REWRITES {
-            let earlier = objects.find_versioned(key).await?;
-            self.still_stands().await?;
-            let is_written = match earlier {
-                Some((_, tag)) => objects.replace(key, body.clone(), KIND, &tag).await?,
-                None => matches!(objects.put_once(key, body.clone(), KIND).await?, PutOnce::Created(_)),
-            };
-            if is_written {
-                return Ok(());
-            }
-        }
-        Err(Error::Contended { key: key.to_owned() })
     }
 
     /// Rows of objects that are verified, pair by pair.

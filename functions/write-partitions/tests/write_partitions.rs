@@ -277,36 +277,34 @@ async fn a_late_executor_leaves_the_newer_version_of_a_message_alone() {
     assert_eq!(archived(&cloud), expected());
 }
 
-/// Holds an executor up in front of its manifest, until the intent has been amended and another has written the manifest.
+/// Amends the intent as soon as its objects are written, in front of the next write to its window.
 struct Amended(Cloud, AtomicBool);
 
 #[async_trait]
 impl Network for Amended {
     async fn sent(&self, request: &Request) -> Result<(), Broken> {
-        let is_manifest = request.operation == "PutObject" && request.subject.contains("archive/_commits/");
-        if is_manifest && !self.1.swap(true, Ordering::SeqCst) {
-            let windows = self.0.windows();
+        let is_window = request.operation == "PutItem" && request.subject.starts_with("windows/");
+        let are_written = !self.0.keys("archive/parquet/").is_empty() && !self.0.keys("quarantine/").is_empty();
+        if is_window && are_written && !self.1.swap(true, Ordering::SeqCst) {
             let amend = |record: &WindowRecord| {
                 let intent = record.intent_key.clone().expect("an intent");
                 Ok(record.amend(&intent, format!("{intent}-amended"), 1, self.0.clock.now()))
             };
-            windows.change(RUN, &day(0).window_id, amend).await.expect("amended");
-            let key = request.subject.split_once('/').expect("a bucket and a key").1;
-            self.0.objects().put(key, "amended", "application/json").await.expect("written");
+            self.0.windows().change(RUN, &day(0).window_id, amend).await.expect("changed");
         }
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn a_late_executor_leaves_the_manifest_of_the_amended_intent_alone() {
+async fn an_executor_whose_intent_is_amended_before_its_commit_commits_nothing() {
     let cloud = classified().await;
     let late = cloud.through(Arc::new(Amended(cloud.clone(), AtomicBool::new(false))));
     let error = handle(&deps(&late), task(day(0), Some(1)), cloud.call()).await.expect_err("its intent was amended");
     assert_eq!(error.name(), "WindowSuperseded");
-    let manifest = cloud.keys("archive/_commits/").into_keys().next().expect("a manifest");
-    assert_eq!(cloud.object(&manifest), "amended");
-    assert_ne!(cloud.window_rows()[0]["status"], "Completed");
+    assert!(cloud.keys("archive/_commits/").is_empty());
+    assert!(!column(&cloud.tracking_rows(), "status").contains(&json!("Completed")));
+    assert_eq!(cloud.window_rows()[0]["status"], "Prepared");
 }
 
 #[tokio::test]

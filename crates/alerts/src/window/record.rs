@@ -61,6 +61,9 @@ pub struct WindowRecord {
     pub reasons: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_key: Option<String>,
+    /// All objects of the intent are written, and earlier versions of its messages leave theirs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_committing: bool,
     /// Intents of it that were ended because their spool had expired.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ended: u32,
@@ -134,6 +137,7 @@ impl WindowRecord {
             bytes: Bytes::default(),
             reasons: BTreeMap::new(),
             intent_key: None,
+            is_committing: false,
             ended: 0,
             manifest_key: None,
             error: None,
@@ -197,9 +201,11 @@ impl WindowRecord {
     }
 
     /// Puts an amended intent in the place of the one that stands, unless that has changed or is carried out.
-    /// `excluded`: documents that go into quarantine by it.
+    /// `excluded`: documents that go into quarantine by it. That is too late once the intent is committed: an executor of
+    /// it may take their earlier versions out of the archive at any time from then on. An intent is ended all the same.
     pub fn amend(&self, before: &str, after: String, excluded: u64, now: Timestamp) -> Self {
-        if self.status != State::Prepared || self.intent_key.as_deref() != Some(before) {
+        let is_too_late = self.is_committing && excluded > 0;
+        if self.status != State::Prepared || self.intent_key.as_deref() != Some(before) || is_too_late {
             return self.clone();
         }
         let mut next = WindowRecord { intent_key: Some(after), updated_at: now, ..self.clone() };
@@ -207,6 +213,15 @@ impl WindowRecord {
             *next.reasons.entry(Reason::ByOperator.as_str().to_owned()).or_default() += excluded;
         }
         next
+    }
+
+    /// All objects of this intent are written. Unchanged when another one stands by now.
+    pub fn commit(&self, intent: &str, now: Timestamp) -> Self {
+        let stands = self.status == State::Prepared && self.intent_key.as_deref() == Some(intent);
+        if self.is_committing || !stands {
+            return self.clone();
+        }
+        WindowRecord { is_committing: true, updated_at: now, ..self.clone() }
     }
 
     /// The spool of the registered intent has expired, so that it cannot be carried out. What it had written is completed;
@@ -218,6 +233,7 @@ impl WindowRecord {
         WindowRecord {
             status: State::Abandoned,
             intent_key: None,
+            is_committing: false,
             ended: self.ended + 1,
             fence: self.fence.next(now, LEASE).end(now),
             error: Some("ObjectMissing".to_owned()),
@@ -242,6 +258,7 @@ impl WindowRecord {
         }
         WindowRecord {
             status: State::Completed,
+            is_committing: false,
             messages,
             bytes,
             manifest_key,
@@ -380,6 +397,21 @@ mod tests {
         assert_eq!(ended.begin("query-messages", at(7)).1, Begin::Query { attempt: 3 });
         let done = prepared.complete(Some("k"), Messages::default(), Bytes::default(), None, at(6));
         assert_eq!(done.end_intent("k", at(7)), done);
+    }
+
+    #[test]
+    fn from_its_commit_on_an_intent_loses_no_document_and_can_still_be_ended() {
+        let prepared = running().prepare(1, "k".into(), at(5)).expect("prepared");
+        assert_eq!(prepared.commit("another", at(6)), prepared);
+        let committing = prepared.commit("k", at(6));
+        assert!(committing.is_committing);
+        assert_eq!(committing.commit("k", at(7)), committing);
+        assert_eq!(committing.amend("k", "k2".into(), 1, at(7)), committing);
+        let ended = committing.amend("k", "k2".into(), 0, at(7));
+        assert_eq!(ended.intent_key.as_deref(), Some("k2"));
+        assert!(!ended.end_intent("k2", at(8)).is_committing);
+        let amended = prepared.amend("k", "k2".into(), 1, at(6));
+        assert_eq!(amended.commit("k", at(7)), amended);
     }
 
     #[test]
