@@ -31,7 +31,7 @@ pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
 }
 
 /// The intent that is registered, without the documents that operators have excluded since. An object that is written
-/// keeps what it holds. The window's row says which intent counts, so that it does not matter who amends it, or when.
+/// keeps what it holds, and so does an intent whose commit has begun. The window's row says which intent counts, so that it does not matter who amends it, or when.
 pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String, call: &Call) -> Result<Intent, Error> {
     let excluded = deps.job_runs.unresolved().await?.excluded_from(run_id);
     loop {
@@ -47,7 +47,12 @@ pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String,
         let (number, now) = (amendable.len() as u64, call.now());
         let record =
             deps.windows.change(run_id, window_id, |record| Ok(record.amend(&key, amended.key(), number, now))).await?;
-        key = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
+        let standing = record.intent_key.ok_or_else(|| Error::Amended { window_id: window_id.to_owned() })?;
+        if standing == key {
+            // It is committed meanwhile.
+            return Ok(intent);
+        }
+        key = standing;
     }
 }
 

@@ -6,11 +6,13 @@ use alerts::{
         entry::Entry,
         tracking::{Claim, Decision, Staging},
     },
+    run::unresolved::{Register, Unresolved},
     window::{plan::Window, record::WindowRecord, spool::SpoolSummary},
 };
 use archive::{Guesses, StageError};
 use async_trait::async_trait;
 use errors::Named;
+use identity::Identity;
 use memory_cloud::{
     Cloud, column, fail_each_request,
     given::{RUN, day, message, task},
@@ -305,6 +307,23 @@ async fn an_executor_whose_intent_is_amended_before_its_commit_commits_nothing()
     assert!(cloud.keys("archive/_commits/").is_empty());
     assert!(!column(&cloud.tracking_rows(), "status").contains(&json!("Completed")));
     assert_eq!(cloud.window_rows()[0]["status"], "Prepared");
+}
+
+#[tokio::test]
+async fn an_exclusion_that_comes_after_the_commit_has_begun_changes_nothing_also_when_an_object_is_lost() {
+    let cloud = classified().await;
+    let dies = cloud.through(Arc::new(Without("archive/_commits/")));
+    handle(&deps(&dies), task(day(0), Some(1)), cloud.call()).await.expect_err("it dies before its manifest");
+    let exclude = |register: Register| {
+        let now = cloud.clock.now();
+        register.with(Unresolved::excluded(Identity::new("messages", "a"), "it kills its window", now))
+    };
+    cloud.job_runs().change_unresolved(exclude).await.expect("excluded");
+    for key in cloud.keys("archive/parquet/").into_keys() {
+        cloud.objects().delete(&key).await.expect("deleted");
+    }
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("carried out");
+    assert_eq!(archived(&cloud), expected());
 }
 
 #[tokio::test]
