@@ -57,11 +57,16 @@ class Checks:
         lines = []
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, env=dict(os.environ) | (environment or {}),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-        good = process.wait() == 0
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+            good = process.wait() == 0
+        except BaseException:
+            # Cancelled: compilers and tests end with it, and the next job does not meet them.
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
         results = TESTS.findall("".join(lines))
         for ran, *unwell in PYTHON_TESTS.findall("".join(lines)):
             bad = sum(int(number or 0) for number in unwell)
