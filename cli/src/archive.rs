@@ -5,9 +5,10 @@ use alerts::{
     run::{
         job_run::{JobRun, RunStatus},
         report::RunReport,
+        unresolved::{MOST, Unresolved},
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use archive::{JobRuns, Tracking, Windows};
 use aws_config::{SdkConfig, retry::RetryConfig};
 use aws_credential_types::provider::ProvideCredentials;
@@ -50,6 +51,19 @@ pub struct Archive {
 }
 
 impl Archive {
+    /// Notes what every report names until it is resolved.
+    pub async fn set_aside(&self, item: &Unresolved) -> Result<()> {
+        let mut has_room = true;
+        let change = self.job_runs.change_unresolved(|register| {
+            let next = register.with(item.clone());
+            has_room = next.is_some();
+            next
+        });
+        change.await?;
+        ensure!(has_room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+        Ok(())
+    }
+
     /// Asks the environment for the variables that a command needs, and for no others.
     pub async fn from_env(needed: &[&str]) -> Result<Self> {
         let mut config = Config::default();

@@ -1,6 +1,6 @@
 use crate::archive::Archive;
 use alerts::{
-    run::unresolved::{MOST, Unresolved},
+    run::unresolved::Unresolved,
     window::record::{State, WindowRecord},
 };
 use anyhow::{Result, bail, ensure};
@@ -57,14 +57,7 @@ impl Skip {
         // Noted before it is skipped and forgotten after it is wanted: what is set aside is never unknown.
         let noted = Unresolved::skipped(&before, self.reason.as_deref().unwrap_or_default(), now);
         if self.reason.is_some() {
-            let mut room = true;
-            let change = archive.job_runs.change_unresolved(|register| {
-                let next = register.with(noted.clone());
-                room = next.is_some();
-                next
-            });
-            change.await?;
-            ensure!(room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+            archive.set_aside(&noted).await?;
         }
         let change = |record: &WindowRecord| Ok(decide(record).unwrap_or_else(|| record.clone()));
         let after = archive.windows.change(&self.run, &self.window, change).await?;

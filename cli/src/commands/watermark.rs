@@ -1,6 +1,6 @@
 use super::instant_of;
 use crate::archive::Archive;
-use alerts::run::unresolved::{MOST, Unresolved};
+use alerts::run::unresolved::Unresolved;
 use anyhow::{Result, ensure};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use identity::instant;
@@ -55,14 +55,7 @@ async fn set(archive: &Archive, at: Timestamp, reason: &str) -> Result<()> {
     let before = archive.job_runs.watermark().await?;
     // Noted before it is done: a gap is never unknown.
     if let Some(noted) = before.and_then(|before| Unresolved::watermark_set(before, at, reason, now)) {
-        let mut has_room = true;
-        let change = archive.job_runs.change_unresolved(|register| {
-            let next = register.with(noted.clone());
-            has_room = next.is_some();
-            next
-        });
-        change.await?;
-        ensure!(has_room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+        archive.set_aside(&noted).await?;
     }
     ensure!(
         archive.job_runs.set_watermark(before, at).await?,

@@ -8,6 +8,6 @@ mod tracking;
 mod windows;
 
 pub use job_runs::JobRuns;
-pub use quarantine::{QuarantineError, Quarantined, quarantined};
+pub use quarantine::{QuarantineError, QuarantineLine, Quarantined, quarantined};
 pub use tracking::{Changed, Guesses, StageError, Tracking, row_key};
 pub use windows::{StepEnd, WindowError, Windows};

@@ -34,23 +34,24 @@ impl Named for QuarantineError {
 }
 
 /// A line of a quarantine object.
-#[derive(Deserialize)]
-struct Line {
-    source_index: String,
-    id: String,
-    reason: String,
-    source_base64: String,
+#[derive(Debug, Deserialize)]
+pub struct QuarantineLine {
+    pub source_index: String,
+    pub id: String,
+    pub reason: String,
+    pub source_base64: String,
 }
 
-/// Looks at every message in quarantine, one object at a time. A message that was archived meanwhile has left; its line
-/// stays as it was written.
+/// Looks at every message in quarantine whose object is wanted, by its key, one object at a time. A message that was
+/// archived meanwhile has left; its line stays as it was written.
 pub async fn quarantined(
     objects: &Objects,
     ledger: &Tracking,
+    is_wanted: impl Fn(&str) -> bool,
     mut look: impl FnMut(Quarantined),
 ) -> Result<(), QuarantineError> {
-    for key in objects.list("quarantine/date=").await? {
-        let lines: Vec<Line> = objects.get_lines(&key).await?;
+    for key in objects.list("quarantine/date=").await?.into_iter().filter(|key| is_wanted(key)) {
+        let lines: Vec<QuarantineLine> = objects.get_lines(&key).await?;
         let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
         let rows = ledger.rows.get_many(&keys).await?;
         let uri = objects.uri(&key);
@@ -59,7 +60,7 @@ pub async fn quarantined(
                 row.disposition == Disposition::Quarantined && row.s3_path.as_deref() == Some(uri.as_str())
             };
             if let Some(row) = rows.get(&row_key).filter(is_here) {
-                let Line { source_index, id, reason, source_base64 } = line;
+                let QuarantineLine { source_index, id, reason, source_base64 } = line;
                 let reason = row.reason.clone().unwrap_or(reason);
                 look(Quarantined { key: key.clone(), source_index, id, reason, source_base64 });
             }

@@ -70,7 +70,7 @@ pub async fn around(
         }
         *reasons.entry(message.reason).or_default() += 1;
     };
-    quarantined(&deps.objects, &deps.ledger, count_quarantined).await?;
+    quarantined(&deps.objects, &deps.ledger, |_| true, count_quarantined).await?;
     let quarantined = reasons.values().sum();
     let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
     quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));

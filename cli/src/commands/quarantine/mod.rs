@@ -5,6 +5,7 @@ mod show;
 
 use super::{bar, instant_of};
 use crate::archive::{Archive, NotFound};
+use ::archive::{Quarantined, quarantined};
 use alerts::{
     keys::date_of,
     message::{
@@ -12,14 +13,14 @@ use alerts::{
         document,
         tracking::{Row, Status},
     },
-    run::unresolved::{MOST, Unresolved},
+    run::unresolved::Unresolved,
 };
 use anyhow::{Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use identity::{Identity, instant};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 #[derive(Args)]
@@ -110,15 +111,6 @@ Example:
     },
     /// Judge messages again, each by a run over its own millisecond; an exclusion is taken back
     Release(release::Release),
-}
-
-/// A line of a quarantine object.
-#[derive(Deserialize)]
-struct Line {
-    source_index: String,
-    id: String,
-    reason: String,
-    source_base64: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -216,14 +208,7 @@ impl Quarantine {
             }
         }
         let exclusion = Unresolved::excluded(Identity::new(index, message_id), reason, Timestamp::now());
-        let mut room = true;
-        let change = archive.job_runs.change_unresolved(|register| {
-            let next = register.with(exclusion.clone());
-            room = next.is_some();
-            next
-        });
-        change.await?;
-        ensure!(room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+        archive.set_aside(&exclusion).await?;
         if self.json {
             say!("{}", serde_json::to_string_pretty(&exclusion)?);
         } else {
@@ -244,36 +229,24 @@ async fn listed(archive: &Archive, filter: &Filter) -> Result<Vec<Listed>> {
         None => Ok(None),
     };
     let (from, to) = (date("--from", &filter.from)?, date("--to", &filter.to)?);
-    let is_of_days = |key: &String| {
+    let is_of_days = |key: &str| {
         let date = date_of(key).unwrap_or_default();
         from.as_deref().is_none_or(|from| from <= date) && to.as_deref().is_none_or(|to| date < to)
     };
-    for key in archive.objects.list("quarantine/date=").await?.into_iter().filter(is_of_days) {
-        let lines: Vec<Line> = archive.objects.get_lines(&key).await?;
-        let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
-        let rows = archive.ledger.rows.get_many(&keys).await?;
-        for (line, row_key) in lines.into_iter().zip(keys) {
-            // A message that was archived meanwhile has left; its line stays as it was written.
-            let is_here = |row: &&Row| {
-                row.disposition == Disposition::Quarantined
-                    && row.s3_path.as_deref() == Some(&archive.objects.uri(&key))
-            };
-            if let Some(row) = rows.get(&row_key).filter(is_here) {
-                let body = BASE64_STANDARD.decode(&line.source_base64).ok();
-                let reason = row.reason.clone().unwrap_or(line.reason);
-                listed.push(Listed {
-                    date: date_of(&key).map(str::to_owned),
-                    note: excluded.remove(&Identity::new(&line.source_index, &line.id)),
-                    found: body.as_ref().and_then(|body| show::found(&reason, &line.id, body)),
-                    reason,
-                    bytes: body.map(|body| body.len()),
-                    source_index: line.source_index,
-                    id: line.id,
-                    object: Some(key.clone()),
-                });
-            }
-        }
-    }
+    let look = |Quarantined { key, source_index, id, reason, source_base64 }: Quarantined| {
+        let body = BASE64_STANDARD.decode(&source_base64).ok();
+        listed.push(Listed {
+            date: date_of(&key).map(str::to_owned),
+            note: excluded.remove(&Identity::new(&source_index, &id)),
+            found: body.as_ref().and_then(|body| show::found(&reason, &id, body)),
+            reason,
+            bytes: body.map(|body| body.len()),
+            source_index,
+            id,
+            object: Some(key),
+        });
+    };
+    quarantined(&archive.objects, &archive.ledger, is_of_days, look).await?;
     let of_other_days = filter.from.is_some() || filter.to.is_some();
     listed.extend(excluded.into_iter().filter(|_| !of_other_days).map(|(Identity { source_index, id }, note)| {
         let reason = Reason::ByOperator.as_str().to_owned();
@@ -295,7 +268,7 @@ async fn excluded(archive: &Archive) -> Result<BTreeMap<Identity, String>> {
     Ok(archive.job_runs.unresolved().await?.items.into_iter().filter_map(exclusion).collect())
 }
 
-async fn quarantined(archive: &Archive, Which { message_id, index }: &Which) -> Result<Row> {
+async fn row_of(archive: &Archive, Which { message_id, index }: &Which) -> Result<Row> {
     let mut rows = archive.ledger.rows.partition(message_id).await?;
     let is_here = |row: &Row| row.disposition == Disposition::Quarantined && row.status == Status::Completed;
     rows.retain(|row| is_here(row) && index.as_ref().is_none_or(|index| *index == row.source_index));

@@ -1,6 +1,6 @@
 //! Messages leave quarantine when a run judges them again: over each one's own millisecond, so that nothing else is read.
 
-use super::{Filter, Which, bar, listed, quarantined};
+use super::{Filter, Which, bar, listed, row_of};
 use crate::{
     archive::{Archive, NotFound},
     commands::{
@@ -17,6 +17,7 @@ use clap::Args;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use serde_json::json;
 
 /// Messages that one command releases: each has a run of its own, one after the other.
 const MOST: usize = 100;
@@ -72,6 +73,13 @@ impl Release {
         } else {
             self.message_ids.iter().map(which).collect()
         };
+        if self.dry_run && json {
+            let chosen = chosen
+                .iter()
+                .map(|Which { message_id, index }| json!({"message_id": message_id, "source_index": index}));
+            say!("{}", serde_json::to_string_pretty(&chosen.collect::<Vec<_>>())?);
+            return Ok(true);
+        }
         if self.dry_run {
             for Which { message_id, index } in &chosen {
                 say!("{message_id}{}", index.as_ref().map(|index| format!(" of {index}")).unwrap_or_default());
@@ -199,7 +207,7 @@ async fn look_up(archive: &Archive, which: &Which) -> Result<Meant> {
     excluded.retain(is_meant);
     ensure!(excluded.len() < 2, "{message_id} is excluded in several indices: choose with --index");
     let exclusion = excluded.pop();
-    let row = match quarantined(archive, which).await {
+    let row = match row_of(archive, which).await {
         Ok(row) => Some(row),
         Err(error) if exclusion.is_none() || !error.is::<NotFound>() => return Err(error),
         Err(_) => None,
@@ -279,7 +287,6 @@ mod tests {
     use clap::Parser;
     use memory_cloud::{Cloud, TRACKING, given::arn};
     use network::{Broken, Network, Request};
-    use serde_json::json;
     use std::sync::Arc;
 
     #[derive(Parser)]

@@ -1,7 +1,8 @@
 //! One message of the quarantine: its bytes, and what stands in it in the place of what was expected.
 
-use super::{Line, Which, quarantined};
+use super::{Which, row_of};
 use crate::archive::Archive;
+use ::archive::QuarantineLine;
 use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
@@ -12,11 +13,11 @@ const SHOWN: usize = 60;
 
 /// The message on standard output; why it is there on standard error, unless only the bytes are wanted.
 pub async fn show(archive: &Archive, which: &Which, raw: bool) -> Result<bool> {
-    let row = quarantined(archive, which).await?;
+    let row = row_of(archive, which).await?;
     let message_id = &which.message_id;
     let path = row.s3_path.context("the row names no object")?;
     let key = archive.objects.key_of(&path).with_context(|| format!("{path} is not in this archive's bucket"))?;
-    let lines: Vec<Line> = archive.objects.get_lines(key).await?;
+    let lines: Vec<QuarantineLine> = archive.objects.get_lines(key).await?;
     let line = lines.into_iter().find(|line| line.id == row.message_id && line.source_index == row.source_index);
     let line =
         line.with_context(|| format!("{path} does not hold {message_id}; alert-archive verify --deep says more"))?;
