@@ -110,6 +110,28 @@ async fn closed_messages_are_archived_once_byte_for_byte_and_their_rows_complete
     assert_eq!(named.len(), 3, "Parquet, JSON lines and quarantine");
 }
 
+/// DynamoDB bills a write by the started KB, and each write adds one to the row's revision.
+#[tokio::test]
+async fn an_archived_message_costs_two_writes_of_less_than_a_kilobyte() {
+    const LONGEST_RUN_ID: usize = 80;
+    let (cloud, id) = (Cloud::default(), "MSG-20240701-0000001-0a1b2c-of-a-long-name");
+    cloud.given_spool(&day(0), &[(id, &message(id, "closed"))]).await;
+    let decisions = stage(&cloud, claim()).await.expect("staged");
+    let claimed = cloud.tracking_rows().remove(0);
+    let key = decisions_key(&spool_prefix(RUN, &day(0).window_id, 1), 0);
+    cloud.objects().put_lines(&key, &decisions).await.expect("written");
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("written");
+    let completed = cloud.tracking_rows().remove(0);
+    assert_eq!((&claimed["status"], &completed["status"]), (&json!("Processing"), &json!("Completed")));
+    assert_eq!((&claimed["revision"], &completed["revision"]), (&json!(1), &json!(2)));
+    for row in [claimed, completed] {
+        let text = row.to_string();
+        // As JSON it is longer than what DynamoDB counts.
+        let size = text.len() + text.matches(&format!("{RUN}\"")).count() * (LONGEST_RUN_ID - RUN.len());
+        assert!(size < 1024, "{size} bytes: {text}");
+    }
+}
+
 #[tokio::test]
 async fn a_superseded_attempt_registers_no_intent() {
     let cloud = classified().await;
