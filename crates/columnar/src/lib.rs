@@ -90,7 +90,7 @@ pub struct ObjectWriter {
 
 impl ObjectWriter {
     pub fn new(origin: Origin) -> Result<Self, ColumnarError> {
-        Ok(ObjectWriter { writer: arrow_writer()?, columns: Columns::default(), origin })
+        Ok(ObjectWriter { writer: arrow_writer(&SCHEMA)?, columns: Columns::default(), origin })
     }
 
     pub fn push(&mut self, entry: &Entry, record: Record) -> Result<(), ColumnarError> {
@@ -114,8 +114,8 @@ impl ObjectWriter {
 /// Columns that hold whole documents.
 const DOCUMENTS: &[&[&str]] = &[&["message"], &["history", "list", "element"], &["audit", "list", "element"]];
 
-fn arrow_writer() -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
-    Ok(writer::in_memory(SCHEMA.clone(), DOCUMENTS)?)
+fn arrow_writer(schema: &SchemaRef) -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
+    Ok(writer::in_memory(schema.clone(), DOCUMENTS)?)
 }
 
 type Lists = ListBuilder<StringBuilder>;
@@ -323,11 +323,13 @@ pub struct Split {
     pub taken: Bytes,
 }
 
-/// Takes the rows of `identities` out of an object; `None` when it holds none of them.
+/// Takes the rows of `identities` out of an object; `None` when it holds none of them. Both parts have the columns of the
+/// object, which may be older than a column of today.
 pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<Split>, ColumnarError> {
-    let (mut kept, mut taken) = (arrow_writer()?, arrow_writer()?);
+    let object = ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ);
+    let (mut kept, mut taken) = (arrow_writer(object.schema())?, arrow_writer(object.schema())?);
     let (mut any, mut kept_rows) = (false, 0);
-    for batch in ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ).build()? {
+    for batch in object.build()? {
         let batch = batch?;
         let (ids, indices) = (strings(&batch, "message_id")?, strings(&batch, "source_index")?);
         let is_taken =
@@ -358,7 +360,7 @@ fn pick(batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch, ColumnarErro
         .iter()
         .map(|column| arrow_select::take::take(column, &rows, None))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(SCHEMA.clone(), columns)?)
+    Ok(RecordBatch::try_new(batch.schema(), columns)?)
 }
 
 fn strings<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringArray, ColumnarError> {
@@ -451,5 +453,26 @@ mod tests {
         assert!(split(kept, &identities).expect("split").is_none());
         let Split { kept: empty, .. } = split(object(&[("a", A)]), &identities).expect("split").expect("some");
         assert!(messages(empty).is_empty());
+    }
+
+    /// An object as it was written before there was a column `subject`.
+    fn before_subject(object: Bytes) -> Bytes {
+        let columns: Vec<usize> =
+            (0..SCHEMA.fields().len()).filter(|at| SCHEMA.field(*at).name() != "subject").collect();
+        let mut writer = arrow_writer(&Arc::new(SCHEMA.project(&columns).expect("columns"))).expect("writer");
+        for batch in ParquetRecordBatchReaderBuilder::try_new(object).expect("parquet").build().expect("reader") {
+            writer.write(&batch.expect("batch").project(&columns).expect("columns")).expect("written");
+        }
+        writer.into_inner().expect("object").into()
+    }
+
+    #[test]
+    fn an_object_from_before_a_column_keeps_its_columns_when_a_row_is_taken_out() {
+        let identities = HashSet::from([Identity::new("messages", "a")]);
+        let Split { kept, taken, .. } =
+            split(before_subject(object(&[("a", A), ("b", B)])), &identities).expect("split").expect("some");
+        assert_eq!(kept, before_subject(object(&[("b", B)])));
+        assert_eq!(taken, before_subject(object(&[("a", A)])));
+        assert_eq!(rows(kept).expect("object").filter(Result::is_ok).count(), 1);
     }
 }
