@@ -120,7 +120,9 @@ def all_of_it() -> int:
     with deployed(checks) as well:
         static(checks)
         if well:
-            checks.run("tests", 'eval "$(python3 local/cloud.py env)" && cargo test --workspace --locked --no-fail-fast', TEST_CLOUD)
+            # The functions' histories by chance: more than when they are tested by themselves.
+            command = "ALERT_ARCHIVE_SEEDS=600 cargo test --workspace --locked --no-fail-fast"
+            checks.run("tests", f'eval "$(python3 local/cloud.py env)" && {command}', TEST_CLOUD)
             checks.run("delivery", "python3 local/try_delivery.py", TEST_CLOUD)
     # The program that stands: `make simulate` would compile the SDK again, with the features of this one package.
     checks.run("histories", "${CARGO_TARGET_DIR:-target}/debug/simulate --seeds 5000")
