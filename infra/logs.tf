@@ -90,7 +90,7 @@ module "report_log_errors" {
   }
 }
 
-# Anyone who may put events asks for a report of certain errors: the event's detail is the execution's input.
+# Every principal that may put events can ask for a report of certain errors: the event's detail is the execution's input.
 resource "aws_cloudwatch_event_rule" "log_report" {
   name        = "${var.prefix}-log-report"
   description = "Starts report-log-errors with the context in the event's detail."

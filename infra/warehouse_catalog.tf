@@ -1,4 +1,4 @@
-# Tables for Athena, Spark and whoever else asks Glue: their columns follow from the schema file, and each reads the list of
+# Tables for Athena, Spark and other readers of Glue: their columns follow from the schema file, and each reads the list of
 # objects that the last build has left. `warehouse apply` of a file with other columns wants `terraform apply` with it too.
 
 locals {

@@ -184,7 +184,7 @@ def up_api() -> None:
 def load() -> None:
     chosen = endpoints()
     options = [f"--url {chosen[OPENSEARCH.name].url}"] if OPENSEARCH.name in chosen else []
-    # Someone else's API has its own messages.
+    # An API that is given from outside has its own messages.
     options += [f"--api {chosen[API.name].url}"] if API.name in chosen and chosen[API.name].ours else []
     print(" ".join(options))
 

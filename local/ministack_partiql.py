@@ -25,7 +25,7 @@ def statement_checks(iam_action: str, body: bytes, region: str, account: str,
     checks = set()
     for statement in statements:
         found = _STATEMENT.match(str(statement.get("Statement", "")))
-        # A statement that is not understood here needs what nobody has.
+        # A statement that is not understood here needs a permission that no role has.
         verb, table = found.groups() if found else ("Unreadable", "*")
         action = f"dynamodb:PartiQL{verb.capitalize()}"
         checks.add((action, f"arn:aws:dynamodb:{region}:{account}:table/{table}"))

@@ -37,7 +37,7 @@ fn instant_of(option: &str, text: Option<&str>) -> Result<Timestamp> {
     let text = text.ok_or_else(missing)?;
     let no_date = || {
         let forms = "2019-07-01, 2019-07, 2019-07-01T12:00:00Z, today, yesterday, 7d or now, in UTC";
-        Usage(format!("{option} `{text}` is no date: write {forms}"))
+        Usage(format!("{option} `{text}` is not a date: write {forms}"))
     };
     Ok(instant_at(text, Timestamp::now()).ok_or_else(no_date)?)
 }

@@ -64,7 +64,7 @@ impl Open {
 /// The instant that lies an age before now.
 fn ago(option: &str, age: &Option<String>, now: Timestamp) -> Result<Timestamp> {
     let Some(age) = age else { return Ok(Timestamp::MAX) };
-    let span: Span = age.parse().with_context(|| format!("{option} `{age}` is no age: write 30d, 12h or 2w"))?;
+    let span: Span = age.parse().with_context(|| format!("{option} `{age}` is not an age: write 30d, 12h or 2w"))?;
     Ok(now - span.to_duration(SpanRelativeTo::days_are_24_hours())?)
 }
 

@@ -208,7 +208,7 @@ impl Work<'_> {
         let Some(body) = self.archive.objects.find(key).await? else { return Ok(()) };
         let sha256 = storage::sha256_hex(&body);
         let (mut batch, mut size) = (Vec::new(), 0);
-        for row in columnar::rows(body.clone()).with_context(|| format!("{key} is no Parquet object"))? {
+        for row in columnar::rows(body.clone()).with_context(|| format!("{key} is not a Parquet object"))? {
             let row = row.with_context(|| format!("{key} is damaged"))?;
             if row.timestamp >= before {
                 continue;

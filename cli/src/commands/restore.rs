@@ -88,7 +88,7 @@ impl Restore {
         let (mut found, mut size, mut indices) = (0u64, 0u64, HashMap::new());
         for key in &keys {
             for row in columnar::rows(archive.objects.get(key).await?)
-                .with_context(|| format!("{key} is no Parquet object"))?
+                .with_context(|| format!("{key} is not a Parquet object"))?
             {
                 let row = row.with_context(|| format!("{key} is damaged"))?;
                 if !self.is_wanted(&row, range) {
@@ -348,7 +348,7 @@ mod tests {
         let second = world.key.replace("/date=2024-07-01/", "/date=2024-07-01/zz-");
         world.archive.objects.put(&second, &b"no Parquet"[..], "application/octet-stream").await.expect("written");
         let failed = typed(&format!("{DAY} {out}")).call(&world.archive).await.expect_err("an object is damaged");
-        assert!(failed.to_string().contains("no Parquet object"), "{failed:#}");
+        assert!(failed.to_string().contains("not a Parquet object"), "{failed:#}");
         assert_eq!(left(), 0);
     }
 

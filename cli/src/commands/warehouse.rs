@@ -198,7 +198,7 @@ impl Deployed {
 
 /// A time, or the midnight of a date in UTC.
 fn moment(text: &str) -> Result<Timestamp, String> {
-    instant::parse(text).ok_or_else(|| "it is no date and no time".to_owned())
+    instant::parse(text).ok_or_else(|| "it is neither a date nor a time".to_owned())
 }
 
 fn read_schema(file: &Path) -> Result<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! Which partners come first and which are left out: rows that operators keep, one a content type.
+//! Which partners come first and which are blocked: rows that operators keep, one a content type.
 
 use crate::pack::Rank;
 use ledger::Keyed;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Rows of a table, bars and problems that are shown; what is left out is counted.
+/// Rows of a table, bars and problems that are shown; the others are counted.
 pub const LISTED: usize = 10;
 
 /// Something with a title, and a label that says what its numbers are about.

@@ -29,7 +29,7 @@ pub enum SourceError {
     NotConfigured { window: String, what: String },
     #[error(transparent)]
     Api(#[from] crate::api_error::ApiError),
-    #[error("OPENSEARCH_URL `{url}` is no URL: {reason}")]
+    #[error("OPENSEARCH_URL `{url}` is not a URL: {reason}")]
     Url { url: String, reason: String },
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Objects landed and neither built nor given up.
+    /// Objects that landed, and are neither built nor reported as failed.
     pub pending: u64,
     /// Nothing is pending, the schema file in force is built, and no rebuild is waiting.
     pub up_to_date: bool,

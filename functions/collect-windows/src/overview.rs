@@ -37,7 +37,7 @@ pub async fn around(
 ) -> Result<Around, Error> {
     let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
     for error in &malformed {
-        tracing::error!(error = describe(error), "a run cannot be read, and is left out of the overview");
+        tracing::error!(error = describe(error), "a run cannot be read, and is missing from the overview");
     }
     runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
     let others = runs.iter().filter(|run| run.run_id != report.run_id);

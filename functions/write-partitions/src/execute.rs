@@ -275,7 +275,7 @@ impl Executor<'_> {
     }
 
     /// One object holds the newest version of a message. It is overwritten only while this intent has the message's claim:
-    /// so long nobody else writes a version of it. An executor that comes late leaves it alone.
+    /// until it is over no other window writes a version of it. An executor that comes late leaves it alone.
     async fn put_newest(&self, MessageObject { key, document, body }: MessageObject) -> Result<(), Error> {
         const KIND: &str = "application/json";
         let (objects, body) = (&self.deps.objects, Bytes::from(body));

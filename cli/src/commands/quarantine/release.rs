@@ -30,7 +30,7 @@ Examples:
   alert-archive quarantine release --reason unrecognised_status --from 2024-07-01 --to 2024-08-01 --dry-run
 
 A message is judged by the rules as they are now. One that they still do not understand stays, and the exit code is 1.
-Nobody is sent a mail about it.")]
+No mail is sent about it.")]
 pub struct Release {
     /// The messages' ids; without any, those that --reason, --from, --to and --index choose
     #[arg(conflicts_with_all = ["reason", "from", "to"])]
