@@ -1,8 +1,9 @@
 //! What stands in the archive, as readers who know nothing of the product see it: Parquet through DuckDB,
 //! everything else by decompressing it.
 
-use crate::{Cloud, Stretch, ledger::Identity};
+use crate::{Cloud, Stretch};
 use anyhow::{Context, Result, ensure};
+use identity::Identity;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ pub struct Archived {
 
 impl Archived {
     pub fn identity(&self) -> Identity {
-        (self.message_id.clone(), self.source_index.clone())
+        Identity::new(&self.source_index, &self.message_id)
     }
 }
 

@@ -3,22 +3,32 @@
 use crate::{
     Cloud, Message, Stretch,
     archive::{Archived, Quarantined},
-    ledger::Identity,
 };
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use fixtures::Disposition;
+use identity::Identity;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What must be the same in two stretches that hold the same documents.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// By the message's name: index, disposition, status, and what holds it.
-    pub rows: BTreeMap<String, (String, String, String, &'static str)>,
+pub struct Snapshot {
+    /// By the message's name.
+    pub rows: BTreeMap<String, RowState>,
     pub archived: BTreeSet<String>,
+}
+
+/// What the ledger says of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowState {
+    pub index: String,
+    pub disposition: String,
+    pub status: String,
+    /// What holds it.
+    pub place: &'static str,
 }
 
 /// Where the messages of a stretch are, as sets of identities.
@@ -57,7 +67,7 @@ pub async fn account(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> 
         found(identity, Disposition::Open);
     }
     for line in cloud.quarantined(stretch).await? {
-        found((line.id, line.source_index), Disposition::Quarantined);
+        found(Identity::new(line.source_index, line.id), Disposition::Quarantined);
     }
     let mut account = Account { attempted: messages.len(), ..Account::default() };
     for message in messages {
@@ -73,7 +83,7 @@ pub async fn account(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> 
 }
 
 /// Checks tables and objects against the messages of the stretch as the source has them now.
-pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<Summary> {
+pub async fn check(cloud: &Cloud, stretch: &Stretch, messages: &[Message]) -> Result<Snapshot> {
     let of = |disposition| messages.iter().filter(move |message| message.disposition == disposition);
     let archived = cloud.archived(stretch).await?;
     check_parquet(of(Disposition::Closed), &archived)?;
@@ -100,7 +110,7 @@ pub async fn check_archive(cloud: &Cloud, stretch: &Stretch, messages: &[Message
 }
 
 fn identity(message: &Message) -> Identity {
-    (message.id.clone(), message.index.clone())
+    Identity::new(&message.index, &message.id)
 }
 
 fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Archived]) -> Result<()> {
@@ -163,7 +173,7 @@ fn check_parquet<'a>(closed: impl Iterator<Item = &'a Message>, archived: &[Arch
 
 /// `{"message":...,"history":[...],"audit":[...]}`, every document as it was.
 fn as_json(message: &Message) -> Vec<u8> {
-    let list = |documents: &[fixtures::Document]| {
+    let list = |documents: &[fixtures::Fixture]| {
         documents.iter().map(|document| document.source.as_slice()).collect::<Vec<_>>().join(&b","[..])
     };
     [
@@ -286,7 +296,7 @@ fn check_row(
     Ok(())
 }
 
-fn summary(messages: &[Message], rows: &BTreeMap<Identity, Value>, archived: &[Archived]) -> Summary {
+fn summary(messages: &[Message], rows: &BTreeMap<Identity, Value>, archived: &[Archived]) -> Snapshot {
     let names: BTreeMap<Identity, &str> = messages.iter().map(|message| (identity(message), message.name())).collect();
     let describe = |row: &Value| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
@@ -298,9 +308,9 @@ fn summary(messages: &[Message], rows: &BTreeMap<Identity, Value>, archived: &[A
         } else {
             "nowhere"
         };
-        (text("source_index"), text("disposition"), text("status"), place)
+        RowState { index: text("source_index"), disposition: text("disposition"), status: text("status"), place }
     };
-    Summary {
+    Snapshot {
         rows: rows
             .iter()
             .filter_map(|(identity, row)| Some(((*names.get(identity)?).to_owned(), describe(row))))

@@ -2,7 +2,7 @@
 
 use crate::{Cloud, Stretch};
 use anyhow::Result;
-use fixtures::Document;
+use fixtures::Fixture;
 use jiff::{SignedDuration, Timestamp};
 
 pub use fixtures::Disposition;
@@ -17,8 +17,8 @@ pub struct Message {
     pub reason: Option<&'static str>,
     pub no_alerts: bool,
     /// In the order in which the archive must keep them: by instant, index and id.
-    pub history: Vec<Document>,
-    pub audit: Vec<Document>,
+    pub history: Vec<Fixture>,
+    pub audit: Vec<Fixture>,
 }
 
 pub fn instant(text: &str) -> Timestamp {
@@ -102,14 +102,14 @@ impl Message {
         self.at.strftime("%Y-%m-%d").to_string()
     }
 
-    pub fn document(&self) -> Document {
-        Document { index: self.index.clone(), id: self.id.clone(), source: self.source.clone() }
+    pub fn document(&self) -> Fixture {
+        Fixture { index: self.index.clone(), id: self.id.clone(), source: self.source.clone() }
     }
 
     /// Gives it history and audit: out of order in the source, two of them at one instant.
     fn with_trail(mut self, history: usize, audit: usize) -> Self {
-        let trail = |index: &str, letter: char, count: usize| -> Vec<Document> {
-            let mut documents: Vec<(SignedDuration, Document)> = (0..count)
+        let trail = |index: &str, letter: char, count: usize| -> Vec<Fixture> {
+            let mut documents: Vec<(SignedDuration, Fixture)> = (0..count)
                 .map(|n| {
                     let after = SignedDuration::from_secs([5, 3, 3, 9, 1, 7][n % 6]);
                     let id = format!("{}-{letter}{n}", self.id);
@@ -118,7 +118,7 @@ impl Message {
                         self.id,
                         iso(self.at + after)
                     );
-                    (after, Document { index: index.to_owned(), id, source: source.into_bytes() })
+                    (after, Fixture { index: index.to_owned(), id, source: source.into_bytes() })
                 })
                 .collect();
             documents.sort_by(|a, b| (a.0, &a.1.index, &a.1.id).cmp(&(b.0, &b.1.index, &b.1.id)));
@@ -166,7 +166,7 @@ pub fn one_of_a_mixture(stretch: &Stretch, n: usize, count: usize) -> Message {
 impl Cloud {
     /// Puts messages with all that belongs to them into the source.
     pub async fn load(&self, messages: &[Message]) -> Result<()> {
-        let documents: Vec<Document> = messages
+        let documents: Vec<Fixture> = messages
             .iter()
             .flat_map(|message| [vec![message.document()], message.history.clone(), message.audit.clone()].concat())
             .collect();

@@ -3,11 +3,9 @@
 use crate::{Cloud, Message, Stretch};
 use anyhow::{Context, Result};
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use identity::Identity;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-
-/// (message_id, source_index)
-pub type Identity = (String, String);
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -21,7 +19,7 @@ fn json(item: Item) -> Result<Value> {
 
 fn identity(row: &Value) -> Identity {
     let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    (text("message_id"), text("source_index"))
+    Identity::new(text("source_index"), text("message_id"))
 }
 
 impl Cloud {
@@ -52,7 +50,7 @@ impl Cloud {
             .consistent_read(true)
             .key_condition_expression("message_id = :m");
         let answer = query.expression_attribute_values(":m", AttributeValue::S(message_id.to_owned())).send().await?;
-        answer.items.unwrap_or_default().into_iter().map(|item| Ok(identity(&json(item)?).1)).collect()
+        answer.items.unwrap_or_default().into_iter().map(|item| Ok(identity(&json(item)?).source_index)).collect()
     }
 
     /// Deletes the row of a message, as a person might by mistake.
@@ -82,7 +80,7 @@ impl Cloud {
                 }
             }
         }
-        staged.retain(|(id, _)| id.starts_with(&format!("{}-", stretch.prefix)));
+        staged.retain(|document: &Identity| document.id.starts_with(&format!("{}-", stretch.prefix)));
         staged.sort();
         Ok(staged)
     }

@@ -14,7 +14,7 @@ pub mod mail;
 pub mod proxy;
 pub mod runs;
 
-pub use check::{Account, Summary, account, check, check_archive};
+pub use check::{Account, Snapshot, account, check, check_archive};
 pub use cloud::{Cloud, Stretch};
 pub use documents::Message;
 pub use runs::{Outcome, PATIENCE};

@@ -47,7 +47,7 @@ impl CostOf {
             Some(path) => {
                 let text =
                     std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-                Prices::read(&text).with_context(|| format!("{} is no list of prices", path.display()))?
+                Prices::read(&text).with_context(|| format!("{} is not a list of prices", path.display()))?
             }
             None => Prices::built_in().clone(),
         };

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table as Grid, presets::NOTHING};
 use errors::{Name, Named};
 use events::s3::ObjectEvent;
 use feeds::{
-    Batch, FeedFile, FeedKey, FileState, Intent, Rank, Rules, Status, Totals,
+    Batch, BatchIntent, FeedFile, FeedKey, FeedsStatus, FileState, Rank, Rules, Totals,
     key::QUARANTINE,
     pack::{Output, number_of},
     protocol::{BLOCKED_INDEX, MOST_OUTPUTS, intent_key, numbers_of_intent},
@@ -153,7 +153,7 @@ impl ShowStatus {
         let partition = (BLOCKED_INDEX, BLOCKED_INDEX);
         let blocked = deployed.files.count(BLOCKED_INDEX, partition, "state", "Blocked").await?;
         let (waiting, failed) = (deployed.queue.depth().await?.total(), deployed.dead.depth().await?.total());
-        let report = Status::new(&totals, blocked, waiting, failed);
+        let report = FeedsStatus::new(&totals, blocked, waiting, failed);
         if self.json {
             say!("{}", serde_json::to_string_pretty(&report)?);
             return Ok(report.failed == 0);
@@ -347,12 +347,12 @@ async fn intent_of(deployed: &Deployed, number: u64) -> Result<Option<String>> {
     Ok(None)
 }
 
-async fn intent(deployed: &Deployed, key: &str) -> Result<Intent> {
-    let intents: Vec<Intent> = deployed.archive.get_lines(key).await?;
+async fn intent(deployed: &Deployed, key: &str) -> Result<BatchIntent> {
+    let intents: Vec<BatchIntent> = deployed.archive.get_lines(key).await?;
     intents.into_iter().next().with_context(|| format!("{key} holds no intent"))
 }
 
-fn lines_of(intent: &Intent, output: &Output, is_wanted: impl Fn(&str, &str) -> bool) -> u64 {
+fn lines_of(intent: &BatchIntent, output: &Output, is_wanted: impl Fn(&str, &str) -> bool) -> u64 {
     let spans = output.spans.iter().filter(|span| {
         let part = &intent.parts[span.part];
         is_wanted(&part.object, &part.version)

@@ -1,7 +1,7 @@
 use alerts::message::{
     classification::Disposition,
     entry::Entry,
-    tracking::{Claim, Decision, Move, NO_INDEX, Row, STAGING_SHARDS, Staging, moved, renamed, stage, staging_shard},
+    tracking::{Claim, Decision, Move, NO_INDEX, Row, Staging, moved, renamed, stage, staging_shards},
 };
 use alerts::source::Source;
 use aws_config::SdkConfig;
@@ -323,8 +323,8 @@ impl Tracking {
     /// Hands over every row that is open or unfinished, a shard of the sparse index in memory at a time. The index is
     /// eventually consistent: a row that changed a moment ago may be missing or stale.
     pub async fn staged(&self, mut look: impl FnMut(Row)) -> Result<(), LedgerError> {
-        for shard in 0..STAGING_SHARDS {
-            self.staged_in(shard).await?.into_iter().for_each(&mut look);
+        for shard in staging_shards() {
+            self.staged_in(&shard).await?.into_iter().for_each(&mut look);
         }
         Ok(())
     }
@@ -340,16 +340,16 @@ impl Tracking {
         Ok(self.rows.put(&next).await? && self.rows.delete(row).await?)
     }
 
-    /// The rows of one shard of the sparse index.
-    pub async fn staged_in(&self, shard: u8) -> Result<Vec<Row>, LedgerError> {
-        self.rows.by_index(STAGING, STAGING, &staging_shard(shard), None).await
+    /// The rows of one of the [`staging_shards`].
+    pub async fn staged_in(&self, shard: &str) -> Result<Vec<Row>, LedgerError> {
+        self.rows.by_index(STAGING, STAGING, shard, None).await
     }
 
     /// How many messages are held over, and the `most` oldest of them by their own instant.
     pub async fn oldest_open(&self, most: usize) -> Result<(u64, Vec<Row>), LedgerError> {
         let (mut backlog, mut oldest) = (0, Vec::new());
         let is_open = |row: &Row| row.disposition == Disposition::Open && row.first_seen_open.is_some();
-        for shard in (0..STAGING_SHARDS).map(staging_shard) {
+        for shard in staging_shards() {
             let open = Disposition::Open.as_str();
             backlog += self.rows.count(STAGING, (STAGING, &shard), "disposition", open).await?;
             // Oldest first; unfinished rows of failed windows may stand between the open ones.

@@ -16,7 +16,7 @@ pub struct ObjectEvent {
     pub key: String,
     /// `ObjectCreated:Put` and the like.
     pub name: String,
-    pub change: Change,
+    pub change: ObjectChange,
     /// When S3 finished the request that changed the object.
     pub at: Timestamp,
     /// Known when the object was created, in bytes.
@@ -29,7 +29,7 @@ pub struct ObjectEvent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Change {
+pub enum ObjectChange {
     Created,
     Removed,
     /// Tags, access lists, storage classes: the content is what it was.
@@ -38,7 +38,7 @@ pub enum Change {
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NotificationError {
-    #[error("the notification is no S3 event: {what}")]
+    #[error("the notification is not an S3 event: {what}")]
     Event { what: String },
     #[error("a record of the S3 event cannot be used: {what}")]
     Record { what: String },
@@ -109,9 +109,9 @@ fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
         return Err(unusable(format!("version {:?} of {:?}", record.event_version, record.event_source)));
     }
     let change = match record.event_name.split(':').next() {
-        Some("ObjectCreated") => Change::Created,
-        Some("ObjectRemoved" | "LifecycleExpiration") => Change::Removed,
-        _ => Change::Other,
+        Some("ObjectCreated") => ObjectChange::Created,
+        Some("ObjectRemoved" | "LifecycleExpiration") => ObjectChange::Removed,
+        _ => ObjectChange::Other,
     };
     let is_of_a_bucket = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     if bucket.is_empty() || !bucket.bytes().all(is_of_a_bucket) {
@@ -125,7 +125,7 @@ fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
     let sequencer = object.sequencer.map(sequencer).transpose()?;
     // An object of a bucket without versions, or older than they are, has none.
     let version_id = object.version_id.filter(|id| !id.is_empty());
-    if change == Change::Created && version_id.is_none() && sequencer.is_none() {
+    if change == ObjectChange::Created && version_id.is_none() && sequencer.is_none() {
         return Err(unusable(format!("{key:?} was created without a version or a sequencer")));
     }
     Ok(ObjectEvent {
@@ -159,7 +159,7 @@ fn ordered(sequencer: &str) -> Option<String> {
 /// What is true now of each object, by bucket and key, whatever the order of delivery and however often it was delivered.
 pub fn newest(events: impl IntoIterator<Item = ObjectEvent>) -> Vec<ObjectEvent> {
     let mut newest: BTreeMap<(String, String), ObjectEvent> = BTreeMap::new();
-    for event in events.into_iter().filter(|event| event.change != Change::Other) {
+    for event in events.into_iter().filter(|event| event.change != ObjectChange::Other) {
         let known = newest.entry((event.bucket.clone(), event.key.clone())).or_insert_with(|| event.clone());
         if known.sequencer < event.sequencer {
             *known = event;
@@ -196,7 +196,7 @@ mod tests {
         let created = event("ObjectCreated:Put", "in/red+flower%2B%C3%BC.gz", "0055AED6DCD90281E5");
         assert_eq!(
             (created.bucket.as_str(), created.key.as_str(), created.change),
-            ("b-1", "in/red flower+ü.gz", Change::Created)
+            ("b-1", "in/red flower+ü.gz", ObjectChange::Created)
         );
         assert_eq!(created.at, "2026-11-16T06:00:00Z".parse().expect("instant"));
         assert_eq!(
@@ -204,10 +204,10 @@ mod tests {
             (Some(5), Some("d41d"), Some("v1"))
         );
         for (name, change) in [
-            ("ObjectCreated:CompleteMultipartUpload", Change::Created),
-            ("ObjectRemoved:DeleteMarkerCreated", Change::Removed),
-            ("LifecycleExpiration:Delete", Change::Removed),
-            ("ObjectTagging:Put", Change::Other),
+            ("ObjectCreated:CompleteMultipartUpload", ObjectChange::Created),
+            ("ObjectRemoved:DeleteMarkerCreated", ObjectChange::Removed),
+            ("LifecycleExpiration:Delete", ObjectChange::Removed),
+            ("ObjectTagging:Put", ObjectChange::Other),
         ] {
             assert_eq!(event(name, "k", "01").change, change, "{name}");
         }
@@ -308,7 +308,7 @@ mod tests {
             }
             for event in read(&body).into_iter().flatten().flatten() {
                 prop_assert!(!event.bucket.contains('/') && !event.key.is_empty());
-                prop_assert!(event.version_id.is_some() || event.sequencer.is_some() || event.change != Change::Created);
+                prop_assert!(event.version_id.is_some() || event.sequencer.is_some() || event.change != ObjectChange::Created);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! `ReportBatchItemFailures`, so that only the messages that failed come again, and end in the dead-letter queue when
 //! they fail too often.
 
-use crate::s3::{self, Change, NotificationError, ObjectEvent};
+use crate::s3::{self, NotificationError, ObjectChange, ObjectEvent};
 use errors::{Named, describe};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl Message {
             Ok(events) => {
                 for event in events {
                     match event {
-                        Ok(event) if event.change == Change::Created => created.objects.push(event),
+                        Ok(event) if event.change == ObjectChange::Created => created.objects.push(event),
                         Ok(_) => {}
                         Err(error) => created.first_error = created.first_error.or(Some(error)),
                     }
@@ -73,19 +73,21 @@ pub struct Created {
 /// The messages that must come again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Response {
-    pub batch_item_failures: Vec<Failure>,
+pub struct BatchResponse {
+    pub batch_item_failures: Vec<BatchItemFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Failure {
+pub struct BatchItemFailure {
     pub item_identifier: String,
 }
 
-impl Response {
+impl BatchResponse {
     pub fn of(failed: impl IntoIterator<Item = String>) -> Self {
-        Response { batch_item_failures: failed.into_iter().map(|id| Failure { item_identifier: id }).collect() }
+        BatchResponse {
+            batch_item_failures: failed.into_iter().map(|id| BatchItemFailure { item_identifier: id }).collect(),
+        }
     }
 }
 
@@ -95,7 +97,7 @@ pub async fn handle_each<E: Named>(
     batch: &Batch,
     at_once: usize,
     handle: impl AsyncFn(&Message) -> Result<(), E>,
-) -> Response {
+) -> BatchResponse {
     let handle = &handle;
     let outcomes = batch.messages.iter().map(|message| async move {
         let error = handle(message).await.err()?;
@@ -104,7 +106,7 @@ pub async fn handle_each<E: Named>(
         Some(message.id.clone())
     });
     let outcomes = stream::iter(outcomes).buffered(at_once.max(1)).collect::<Vec<_>>().await;
-    Response::of(outcomes.into_iter().flatten())
+    BatchResponse::of(outcomes.into_iter().flatten())
 }
 
 #[cfg(test)]
@@ -149,7 +151,7 @@ mod tests {
             assert_eq!(json!(response.await), answer);
         }
         assert_eq!(batch.messages[0].deliveries(), 3);
-        assert_eq!(json!(Response::default()), json!({"batchItemFailures": []}));
+        assert_eq!(json!(BatchResponse::default()), json!({"batchItemFailures": []}));
     }
 
     #[test]

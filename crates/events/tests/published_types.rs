@@ -6,8 +6,8 @@ use aws_lambda_events::{
     sqs::{SqsBatchResponse, SqsEvent, SqsMessage},
 };
 use events::{
-    s3::Change,
-    sqs::{Batch, Response},
+    s3::ObjectChange,
+    sqs::{Batch, BatchResponse},
 };
 
 /// A notification of one object, as the published types spell it.
@@ -42,12 +42,15 @@ fn a_batch_of_notifications_is_understood() {
     assert_eq!(created.first_error, None);
     let [object] = created.objects.as_slice() else { panic!("{created:?}") };
     assert_eq!((object.bucket.as_str(), object.key.as_str()), ("logs", "service/2024/07/01/a bä.gz"));
-    assert_eq!((object.change, object.size, object.version_id.as_deref()), (Change::Created, Some(5), Some("v1")));
+    assert_eq!(
+        (object.change, object.size, object.version_id.as_deref()),
+        (ObjectChange::Created, Some(5), Some("v1"))
+    );
 }
 
 #[test]
 fn what_failed_is_told_in_the_fields_that_lambda_reads() {
-    let response = Response::of(["m1".to_owned(), "m2".to_owned()]);
+    let response = BatchResponse::of(["m1".to_owned(), "m2".to_owned()]);
     let read: SqsBatchResponse =
         serde_json::from_value(serde_json::to_value(response).expect("JSON")).expect("a response");
     let failed: Vec<&str> = read.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();

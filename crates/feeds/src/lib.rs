@@ -3,7 +3,7 @@
 //!
 //! - [`key`]: what a key says: content type, partner, date.
 //! - [`record`]: which lines are records; the others are quarantined.
-//! - [`partners`]: who comes first, and who is left out.
+//! - [`partners`]: which come first, and which are blocked.
 //! - [`pack`]: how records are put into output objects.
 //! - [`protocol`]: why each record comes out once, whichever process is killed.
 //! - [`status`]: what it all came to.
@@ -18,5 +18,5 @@ pub mod status;
 pub use key::{DateSource, FeedKey, KeyError};
 pub use pack::{Format, OUTPUT_BYTES, Pack, Rank};
 pub use partners::{Rules, Treatment};
-pub use protocol::{Batch, Counts, FeedFile, FileState, Intent, Numbers, Part, Plan};
-pub use status::{Status, Totals};
+pub use protocol::{Batch, BatchCounts, BatchIntent, FeedFile, FilePart, FileState, Numbers, Plan};
+pub use status::{FeedsStatus, Totals};

@@ -81,12 +81,12 @@ pub struct Output {
     /// Records, or quarantined lines.
     pub lines: u64,
     /// What it holds of which part, in order.
-    pub spans: Vec<Span>,
+    pub spans: Vec<LineRange>,
 }
 
 /// Consecutive lines of one part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
+pub struct LineRange {
     /// Position in the intent's list of parts.
     pub part: usize,
     pub lines: u64,
@@ -104,7 +104,7 @@ pub struct Pack {
 struct Filling {
     bytes: Vec<u8>,
     lines: u64,
-    spans: Vec<Span>,
+    spans: Vec<LineRange>,
 }
 
 impl Pack {
@@ -137,7 +137,7 @@ impl Pack {
         last.lines += 1;
         match last.spans.last_mut() {
             Some(span) if span.part == part => span.lines += 1,
-            _ => last.spans.push(Span { part, lines: 1 }),
+            _ => last.spans.push(LineRange { part, lines: 1 }),
         }
         self.bytes += length;
         length > OUTPUT_BYTES

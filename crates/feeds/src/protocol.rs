@@ -7,7 +7,7 @@
 //!   one part or, when it is large, in several. Its row says how far its records have come out, and which batch holds it.
 //! - A *batch* ([`Batch`], table `feed-batches`) is one round of work over parts of files: a [`ledger::Work`] whose
 //!   intent is a [`Plan`].
-//! - The *intent* ([`Intent`], `feeds/intents/...` in the archive bucket) names the parts, and each output object with
+//! - The *intent* ([`BatchIntent`], `feeds/intents/...` in the archive bucket) names the parts, and each output object with
 //!   its key, size and sha256. The outputs' bytes lie beside it in one staged object (`feeds/staged/...`), so that
 //!   nothing is asked of the source again: it may be overwritten or deleted by then.
 //! - The *numbers* ([`Numbers`]) are one row: the last microsecond that was given to an output. Who needs n numbers
@@ -40,7 +40,7 @@
 //!   intent at most. An intent is carried out by any number of functions, but its keys and bytes are fixed, and S3
 //!   creates a key once.
 //! - **No record lost.** A message is done with only when the row of each of its files says `Done` (or the file is
-//!   blocked), which is written after its outputs were seen in S3. Until then it is delivered again, and whoever meets
+//!   blocked), which is written after its outputs were seen in S3. Until then it is delivered again, and the function that meets
 //!   a registered intent carries it out.
 //! - **No batch forgotten.** The messages of a function that died come again, and name its batch by its files' rows.
 //! - **In order.** Within a batch a file's records are packed in order, into outputs with rising numbers. The next part
@@ -54,7 +54,7 @@ use crate::{
 };
 use identity::instant::serde_iso;
 use jiff::{SignedDuration, Timestamp, civil::Date};
-use ledger::{Claim, Keyed, Superseded, Work};
+use ledger::{ClaimOutcome, Keyed, Superseded, Work};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, ops::AddAssign};
 
@@ -210,7 +210,7 @@ impl FeedFile {
     }
 
     /// The batch's outputs are there: the file goes on behind its part. `None` when it has gone on already.
-    pub fn advance(&self, batch: &str, intent: &str, part: &Part, now: Timestamp) -> Option<Self> {
+    pub fn advance(&self, batch: &str, intent: &str, part: &FilePart, now: Timestamp) -> Option<Self> {
         if !self.is_held_by(batch) {
             return None;
         }
@@ -239,7 +239,7 @@ impl FeedFile {
 
 /// Between two lines of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FilePosition {
     /// In bytes of the unpacked text.
     pub offset: u64,
     pub lines: u64,
@@ -247,11 +247,11 @@ pub struct Place {
 
 /// What a batch takes of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct FilePart {
     pub object: String,
     pub version: String,
-    pub from: Place,
-    pub to: Place,
+    pub from: FilePosition,
+    pub to: FilePosition,
     pub is_gzip: bool,
     /// The file ends here.
     pub is_last: bool,
@@ -262,16 +262,16 @@ pub struct Part {
 
 /// What a batch will write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
+pub struct BatchIntent {
     pub batch: String,
-    pub parts: Vec<Part>,
+    pub parts: Vec<FilePart>,
     /// In the order of their bytes in the staged object, which is that of their numbers.
     pub outputs: Vec<Output>,
 }
 
-impl Intent {
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+impl BatchIntent {
+    pub fn counts(&self) -> BatchCounts {
+        let mut counts = BatchCounts::default();
         for part in &self.parts {
             counts.objects += u64::from(part.is_last);
             counts.records += part.records;
@@ -287,7 +287,7 @@ impl Intent {
 
 /// What a batch came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct BatchCounts {
     /// Files that ended in it.
     pub objects: u64,
     pub records: u64,
@@ -298,7 +298,7 @@ pub struct Counts {
     pub quarantined: u64,
 }
 
-impl AddAssign for Counts {
+impl AddAssign for BatchCounts {
     fn add_assign(&mut self, other: Self) {
         self.objects += other.objects;
         self.records += other.records;
@@ -311,9 +311,9 @@ impl AddAssign for Counts {
 /// A batch's intent, as its row names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Key of the [`Intent`] in the archive bucket.
+    /// Key of the [`BatchIntent`] in the archive bucket.
     pub key: String,
-    pub counts: Counts,
+    pub counts: BatchCounts,
     /// When the first of its files was put into the source bucket.
     #[serde(with = "serde_iso")]
     pub oldest: Timestamp,
@@ -362,7 +362,7 @@ impl Batch {
     /// A batch for its first and only attempt of its own.
     pub fn begin(name: &str, now: Timestamp) -> Self {
         match Work::claim(None, now, LEASE) {
-            Claim::Begin(work) => Batch { batch: name.to_owned(), work, revision: 0 },
+            ClaimOutcome::Begin(work) => Batch { batch: name.to_owned(), work, revision: 0 },
             _ => unreachable!("without a row there is nothing to resume"),
         }
     }
@@ -372,10 +372,10 @@ impl Batch {
         let Some(batch) = existing else { return Ok(Holder::Free) };
         let with = |work| Batch { work, ..batch.clone() };
         Ok(match Work::claim(Some(&batch.work), now, LEASE) {
-            Claim::Done(_) => Holder::Free,
-            Claim::Busy { until } => Holder::Busy { until },
-            Claim::Resume { work, intent } => Holder::CarryOut { row: with(work), plan: intent },
-            Claim::Begin(work) => {
+            ClaimOutcome::Done(_) => Holder::Free,
+            ClaimOutcome::Busy { until } => Holder::Busy { until },
+            ClaimOutcome::Resume { work, intent } => Holder::CarryOut { row: with(work), plan: intent },
+            ClaimOutcome::Begin(work) => {
                 // No executor goes on with it: its files go into the batch of the one that found it.
                 let attempt = work.attempt();
                 Holder::FenceOff(with(work.fail(
@@ -479,12 +479,12 @@ mod tests {
         }
     }
 
-    fn part(to: u64, is_last: bool) -> Part {
-        Part {
+    fn part(to: u64, is_last: bool) -> FilePart {
+        FilePart {
             object: "offers/acme/a".into(),
             version: "v1".into(),
-            from: Place::default(),
-            to: Place { offset: to, lines: to },
+            from: FilePosition::default(),
+            to: FilePosition { offset: to, lines: to },
             is_gzip: false,
             is_last,
             records: to,
@@ -547,7 +547,7 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        Plan { key: intent_key(7, 2), counts: Counts::default(), oldest: at(0) }
+        Plan { key: intent_key(7, 2), counts: BatchCounts::default(), oldest: at(0) }
     }
 
     #[test]

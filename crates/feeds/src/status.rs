@@ -1,16 +1,16 @@
 //! What the feeds came to, for the command line, the mail and the page.
 
-use crate::protocol::{Batch, Counts};
+use crate::protocol::{Batch, BatchCounts};
 use jiff::Timestamp;
-use ledger::State;
+use ledger::WorkState;
 use serde::Serialize;
 
 /// Batches that are done, added up one by one, in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    pub all: Counts,
+    pub all: BatchCounts,
     /// Since the moment that was given.
-    pub recent: Counts,
+    pub recent: BatchCounts,
     newest: Option<Newest>,
 }
 
@@ -23,7 +23,7 @@ struct Newest {
 
 impl Totals {
     pub fn add(&mut self, batch: &Batch, since: Timestamp) {
-        let Some(plan) = batch.work.intent().filter(|_| batch.work.state() == State::Done) else { return };
+        let Some(plan) = batch.work.intent().filter(|_| batch.work.state() == WorkState::Done) else { return };
         let done = batch.work.updated_at();
         self.all += plan.counts;
         if done >= since {
@@ -42,7 +42,7 @@ impl Totals {
 
 /// What `alert-archive feeds status --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Status {
+pub struct FeedsStatus {
     /// Versions that were consolidated.
     pub objects: u64,
     pub records: u64,
@@ -61,11 +61,11 @@ pub struct Status {
     pub lag_seconds: Option<i64>,
 }
 
-impl Status {
+impl FeedsStatus {
     pub fn new(totals: &Totals, blocked: u64, waiting: u64, failed: u64) -> Self {
-        let Counts { objects, records, bytes, outputs, quarantined } = totals.all;
+        let BatchCounts { objects, records, bytes, outputs, quarantined } = totals.all;
         let lag_seconds = totals.lag_seconds();
-        Status { objects, records, bytes, quarantined, blocked, waiting, failed, outputs, lag_seconds }
+        FeedsStatus { objects, records, bytes, quarantined, blocked, waiting, failed, outputs, lag_seconds }
     }
 }
 
@@ -80,7 +80,8 @@ mod tests {
 
     fn batch(records: u64, oldest: i64, done: Option<i64>) -> Batch {
         let batch = Batch::begin("one", at(0));
-        let plan = Plan { key: "k".into(), counts: Counts { records, ..Counts::default() }, oldest: at(oldest) };
+        let plan =
+            Plan { key: "k".into(), counts: BatchCounts { records, ..BatchCounts::default() }, oldest: at(oldest) };
         let prepared = batch.work.prepare(1, plan, at(1)).expect("its own");
         let work = done.map_or(Ok(prepared.clone()), |second| prepared.complete(1, at(second))).expect("its own");
         Batch { work, ..batch }
@@ -94,7 +95,7 @@ mod tests {
             totals.add(&batch, at(60));
         }
         assert_eq!((totals.all.records, totals.recent.records, totals.lag_seconds()), (6, 4, Some(30)));
-        let status = Status::new(&totals, 1, 2, 3);
+        let status = FeedsStatus::new(&totals, 1, 2, 3);
         assert_eq!((status.records, status.blocked, status.waiting, status.failed), (6, 1, 2, 3));
     }
 

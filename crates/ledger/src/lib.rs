@@ -10,7 +10,7 @@
 //! 2. **Prepare** ([`Work::prepare`]). Before its first byte the attempt registers its *intent*: the keys that it will
 //!    write and what goes into each, fixed, never derived from the clock. This conditional write is the decisive moment.
 //!    Before it, nothing has been written and another executor may begin anew. After it, every executor that claims the
-//!    work gets the same intent back ([`Claim::Resume`]) and carries it out.
+//!    work gets the same intent back ([`ClaimOutcome::Resume`]) and carries it out.
 //! 3. **Write.** Create each object of the intent with `If-None-Match` and verify it. An intent may be carried out by
 //!    two executors at once: keys and contents are the same, so it does not matter which of them creates an object.
 //! 4. **Complete** ([`Work::complete`]). Only after everything in the intent was verified.
@@ -70,4 +70,4 @@ mod work;
 pub use fence::{Fence, Superseded};
 pub use keyed::Keyed;
 pub use once::{Once, Sending};
-pub use work::{Claim, Failure, State, Work};
+pub use work::{ClaimOutcome, Failure, Work, WorkState};

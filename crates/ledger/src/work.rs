@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum State {
+pub enum WorkState {
     /// An attempt reads and plans; nothing has been written.
     Claimed,
     /// The intent is registered: every executor that claims the work carries it out.
@@ -26,7 +26,7 @@ pub struct Failure {
 /// One piece of work: a part of a row, `I` being what it intends to write. Changed by the functions below only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work<I> {
-    state: State,
+    state: WorkState,
     #[serde(flatten)]
     fence: Fence,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,7 @@ fn none<I>() -> Option<I> {
 /// What an executor that wants to do a piece of work has to do. `Begin` and `Resume` hold the row to write first;
 /// when that write is refused, claim again on the row that stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Claim<I> {
+pub enum ClaimOutcome<I> {
     /// Nothing was written before: plan, then [`Work::prepare`].
     Begin(Work<I>),
     /// An earlier attempt registered this intent and may have carried out a part: carry it out, then [`Work::complete`].
@@ -57,19 +57,25 @@ pub enum Claim<I> {
 
 impl<I: Clone + PartialEq> Work<I> {
     /// Claims the work for a new attempt, unless it is done or another attempt is alive.
-    pub fn claim(existing: Option<&Self>, now: Timestamp, lease: SignedDuration) -> Claim<I> {
+    pub fn claim(existing: Option<&Self>, now: Timestamp, lease: SignedDuration) -> ClaimOutcome<I> {
         let Some(work) = existing else {
             let fence = Fence::new(now).next(now, lease);
-            return Claim::Begin(Work { state: State::Claimed, fence, intent: None, failure: None, updated_at: now });
+            return ClaimOutcome::Begin(Work {
+                state: WorkState::Claimed,
+                fence,
+                intent: None,
+                failure: None,
+                updated_at: now,
+            });
         };
         match (work.state, &work.intent) {
-            (State::Done, Some(intent)) => Claim::Done(intent.clone()),
-            _ if work.fence.is_alive(now) => Claim::Busy { until: work.fence.lease_until },
-            (State::Prepared, Some(intent)) => {
-                Claim::Resume { work: work.taken_over(now, lease), intent: intent.clone() }
+            (WorkState::Done, Some(intent)) => ClaimOutcome::Done(intent.clone()),
+            _ if work.fence.is_alive(now) => ClaimOutcome::Busy { until: work.fence.lease_until },
+            (WorkState::Prepared, Some(intent)) => {
+                ClaimOutcome::Resume { work: work.taken_over(now, lease), intent: intent.clone() }
             }
             // Without an intent nothing was written, whatever the state says.
-            _ => Claim::Begin(Work { state: State::Claimed, intent: None, ..work.taken_over(now, lease) }),
+            _ => ClaimOutcome::Begin(Work { state: WorkState::Claimed, intent: None, ..work.taken_over(now, lease) }),
         }
     }
 
@@ -82,7 +88,7 @@ impl<I: Clone + PartialEq> Work<I> {
     pub fn prepare(&self, attempt: u64, intent: I, now: Timestamp) -> Result<Self, Superseded> {
         self.fence.check(attempt)?;
         match &self.intent {
-            None => Ok(Work { state: State::Prepared, intent: Some(intent), updated_at: now, ..self.clone() }),
+            None => Ok(Work { state: WorkState::Prepared, intent: Some(intent), updated_at: now, ..self.clone() }),
             Some(registered) if *registered == intent => Ok(self.clone()),
             Some(_) => Err(Superseded { attempt, current: self.fence.attempt }),
         }
@@ -93,11 +99,11 @@ impl<I: Clone + PartialEq> Work<I> {
     pub fn complete(&self, attempt: u64, now: Timestamp) -> Result<Self, Superseded> {
         self.fence.check(attempt)?;
         match self.state {
-            State::Claimed => Err(Superseded { attempt, current: self.fence.attempt }),
-            State::Done => Ok(self.clone()),
-            State::Prepared => {
+            WorkState::Claimed => Err(Superseded { attempt, current: self.fence.attempt }),
+            WorkState::Done => Ok(self.clone()),
+            WorkState::Prepared => {
                 let fence = self.fence.end(now);
-                Ok(Work { state: State::Done, fence, failure: None, updated_at: now, ..self.clone() })
+                Ok(Work { state: WorkState::Done, fence, failure: None, updated_at: now, ..self.clone() })
             }
         }
     }
@@ -106,7 +112,7 @@ impl<I: Clone + PartialEq> Work<I> {
     pub fn renew(&self, attempt: u64, now: Timestamp, lease: SignedDuration) -> Result<Self, Superseded> {
         self.fence.check(attempt)?;
         match self.state {
-            State::Done => Ok(self.clone()),
+            WorkState::Done => Ok(self.clone()),
             _ => Ok(Work { fence: self.fence.renew(now, lease), updated_at: now, ..self.clone() }),
         }
     }
@@ -114,14 +120,14 @@ impl<I: Clone + PartialEq> Work<I> {
     /// Notes why the attempt ends, and ends its lease: the next attempt need not wait. A registered intent stays.
     pub fn fail(&self, attempt: u64, error: &str, message: &str, now: Timestamp) -> Result<Self, Superseded> {
         self.fence.check(attempt)?;
-        if self.state == State::Done {
+        if self.state == WorkState::Done {
             return Ok(self.clone());
         }
         let failure = Some(Failure { error: error.to_owned(), message: message.to_owned(), at: now });
         Ok(Work { fence: self.fence.end(now), failure, updated_at: now, ..self.clone() })
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WorkState {
         self.state
     }
 
@@ -160,7 +166,7 @@ mod tests {
 
     fn begun() -> Work<&'static str> {
         match Work::claim(None, at(0), LEASE) {
-            Claim::Begin(work) => work,
+            ClaimOutcome::Begin(work) => work,
             other => panic!("{other:?}"),
         }
     }
@@ -172,14 +178,16 @@ mod tests {
     #[test]
     fn work_that_is_claimed_is_busy_until_its_lease_is_over_and_then_begins_anew() {
         let claim = |second| Work::claim(Some(&begun()), at(second), LEASE);
-        assert_eq!(claim(29), Claim::Busy { until: at(30) });
-        let Claim::Begin(second) = claim(30) else { panic!("the lease is over") };
-        assert_eq!((second.attempt(), second.state(), second.lease_until()), (2, State::Claimed, at(60)));
+        assert_eq!(claim(29), ClaimOutcome::Busy { until: at(30) });
+        let ClaimOutcome::Begin(second) = claim(30) else { panic!("the lease is over") };
+        assert_eq!((second.attempt(), second.state(), second.lease_until()), (2, WorkState::Claimed, at(60)));
     }
 
     #[test]
     fn a_superseded_attempt_can_do_nothing() {
-        let Claim::Resume { work, .. } = Work::claim(Some(&prepared()), at(99), LEASE) else { panic!("prepared") };
+        let ClaimOutcome::Resume { work, .. } = Work::claim(Some(&prepared()), at(99), LEASE) else {
+            panic!("prepared")
+        };
         let refused = Err(Superseded { attempt: 1, current: 2 });
         assert_eq!(work.prepare(1, "plan", at(100)), refused);
         assert_eq!(work.complete(1, at(100)), refused);
@@ -194,7 +202,7 @@ mod tests {
         assert!(prepared().prepare(1, "another", at(2)).is_err());
         let failed = prepared().fail(1, "StoreUnavailable", "no response", at(3)).expect("its own");
         assert_eq!(failed.failure().map(|failure| failure.error.as_str()), Some("StoreUnavailable"));
-        assert!(matches!(Work::claim(Some(&failed), at(3), LEASE), Claim::Resume { intent: "plan", .. }));
+        assert!(matches!(Work::claim(Some(&failed), at(3), LEASE), ClaimOutcome::Resume { intent: "plan", .. }));
     }
 
     #[test]
@@ -205,7 +213,7 @@ mod tests {
     #[test]
     fn done_work_stays_done_and_keeps_its_intent() {
         let done = prepared().complete(1, at(2)).expect("its own");
-        assert_eq!(Work::claim(Some(&done), at(500), LEASE), Claim::Done("plan"));
+        assert_eq!(Work::claim(Some(&done), at(500), LEASE), ClaimOutcome::Done("plan"));
         assert_eq!(done.fail(1, "StoreUnavailable", "late", at(3)), Ok(done.clone()));
         assert_eq!(done.renew(1, at(3), LEASE), Ok(done.clone()));
         assert_eq!(done.complete(1, at(3)), Ok(done));
@@ -295,15 +303,15 @@ mod tests {
                 let (mut attempt, mut intent) = (me.attempt, me.intent);
                 let next = match (&act, &work) {
                     (Act::Claim, _) => match Work::claim(work.as_ref(), now, LEASE) {
-                        Claim::Begin(work) => {
+                        ClaimOutcome::Begin(work) => {
                             (attempt, intent) = (Some(work.attempt()), None);
                             Some(work)
                         }
-                        Claim::Resume { work, intent: registered } => {
+                        ClaimOutcome::Resume { work, intent: registered } => {
                             (attempt, intent) = (Some(work.attempt()), Some(registered));
                             Some(work)
                         }
-                        Claim::Done(_) | Claim::Busy { .. } => None,
+                        ClaimOutcome::Done(_) | ClaimOutcome::Busy { .. } => None,
                     },
                     (Act::Prepare, Some(work)) => {
                         planned += 1;
@@ -331,11 +339,11 @@ mod tests {
                     prop_assert!(before.as_ref().is_none_or(|before| before.attempt() <= after.attempt()));
                     if let Some(before) = before.filter(|before| before.intent.is_some()) {
                         prop_assert_eq!(before.intent, after.intent, "an intent is for ever");
-                        prop_assert!(before.state != State::Done || after.state == State::Done);
+                        prop_assert!(before.state != WorkState::Done || after.state == WorkState::Done);
                     }
                 }
                 prop_assert!(written.len() <= 1, "two intents were written: {:?}", written);
-                if let Some(work) = row.as_ref().filter(|work| work.state == State::Done) {
+                if let Some(work) = row.as_ref().filter(|work| work.state == WorkState::Done) {
                     prop_assert!(work.intent.is_some_and(|intent| written.contains(&intent)));
                 }
             }

@@ -43,7 +43,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// An entry as a reader gets it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct EntryRow {
     pub time: Option<Timestamp>,
     pub service: String,
     /// `ERROR` or `FATAL`.
@@ -95,7 +95,7 @@ pub fn write(service: &str, object: &str, entries: &[Entry]) -> Result<Bytes, Co
 }
 
 /// All rows of one Parquet object.
-pub fn read(body: Bytes) -> Result<Vec<Row>, ColumnsError> {
+pub fn read(body: Bytes) -> Result<Vec<EntryRow>, ColumnsError> {
     let mut rows = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(body)?.build()? {
         let batch = batch?;
@@ -113,7 +113,7 @@ pub fn read(body: Bytes) -> Result<Vec<Row>, ColumnsError> {
         let (message, stack, object) = (text("message")?, text("stack")?, text("object")?);
         let some = |column: &StringArray, at: usize| column.is_valid(at).then(|| column.value(at).to_owned());
         for at in 0..batch.num_rows() {
-            rows.push(Row {
+            rows.push(EntryRow {
                 time: times.is_valid(at).then(|| Timestamp::from_millisecond(times.value(at)).unwrap_or_default()),
                 service: service.value(at).to_owned(),
                 level: level.value(at).to_owned(),

@@ -19,7 +19,7 @@ pub fn object_id(object: &str) -> String {
 /// A part of an object's entries: `date=2024-07-01/<object>~<sequencer>~<number>.parquet`, `~undated~` for entries that
 /// have no time, so that readers find them whatever their partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PartKey {
     pub date: Date,
     pub object: String,
     pub sequencer: String,
@@ -27,9 +27,9 @@ pub struct Part {
     pub number: usize,
 }
 
-impl Part {
+impl PartKey {
     pub fn key(&self) -> String {
-        let Part { date, object, sequencer, number, .. } = self;
+        let PartKey { date, object, sequencer, number, .. } = self;
         let kind = if self.is_dated { "dated" } else { "undated" };
         format!("{ENTRIES}date={date}/{object}~{sequencer}~{kind}~{number}.parquet")
     }
@@ -41,7 +41,7 @@ impl Part {
         let number = parts.next()?.parse().ok()?;
         let is_dated = parts.next()? == "dated";
         let sequencer = parts.next()?.to_owned();
-        Some(Part { date: date.parse().ok()?, object: parts.next()?.to_owned(), sequencer, is_dated, number })
+        Some(PartKey { date: date.parse().ok()?, object: parts.next()?.to_owned(), sequencer, is_dated, number })
     }
 }
 
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn a_part_is_read_from_its_key() {
-        let part = Part {
+        let part = PartKey {
             date: date(2024, 7, 1),
             object: object_id("shop/2024/07/01/a~b 1.gz"),
             sequencer: "0055ae".into(),
             is_dated: false,
             number: 3,
         };
-        assert_eq!(Part::parse(&part.key()), Some(part));
-        assert_eq!(Part::parse("log-errors/parquet/date=2024-07-01/x.parquet"), None);
+        assert_eq!(PartKey::parse(&part.key()), Some(part));
+        assert_eq!(PartKey::parse("log-errors/parquet/date=2024-07-01/x.parquet"), None);
     }
 }

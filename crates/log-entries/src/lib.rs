@@ -7,11 +7,11 @@ mod payloads;
 mod rows;
 mod search;
 
-pub use columns::{ColumnsError, Row, read, write};
-pub use keys::{Attempt, ENTRIES, Part, SETTINGS, object_id};
-pub use payloads::{Context, PAYLOAD, ReportTask, SearchRequest};
+pub use columns::{ColumnsError, EntryRow, read, write};
+pub use keys::{Attempt, ENTRIES, PartKey, SETTINGS, object_id};
+pub use payloads::{PAYLOAD, ReportInput, ReportTask, SearchRequest};
 pub use rows::{
-    Contribution, Damaged, EXTRACTED, Extracted, Intent, LogMail, LogObject, Moved, NOT_READ, Occurrence, Sample, Seen,
-    Version,
+    Contribution, Damaged, EXTRACTED, Extracted, LogMail, LogObject, Moved, NOT_READ, ObjectVersion, Occurrence,
+    Sample, Seen, VersionIntent,
 };
 pub use search::{Filter, Group, SearchError, group, groups, late_groups};

@@ -11,13 +11,13 @@ pub struct SearchRequest {
     /// [`PAYLOAD`].
     pub v: u32,
     pub run_id: String,
-    pub input: Context,
+    pub input: ReportInput,
 }
 
 /// `{"scheduled_for"}`: the day before it; or `{"from", "to"}`, and which errors and services.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Context {
+pub struct ReportInput {
     pub scheduled_for: Option<String>,
     pub from: Option<String>,
     pub to: Option<String>,

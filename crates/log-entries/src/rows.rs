@@ -15,12 +15,12 @@ pub struct LogObject {
     pub object: String,
     /// The version whose entries readers see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current: Option<Version>,
+    pub current: Option<ObjectVersion>,
     /// Sequencer of the version that `work` is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claimed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub work: Option<Work<Intent>>,
+    pub work: Option<Work<VersionIntent>>,
     /// UTC date on which the current version came, where something of it could not be read. For [`NOT_READ`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_read_on: Option<Date>,
@@ -46,7 +46,7 @@ const EXTRACTIONS: usize = 24;
 
 impl LogObject {
     /// With a version that readers see from now on.
-    pub fn with_current(self, version: Version, now: Timestamp) -> Self {
+    pub fn with_current(self, version: ObjectVersion, now: Timestamp) -> Self {
         let mut extractions = self.extractions;
         extractions.push(Extracted { at: now, lines: version.lines });
         extractions.drain(..extractions.len().saturating_sub(EXTRACTIONS));
@@ -73,7 +73,7 @@ pub const NOT_READ: &str = "not-read";
 
 /// What was extracted of one version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Version {
+pub struct ObjectVersion {
     /// Of two versions the one with the greater sequencer is the later one.
     pub sequencer: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +94,7 @@ pub struct Version {
     pub contributions: String,
 }
 
-impl Version {
+impl ObjectVersion {
     /// Its date, where some of its lines could not be read.
     pub fn not_read_on(&self) -> Option<Date> {
         let is_read = self.damaged.is_none() && self.unparsed == 0;
@@ -112,11 +112,11 @@ pub struct Damaged {
 
 /// Everything that makes a version the current one. Fixed once it is registered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Intent {
-    pub version: Version,
+pub struct VersionIntent {
+    pub version: ObjectVersion,
     pub moves: Vec<Moved>,
     /// What it replaces.
-    pub before: Option<Version>,
+    pub before: Option<ObjectVersion>,
 }
 
 /// A part that is written, on its way to where readers look.

@@ -1,7 +1,7 @@
 //! Errors of a time range, grouped by fingerprint: what command line, mail and page tell.
 
-use crate::columns::{self, ColumnsError, Row};
-use crate::keys::{ENTRIES, Part};
+use crate::columns::{self, ColumnsError, EntryRow};
+use crate::keys::{ENTRIES, PartKey};
 use crate::rows::{LogObject, Sample};
 use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -50,7 +50,7 @@ pub struct Filter {
 
 /// When an entry may have been written: both ends, the last exclusive. Without a time it is as old as its object's name
 /// says; `None` where that says nothing.
-fn span(row: &Row) -> Option<(Timestamp, Timestamp)> {
+fn span(row: &EntryRow) -> Option<(Timestamp, Timestamp)> {
     let Some(time) = row.time else {
         let midnight = date_of(&row.object)?.to_zoned(TimeZone::UTC).ok()?.timestamp();
         return Some((midnight, midnight + SignedDuration::from_hours(24)));
@@ -59,11 +59,11 @@ fn span(row: &Row) -> Option<(Timestamp, Timestamp)> {
 }
 
 impl Filter {
-    fn has(&self, row: &Row) -> bool {
+    fn has(&self, row: &EntryRow) -> bool {
         span(row).is_some_and(|(first, end)| first < self.to && self.from < end) && self.is_about(row)
     }
 
-    fn is_about(&self, row: &Row) -> bool {
+    fn is_about(&self, row: &EntryRow) -> bool {
         let is_type = |wanted: &String| {
             let exception = row.exception.as_deref().unwrap_or_default();
             exception == wanted
@@ -83,7 +83,7 @@ impl Filter {
     }
 
     /// Whether a part may hold rows that count.
-    fn may_hold(&self, part: &Part) -> bool {
+    fn may_hold(&self, part: &PartKey) -> bool {
         let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
         // Undated entries lie in the partition of the day on which their object came.
         !part.is_dated || (date(self.from) <= part.date && part.date <= date(self.to))
@@ -116,7 +116,7 @@ pub struct Group {
 pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Result<Vec<Group>, SearchError> {
     let pages: Vec<Vec<Listed>> = objects.pages(ENTRIES, Some(&filter.first_partition())).try_collect().await?;
     let keys = pages.into_iter().flatten().map(|listed| listed.key);
-    let parts: Vec<(Part, String)> = keys.filter_map(|key| Some((Part::parse(&key)?, key))).collect();
+    let parts: Vec<(PartKey, String)> = keys.filter_map(|key| Some((PartKey::parse(&key)?, key))).collect();
     // While a new version of an object comes in, the parts of both are there.
     let mut newest: HashMap<&str, &str> = HashMap::new();
     for (part, _) in &parts {
@@ -142,11 +142,11 @@ pub async fn late_groups(
     let lines = |row: &LogObject| row.lines_before(when.start)..row.lines_before(when.end);
     let came: HashMap<&str, Range<u64>> = extracted.iter().map(|row| (row.object.as_str(), lines(row))).collect();
     let last = filter.from.to_zoned(TimeZone::UTC).date();
-    let may_be_late = |key: &&String| Part::parse(key).is_some_and(|part| !part.is_dated || part.date <= last);
+    let may_be_late = |key: &&String| PartKey::parse(key).is_some_and(|part| !part.is_dated || part.date <= last);
     let came_any = extracted.iter().filter(|row| came.get(row.object.as_str()).is_some_and(|lines| !lines.is_empty()));
     let parts = came_any.filter_map(|row| row.current.as_ref()).flat_map(|version| &version.parts);
     let wanted: Vec<String> = parts.filter(may_be_late).cloned().collect();
-    let is_late = |row: &Row| {
+    let is_late = |row: &EntryRow| {
         span(row).is_some_and(|(_, end)| end <= filter.from)
             && came.get(row.object.as_str()).is_some_and(|lines| lines.contains(&(row.line - 1)))
             && filter.is_about(row)
@@ -157,7 +157,7 @@ pub async fn late_groups(
 async fn read_groups(
     objects: &Objects,
     keys: Vec<String>,
-    counts: impl Fn(&Row) -> bool,
+    counts: impl Fn(&EntryRow) -> bool,
     masks: &[Mask],
 ) -> Result<Vec<Group>, SearchError> {
     let read = stream::iter(keys).map(|key| async move {
@@ -176,7 +176,7 @@ async fn read_groups(
 }
 
 /// Adds rows to groups, by service and fingerprint.
-pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoIterator<Item = Row>, masks: &[Mask]) {
+pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoIterator<Item = EntryRow>, masks: &[Mask]) {
     for row in rows {
         let time = row.time.map(|time| format!("{time:.3}"));
         let hour = time.as_deref().map(|time| time[..13].to_owned());

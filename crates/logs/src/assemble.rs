@@ -1,10 +1,10 @@
 //! Puts lines together to entries: an entry's first line, the lines of its message, and its trace, in each of the
 //! texts that are mixed in a file and in each thread that its format names.
 
-use crate::entry::{Context, Entry, LONGEST_LINE, Position, Raw};
+use crate::entry::{Context, Entry, LONGEST_LINE, LinePosition, Raw};
 use crate::envelope::{self, Body};
 use crate::level::Level;
-use crate::record::{Record, Written, own};
+use crate::record::{Record, WrittenTime, own};
 use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
 use std::borrow::Cow;
@@ -40,7 +40,7 @@ struct Bare {
     follow: Follow,
     /// An error also if no frame follows.
     is_sure: bool,
-    pending: Vec<(Position, String)>,
+    pending: Vec<(LinePosition, String)>,
     /// Lines that turn out not to belong to it belong to the entry before.
     behind_quiet: Option<bool>,
 }
@@ -52,14 +52,14 @@ struct Source {
     threads: HashMap<String, Raw>,
     partial: Option<Partial>,
     /// The last line that belongs to nothing: an exception's name that does not look like one, if a frame follows.
-    orphan: Option<(Position, String)>,
+    orphan: Option<(LinePosition, String)>,
     last_line: u64,
 }
 
 struct Partial {
-    position: Position,
+    position: LinePosition,
     text: String,
-    collected: Written<'static>,
+    collected: WrittenTime<'static>,
 }
 
 impl Source {
@@ -111,7 +111,7 @@ impl<'a> Assembler<'a> {
 
     /// Takes a line that begins an entry without an error, as most lines do, if that can be seen from its first bytes.
     /// Otherwise it is `false`, and the line one for [`Assembler::line`].
-    pub fn is_quiet(&mut self, position: Position, line: &[u8]) -> bool {
+    pub fn is_quiet(&mut self, position: LinePosition, line: &[u8]) -> bool {
         let source = &self.plain;
         let known = source.format.and_then(|at| self.formats.list.get(at));
         // What ends so may be a record in a collector's envelope.
@@ -130,7 +130,7 @@ impl<'a> Assembler<'a> {
         true
     }
 
-    pub fn line(&mut self, position: Position, line: &str) {
+    pub fn line(&mut self, position: LinePosition, line: &str) {
         let line = if line.contains('\u{1b}') { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
         let piece = envelope::open(&line);
         let is_plain = piece.source.is_empty();
@@ -206,7 +206,7 @@ struct Step<'s, 'a> {
 }
 
 impl<'a> Step<'_, 'a> {
-    fn partial(&mut self, position: Position, piece: envelope::Piece) {
+    fn partial(&mut self, position: LinePosition, piece: envelope::Piece) {
         let mut partial = self.source.partial.take().unwrap_or_else(|| Partial {
             position,
             text: String::new(),
@@ -236,7 +236,7 @@ impl<'a> Step<'_, 'a> {
         self.body(position, &collected, inner.level, inner.body);
     }
 
-    fn body(&mut self, position: Position, collected: &Written, level: Option<Level>, body: Body) {
+    fn body(&mut self, position: LinePosition, collected: &WrittenTime, level: Option<Level>, body: Body) {
         match body {
             Body::Record(record) => self.record(position, collected, record, None, true),
             Body::Broken => self.unparsed += 1,
@@ -251,8 +251,8 @@ impl<'a> Step<'_, 'a> {
     /// An entry's first line, or a whole entry.
     fn record(
         &mut self,
-        position: Position,
-        collected: &Written,
+        position: LinePosition,
+        collected: &WrittenTime,
         record: Record,
         time_format: Option<&str>,
         is_whole: bool,
@@ -295,7 +295,7 @@ impl<'a> Step<'_, 'a> {
         self.source.current = if is_whole { Current::Record(thread) } else { Current::Thread(thread) };
     }
 
-    fn text(&mut self, position: Position, collected: &Written, level: Option<Level>, line: &str) {
+    fn text(&mut self, position: LinePosition, collected: &WrittenTime, level: Option<Level>, line: &str) {
         if let Some(level) = self.quiet_level(line) {
             self.close_bare();
             self.source.orphan = None;
@@ -376,7 +376,7 @@ impl<'a> Step<'_, 'a> {
     }
 
     /// A line that begins no entry.
-    fn continuation(&mut self, position: Position, collected: &Written, line: &str) {
+    fn continuation(&mut self, position: LinePosition, collected: &WrittenTime, line: &str) {
         if let Current::Bare(bare) = &mut self.source.current {
             match bare.follow.next(line) {
                 Next::Yes => return bare.accept(line),
@@ -419,7 +419,7 @@ impl<'a> Step<'_, 'a> {
         }
     }
 
-    fn unknown(&mut self, position: Position, collected: &Written, line: &str) {
+    fn unknown(&mut self, position: LinePosition, collected: &WrittenTime, line: &str) {
         if trace::is_inner(line)
             && let Some((at, name)) = self.source.orphan.take()
             && position.line - at.line <= 1
@@ -437,7 +437,7 @@ impl<'a> Step<'_, 'a> {
         self.source.orphan = Some((position, line.to_owned()));
     }
 
-    fn begin_bare(&mut self, position: Position, collected: &Written, line: &str, is_sure: bool) {
+    fn begin_bare(&mut self, position: LinePosition, collected: &WrittenTime, line: &str, is_sure: bool) {
         if let Current::Thread(thread) | Current::Record(thread) = &self.source.current {
             let thread = thread.clone();
             if let Some(open) = self.source.threads.remove(&thread) {
@@ -578,7 +578,7 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
         if format.has_message { "" } else { line.get(end..).unwrap_or_default().trim() }
     });
     Some(Record {
-        time: text("time").map_or(Written::None, |time| Written::Text(Cow::Borrowed(time))),
+        time: text("time").map_or(WrittenTime::None, |time| WrittenTime::Text(Cow::Borrowed(time))),
         level,
         logger: text("logger").map(Cow::Borrowed),
         thread: text("thread").map(Cow::Borrowed),
@@ -634,7 +634,7 @@ mod tests {
     fn read(lines: &[&str], settings: &Settings, glances: bool) -> (Vec<Entry>, u64) {
         let mut assembler = Assembler::new(Context::new("shop/2024/07/01/app.gz", settings));
         for (at, line) in lines.iter().enumerate() {
-            let position = Position { line: at as u64 + 1, byte: 0 };
+            let position = LinePosition { line: at as u64 + 1, byte: 0 };
             if !glances || !assembler.is_quiet(position, line.as_bytes()) {
                 assembler.line(position, line);
             }

@@ -1,7 +1,7 @@
 use crate::fingerprint::fingerprint;
 use crate::level::Level;
-use crate::record::{Record, Written, own};
-use crate::settings::{Formats, Part, Settings};
+use crate::record::{Record, WrittenTime, own};
+use crate::settings::{EntryPart, Formats, Settings};
 use crate::time;
 use crate::trace::{self, Analysis, Start};
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ pub const LONGEST_LINE: usize = 16 << 20;
 
 /// Where a line stands in the unpacked text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct LinePosition {
     /// From 1.
     pub line: u64,
     /// From 0.
@@ -50,7 +50,7 @@ pub struct Context<'a> {
     key: &'a str,
     service: &'a str,
     settings: &'a Settings,
-    time: time::Context,
+    time: time::TimeContext,
     readings: HashMap<Vec<u8>, Reading>,
 }
 
@@ -72,7 +72,7 @@ const READABLE: usize = 8 << 10;
 impl<'a> Context<'a> {
     /// `key`: `<service>/YYYY/MM/DD/<name>.gz`.
     pub fn new(key: &'a str, settings: &'a Settings) -> Self {
-        let time = time::Context { zone: settings.zone(key), date: date_of(key) };
+        let time = time::TimeContext { zone: settings.zone(key), date: date_of(key) };
         Context { key, service: service_of(key), settings, time, readings: HashMap::new() }
     }
 
@@ -80,9 +80,9 @@ impl<'a> Context<'a> {
         self.settings.formats(self.key)
     }
 
-    pub fn instant(&self, written: &Written, format: Option<&str>) -> Option<Timestamp> {
+    pub fn instant(&self, written: &WrittenTime, format: Option<&str>) -> Option<Timestamp> {
         match (written, format) {
-            (Written::Text(text), Some(format)) => time::parse_as(text, format, &self.time),
+            (WrittenTime::Text(text), Some(format)) => time::parse_as(text, format, &self.time),
             _ => written.instant(&self.time),
         }
     }
@@ -107,10 +107,10 @@ pub fn date_of(key: &str) -> Option<Date> {
 
 /// An entry while its lines come in.
 pub(crate) struct Raw {
-    pub position: Position,
-    time: Written<'static>,
+    pub position: LinePosition,
+    time: WrittenTime<'static>,
     time_format: Option<String>,
-    collected: Written<'static>,
+    collected: WrittenTime<'static>,
     /// `None`: an error only if a trace follows.
     level: Option<Level>,
     logger: Option<String>,
@@ -128,7 +128,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    pub fn new(position: Position, collected: &Written, record: Record, time_format: Option<&str>) -> Self {
+    pub fn new(position: LinePosition, collected: &WrittenTime, record: Record, time_format: Option<&str>) -> Self {
         let has_own_stack = record.stack.is_some();
         let mut raw = Raw {
             position,
@@ -155,7 +155,7 @@ impl Raw {
     }
 
     /// A trace without a header.
-    pub fn bare(position: Position, collected: &Written) -> Self {
+    pub fn bare(position: LinePosition, collected: &WrittenTime) -> Self {
         Raw { is_bare: true, ..Raw::new(position, collected, Record::default(), None) }
     }
 
@@ -285,11 +285,11 @@ impl Raw {
         let logger = self.logger.as_deref().filter(|logger| !logger.is_empty());
         // A category looks at all types of a chain: the outermost often says the least.
         let chain = exception.iter().chain(&analysis.causes).map(String::as_str).collect::<Vec<_>>().join(" ");
-        let part = |part: &Part| match part {
-            Part::Exception => Some(chain.as_str()),
-            Part::Message => Some(message),
-            Part::Logger => logger,
-            Part::Stack => Some(stack),
+        let part = |part: &EntryPart| match part {
+            EntryPart::Exception => Some(chain.as_str()),
+            EntryPart::Message => Some(message),
+            EntryPart::Logger => logger,
+            EntryPart::Stack => Some(stack),
         };
         let categories = &context.settings.categories;
         let category = categories

@@ -2,7 +2,7 @@
 //! Inside is a record with fields, or a piece of some program's text, told apart from other programs' by a key.
 
 use crate::level::Level;
-use crate::record::{self, Fields, Names, Record, Written};
+use crate::record::{self, Fields, Names, Record, WrittenTime};
 use regex::Regex;
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ pub struct Piece<'a> {
     /// Tells texts apart that are mixed in one file: container, tag, stdout or stderr. Empty for a plain file.
     pub source: Cow<'a, str>,
     /// The collector's time.
-    pub collected: Written<'a>,
+    pub collected: WrittenTime<'a>,
     /// The collector's level, for text that names none.
     pub level: Option<Level>,
     /// The text goes on in the next piece of this source, without a line break between them.
@@ -36,7 +36,7 @@ impl<'a> Piece<'a> {
     fn text(text: Cow<'a, str>) -> Self {
         Piece {
             source: Cow::Borrowed(""),
-            collected: Written::None,
+            collected: WrittenTime::None,
             level: None,
             is_partial: false,
             body: Body::Text(text),
@@ -103,12 +103,12 @@ fn owned<'a>(piece: Piece<'_>) -> Piece<'a> {
     fn own<'a>(text: Cow<'_, str>) -> Cow<'a, str> {
         Cow::Owned(text.into_owned())
     }
-    fn own_time<'a>(time: Written<'_>) -> Written<'a> {
+    fn own_time<'a>(time: WrittenTime<'_>) -> WrittenTime<'a> {
         match time {
-            Written::None => Written::None,
-            Written::Text(text) => Written::Text(own(text)),
-            Written::Number(number) => Written::Number(number),
-            Written::Parts(seconds, nanoseconds) => Written::Parts(seconds, nanoseconds),
+            WrittenTime::None => WrittenTime::None,
+            WrittenTime::Text(text) => WrittenTime::Text(own(text)),
+            WrittenTime::Number(number) => WrittenTime::Number(number),
+            WrittenTime::Parts(seconds, nanoseconds) => WrittenTime::Parts(seconds, nanoseconds),
         }
     }
     let body = match piece.body {
@@ -223,9 +223,9 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
 }
 
 /// Where a record has both, the collector's own field beside the entry's.
-fn collected<'a>(fields: &Fields<'a>) -> Written<'a> {
+fn collected<'a>(fields: &Fields<'a>) -> WrittenTime<'a> {
     static PATHS: Names<4> = Names::new(["@timestamp", "date", "fluentd_time", "time"]);
-    fields.among(&PATHS).find_map(|path| fields.text(path)).map_or(Written::None, Written::Text)
+    fields.among(&PATHS).find_map(|path| fields.text(path)).map_or(WrittenTime::None, WrittenTime::Text)
 }
 
 fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
@@ -266,7 +266,7 @@ fn fluentd(line: &str, depth: usize) -> Option<Piece<'_>> {
 fn tagged<'a>(time: &'a str, tag: &'a str, inner: Piece<'a>) -> Piece<'a> {
     let source =
         if inner.source.is_empty() { Cow::Borrowed(tag) } else { Cow::Owned([tag, "\n", &inner.source].concat()) };
-    let collected = if inner.collected.is_none() { Written::Text(Cow::Borrowed(time)) } else { inner.collected };
+    let collected = if inner.collected.is_none() { WrittenTime::Text(Cow::Borrowed(time)) } else { inner.collected };
     Piece { source, collected, ..inner }
 }
 
@@ -331,7 +331,7 @@ fn cri(line: &str, depth: usize) -> Option<Piece<'_>> {
     };
     let piece = Piece {
         source: Cow::Borrowed(stream),
-        collected: Written::Text(Cow::Borrowed(time)),
+        collected: WrittenTime::Text(Cow::Borrowed(time)),
         is_partial,
         ..Piece::text(Cow::Borrowed(text))
     };
@@ -376,7 +376,7 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
     let severity = found.name("pri").and_then(|pri| pri.as_str().parse::<u64>().ok()).map(|pri| pri % 8);
     let piece = Piece {
         source: Cow::Owned(format!("{}\n{}\n{}", &found["host"], &found["app"], &found["pid"])),
-        collected: found.name("time").map_or(Written::None, |time| Written::Text(Cow::Borrowed(time.as_str()))),
+        collected: found.name("time").map_or(WrittenTime::None, |time| WrittenTime::Text(Cow::Borrowed(time.as_str()))),
         level: severity.and_then(Level::from_syslog),
         ..Piece::text(Cow::Borrowed(""))
     };

@@ -1,5 +1,5 @@
 use crate::assemble::Assembler;
-use crate::entry::{Context, Entry, LONGEST_LINE, Position};
+use crate::entry::{Context, Entry, LONGEST_LINE, LinePosition};
 use crate::settings::Settings;
 use bytes::Bytes;
 use lines::{GzipError, Limits, Lines, Step};
@@ -9,7 +9,7 @@ pub const LIMITS: Limits = Limits { bytes: 256 << 30, ratio: 400 };
 
 /// What was read of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+pub struct ObjectStats {
     /// Lines, the last one also without its line break.
     pub lines: u64,
     /// Unpacked.
@@ -75,7 +75,7 @@ impl<'a> Extraction<'a> {
             match self.lines.step() {
                 // Bytes that are not UTF-8 become U+FFFD.
                 Ok(Step::Line(line)) => {
-                    let position = Position { line: line.number, byte };
+                    let position = LinePosition { line: line.number, byte };
                     if !self.assembler.is_quiet(position, line.bytes) {
                         self.assembler.line(position, &String::from_utf8_lossy(line.bytes));
                     }
@@ -87,7 +87,7 @@ impl<'a> Extraction<'a> {
                     self.damage = Some(damage.what);
                     self.is_cut_between_lines = damage.bytes.is_empty();
                     if !damage.bytes.is_empty() {
-                        let position = Position { line: damage.number, byte };
+                        let position = LinePosition { line: damage.number, byte };
                         self.assembler.line(position, &String::from_utf8_lossy(damage.bytes));
                     }
                     self.finish();
@@ -103,9 +103,9 @@ impl<'a> Extraction<'a> {
         self.assembler.finish();
     }
 
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> ObjectStats {
         let position = self.lines.position();
-        Summary {
+        ObjectStats {
             lines: position.lines - u64::from(self.is_cut_between_lines),
             bytes: position.offset,
             entries: self.entries,

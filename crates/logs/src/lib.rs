@@ -19,7 +19,7 @@ mod trace;
 
 pub use assemble::time_of_line;
 pub use entry::{Entry, OTHER, date_of, service_of};
-pub use extract::{Extraction, LIMITS, Summary};
+pub use extract::{Extraction, LIMITS, ObjectStats};
 pub use level::Level;
 pub use mask::mask;
 pub use report::{DamagedFile, FileShare, Finding, LogReport, Share};

@@ -1,7 +1,7 @@
 //! Entries that a logger wrote with fields: JSON and logfmt. Only the fields that matter are read.
 
 use crate::level::Level;
-use crate::time::{self, Context};
+use crate::time::{self, TimeContext};
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,7 +10,7 @@ use std::fmt;
 
 /// A time as it was written. Read only where an entry is an error.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Written<'a> {
+pub enum WrittenTime<'a> {
     #[default]
     None,
     Text(Cow<'a, str>),
@@ -19,27 +19,27 @@ pub enum Written<'a> {
     Parts(i64, i64),
 }
 
-impl Written<'_> {
-    pub fn instant(&self, context: &Context) -> Option<Timestamp> {
+impl WrittenTime<'_> {
+    pub fn instant(&self, context: &TimeContext) -> Option<Timestamp> {
         match self {
-            Written::None => None,
-            Written::Text(text) => time::parse(text, context),
-            Written::Number(number) => time::epoch(*number),
-            Written::Parts(seconds, nanoseconds) => {
+            WrittenTime::None => None,
+            WrittenTime::Text(text) => time::parse(text, context),
+            WrittenTime::Number(number) => time::epoch(*number),
+            WrittenTime::Parts(seconds, nanoseconds) => {
                 Timestamp::from_millisecond(seconds.checked_mul(1000)? + nanoseconds / 1_000_000).ok()
             }
         }
     }
 
     pub fn is_none(&self) -> bool {
-        *self == Written::None
+        *self == WrittenTime::None
     }
 }
 
 /// What one record says of an entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record<'a> {
-    pub time: Written<'a>,
+    pub time: WrittenTime<'a>,
     pub level: Option<Level>,
     pub logger: Option<Cow<'a, str>>,
     pub thread: Option<Cow<'a, str>>,
@@ -244,7 +244,7 @@ impl<'a> Fields<'a> {
             .or_else(|| number("PRIORITY").or_else(|| number("syslog.severity.code")).and_then(Level::from_syslog))
     }
 
-    pub fn time(&self) -> Written<'a> {
+    pub fn time(&self) -> WrittenTime<'a> {
         static PATHS: Names<20> = Names::new([
             "@timestamp",
             "timestamp",
@@ -270,12 +270,12 @@ impl<'a> Fields<'a> {
         for path in self.among(&PATHS) {
             let Some(raw) = self.raw(path) else { continue };
             let written = match raw.as_bytes()[0] {
-                b'"' => unquoted(raw).map_or(Written::None, Written::Text),
+                b'"' => unquoted(raw).map_or(WrittenTime::None, WrittenTime::Text),
                 b'0'..=b'9' if raw.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
-                    Written::Text(Cow::Borrowed(raw))
+                    WrittenTime::Text(Cow::Borrowed(raw))
                 }
-                b'0'..=b'9' => raw.parse().map_or(Written::None, Written::Number),
-                _ => Written::None,
+                b'0'..=b'9' => raw.parse().map_or(WrittenTime::None, WrittenTime::Number),
+                _ => WrittenTime::None,
             };
             if !written.is_none() {
                 return written;
@@ -286,8 +286,8 @@ impl<'a> Fields<'a> {
             part("instant.epochSecond").or_else(|| part("timestampSeconds")),
             part("instant.nanoOfSecond").or_else(|| part("timestampNanos")),
         ) {
-            (Some(seconds), nanoseconds) => Written::Parts(seconds, nanoseconds.unwrap_or(0)),
-            _ => Written::None,
+            (Some(seconds), nanoseconds) => WrittenTime::Parts(seconds, nanoseconds.unwrap_or(0)),
+            _ => WrittenTime::None,
         }
     }
 
@@ -486,7 +486,7 @@ pub fn logfmt(line: &str) -> Option<Record<'_>> {
                 record.level = Level::from_word(&value);
                 has_level = record.level.is_some();
             }
-            "time" | "ts" | "timestamp" | "t" => record.time = Written::Text(value),
+            "time" | "ts" | "timestamp" | "t" => record.time = WrittenTime::Text(value),
             "msg" | "message" => message = Some(value),
             "error" | "err" => error = Some(value),
             "logger" | "component" | "module" | "subsystem" => record.logger = Some(value),
@@ -522,11 +522,11 @@ fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
 }
 
 /// The same, with text of its own.
-pub(crate) fn own(written: &Written) -> Written<'static> {
+pub(crate) fn own(written: &WrittenTime) -> WrittenTime<'static> {
     match written {
-        Written::None => Written::None,
-        Written::Text(text) => Written::Text(Cow::Owned(text.to_string())),
-        Written::Number(number) => Written::Number(*number),
-        Written::Parts(seconds, nanoseconds) => Written::Parts(*seconds, *nanoseconds),
+        WrittenTime::None => WrittenTime::None,
+        WrittenTime::Text(text) => WrittenTime::Text(Cow::Owned(text.to_string())),
+        WrittenTime::Number(number) => WrittenTime::Number(*number),
+        WrittenTime::Parts(seconds, nanoseconds) => WrittenTime::Parts(*seconds, *nanoseconds),
     }
 }

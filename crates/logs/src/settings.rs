@@ -126,7 +126,7 @@ impl Formats {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Part {
+pub enum EntryPart {
     Exception,
     Message,
     Logger,
@@ -137,7 +137,7 @@ pub enum Part {
 pub struct Category {
     pub name: String,
     pub pattern: Regex,
-    pub parts: Vec<Part>,
+    pub parts: Vec<EntryPart>,
 }
 
 /// A secret to be hidden.
@@ -199,11 +199,11 @@ struct FileCategory {
     name: Spanned<String>,
     pattern: Spanned<String>,
     #[serde(default = "all_parts", rename = "in")]
-    parts: Vec<Part>,
+    parts: Vec<EntryPart>,
 }
 
-fn all_parts() -> Vec<Part> {
-    vec![Part::Exception, Part::Message, Part::Logger, Part::Stack]
+fn all_parts() -> Vec<EntryPart> {
+    vec![EntryPart::Exception, EntryPart::Message, EntryPart::Logger, EntryPart::Stack]
 }
 
 #[derive(Deserialize)]

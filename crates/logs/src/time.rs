@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 /// What is known where an entry's time is read.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct TimeContext {
     /// Of times without a zone.
     pub zone: Option<TimeZone>,
     /// The date in the object's key: of times without a year or a date.
@@ -17,7 +17,7 @@ pub struct Context {
 }
 
 /// Reads a time in any common format, cut to the millisecond. `None` where it is none, or where its zone cannot be known.
-pub fn parse(text: &str, context: &Context) -> Option<Timestamp> {
+pub fn parse(text: &str, context: &TimeContext) -> Option<Timestamp> {
     let text = text.trim();
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if text.len() > 64 {
@@ -37,7 +37,7 @@ pub fn parse(text: &str, context: &Context) -> Option<Timestamp> {
 }
 
 /// Reads a time in a configured format (`strftime`'s conversions).
-pub fn parse_as(text: &str, format: &str, context: &Context) -> Option<Timestamp> {
+pub fn parse_as(text: &str, format: &str, context: &TimeContext) -> Option<Timestamp> {
     let parts = jiff::fmt::strtime::parse(format, text.trim()).ok()?;
     if let Ok(instant) = parts.to_timestamp() {
         return Some(to_millisecond(instant));
@@ -123,7 +123,7 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
     compiled
 });
 
-fn instant(found: &Captures, context: &Context) -> Option<Timestamp> {
+fn instant(found: &Captures, context: &TimeContext) -> Option<Timestamp> {
     let text = |name: &str| found.name(name).map(|part| part.as_str());
     if let Some(epoch) = text("epoch") {
         return epoch_text(epoch);
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, zone: Option<&str>) -> Option<String> {
-        let context = Context {
+        let context = TimeContext {
             zone: zone.map(|name| TimeZone::get(name).expect("a zone")),
             date: Some(civil::date(2024, 7, 1)),
         };
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_configured_format_is_read_with_zone_and_date() {
-        let context = Context { zone: TimeZone::get("Europe/Berlin").ok(), date: Some(civil::date(2024, 7, 1)) };
+        let context = TimeContext { zone: TimeZone::get("Europe/Berlin").ok(), date: Some(civil::date(2024, 7, 1)) };
         for (text, format) in [
             ("07/01/24 12-00-00", "%m/%d/%y %H-%M-%S"),
             ("12:00:00", "%H:%M:%S"),

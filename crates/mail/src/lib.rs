@@ -8,7 +8,7 @@ mod ses;
 
 pub use memory::{MemoryMailer, Sent};
 pub use message::{Content, File, Message, message};
-pub use once::{Outbox, Outcome, send_once};
+pub use once::{Delivery, Outbox, send_once};
 pub use ses::Ses;
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ pub enum MailError {
     NoRecipient,
     #[error("the mail has {bytes} bytes; SES takes {LARGEST}")]
     TooLarge { bytes: usize },
-    #[error("`{kind}` is no kind of content")]
+    #[error("`{kind}` is not a content type")]
     Kind { kind: &'static str },
     #[error("the mail could not be put together")]
     Build(#[from] lettre::error::Error),

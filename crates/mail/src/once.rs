@@ -24,7 +24,7 @@ pub trait Outbox: Send + Sync {
 
 /// What became of a mail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Delivery {
     /// Recipients to whom it went out now.
     pub sent: Vec<String>,
     /// Recipients who had it before.
@@ -36,7 +36,7 @@ pub struct Outcome {
 /// Sends a mail to each recipient who has not got it yet. A claim is noted before each sending: where an earlier one
 /// was never marked as sent, its sender died, and this mail may be the second (`content(true)`).
 ///
-/// A recipient whom SES refuses loses nobody else's mail; when SES refuses all of them, that is the error. An error that
+/// A recipient whom SES refuses costs the others no mail; when SES refuses all of them, that is the error. An error that
 /// passes ends the sending; called again it goes on with the recipients that are left.
 pub async fn send_once<O: Outbox>(
     outbox: &O,
@@ -44,9 +44,9 @@ pub async fn send_once<O: Outbox>(
     (from, to): (&str, &[String]),
     now: Timestamp,
     content: impl Fn(bool) -> Result<Content, O::Error>,
-) -> Result<Outcome, O::Error> {
+) -> Result<Delivery, O::Error> {
     let first = message(&content(false)?, from, to, now)?;
-    let mut outcome = Outcome::default();
+    let mut outcome = Delivery::default();
     let mut last_rejection = None;
     for (recipient, error) in first.rejected {
         outcome.rejected.push((recipient, error.to_string()));
@@ -137,7 +137,7 @@ mod tests {
         Ok(Content { id: "r1.1".into(), subject: subject.into(), text, html, ..Content::default() })
     }
 
-    async fn send(notes: &Notes, mailer: &MemoryMailer, to: &[&str]) -> Result<Outcome, MailError> {
+    async fn send(notes: &Notes, mailer: &MemoryMailer, to: &[&str]) -> Result<Delivery, MailError> {
         let to: Vec<String> = to.iter().map(|&address| address.to_owned()).collect();
         send_once(notes, mailer, ("archive@example.com", &to), Timestamp::UNIX_EPOCH, content).await
     }

@@ -9,7 +9,7 @@ use alerts::run::{
 };
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
-use reports::dashboard::{self, Latest, Listed, Pipeline, Runs};
+use reports::dashboard::{self, Latest, ListedRun, Pipeline, Runs};
 use reports::letter::Rendered;
 use reports::mail::{CHART, Earlier, Links, Mail, Summary, mail};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(dir)?;
     let last_completed = runs.iter().find(|run| run.status == RunStatus::Completed).map(|run| run.to);
-    let listed: Vec<Listed> = runs.iter().map(listed).collect();
+    let listed: Vec<ListedRun> = runs.iter().map(listed).collect();
     let list = dashboard::runs(&Runs { listed: &listed, unreadable: &[], last_completed, silent_days: 8, now });
     let details = details(now, gaps);
     let ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
@@ -90,7 +90,7 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
 }
 
 /// As a run leaves its windows: those that failed are named in its report.
-fn listed(report: &RunReport) -> Listed {
+fn listed(report: &RunReport) -> ListedRun {
     let done = (0..report.windows.succeeded).map(|n| {
         let from = report.from + SignedDuration::from_hours(2 * n as i64);
         let to = from + SignedDuration::from_hours(2);
@@ -108,7 +108,7 @@ fn listed(report: &RunReport) -> Listed {
     let mut grid: Grid = if report.reported_at.is_some() { done.chain(failed).collect() } else { Grid::new() };
     grid.sort_by(|left, right| left.window_id.cmp(&right.window_id));
     let execution_arn = format!("arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:{}", report.run_id);
-    Listed { report: report.clone(), execution_arn, grid }
+    ListedRun { report: report.clone(), execution_arn, grid }
 }
 
 fn healthy(now: Timestamp) -> RunReport {

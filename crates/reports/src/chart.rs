@@ -14,7 +14,7 @@ const WIDEST: usize = 72;
 
 /// A part of a bar, the lowest first.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
+pub struct BarSegment {
     pub count: u64,
     pub colour: Colour,
 }
@@ -43,7 +43,7 @@ fn index_of(colour: Colour) -> u8 {
 }
 
 /// Bars from left to right, each stacked of its parts.
-pub fn stacked(bars: &[Vec<Part>]) -> io::Result<Vec<u8>> {
+pub fn stacked(bars: &[Vec<BarSegment>]) -> io::Result<Vec<u8>> {
     let pixels = draw(bars);
     let mut raw = Vec::with_capacity((WIDTH + 1) * HEIGHT);
     for row in pixels.chunks(WIDTH) {
@@ -77,7 +77,7 @@ fn chunk(png: &mut Vec<u8>, kind: &[u8; 4], body: &[u8]) {
 }
 
 /// An index into the palette for each pixel, row by row from the top.
-fn draw(bars: &[Vec<Part>]) -> Vec<u8> {
+fn draw(bars: &[Vec<BarSegment>]) -> Vec<u8> {
     let mut pixels = vec![0; WIDTH * HEIGHT];
     let most = bars.iter().map(|parts| total(parts)).max().unwrap_or(0);
     if most == 0 {
@@ -104,7 +104,7 @@ fn draw(bars: &[Vec<Part>]) -> Vec<u8> {
     pixels
 }
 
-fn total(parts: &[Part]) -> u128 {
+fn total(parts: &[BarSegment]) -> u128 {
     parts.iter().map(|part| u128::from(part.count)).sum()
 }
 
@@ -114,8 +114,8 @@ mod tests {
     use flate2::read::ZlibDecoder;
     use std::io::Read;
 
-    fn bar(parts: &[(u64, Colour)]) -> Vec<Part> {
-        parts.iter().map(|&(count, colour)| Part { count, colour }).collect()
+    fn bar(parts: &[(u64, Colour)]) -> Vec<BarSegment> {
+        parts.iter().map(|&(count, colour)| BarSegment { count, colour }).collect()
     }
 
     #[test]

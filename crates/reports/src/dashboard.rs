@@ -18,7 +18,13 @@ use sha2::{Digest, Sha256};
 
 /// Upper bounds of the age groups, in days; the last group has none.
 const AGES: [u64; 5] = [7, 30, 60, 90, 180];
-/// Names of the pipelines whose sections the page and the weekly mail show, in this order: `dashboard/data/<name>.json`.
+/// The page, in the archive's bucket.
+pub const PAGE_KEY: &str = "dashboard/index.html";
+/// What [`runs`] gives.
+pub const RUNS_KEY: &str = "dashboard/data/runs.json";
+/// What [`latest`] gives.
+pub const LATEST_KEY: &str = "dashboard/data/latest.json";
+/// Names of the pipelines whose sections the page and the weekly mail show, in this order; see [`section_key`].
 pub const PIPELINES: [&str; 3] = ["feeds", "logs", "warehouse"];
 /// How many runs the page lists.
 pub const RUNS: usize = 400;
@@ -84,7 +90,7 @@ pub fn age_groups(open: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> 
 
 /// A run that the page lists.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedRun {
     /// Of a run without a report, as its row has it.
     pub report: RunReport,
     pub execution_arn: String,
@@ -96,7 +102,7 @@ pub struct Listed {
 #[derive(Clone, Debug)]
 pub struct Runs<'a> {
     /// Newest first.
-    pub listed: &'a [Listed],
+    pub listed: &'a [ListedRun],
     /// Why a row that should be a run's cannot be read, one text a row.
     pub unreadable: &'a [String],
     /// When a run completed last.
@@ -106,7 +112,12 @@ pub struct Runs<'a> {
     pub now: Timestamp,
 }
 
-/// `dashboard/data/runs.json`.
+/// Where a pipeline publishes its section for page and mail.
+pub fn section_key(pipeline: &str) -> String {
+    format!("dashboard/data/{pipeline}.json")
+}
+
+/// The runs, as the page and the next mail read them at [`RUNS_KEY`].
 pub fn runs(runs: &Runs) -> Value {
     let list: Vec<Value> = runs.listed.iter().take(RUNS).map(run).collect();
     tamed(json!({
@@ -119,7 +130,7 @@ pub fn runs(runs: &Runs) -> Value {
     }))
 }
 
-fn run(Listed { report, execution_arn, grid }: &Listed) -> Value {
+fn run(ListedRun { report, execution_arn, grid }: &ListedRun) -> Value {
     let seconds = seconds(report);
     let left = words::not_archived(report);
     let mut run = json!({
@@ -162,7 +173,7 @@ fn seconds(report: &RunReport) -> Option<u64> {
     u64::try_from(took.as_secs()).ok()
 }
 
-/// What the page tells of the archive as it stands, and of the latest run that is of interest to everybody.
+/// What the page tells of the archive as it stands, and of the latest run that is mailed.
 #[derive(Clone, Debug)]
 pub struct Latest<'a> {
     pub report: &'a RunReport,
@@ -171,7 +182,7 @@ pub struct Latest<'a> {
     pub now: Timestamp,
 }
 
-/// `dashboard/data/latest.json`.
+/// The archive as it stands and its latest run, as the page reads them at [`LATEST_KEY`].
 pub fn latest(latest: &Latest) -> Value {
     let &Latest { report, details, now, .. } = latest;
     let overview = details.overview.clone().unwrap_or_default();

@@ -2,10 +2,10 @@
 
 use crate::section::{Figure, Section, State};
 use crate::words::{bytes, count};
-use feeds::{Counts, Status};
+use feeds::{BatchCounts, FeedsStatus};
 
 /// `recent`: what came out in the last seven days.
-pub fn section(status: &Status, recent: &Counts) -> Section {
+pub fn section(status: &FeedsStatus, recent: &BatchCounts) -> Section {
     let attention = |number: u64| if number > 0 { State::Attention } else { State::Plain };
     let bad = |number: u64| if number > 0 { State::Bad } else { State::Plain };
     let lag = status.lag_seconds.map(|seconds| Figure::new("From file to output", time(seconds)).note("newest batch"));
@@ -37,7 +37,7 @@ pub fn section(status: &Status, recent: &Counts) -> Section {
     section.command("See why, and deliver again once the cause is gone:", commands)
 }
 
-fn state(status: &Status, recent: &Counts) -> State {
+fn state(status: &FeedsStatus, recent: &BatchCounts) -> State {
     match (status.failed, recent.quarantined, recent.objects) {
         (1.., ..) => State::Bad,
         (_, 1.., _) => State::Attention,
@@ -46,8 +46,8 @@ fn state(status: &Status, recent: &Counts) -> State {
     }
 }
 
-fn headline(status: &Status, recent: &Counts) -> String {
-    let Counts { objects, outputs, quarantined, .. } = *recent;
+fn headline(status: &FeedsStatus, recent: &BatchCounts) -> String {
+    let BatchCounts { objects, outputs, quarantined, .. } = *recent;
     let came = match objects {
         0 => "No files came in".to_owned(),
         _ => format!("{} came out as {}", count(objects, "file"), count(outputs, "object")),
@@ -72,12 +72,19 @@ mod tests {
     use super::*;
     use crate::section::Block;
 
-    fn status(failed: u64) -> Status {
-        Status { objects: 5_000, records: 70_000, failed, blocked: 3, lag_seconds: Some(130), ..Status::default() }
+    fn status(failed: u64) -> FeedsStatus {
+        FeedsStatus {
+            objects: 5_000,
+            records: 70_000,
+            failed,
+            blocked: 3,
+            lag_seconds: Some(130),
+            ..FeedsStatus::default()
+        }
     }
 
-    fn recent() -> Counts {
-        Counts { objects: 1_204, records: 9_000, bytes: 12_340_000, outputs: 88, quarantined: 0 }
+    fn recent() -> BatchCounts {
+        BatchCounts { objects: 1_204, records: 9_000, bytes: 12_340_000, outputs: 88, quarantined: 0 }
     }
 
     #[test]
@@ -104,9 +111,9 @@ mod tests {
 
     #[test]
     fn bad_lines_and_silence_are_told() {
-        let bad = Counts { quarantined: 1, ..recent() };
-        let headline = |status: &Status, recent: &Counts| section(status, recent).headline;
+        let bad = BatchCounts { quarantined: 1, ..recent() };
+        let headline = |status: &FeedsStatus, recent: &BatchCounts| section(status, recent).headline;
         assert_eq!(headline(&status(0), &bad), "1,204 files came out as 88 objects; 1 bad line in quarantine.");
-        assert_eq!(headline(&Status::default(), &Counts::default()), "No files came in.");
+        assert_eq!(headline(&FeedsStatus::default(), &BatchCounts::default()), "No files came in.");
     }
 }

@@ -51,7 +51,7 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// What `dashboard/data/runs.json` says, newest first. What it says otherwise by now is left out: the chart is no proof.
+    /// What `dashboard/data/runs.json` says, newest first. What it says in another form by now is skipped: the chart is no proof.
     pub fn read(body: &[u8]) -> Vec<Earlier> {
         #[derive(Deserialize)]
         struct Listed {
@@ -73,9 +73,9 @@ impl Earlier {
         }
     }
 
-    fn bar(&self) -> Vec<chart::Part> {
+    fn bar(&self) -> Vec<chart::BarSegment> {
         let Messages { archived, already_archived, open, quarantined, .. } = self.messages;
-        let part = |count, colour| chart::Part { count, colour };
+        let part = |count, colour| chart::BarSegment { count, colour };
         vec![
             part(archived, Colour::Done),
             part(already_archived, Colour::DoneBefore),
@@ -126,7 +126,7 @@ fn last_runs_section(runs: &[Earlier]) -> Section {
     Section::new("The last runs", "newest first").table(Table::new("", &columns).rows(rows, None))
 }
 
-/// Whether a report is of interest to anybody but the operator who started the run: a run over one instant, such as
+/// Whether a report is of interest to others than the operator who started the run: a run over one instant, such as
 /// the release of a message from quarantine, is not, unless it went wrong.
 pub fn is_for_everybody(report: &RunReport) -> bool {
     let is_one_instant = report.to.duration_since(report.from).as_millis() <= 1;

@@ -10,7 +10,7 @@ use alerts::run::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::Identity;
 use jiff::Timestamp;
-use reports::dashboard::{self, Latest, Listed, Runs};
+use reports::dashboard::{self, Latest, ListedRun, Runs};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -28,11 +28,11 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 fn listed(reports: &[RunReport]) -> Value {
-    let of = |report: &RunReport| Listed { report: report.clone(), execution_arn: String::new(), grid: Grid::new() };
+    let of = |report: &RunReport| ListedRun { report: report.clone(), execution_arn: String::new(), grid: Grid::new() };
     listed_as(&reports.iter().map(of).collect::<Vec<_>>())
 }
 
-fn listed_as(listed: &[Listed]) -> Value {
+fn listed_as(listed: &[ListedRun]) -> Value {
     let unreadable = ["row r0 is not readable".to_owned()];
     let now = at("2024-10-01T06:00:00Z");
     dashboard::runs(&Runs { listed, unreadable: &unreadable, last_completed: Some(now), silent_days: 8, now })
@@ -118,7 +118,7 @@ fn a_run_leads_to_its_execution_and_to_each_of_its_windows() {
         error: Some("WindowSkipped".into()),
     };
     let arn = "arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:r1";
-    let of = |arn: &str, grid: &Grid| Listed { report: report("r1"), execution_arn: arn.into(), grid: grid.clone() };
+    let of = |arn: &str, grid: &Grid| ListedRun { report: report("r1"), execution_arn: arn.into(), grid: grid.clone() };
     let data = listed_as(&[of(arn, &vec![cell]), of(&arn.replace("123456789012", "000000000000"), &Grid::new())]);
     let [run, local] = [&data["runs"][0], &data["runs"][1]];
     assert!(

@@ -1,4 +1,4 @@
-use crate::usage::{Usage, peak_memory};
+use crate::usage::{ProcessUsage, peak_memory};
 use crate::{Call, ConfigMissing, SystemClock};
 use errors::{Name, Named, describe};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
@@ -25,14 +25,14 @@ where
         let deadline = UNIX_EPOCH + Duration::from_millis(event.context.deadline);
         let allowed = deadline.duration_since(SystemTime::now()).unwrap_or_default();
         let call = Call::new(clock.clone(), allowed);
-        let before = Usage::now();
+        let before = ProcessUsage::now();
         let dependencies = dependencies.as_ref().map_err(|missing| diagnostic(name, missing))?;
         let input = serde_json::from_value(event.payload).map_err(|error| Diagnostic {
             error_type: Name::InvalidInput.as_str().into(),
             error_message: format!("{name} cannot read its event: {error}"),
         })?;
         let ended = Box::pin(handle(dependencies, input, call)).await.map_err(|error| diagnostic(name, &error));
-        let cpu_millis = Usage::now().cpu_millis_since(&before);
+        let cpu_millis = ProcessUsage::now().cpu_millis_since(&before);
         tracing::info!(function = name, cpu_millis, peak_memory_bytes = peak_memory(), "call ended");
         ended
     }))

@@ -3,19 +3,19 @@ use std::time::Duration;
 
 /// What this process has used so far. Lambda reports time and memory of a call, but not the CPU time behind it.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub struct ProcessUsage {
     cpu: Duration,
 }
 
-impl Usage {
+impl ProcessUsage {
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::ProcessCPUTime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        Usage { cpu: Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()) }
+        ProcessUsage { cpu: Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()) }
     }
 
     /// CPU time of all threads since `earlier`, in milliseconds.
-    pub fn cpu_millis_since(&self, earlier: &Usage) -> u64 {
+    pub fn cpu_millis_since(&self, earlier: &ProcessUsage) -> u64 {
         u64::try_from(self.cpu.saturating_sub(earlier.cpu).as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn work_shows_as_cpu_time_and_memory() {
-        let before = Usage::now();
+        let before = ProcessUsage::now();
         let mut sum = 0u64;
-        while Usage::now().cpu_millis_since(&before) < 20 {
+        while ProcessUsage::now().cpu_millis_since(&before) < 20 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(sum > 0);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, SystemClock};
 use sources::{
     ReadSecret, SecretError,
-    api::{Api, Listing, OwnPace, Span, Turns},
+    api::{Api, Listing, OwnPace, TimeRange, Turns},
 };
 use std::{
     error::Error,
@@ -59,7 +59,7 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
     let secret = Secret::Token { token: "bench".into() };
     let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), secret, Settings::default()).await?;
     let from: Timestamp = "2026-10-01T00:00:00Z".parse()?;
-    let span = Span { from, to: from + SignedDuration::from_hours(31 * 24) };
+    let span = TimeRange { from, to: from + SignedDuration::from_hours(31 * 24) };
     for number in 0..MESSAGES {
         let at = from + SignedDuration::from_secs(number as i64);
         let text = "lorem ipsum ".repeat(message_bytes / 12);
@@ -103,7 +103,12 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
 }
 
 /// A kept connection, each page awaited, its bytes thrown away.
-async fn one_after_the_other(url: &str, span: Span, page_size: u64, pages: u64) -> Result<Duration, Box<dyn Error>> {
+async fn one_after_the_other(
+    url: &str,
+    span: TimeRange,
+    page_size: u64,
+    pages: u64,
+) -> Result<Duration, Box<dyn Error>> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let began = Instant::now();
     for number in 1..=pages {

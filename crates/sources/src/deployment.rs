@@ -9,7 +9,7 @@ use std::{str::FromStr, sync::Arc};
 
 /// Where a deployment reads its messages from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum SourceMode {
     OpenSearch,
     /// History and audit are then absent.
     Api,
@@ -17,13 +17,13 @@ pub enum Mode {
     Hybrid,
 }
 
-impl FromStr for Mode {
+impl FromStr for SourceMode {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         match text {
-            "opensearch" => Ok(Mode::OpenSearch),
-            "api" => Ok(Mode::Api),
-            "hybrid" => Ok(Mode::Hybrid),
+            "opensearch" => Ok(SourceMode::OpenSearch),
+            "api" => Ok(SourceMode::Api),
+            "hybrid" => Ok(SourceMode::Hybrid),
             _ => Err(()),
         }
     }
@@ -31,7 +31,7 @@ impl FromStr for Mode {
 
 /// The sources of a deployment, from the environment of the functions that read them.
 pub struct Sources {
-    pub mode: Mode,
+    pub mode: SourceMode,
     /// Unless the mode is OpenSearch.
     pub api: Option<Api>,
     opensearch: Option<OpenSearch>,
@@ -40,8 +40,8 @@ pub struct Sources {
 impl Sources {
     /// `pace` is given the API's limit of requests a second, and shares it among all functions.
     pub fn from_env(config: &mut Config, aws: &SdkConfig, pace: impl FnOnce(u32) -> Box<dyn Pace>) -> Self {
-        let mode = config.parsed("ALERT_ARCHIVE_MESSAGE_SOURCE", Mode::OpenSearch);
-        let api = (mode != Mode::OpenSearch).then(|| {
+        let mode = config.parsed("ALERT_ARCHIVE_MESSAGE_SOURCE", SourceMode::OpenSearch);
+        let api = (mode != SourceMode::OpenSearch).then(|| {
             let url = config.required("ALERT_ARCHIVE_API_URL");
             let page_size = config.parsed("ALERT_ARCHIVE_API_PAGE_SIZE", 500);
             let per_second = config.parsed("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", 20);
@@ -49,18 +49,18 @@ impl Sources {
             let connected = Api::connect(&url, page_size, Arc::new(secret), Turns::new(pace(per_second)));
             connected.map_err(|error| config.refuse(error.to_string())).ok()
         });
-        let opensearch = (mode != Mode::Api).then(|| OpenSearch::from_env(config, aws));
+        let opensearch = (mode != SourceMode::Api).then(|| OpenSearch::from_env(config, aws));
         Sources { mode, api: api.flatten(), opensearch }
     }
 
     /// OpenSearch alone, such as one over a [`MemoryNode`](crate::MemoryNode).
     pub fn over(opensearch: OpenSearch) -> Self {
-        Sources { mode: Mode::OpenSearch, api: None, opensearch: Some(opensearch) }
+        Sources { mode: SourceMode::OpenSearch, api: None, opensearch: Some(opensearch) }
     }
 
     /// The same, with messages that come from an API, as `mode` says.
-    pub fn with_api(self, mode: Mode, api: Api) -> Self {
-        let opensearch = self.opensearch.filter(|_| mode != Mode::Api);
+    pub fn with_api(self, mode: SourceMode, api: Api) -> Self {
+        let opensearch = self.opensearch.filter(|_| mode != SourceMode::Api);
         Sources { mode, api: Some(api), opensearch }
     }
 

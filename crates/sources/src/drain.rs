@@ -21,7 +21,7 @@ const LARGEST_EXCLUDED: u64 = 64 << 20;
 
 /// Where a drain stands: enough to go on in another process while the point in time lives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Cursor {
+pub struct DrainCursor {
     point_in_time: String,
     shard_doc: bool,
     /// Exact number of documents that match the window in this point in time.
@@ -45,7 +45,7 @@ pub struct Cursor {
 pub struct Drain {
     source: OpenSearch,
     window: Window,
-    cursor: Cursor,
+    cursor: DrainCursor,
     ahead: Option<JoinHandle<Result<Page, SourceError>>>,
     /// Excluded documents that are still to be handed out, without their bytes.
     excluded: VecDeque<Hit>,
@@ -77,7 +77,7 @@ pub enum Defect {
     SeveralByRouting,
 }
 
-impl Cursor {
+impl DrainCursor {
     pub fn point_in_time(&self) -> &str {
         &self.point_in_time
     }
@@ -88,7 +88,7 @@ impl Drain {
     pub async fn open(source: &OpenSearch, window: &Window) -> Result<Self, SourceError> {
         let shard_doc = source.has_shard_doc().await?;
         let point_in_time = source.open_over_holders(of(window)).await?;
-        let cursor = Cursor {
+        let cursor = DrainCursor {
             point_in_time,
             shard_doc,
             matched: 0,
@@ -102,7 +102,7 @@ impl Drain {
         Ok(Drain::resume(source, window, cursor))
     }
 
-    pub fn resume(source: &OpenSearch, window: &Window, cursor: Cursor) -> Self {
+    pub fn resume(source: &OpenSearch, window: &Window, cursor: DrainCursor) -> Self {
         Drain { source: source.clone(), window: window.clone(), cursor, ahead: None, excluded: VecDeque::new() }
     }
 
@@ -128,7 +128,7 @@ impl Drain {
     }
 
     /// The position after the last page that was handed out.
-    pub fn cursor(&self) -> &Cursor {
+    pub fn cursor(&self) -> &DrainCursor {
         &self.cursor
     }
 
@@ -253,7 +253,7 @@ impl OpenSearch {
 struct Fetch {
     source: OpenSearch,
     window: Window,
-    cursor: Cursor,
+    cursor: DrainCursor,
 }
 
 impl Fetch {

@@ -2,7 +2,7 @@
 
 use crate::{
     SourceError,
-    opensearch::{Capabilities, Counts, refusal},
+    opensearch::{Capabilities, CountsAnswer, refusal},
     page,
 };
 use alerts::window::plan::Interval;
@@ -122,7 +122,7 @@ proptest! {
         let mut errors = Vec::new();
         for bytes in [bytes, changed] {
             errors.extend(serde_json::from_slice(&bytes).ok().and_then(|found: Capabilities| found.message_id("messages").err()));
-            let buckets = |counts: Counts| counts.buckets(Timestamp::MIN, Timestamp::MAX, Interval::Day);
+            let buckets = |counts: CountsAnswer| counts.buckets(Timestamp::MIN, Timestamp::MAX, Interval::Day);
             errors.extend(serde_json::from_slice(&bytes).ok().and_then(|counts| buckets(counts).err()));
             errors.push(refusal("search", status, &bytes, "messages"));
         }
@@ -139,7 +139,7 @@ proptest! {
         let at = |millis| Timestamp::from_millisecond(millis).expect("in range");
         let stretches = json!({"buckets": [{"key": key, "doc_count": count}]});
         let answer = json!({"timed_out": timed_out, "_shards": {"total": 1, "failed": failed}, "aggregations": {"stretches": stretches}});
-        let counts: Counts = serde_json::from_value(answer).expect("an answer");
+        let counts: CountsAnswer = serde_json::from_value(answer).expect("an answer");
         let buckets = counts.buckets(at(from), at(to), Interval::Minute);
         prop_assert_eq!(buckets.as_ref().map_err(Named::name).err(), (timed_out || failed > 0).then_some(errors::Name::PageIncomplete));
         let Ok(buckets) = buckets else { return Ok(()) };

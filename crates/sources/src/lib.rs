@@ -18,12 +18,12 @@ mod related;
 mod restore;
 mod secret;
 
-pub use deployment::{Mode, Sources};
-pub use drain::{Cursor, Defect, Document, Drain};
+pub use deployment::{SourceMode, Sources};
+pub use drain::{Defect, Document, Drain, DrainCursor};
 pub use error::SourceError;
 pub use memory::MemoryNode;
 pub use names::{IndexWrites, NAMES_AT_ONCE, Write, WrittenAfter};
-pub use node::{Body, Node, Request, Response};
+pub use node::{Body, HttpRequest, HttpResponse, Node};
 pub use opensearch::{Auth, Indices, MessageField, OpenSearch, RENEWED_EVERY, Sighting};
 pub use page::Hit;
 pub use purge::{Deleted, Stored};

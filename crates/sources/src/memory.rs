@@ -1,4 +1,4 @@
-use crate::node::{Body, Node, Request, Response};
+use crate::node::{Body, HttpRequest, HttpResponse, Node};
 use ::opensearch::http::Method;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -239,7 +239,7 @@ impl MemoryNode {
 
 #[async_trait]
 impl Node for MemoryNode {
-    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    async fn send(&self, request: HttpRequest<'_>) -> Result<HttpResponse, Box<dyn Error + Send + Sync>> {
         let (path, query) = request.path.split_once('?').unwrap_or((request.path, ""));
         let operation = match path.rsplit('/').next().unwrap_or_default() {
             "point_in_time" => "point_in_time",
@@ -258,10 +258,10 @@ impl Node for MemoryNode {
                 let items = statuses.iter().zip(&documents);
                 let items = items.map(|(status, (id, _))| json!({"create": {"_id": id, "status": status}}));
                 let body = Body::Whole(bytes(json!({"items": items.collect::<Vec<_>>()})));
-                Response { status: 200, body }
+                HttpResponse { status: 200, body }
             } else {
                 let status = statuses.first().copied().unwrap_or(400);
-                Response {
+                HttpResponse {
                     status,
                     body: Body::Whole(bytes(json!({"error": {"type": "version_conflict_engine_exception"}}))),
                 }
@@ -279,7 +279,7 @@ impl Node for MemoryNode {
         };
         let bytes = body.len() as u64;
         let is_too_large = status == 200 && bytes > request.limit;
-        Ok(Response { status, body: if is_too_large { Body::TooLarge(bytes) } else { Body::Whole(body) } })
+        Ok(HttpResponse { status, body: if is_too_large { Body::TooLarge(bytes) } else { Body::Whole(body) } })
     }
 
     async fn wait(&self, time: Duration) {

@@ -2,7 +2,7 @@
 
 use crate::{
     OpenSearch, SourceError,
-    opensearch::{Place, Sighting},
+    opensearch::{NamedHit, Sighting},
     page,
 };
 use ::opensearch::http::Method;
@@ -117,7 +117,7 @@ struct Hits {
 #[derive(Deserialize)]
 struct Named {
     #[serde(flatten)]
-    place: Place,
+    place: NamedHit,
     #[serde(default)]
     sort: Vec<i64>,
 }

@@ -13,7 +13,7 @@ use std::{error::Error, time::Duration};
 /// What carries requests to OpenSearch and its answers back; nothing of their content is looked at.
 #[async_trait]
 pub trait Node: Send + Sync {
-    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>>;
+    async fn send(&self, request: HttpRequest<'_>) -> Result<HttpResponse, Box<dyn Error + Send + Sync>>;
 
     /// Waits before another try.
     async fn wait(&self, time: Duration) {
@@ -22,7 +22,7 @@ pub trait Node: Send + Sync {
 }
 
 #[derive(Clone, Debug)]
-pub struct Request<'a> {
+pub struct HttpRequest<'a> {
     pub method: Method,
     /// With the query behind it.
     pub path: &'a str,
@@ -32,7 +32,7 @@ pub struct Request<'a> {
 }
 
 #[derive(Clone, Debug)]
-pub struct Response {
+pub struct HttpResponse {
     pub status: u16,
     pub body: Body,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Http {
 impl Http {
     async fn ask(
         &self,
-        request: &Request<'_>,
+        request: &HttpRequest<'_>,
         authorization: Option<&HeaderValue>,
     ) -> Result<::opensearch::http::response::Response, ::opensearch::Error> {
         let mut headers = HeaderMap::new();
@@ -70,7 +70,7 @@ impl Http {
 
 #[async_trait]
 impl Node for Http {
-    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    async fn send(&self, request: HttpRequest<'_>) -> Result<HttpResponse, Box<dyn Error + Send + Sync>> {
         let answer = match &self.password {
             None => self.ask(&request, None).await?,
             Some(password) => {
@@ -86,9 +86,9 @@ impl Node for Http {
         };
         let status = answer.status_code().as_u16();
         if let Some(length) = answer.content_length().filter(|length| status == 200 && *length > request.limit) {
-            return Ok(Response { status, body: Body::TooLarge(length) });
+            return Ok(HttpResponse { status, body: Body::TooLarge(length) });
         }
-        Ok(Response { status, body: Body::Whole(answer.bytes().await?) })
+        Ok(HttpResponse { status, body: Body::Whole(answer.bytes().await?) })
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Unconnected;
 
 #[async_trait]
 impl Node for Unconnected {
-    async fn send(&self, _: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    async fn send(&self, _: HttpRequest<'_>) -> Result<HttpResponse, Box<dyn Error + Send + Sync>> {
         Err("OPENSEARCH_URL is not set".into())
     }
 }

@@ -1,6 +1,6 @@
 use crate::{
     SourceError,
-    node::{Body, Http, Node, Request, Unconnected},
+    node::{Body, Http, HttpRequest, Node, Unconnected},
     page,
     password::Password,
     secret::{ReadSecret, SecretError, SecretsManager},
@@ -216,7 +216,8 @@ impl OpenSearch {
             }}},
         });
         let path = format!("/{}/_search?allow_partial_search_results=false", self.indices.messages);
-        let counts: Counts = self.json("count documents", Method::Post, &path, body, &self.indices.messages).await?;
+        let counts: CountsAnswer =
+            self.json("count documents", Method::Post, &path, body, &self.indices.messages).await?;
         counts.buckets(from, to, interval)
     }
 
@@ -401,7 +402,7 @@ impl OpenSearch {
         let mut found = Vec::new();
         for batch in ids.chunks(IDS_AT_ONCE) {
             let places = self.until_whole(|| self.places_of_all(batch)).await?;
-            found.extend(places.into_iter().map(Place::sighting));
+            found.extend(places.into_iter().map(NamedHit::sighting));
         }
         Ok(found)
     }
@@ -416,7 +417,7 @@ impl OpenSearch {
     }
 
     /// Where messages stand, in order of index.
-    async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<Place>, SourceError> {
+    async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<NamedHit>, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -426,7 +427,7 @@ impl OpenSearch {
         }
         #[derive(Deserialize)]
         struct Hits {
-            hits: Vec<Place>,
+            hits: Vec<NamedHit>,
         }
         let body = json!({
             "size": LARGEST_RESULT, "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
@@ -544,7 +545,7 @@ impl OpenSearch {
                 Err(source) => SourceError::Unreachable { url, doing, source },
             }
         };
-        let answer = self.node.send(Request { method, path, body, limit }).await.map_err(unreachable)?;
+        let answer = self.node.send(HttpRequest { method, path, body, limit }).await.map_err(unreachable)?;
         match answer.body {
             Body::TooLarge(length) => Ok(Answer::TooLarge(length)),
             Body::Whole(body) if (200..300).contains(&answer.status) => Ok(Answer::Body(body)),
@@ -589,7 +590,7 @@ const IDS_AT_ONCE: usize = 500;
 const LARGEST_RESULT: usize = 10_000;
 
 #[derive(Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct NamedHit {
     #[serde(rename = "_index")]
     index: String,
     #[serde(rename = "_id")]
@@ -609,7 +610,7 @@ pub struct Sighting {
     pub written: Option<Written>,
 }
 
-impl Place {
+impl NamedHit {
     pub(crate) fn sighting(self) -> Sighting {
         let at = self.earliest().and_then(|millis| Timestamp::from_millisecond(millis).ok());
         Sighting { document: Identity::new(self.index, self.id), at, written: self.written }
@@ -693,7 +694,7 @@ impl Capabilities {
 
 /// Documents by stretches of time.
 #[derive(Deserialize)]
-pub(crate) struct Counts {
+pub(crate) struct CountsAnswer {
     timed_out: bool,
     #[serde(rename = "_shards")]
     shards: crate::page::Shards,
@@ -716,7 +717,7 @@ struct Stretch {
     doc_count: u64,
 }
 
-impl Counts {
+impl CountsAnswer {
     pub(crate) fn buckets(
         self,
         from: Timestamp,

@@ -49,7 +49,7 @@ struct Placed {
 }
 
 /// What a search for the documents of some messages came to.
-enum Found {
+enum Fetched {
     All(HashMap<String, Vec<Placed>>),
     /// More documents or bytes than one answer may have.
     TooMuch,
@@ -77,27 +77,27 @@ impl Related {
             let batch = &left[..self.at_once.min(left.len())];
             let is_alone = batch.len() == 1;
             let answer = match self.source.until_whole(|| self.search(batch)).await {
-                Err(error) if error.asks_for_less() => Found::TooMuch,
+                Err(error) if error.asks_for_less() => Fetched::TooMuch,
                 answer => answer?,
             };
             let placed = match answer {
-                Found::All(placed) => placed,
-                Found::Unreadable if is_alone => {
+                Fetched::All(placed) => placed,
+                Fetched::Unreadable if is_alone => {
                     found.unreadable.insert(batch[0].to_owned());
                     HashMap::new()
                 }
-                Found::TooMuch if is_alone => match self.page_through(batch[0]).await? {
-                    Found::All(placed) => placed,
-                    Found::Unreadable => {
+                Fetched::TooMuch if is_alone => match self.page_through(batch[0]).await? {
+                    Fetched::All(placed) => placed,
+                    Fetched::Unreadable => {
                         found.unreadable.insert(batch[0].to_owned());
                         HashMap::new()
                     }
-                    Found::TooMuch => {
+                    Fetched::TooMuch => {
                         found.too_large.insert(batch[0].to_owned());
                         HashMap::new()
                     }
                 },
-                Found::Unreadable | Found::TooMuch => {
+                Fetched::Unreadable | Fetched::TooMuch => {
                     self.at_once = batch.len().div_ceil(4);
                     continue;
                 }
@@ -117,34 +117,34 @@ impl Related {
     }
 
     /// One search for all documents of some messages.
-    async fn search(&self, ids: &[&str]) -> Result<Found, SourceError> {
+    async fn search(&self, ids: &[&str]) -> Result<Fetched, SourceError> {
         let body = json!({
             "size": PAGE, "track_total_hits": false, "query": self.naming(ids),
             "sort": [{"timestamp": {"order": "asc", "unmapped_type": "date"}}],
         });
         let limit = 2 * BATCH_BYTES as u64;
         match self.source.search_now("read history and audit", &self.index, body, limit).await? {
-            Answer::TooLarge(_) => Ok(Found::TooMuch),
+            Answer::TooLarge(_) => Ok(Fetched::TooMuch),
             Answer::Body(body) => {
                 let mut placed = HashMap::new();
                 Ok(match take(&body, ids, &mut placed)? {
-                    None => Found::Unreadable,
-                    Some((documents, _)) if documents as u64 == PAGE => Found::TooMuch,
-                    Some(_) => Found::All(placed),
+                    None => Fetched::Unreadable,
+                    Some((documents, _)) if documents as u64 == PAGE => Fetched::TooMuch,
+                    Some(_) => Fetched::All(placed),
                 })
             }
         }
     }
 
     /// The documents of a message that are too many for one answer, page after page of one point in time.
-    async fn page_through(&self, id: &str) -> Result<Found, SourceError> {
+    async fn page_through(&self, id: &str) -> Result<Fetched, SourceError> {
         let point_in_time = self.source.open_point_in_time(&self.index).await?;
         let found = self.source.until_whole(|| self.pages(id, &point_in_time)).await;
         self.source.close_points_in_time(&[point_in_time]).await;
         found
     }
 
-    async fn pages(&self, id: &str, point_in_time: &str) -> Result<Found, SourceError> {
+    async fn pages(&self, id: &str, point_in_time: &str) -> Result<Fetched, SourceError> {
         let tiebreaker = if self.shard_doc { "_shard_doc" } else { "_id" };
         let (mut after, mut size): (Option<Vec<Value>>, u64) = (None, PAGE / 10);
         let (mut placed, mut bytes) = (HashMap::new(), 0);
@@ -160,7 +160,7 @@ impl Related {
             let limit = if size == 1 { LARGEST_RELATED as u64 } else { LARGEST_ANSWER };
             let body = match self.source.search("read history and audit", body, limit).await {
                 Ok(Answer::Body(body)) => body,
-                Ok(Answer::TooLarge(_)) if size == 1 => return Ok(Found::TooMuch),
+                Ok(Answer::TooLarge(_)) if size == 1 => return Ok(Fetched::TooMuch),
                 Err(error) if size == 1 || !error.asks_for_less() => return Err(error),
                 Ok(Answer::TooLarge(_)) | Err(_) => {
                     size = (size / 4).max(1);
@@ -169,11 +169,11 @@ impl Related {
             };
             bytes += body.len();
             if bytes > LARGEST_RELATED {
-                return Ok(Found::TooMuch);
+                return Ok(Fetched::TooMuch);
             }
             match take(&body, &[id], &mut placed)? {
-                None => return Ok(Found::Unreadable),
-                Some((0, _)) => return Ok(Found::All(placed)),
+                None => return Ok(Fetched::Unreadable),
+                Some((0, _)) => return Ok(Fetched::All(placed)),
                 Some((_, last)) => after = Some(last),
             }
         }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, SystemClock};
 use sources::{
     ReadSecret, SecretError,
-    api::{Api, ApiError, Element, Listing, OwnPace, Span, Turns},
+    api::{Api, ApiError, Element, Listing, OwnPace, TimeRange, Turns},
 };
 use std::{
     collections::BTreeMap,
@@ -72,8 +72,8 @@ fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
 }
 
-fn span() -> Span {
-    Span { from: at("2026-10-01T00:00:00Z"), to: at("2026-11-01T00:00:00Z") }
+fn span() -> TimeRange {
+    TimeRange { from: at("2026-10-01T00:00:00Z"), to: at("2026-11-01T00:00:00Z") }
 }
 
 /// A call that has a minute.

@@ -10,5 +10,5 @@ pub use objects::{
 };
 pub use tables::{
     Batch, Change, Item, LedgerError, MemoryTables, Page, Query, Refused, RowCondition, Scanned, Table, TableStore,
-    WRITES_AT_ONCE, Write, Written,
+    WRITES_AT_ONCE, Write, WriteOutcome,
 };

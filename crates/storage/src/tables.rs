@@ -3,7 +3,7 @@ mod memory;
 mod store;
 
 pub use memory::MemoryTables;
-pub use store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, Written};
+pub use store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, WriteOutcome};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -151,11 +151,11 @@ impl<T: Keyed> Table<T> {
             let mut unprocessed = Vec::new();
             for (at, written) in std::mem::take(&mut left).into_iter().zip(written) {
                 match written {
-                    Written::Done => {}
-                    Written::Unprocessed => unprocessed.push(at),
+                    WriteOutcome::Done => {}
+                    WriteOutcome::Unprocessed => unprocessed.push(at),
                     // The answer of an earlier try was lost: this very row stands.
-                    Written::Refused(Some(stands)) if stands == items[at] => {}
-                    Written::Refused(stands) => {
+                    WriteOutcome::Refused(Some(stands)) if stands == items[at] => {}
+                    WriteOutcome::Refused(stands) => {
                         let stands = stands.map(|item| self.read(item)).transpose()?;
                         refused.push(Refused { key: changes[at].after.key(), stands });
                     }

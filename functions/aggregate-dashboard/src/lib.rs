@@ -16,7 +16,7 @@ use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use reports::{
-    dashboard::{self, Latest, Listed, Pipeline, Runs},
+    dashboard::{self, LATEST_KEY, Latest, ListedRun, PAGE_KEY, Pipeline, RUNS_KEY, Runs},
     mail::is_for_everybody,
     section::Section,
 };
@@ -24,9 +24,6 @@ use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde_json::Value;
 use storage::{LedgerError, Objects, PutOnce, Scanned, StoreError};
 
-const RUNS: &str = "dashboard/data/runs.json";
-const LATEST: &str = "dashboard/data/latest.json";
-const PAGE: &str = "dashboard/index.html";
 /// How often the list of runs is written against others who write it.
 const TRIES: usize = 8;
 /// Reports that are read at once.
@@ -62,7 +59,7 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("{RUNS} was changed by other runs each time it was to be written")]
+    #[error("{RUNS_KEY} was changed by other runs each time it was to be written")]
     Contended,
 }
 
@@ -85,18 +82,18 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
         None => None,
     };
     if let Some(latest) = &latest {
-        deps.objects.put_json(LATEST, latest).await?;
+        deps.objects.put_json(LATEST_KEY, latest).await?;
     }
     let mut pipelines = Vec::new();
     for name in dashboard::PIPELINES {
-        let key = format!("dashboard/data/{name}.json");
+        let key = dashboard::section_key(name);
         if let Some(body) = deps.objects.find(&key).await? {
             let section = Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
             pipelines.push(Pipeline { name: name.to_owned(), section });
         }
     }
     let page = dashboard::page(latest.as_ref(), &runs, &pipelines, now);
-    deps.objects.put(PAGE, page, "text/html; charset=utf-8").await?;
+    deps.objects.put(PAGE_KEY, page, "text/html; charset=utf-8").await?;
     step_metrics("aggregate-dashboard", &request.run_id, "", call.took(), &[]);
     Ok(())
 }
@@ -109,16 +106,16 @@ async fn latest(deps: &Deps, report: &RunReport, now: Timestamp) -> Result<Value
 
 /// Writes the list anew from rows and reports, newest first: also of runs that died or were refused before they had a
 /// report. Of two runs that end at once, the second sees the first's.
-async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<Listed>), Error> {
+async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<ListedRun>), Error> {
     for _ in 0..TRIES {
-        let before = deps.objects.find_versioned(RUNS).await?;
+        let before = deps.objects.find_versioned(RUNS_KEY).await?;
         let Scanned { rows: mut runs, malformed } = deps.job_runs.runs.scan().await?;
         runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
         let last_completed =
             runs.iter().filter(|run| run.status == RunStatus::Completed).map(|run| run.updated_at).max();
         runs.truncate(dashboard::RUNS);
         let listed = runs.iter().map(|run| listed(deps, run));
-        let mut listed: Vec<Listed> = stream::iter(listed).buffered(READS).try_collect().await?;
+        let mut listed: Vec<ListedRun> = stream::iter(listed).buffered(READS).try_collect().await?;
         add_grids(deps, &mut listed).await?;
         let unreadable: Vec<String> = malformed.iter().map(ToString::to_string).collect();
         let silent_days = deps.silent_days;
@@ -126,9 +123,9 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<Listed>), 
             dashboard::runs(&Runs { listed: &listed, unreadable: &unreadable, last_completed, silent_days, now });
         let body = list.to_string().into_bytes();
         let written = match before {
-            Some((_, tag)) => deps.objects.replace(RUNS, body.into(), "application/json", &tag).await?,
+            Some((_, tag)) => deps.objects.replace(RUNS_KEY, body.into(), "application/json", &tag).await?,
             None => {
-                matches!(deps.objects.put_once(RUNS, body.into(), "application/json").await?, PutOnce::Created(_))
+                matches!(deps.objects.put_once(RUNS_KEY, body.into(), "application/json").await?, PutOnce::Created(_))
             }
         };
         if written {
@@ -138,13 +135,13 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<Listed>), 
     Err(Error::Contended)
 }
 
-async fn listed(deps: &Deps, run: &JobRun) -> Result<Listed, Error> {
+async fn listed(deps: &Deps, run: &JobRun) -> Result<ListedRun, Error> {
     let execution_arn = run.execution_arn.clone();
-    Ok(Listed { report: report_of(deps, run).await?, execution_arn, grid: Grid::new() })
+    Ok(ListedRun { report: report_of(deps, run).await?, execution_arn, grid: Grid::new() })
 }
 
 /// The windows of the newest runs, as many as the page has room for. A run that has no report yet has none.
-async fn add_grids(deps: &Deps, listed: &mut [Listed]) -> Result<(), Error> {
+async fn add_grids(deps: &Deps, listed: &mut [ListedRun]) -> Result<(), Error> {
     let keys: Vec<String> = listed.iter().take(GRIDS).map(|run| grid_key(&run.report.run_id)).collect();
     let grids = keys.into_iter().map(async |key| deps.objects.find_json::<Grid>(&key).await);
     let grids: Vec<Option<Grid>> = stream::iter(grids).buffered(READS).try_collect().await?;

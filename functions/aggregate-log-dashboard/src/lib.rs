@@ -4,12 +4,11 @@ use aws_config::SdkConfig;
 use errors::{Name, Named};
 use log_entries::{PAYLOAD, ReportTask};
 use logs::LogReport;
-use reports::dashboard::{Pipeline, first_page};
+use reports::dashboard::{PAGE_KEY, Pipeline, first_page, section_key};
 use reports::log_errors::section;
 use runtime::{Call, Config, ConfigMissing};
 use storage::{Objects, StoreError};
 
-const PAGE: &str = "dashboard/index.html";
 /// Means nothing as long as there are no runs.
 const SILENT_DAYS: u64 = 8;
 
@@ -49,11 +48,11 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
     }
     let report: LogReport = deps.archive.get_json(&task.report_key).await?;
     let (section, now) = (section(&report), call.now());
-    deps.archive.put_json("dashboard/data/logs.json", &section.published(now)).await?;
+    deps.archive.put_json(&section_key("logs"), &section.published(now)).await?;
     // Where the archive has not run yet, nothing else has written the page.
-    if deps.archive.head(PAGE).await?.is_none() {
+    if deps.archive.head(PAGE_KEY).await?.is_none() {
         let pipeline = Pipeline { name: "logs".into(), section };
-        deps.archive.put(PAGE, first_page(&[pipeline], SILENT_DAYS, now), "text/html; charset=utf-8").await?;
+        deps.archive.put(PAGE_KEY, first_page(&[pipeline], SILENT_DAYS, now), "text/html; charset=utf-8").await?;
     }
     Ok(())
 }
@@ -78,11 +77,11 @@ mod tests {
         handle(&deps, task(), call.clone()).await.expect("written");
         let section = deps.archive.get("dashboard/data/logs.json").await.expect("written");
         assert_eq!(Section::read(&section).expect("a section").headline, "no errors found.");
-        let page = deps.archive.get(PAGE).await.expect("written");
+        let page = deps.archive.get(PAGE_KEY).await.expect("written");
         assert!(String::from_utf8_lossy(&page).contains("<html"));
-        deps.archive.put(PAGE, "another", "text/html").await.expect("stored");
+        deps.archive.put(PAGE_KEY, "another", "text/html").await.expect("stored");
         handle(&deps, task(), call.clone()).await.expect("written");
-        assert_eq!(deps.archive.get(PAGE).await.expect("there"), "another");
+        assert_eq!(deps.archive.get(PAGE_KEY).await.expect("there"), "another");
         let old = ReportTask { v: PAYLOAD + 1, ..task() };
         assert_eq!(handle(&deps, old, call).await.expect_err("refused").name(), Name::InvalidInput);
     }

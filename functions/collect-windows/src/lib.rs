@@ -12,7 +12,7 @@ use alerts::{
     run::{
         grid::{Cell, CellState, Grid},
         job_run::RunStatus,
-        looked_at::{Gone, Listed, LookedAt},
+        looked_at::{Gone, ListedWindow, LookedAt},
         payloads::{CollectRequest, Collected, Version},
         report::{
             Before, Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep,
@@ -256,9 +256,14 @@ fn recheck(looked_at: &LookedAt, read: Messages) -> Recheck {
 }
 
 /// Held-over messages that the API no longer lists at their instant.
-async fn not_listed(deps: &Deps, run_id: &str, listed: &[Listed], done: &[&WindowRecord]) -> Result<Vec<Gone>, Error> {
+async fn not_listed(
+    deps: &Deps,
+    run_id: &str,
+    listed: &[ListedWindow],
+    done: &[&WindowRecord],
+) -> Result<Vec<Gone>, Error> {
     let mut gone = Vec::new();
-    for Listed { window_id, messages } in listed {
+    for ListedWindow { window_id, messages } in listed {
         let Some(record) = done.iter().find(|record| record.window_id == *window_id) else { continue };
         let key = ids_key(&spool_prefix(run_id, window_id, record.fence.attempt));
         // A spool that has expired says nothing.

@@ -21,7 +21,7 @@ const TRIES: usize = 5;
 
 /// The sums, and what they are of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Totals {
+pub struct OverviewTotals {
     /// Rows and bytes that were written, by date, without the rows that newer versions have replaced.
     pub days: BTreeMap<String, Written>,
     /// Runs whose windows are all counted.
@@ -46,7 +46,7 @@ struct OfWindow {
 }
 
 /// The sums up to now. After each run they are stored, so that a call that is cut short has not counted in vain.
-pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<Totals, Error> {
+pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<OverviewTotals, Error> {
     let (mut totals, mut tag) = stored(&deps.objects).await?;
     let mut tries = 0;
     let mut at = 0;
@@ -76,14 +76,14 @@ pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<Totals, Error> {
     Ok(totals)
 }
 
-async fn stored(objects: &Objects) -> Result<(Totals, Option<String>), Error> {
+async fn stored(objects: &Objects) -> Result<(OverviewTotals, Option<String>), Error> {
     let Some((body, tag)) = objects.find_versioned(&totals_key()).await? else { return Ok(Default::default()) };
     let totals = serde_json::from_slice(&body).map_err(|error| objects.corrupt(&totals_key(), error))?;
     Ok((totals, Some(tag)))
 }
 
 /// Returns the tag of what is stored; none where it has changed since it was read.
-async fn store(objects: &Objects, totals: &Totals, tag: Option<&str>) -> Result<Option<String>, Error> {
+async fn store(objects: &Objects, totals: &OverviewTotals, tag: Option<&str>) -> Result<Option<String>, Error> {
     const KIND: &str = "application/json";
     let body = serde_json::to_vec(totals).map_err(|error| objects.corrupt(&totals_key(), error))?;
     let is_stored = match tag {
@@ -98,7 +98,7 @@ async fn store(objects: &Objects, totals: &Totals, tag: Option<&str>) -> Result<
 }
 
 /// Adds the windows of a run that are committed and not counted yet.
-async fn count(deps: &Deps, run: &JobRun, totals: &mut Totals) -> Result<(), Error> {
+async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result<(), Error> {
     let records = deps.windows.rows.partition(&run.run_id).await?;
     let is_done = |record: &WindowRecord| {
         record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified)

@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let messages: Vec<Value> = batch.iter().enumerate().map(message).collect();
         let batch = serde_json::from_value(json!({"Records": messages}))?;
         let response = handle(&deps, batch, Call::new(SystemClock::shared(), Duration::from_secs(900))).await?;
-        if response != events::sqs::Response::default() {
+        if response != events::sqs::BatchResponse::default() {
             return Err(format!("{response:?}").into());
         }
     }

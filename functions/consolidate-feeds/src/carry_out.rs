@@ -3,9 +3,9 @@
 
 use crate::{Deps, Error};
 use bytes::{Bytes, BytesMut};
-use feeds::{Batch, FeedFile, Intent, Part, Plan, Rank, pack::Output, protocol::staged_key};
+use feeds::{Batch, BatchIntent, FeedFile, FilePart, Plan, Rank, pack::Output, protocol::staged_key};
 use futures::{StreamExt, TryStreamExt, stream};
-use ledger::{Keyed, State};
+use ledger::{Keyed, WorkState};
 use runtime::Call;
 use storage::{LedgerError, ObjectReader, PutOnce, StoreError};
 
@@ -18,7 +18,7 @@ const PUTS: usize = 8;
 pub async fn fresh(
     deps: &Deps,
     call: &Call,
-    intent: &Intent,
+    intent: &BatchIntent,
     plan: &Plan,
     bodies: Vec<Bytes>,
     rows: Vec<FeedFile>,
@@ -37,7 +37,7 @@ pub async fn fresh(
 
 /// By any other function, from the staged bytes.
 pub async fn staged(deps: &Deps, call: &Call, batch: &str, plan: &Plan) -> Result<(), Error> {
-    let intents: Vec<Intent> = deps.archive.get_lines(&plan.key).await?;
+    let intents: Vec<BatchIntent> = deps.archive.get_lines(&plan.key).await?;
     let [intent] = &intents[..] else {
         return Err(deps.archive.corrupt(&plan.key, "it does not hold one intent").into());
     };
@@ -61,7 +61,7 @@ pub async fn staged(deps: &Deps, call: &Call, batch: &str, plan: &Plan) -> Resul
 }
 
 async fn is_done(deps: &Deps, batch: &str) -> Result<bool, LedgerError> {
-    Ok(deps.batches.get(batch, None).await?.is_some_and(|row| row.work.state() == State::Done))
+    Ok(deps.batches.get(batch, None).await?.is_some_and(|row| row.work.state() == WorkState::Done))
 }
 
 async fn create(deps: &Deps, output: &Output, body: Bytes) -> Result<(), Error> {
@@ -81,9 +81,9 @@ async fn create(deps: &Deps, output: &Output, body: Bytes) -> Result<(), Error> 
 async fn finish(
     deps: &Deps,
     call: &Call,
-    intent: &Intent,
+    intent: &BatchIntent,
     plan: &Plan,
-    rows: Vec<(&Part, Option<FeedFile>)>,
+    rows: Vec<(&FilePart, Option<FeedFile>)>,
 ) -> Result<(), Error> {
     let moves = stream::iter(rows).map(|(part, row)| async move {
         let advance = |row: &FeedFile| row.advance(&intent.batch, &plan.key, part, call.now());
@@ -98,13 +98,13 @@ async fn finish(
         update.await.map(|_| ())
     });
     moves.buffer_unordered(ROWS).try_for_each(|()| async { Ok(()) }).await?;
-    // Whoever saw all of it done may say so, also when another function carries the same intent out: that one may die.
+    // A function that saw all of it done may mark it as done, also when another function carries the same intent out: that one may die.
     let complete = deps.batches.update(&intent.batch, None, |row| {
         let work = row.and_then(|row| row.work.complete(row.work.attempt(), call.now()).ok());
         Ok::<_, LedgerError>(row.zip(work).map(|(row, work)| Batch { work, ..row.clone() }))
     });
     let row = complete.await?;
-    if !intent.outputs.is_empty() && row.is_some_and(|row| row.work.state() == State::Done) {
+    if !intent.outputs.is_empty() && row.is_some_and(|row| row.work.state() == WorkState::Done) {
         deps.archive.delete(&staged_key(&intent.batch)).await?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::{Deps, Error};
 use errors::{Name, Named, describe};
 use events::{s3::ObjectEvent, sqs};
-use feeds::{Counts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment, protocol::FileFacts};
+use feeds::{BatchCounts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment, protocol::FileFacts};
 use jiff::{Timestamp, tz::TimeZone};
 use runtime::{Call, Metrics, Unit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,7 +31,7 @@ pub struct Report {
     pub failed: BTreeMap<usize, Name>,
     /// Files that were left because their partner is blocked.
     pub blocked: u64,
-    pub counts: Counts,
+    pub counts: BatchCounts,
     /// Records that are larger than an output may be.
     pub large: u64,
 }
@@ -58,8 +58,8 @@ impl Report {
             .figure("FailedMessages", Unit::Count, self.failed.len() as u64)
     }
 
-    pub fn response(&self, batch: &sqs::Batch) -> sqs::Response {
-        sqs::Response::of(self.failed.keys().map(|position| batch.messages[*position].id.clone()))
+    pub fn response(&self, batch: &sqs::Batch) -> sqs::BatchResponse {
+        sqs::BatchResponse::of(self.failed.keys().map(|position| batch.messages[*position].id.clone()))
     }
 }
 

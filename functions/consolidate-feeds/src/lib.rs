@@ -134,7 +134,7 @@ impl Named for Error {
 }
 
 /// The call itself never fails: a message whose files did not all come out is named in the response.
-pub async fn handle(deps: &Deps, batch: sqs::Batch, call: Call) -> Result<sqs::Response, Error> {
+pub async fn handle(deps: &Deps, batch: sqs::Batch, call: Call) -> Result<sqs::BatchResponse, Error> {
     let report = work(deps, &batch, &call).await;
     report.metrics(&call).write();
     Ok(report.response(&batch))

@@ -8,9 +8,9 @@ use crate::{
 use bytes::Bytes;
 use errors::{Name, Named};
 use feeds::{
-    Batch, Counts, FeedFile, Intent, Numbers, Pack, Part, Plan, Rank,
+    Batch, BatchCounts, BatchIntent, FeedFile, FilePart, Numbers, Pack, Plan, Rank,
     pack::{Destination, Output},
-    protocol::{FileClaim, Holder, NUMBERS, Place, intent_key, staged_key},
+    protocol::{FileClaim, FilePosition, Holder, NUMBERS, intent_key, staged_key},
     record::{Kind, Reason, classify, quarantine_line},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -50,7 +50,7 @@ pub struct Rounded {
     /// Files of which there is more, or which were not read at all.
     pub left: Vec<Delivery>,
     pub busy: Vec<Busy>,
-    pub counts: Counts,
+    pub counts: BatchCounts,
     /// Records that are larger than an output may be.
     pub large: u64,
 }
@@ -84,7 +84,7 @@ pub struct Round<'a> {
     is_late: bool,
     batch: String,
     pack: Pack,
-    parts: Vec<Part>,
+    parts: Vec<FilePart>,
     /// The rows of `parts`.
     rows: Vec<FeedFile>,
     large: u64,
@@ -119,7 +119,7 @@ impl<'a> Round<'a> {
         let (left, unread) = round.read(held, open, report).await?;
         let (batch, large) = (round.batch.clone(), round.large);
         let counts = if round.parts.is_empty() {
-            Counts::default()
+            BatchCounts::default()
         } else {
             match round.register_and_carry_out().await? {
                 Some(counts) => counts,
@@ -290,12 +290,17 @@ impl<'a> Round<'a> {
         self.is_late = has_something && (is_long || self.call.is_ending());
     }
 
-    async fn read_part(&mut self, delivery: &Delivery, row: &FeedFile, file: &mut OpenFile) -> (Part, Option<Error>) {
+    async fn read_part(
+        &mut self,
+        delivery: &Delivery,
+        row: &FeedFile,
+        file: &mut OpenFile,
+    ) -> (FilePart, Option<Error>) {
         let number = self.parts.len();
         let destination = |rank| Destination { rank, content_type: row.content_type.clone(), date: row.date };
         let (records, quarantine) = (destination(delivery.rank), destination(Rank::Quarantine));
         let from = place(file.lines.position());
-        let mut part = Part {
+        let mut part = FilePart {
             object: row.object.clone(),
             version: row.version.clone(),
             from,
@@ -306,7 +311,7 @@ impl<'a> Round<'a> {
             quarantined: 0,
             blank: 0,
         };
-        let bad = |pack: &mut Pack, part: &mut Part, line, reason: Reason, bytes: &[u8]| {
+        let bad = |pack: &mut Pack, part: &mut FilePart, line, reason: Reason, bytes: &[u8]| {
             part.quarantined += 1;
             pack.add(&quarantine, number, &quarantine_line(&row.object, line, reason, bytes));
         };
@@ -332,7 +337,7 @@ impl<'a> Round<'a> {
                         Reason::DamagedGzip(damage.what.text()),
                         damage.bytes,
                     );
-                    // The end, also of a round that is full: whoever went on here would meet the damage again.
+                    // The end, also of a round that is full: a function that went on here would meet the damage again.
                     part.is_last = true;
                     break None;
                 }
@@ -360,7 +365,7 @@ impl<'a> Round<'a> {
     }
 
     /// `None`: another function took the batch over.
-    async fn register_and_carry_out(self) -> Result<Option<Counts>, Error> {
+    async fn register_and_carry_out(self) -> Result<Option<BatchCounts>, Error> {
         let (deps, call) = (self.deps, self.call);
         let count = self.pack.outputs();
         let first = take_numbers(deps, call, count.max(1) as u64).await?;
@@ -372,7 +377,7 @@ impl<'a> Round<'a> {
             }
             upload.finish().await?;
         }
-        let intent = Intent { batch: self.batch, parts: self.parts, outputs };
+        let intent = BatchIntent { batch: self.batch, parts: self.parts, outputs };
         let plan = Plan { key: intent_key(first, count), counts: intent.counts(), oldest: self.oldest };
         deps.archive.put_lines(&plan.key, std::slice::from_ref(&intent)).await?;
         let mut is_overtaken = false;
@@ -415,7 +420,7 @@ struct Released {
     error: Option<Name>,
 }
 
-/// Lets go of files, so that nobody has to look after this batch for their sake.
+/// Lets go of files, so that no other function has to finish this batch before it can read them.
 async fn release(deps: &Deps, call: &Call, batch: &str, files: Vec<Released>) -> Result<(), Error> {
     let releases = stream::iter(files).map(|Released { row, error }| async move {
         let name = error.map(Name::as_str);
@@ -439,8 +444,8 @@ fn identity(delivery: &Delivery) -> (String, String) {
     (delivery.facts.object.clone(), delivery.facts.version.clone())
 }
 
-fn place(position: Position) -> Place {
-    Place { offset: position.offset, lines: position.lines }
+fn place(position: Position) -> FilePosition {
+    FilePosition { offset: position.offset, lines: position.lines }
 }
 
 impl OpenFile {

@@ -4,8 +4,8 @@ use crate::{Deps, Error};
 use errors::{Named, describe};
 use events::s3::ObjectEvent;
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Claim, State, Superseded, Work};
-use log_entries::{Intent, LogObject, Version};
+use ledger::{ClaimOutcome, Superseded, Work, WorkState};
+use log_entries::{LogObject, ObjectVersion, VersionIntent};
 use runtime::Call;
 
 /// An attempt cannot live longer than its call.
@@ -20,11 +20,11 @@ pub enum Claimed {
     /// An attempt, perhaps on another version, died behind its decision.
     Resume {
         holder: Holder,
-        intent: Box<Intent>,
+        intent: Box<VersionIntent>,
     },
     Begin {
         holder: Holder,
-        before: Option<Version>,
+        before: Option<ObjectVersion>,
     },
 }
 
@@ -61,27 +61,27 @@ fn decided(
         return (Claimed::Done, None);
     }
     let holder = |sequencer: &str, attempt| Holder { key: key.to_owned(), sequencer: sequencer.to_owned(), attempt };
-    let unfinished = row.and_then(|row| row.work.as_ref()).filter(|work| work.state() != State::Done);
+    let unfinished = row.and_then(|row| row.work.as_ref()).filter(|work| work.state() != WorkState::Done);
     let claimed = row.and_then(|row| row.claimed.as_deref()).unwrap_or_default();
     let next = |sequencer: &str, work| LogObject {
         object: key.to_owned(),
         current: current.clone(),
         claimed: Some(sequencer.to_owned()),
         work: Some(work),
-        not_read_on: current.as_ref().and_then(Version::not_read_on),
+        not_read_on: current.as_ref().and_then(ObjectVersion::not_read_on),
         extractions: row.map(|row| row.extractions.clone()).unwrap_or_default(),
         extracted_on: row.and_then(|row| row.extracted_on),
         revision: 0,
     };
     match Work::claim(unfinished, now, lease) {
         // Work that is done was filtered out above.
-        Claim::Done(_) => (Claimed::Done, None),
-        Claim::Busy { until } => (Claimed::Busy { until }, None),
-        Claim::Resume { work, intent } => (
+        ClaimOutcome::Done(_) => (Claimed::Done, None),
+        ClaimOutcome::Busy { until } => (Claimed::Busy { until }, None),
+        ClaimOutcome::Resume { work, intent } => (
             Claimed::Resume { holder: holder(claimed, work.attempt()), intent: Box::new(intent) },
             Some(next(claimed, work)),
         ),
-        Claim::Begin(work) => {
+        ClaimOutcome::Begin(work) => {
             let holder = holder(sequencer, work.attempt());
             (Claimed::Begin { holder, before: current.clone() }, Some(next(sequencer, work)))
         }
@@ -90,7 +90,7 @@ fn decided(
 
 impl Holder {
     /// From here on this intent is carried out, by whichever executor.
-    pub async fn prepare(&self, deps: &Deps, intent: &Intent, call: &Call) -> Result<(), Error> {
+    pub async fn prepare(&self, deps: &Deps, intent: &VersionIntent, call: &Call) -> Result<(), Error> {
         self.change(deps, |row, work| {
             Ok(LogObject { work: Some(work.prepare(self.attempt, intent.clone(), call.now())?), ..row })
         })
@@ -98,7 +98,7 @@ impl Holder {
     }
 
     /// The intent is carried out.
-    pub async fn complete(&self, deps: &Deps, intent: &Intent, call: &Call) -> Result<(), Error> {
+    pub async fn complete(&self, deps: &Deps, intent: &VersionIntent, call: &Call) -> Result<(), Error> {
         self.change(deps, |row, work| {
             let work = Some(work.complete(self.attempt, call.now())?);
             Ok(LogObject { work, ..row }.with_current(intent.version.clone(), call.now()))
@@ -117,7 +117,7 @@ impl Holder {
     async fn change(
         &self,
         deps: &Deps,
-        change: impl Fn(LogObject, &Work<Intent>) -> Result<LogObject, Superseded>,
+        change: impl Fn(LogObject, &Work<VersionIntent>) -> Result<LogObject, Superseded>,
     ) -> Result<(), Error> {
         let gone = Superseded { attempt: self.attempt, current: 0 };
         let superseded = |source| Error::Superseded { key: self.key.clone(), source };
@@ -140,8 +140,8 @@ mod tests {
         Timestamp::from_second(second).expect("in range")
     }
 
-    fn intent(sequencer: &str) -> Intent {
-        let version = Version {
+    fn intent(sequencer: &str) -> VersionIntent {
+        let version = ObjectVersion {
             sequencer: sequencer.into(),
             version_id: None,
             at: Timestamp::UNIX_EPOCH,
@@ -153,7 +153,7 @@ mod tests {
             parts: vec![],
             contributions: String::new(),
         };
-        Intent { version, moves: vec![], before: None }
+        VersionIntent { version, moves: vec![], before: None }
     }
 
     fn begun(row: Option<&LogObject>, sequencer: &str, now: i64) -> LogObject {

@@ -3,7 +3,7 @@
 use crate::claim::Holder;
 use crate::{Deps, Error};
 use futures::{StreamExt, TryStreamExt, stream};
-use log_entries::{Attempt, Contribution, Intent, Occurrence, write};
+use log_entries::{Attempt, Contribution, Occurrence, VersionIntent, write};
 use logs::service_of;
 use std::collections::HashSet;
 use storage::PutOnce;
@@ -12,7 +12,7 @@ pub const PARQUET: &str = "application/vnd.apache.parquet";
 /// Rows written at once.
 const WRITES: usize = 16;
 
-pub async fn carry_out(deps: &Deps, key: &str, intent: &Intent) -> Result<(), Error> {
+pub async fn carry_out(deps: &Deps, key: &str, intent: &VersionIntent) -> Result<(), Error> {
     for moved in &intent.moves {
         let Some(body) = deps.archive.find(&moved.from).await? else {
             // Another executor of this intent was quicker.
@@ -67,7 +67,7 @@ async fn note(deps: &Deps, rows: Vec<Occurrence>) -> Result<(), Error> {
 }
 
 /// What served the commit only, and what attempts left that died before it.
-pub async fn clean_up(deps: &Deps, holder: &Holder, intent: &Intent) -> Result<(), Error> {
+pub async fn clean_up(deps: &Deps, holder: &Holder, intent: &VersionIntent) -> Result<(), Error> {
     for moved in &intent.moves {
         deps.archive.delete(&moved.from).await?;
     }

@@ -7,8 +7,10 @@ use events::s3::ObjectEvent;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use log_entries::{Attempt, Contribution, Damaged, Intent, Moved, Part, Sample, Version, object_id, write};
-use logs::{Entry, Extraction, Mask, Settings, Summary, date_of, mask, service_of};
+use log_entries::{
+    Attempt, Contribution, Damaged, Moved, ObjectVersion, PartKey, Sample, VersionIntent, object_id, write,
+};
+use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, mask, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,9 +28,9 @@ pub async fn run(
     settings: &Settings,
     event: &ObjectEvent,
     holder: &Holder,
-    before: Option<Version>,
+    before: Option<ObjectVersion>,
     call: &Call,
-) -> Result<Intent, Error> {
+) -> Result<VersionIntent, Error> {
     let mut object = deps.logs.open(&event.key, event.version_id.as_deref()).await?;
     let mut extraction = Extraction::new(&event.key, settings, deps.limits);
     let mut parts = Parts::new(event, holder, settings);
@@ -123,7 +125,7 @@ impl<'a> Parts<'a> {
         let (date, is_dated) = place;
         let number = self.moves.len();
         let (object, sequencer) = (object_id(self.key), self.sequencer.clone());
-        let part = Part { date, object, sequencer, is_dated, number };
+        let part = PartKey { date, object, sequencer, is_dated, number };
         let body = write(self.service, self.key, &waiting.entries);
         let body = body.map_err(|source| Error::Columns { key: self.key.to_owned(), source })?;
         let moved = Moved { from: self.attempt.staged_key(self.key, number), to: part.key() };
@@ -169,7 +171,12 @@ impl<'a> Parts<'a> {
         }
     }
 
-    async fn finish(mut self, deps: &Deps, summary: Summary, before: Option<Version>) -> Result<Intent, Error> {
+    async fn finish(
+        mut self,
+        deps: &Deps,
+        stats: ObjectStats,
+        before: Option<ObjectVersion>,
+    ) -> Result<VersionIntent, Error> {
         while let Some(place) = self.waiting.keys().next().copied() {
             self.flush(deps, place).await?;
         }
@@ -178,19 +185,19 @@ impl<'a> Parts<'a> {
         list.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
         deps.archive.put_lines(&contributions, &list).await?;
         let damaged =
-            summary.damage.map(|damage| Damaged { error: damage.name().to_owned(), message: damage.text().to_owned() });
-        let version = Version {
+            stats.damage.map(|damage| Damaged { error: damage.name().to_owned(), message: damage.text().to_owned() });
+        let version = ObjectVersion {
             sequencer: self.sequencer,
             version_id: self.version_id,
             at: self.arrived,
-            lines: summary.lines,
-            bytes: summary.bytes,
-            entries: summary.entries,
-            unparsed: summary.unparsed,
+            lines: stats.lines,
+            bytes: stats.bytes,
+            entries: stats.entries,
+            unparsed: stats.unparsed,
             damaged,
             parts: self.moves.iter().map(|moved| moved.to.clone()).collect(),
             contributions,
         };
-        Ok(Intent { version, moves: self.moves, before })
+        Ok(VersionIntent { version, moves: self.moves, before })
     }
 }

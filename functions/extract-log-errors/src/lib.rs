@@ -10,11 +10,11 @@ use aws_config::SdkConfig;
 use claim::{Claimed, Holder};
 use errors::{Name, Named};
 use events::s3::{NotificationError, ObjectEvent};
-use events::sqs::{self, Batch, Message, Response};
+use events::sqs::{self, Batch, BatchResponse, Message};
 use jiff::Timestamp;
 use ledger::Superseded;
 use lines::Limits;
-use log_entries::{ColumnsError, Intent, LogObject, Occurrence, SETTINGS, Version};
+use log_entries::{ColumnsError, LogObject, ObjectVersion, Occurrence, SETTINGS, VersionIntent};
 use logs::{LIMITS, Settings, SettingsError};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Named for Error {
     }
 }
 
-pub async fn handle(deps: &Deps, batch: Batch, call: Call) -> Result<Response, Error> {
+pub async fn handle(deps: &Deps, batch: Batch, call: Call) -> Result<BatchResponse, Error> {
     // Read once a call: a changed pattern file counts from the next batch on.
     let settings = settings(&deps.archive).await?;
     // One object after the other: each uses the processor to the full, and memory is that of one.
@@ -164,16 +164,16 @@ async fn begin(
     settings: &Settings,
     event: &ObjectEvent,
     holder: &Holder,
-    before: Option<Version>,
+    before: Option<ObjectVersion>,
     call: &Call,
-) -> Result<Intent, Error> {
+) -> Result<VersionIntent, Error> {
     let intent = extraction::run(deps, settings, event, holder, before, call).await?;
     holder.prepare(deps, &intent, call).await?;
     commit::carry_out(deps, &event.key, &intent).await?;
     Ok(intent)
 }
 
-fn tell(version: &Version, event: &ObjectEvent, call: &Call) {
+fn tell(version: &ObjectVersion, event: &ObjectEvent, call: &Call) {
     Metrics::new()
         .dimension("Step", "extract-log-errors")
         .property("Object", &event.key)

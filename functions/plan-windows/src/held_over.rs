@@ -3,10 +3,10 @@
 
 use crate::{Deps, Error, sized::LEAST_KEPT};
 use alerts::{
-    message::tracking::{NO_INDEX, Row, STAGING_SHARDS},
+    message::tracking::{NO_INDEX, Row, staging_shards},
     run::{
         job_run::RunStatus,
-        looked_at::{Gone, Listed},
+        looked_at::{Gone, ListedWindow},
     },
     source::Source,
     window::plan::{Dated, Purpose, Window},
@@ -38,12 +38,12 @@ pub struct HeldOver {
 }
 
 impl HeldOver {
-    pub fn windows(self) -> (Vec<Window>, Vec<Listed>) {
+    pub fn windows(self) -> (Vec<Window>, Vec<ListedWindow>) {
         let mut windows = Window::of_documents(Purpose::Recheck, self.changed);
         let mut listed = Vec::with_capacity(self.of_the_api.len());
         for (at, messages) in self.of_the_api {
             let window = Window::of_instant(Purpose::Recheck, at, messages.len() as u64).read_from(Source::Api);
-            listed.push(Listed { window_id: window.window_id.clone(), messages });
+            listed.push(ListedWindow { window_id: window.window_id.clone(), messages });
             windows.push(window);
         }
         (windows, listed)
@@ -68,8 +68,8 @@ pub async fn look(
     // The time, where an API can be asked too.
     let api_at = deps.sources.api.is_some().then_some(now);
     let (mut held_over, mut runs) = (HeldOver::default(), HashMap::new());
-    for shard in 0..STAGING_SHARDS {
-        let rows = deps.ledger.staged_in(shard).await?.into_iter();
+    for shard in staging_shards() {
+        let rows = deps.ledger.staged_in(&shard).await?.into_iter();
         // A row that has just moved may stand in a later shard again.
         let is_meant = |row: &Row| !is_in_range(row.timestamp) && !held_over.moved.contains(&row.identity());
         let (rows, others): (Vec<Row>, Vec<Row>) = rows.filter(is_meant).partition(Row::is_held_over);

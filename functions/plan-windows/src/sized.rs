@@ -8,7 +8,7 @@ use alerts::{
 };
 use jiff::{SignedDuration, Timestamp};
 use runtime::Call;
-use sources::{Mode, OpenSearch, api::Span};
+use sources::{OpenSearch, SourceMode, api::TimeRange};
 use std::cell::Cell;
 
 /// An API keeps messages so long, less an hour in which the window waits for its turn.
@@ -37,7 +37,7 @@ pub async fn windows(
             if is_over.get() || call.is_ending() {
                 return 0;
             }
-            let count = api.count(Span { from, to }, &call.shorter_by(call.left() / 20)).await;
+            let count = api.count(TimeRange { from, to }, &call.shorter_by(call.left() / 20)).await;
             count.map(|count| count.min(LARGEST_ESTIMATE)).unwrap_or_else(|error| {
                 tracing::warn!(error = errors::describe(&error), "windows of the API are planned without counting");
                 is_over.set(true);
@@ -56,20 +56,20 @@ pub fn source_at(deps: &Deps, from: Timestamp, now: Timestamp) -> Source {
 }
 
 /// A window that is run again so late that the API may have dropped its messages comes from OpenSearch, which has them.
-pub fn still_kept(mode: Mode, window: Window, now: Timestamp) -> Window {
+pub fn still_kept(mode: SourceMode, window: Window, now: Timestamp) -> Window {
     let is_dropped = window.from < now - LEAST_KEPT;
-    if mode == Mode::Hybrid && window.source == Source::Api && is_dropped {
+    if mode == SourceMode::Hybrid && window.source == Source::Api && is_dropped {
         window.read_from(Source::Opensearch)
     } else {
         window
     }
 }
 
-fn first_of_api(mode: Mode, now: Timestamp) -> Timestamp {
+fn first_of_api(mode: SourceMode, now: Timestamp) -> Timestamp {
     match mode {
-        Mode::OpenSearch => Timestamp::MAX,
-        Mode::Api => Timestamp::MIN,
-        Mode::Hybrid => border(now),
+        SourceMode::OpenSearch => Timestamp::MAX,
+        SourceMode::Api => Timestamp::MIN,
+        SourceMode::Hybrid => border(now),
     }
 }
 
@@ -86,19 +86,19 @@ mod tests {
         let planned = at("2026-11-21T06:00:00Z");
         let window = Window::new(border(planned), planned, 10).read_from(Source::Api);
         let source = |days: i64| {
-            still_kept(Mode::Hybrid, window.clone(), planned + SignedDuration::from_hours(24 * days)).source
+            still_kept(SourceMode::Hybrid, window.clone(), planned + SignedDuration::from_hours(24 * days)).source
         };
         assert_eq!([0, 14, 15, 21].map(source), [Source::Api, Source::Api, Source::Opensearch, Source::Opensearch]);
-        let alone = still_kept(Mode::Api, window.clone(), planned + SignedDuration::from_hours(24 * 21));
+        let alone = still_kept(SourceMode::Api, window.clone(), planned + SignedDuration::from_hours(24 * 21));
         assert_eq!(alone.source, Source::Api, "there is no other source");
     }
 
     #[test]
     fn the_border_lies_where_the_clock_of_the_plan_says() {
         let now = at("2026-11-21T06:00:00.123Z");
-        assert_eq!(first_of_api(Mode::Hybrid, now), at("2026-10-07T06:00:00.123Z"));
+        assert_eq!(first_of_api(SourceMode::Hybrid, now), at("2026-10-07T06:00:00.123Z"));
         assert_eq!(
-            (first_of_api(Mode::OpenSearch, now), first_of_api(Mode::Api, now)),
+            (first_of_api(SourceMode::OpenSearch, now), first_of_api(SourceMode::Api, now)),
             (Timestamp::MAX, Timestamp::MIN)
         );
     }

@@ -21,7 +21,7 @@ use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
 use identity::Identity;
-use reading::{Position, Reading};
+use reading::{Reading, ReadingPosition};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
 use sources::{Defect, Document, OpenSearch, Related, RelatedBodies, SourceError, Sources, api::SharedPace};
@@ -94,7 +94,7 @@ impl Named for Error {
 struct Checkpoint {
     #[serde(flatten)]
     summary: SpoolSummary,
-    cursor: Option<Position>,
+    cursor: Option<ReadingPosition>,
 }
 
 const STEP: &str = "query-messages";
@@ -242,14 +242,14 @@ async fn close_what_was_left(
     deps: &Deps,
     source: &OpenSearch,
     points_key: &str,
-    position: Option<&Position>,
+    position: Option<&ReadingPosition>,
 ) -> Result<(), StoreError> {
     let mut left: Vec<String> = match deps.objects.get_json(points_key).await {
         Ok(left) => left,
         Err(StoreError::Missing { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let kept = position.and_then(Position::point_in_time);
+    let kept = position.and_then(ReadingPosition::point_in_time);
     left.retain(|id| kept != Some(id.as_str()));
     source.close_points_in_time(&left).await;
     Ok(())

@@ -5,7 +5,7 @@ use alerts::{source::Source, window::plan::Window};
 use runtime::Call;
 use serde::{Deserialize, Serialize};
 use sources::{
-    Cursor, Document, Drain, OpenSearch, SourceError,
+    Document, Drain, DrainCursor, OpenSearch, SourceError,
     api::{ApiDrain, ApiError, ListingCursor},
 };
 use std::time::Duration;
@@ -18,17 +18,17 @@ pub enum Reading {
 /// Where a reading stands.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Position {
-    OpenSearch(Cursor),
+pub enum ReadingPosition {
+    OpenSearch(DrainCursor),
     Api(ListingCursor),
 }
 
-impl Position {
+impl ReadingPosition {
     /// The point in time from which the next call goes on.
     pub fn point_in_time(&self) -> Option<&str> {
         match self {
-            Position::OpenSearch(cursor) => Some(cursor.point_in_time()),
-            Position::Api(_) => None,
+            ReadingPosition::OpenSearch(cursor) => Some(cursor.point_in_time()),
+            ReadingPosition::Api(_) => None,
         }
     }
 }
@@ -39,7 +39,7 @@ impl Reading {
         deps: &Deps,
         opensearch: Option<&OpenSearch>,
         window: &Window,
-        position: Option<Position>,
+        position: Option<ReadingPosition>,
         call: &Call,
     ) -> Result<Self, SourceError> {
         let absent =
@@ -48,7 +48,7 @@ impl Reading {
             (Source::Opensearch, position) => {
                 let opensearch = opensearch.ok_or_else(|| absent("OpenSearch"))?;
                 let drain = match position {
-                    Some(Position::OpenSearch(cursor)) => Drain::resume(opensearch, window, cursor),
+                    Some(ReadingPosition::OpenSearch(cursor)) => Drain::resume(opensearch, window, cursor),
                     _ => Drain::open(opensearch, window).await?,
                 };
                 Ok(Reading::OpenSearch(Box::new(drain)))
@@ -56,7 +56,7 @@ impl Reading {
             (Source::Api, position) => {
                 let api = deps.sources.api.as_ref().ok_or_else(|| absent("the API"))?;
                 let cursor = match position {
-                    Some(Position::Api(cursor)) => Some(cursor),
+                    Some(ReadingPosition::Api(cursor)) => Some(cursor),
                     _ => None,
                 };
                 // What came must still go into the spool.
@@ -72,10 +72,10 @@ impl Reading {
         }
     }
 
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> ReadingPosition {
         match self {
-            Reading::OpenSearch(drain) => Position::OpenSearch(drain.cursor().clone()),
-            Reading::Api(drain) => Position::Api(drain.cursor().clone()),
+            Reading::OpenSearch(drain) => ReadingPosition::OpenSearch(drain.cursor().clone()),
+            Reading::Api(drain) => ReadingPosition::Api(drain.cursor().clone()),
         }
     }
 

@@ -2,16 +2,14 @@
 
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use feeds::{Batch, FeedFile, Status, Totals, protocol::BLOCKED_INDEX};
+use feeds::{Batch, FeedFile, FeedsStatus, Totals, protocol::BLOCKED_INDEX};
 use jiff::SignedDuration;
 use queue::{Queue, QueueError};
-use reports::feeds::section;
+use reports::{dashboard::section_key, feeds::section};
 use runtime::{Call, Config, ConfigMissing};
 use serde::Deserialize;
 use storage::{LedgerError, Objects, StoreError, Table};
 
-/// Where the page and the weekly mail look for it.
-const KEY: &str = "dashboard/data/feeds.json";
 /// What counts as recent.
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -62,21 +60,21 @@ impl Named for Error {
 #[derive(Debug, Deserialize)]
 pub struct Request {}
 
-pub async fn handle(deps: &Deps, _request: Request, call: Call) -> Result<Status, Error> {
+pub async fn handle(deps: &Deps, _request: Request, call: Call) -> Result<FeedsStatus, Error> {
     let since = call.now() - WEEK;
     let mut totals = Totals::default();
     deps.batches.for_each(|batch| totals.add(&batch, since)).await?;
     let blocked = deps.files.count(BLOCKED_INDEX, (BLOCKED_INDEX, BLOCKED_INDEX), "state", "Blocked").await?;
     let (waiting, failed) = (deps.queue.depth().await?.total(), deps.dead.depth().await?.total());
-    let status = Status::new(&totals, blocked, waiting, failed);
-    deps.archive.put_json(KEY, &section(&status, &totals.recent).published(call.now())).await?;
+    let status = FeedsStatus::new(&totals, blocked, waiting, failed);
+    deps.archive.put_json(&section_key("feeds"), &section(&status, &totals.recent).published(call.now())).await?;
     Ok(status)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use feeds::{Counts, Plan};
+    use feeds::{BatchCounts, Plan};
     use jiff::Timestamp;
     use ledger::Keyed;
     use network::Calm;
@@ -95,7 +93,7 @@ mod tests {
         let batches: Table<Batch> = Table::over(tables.clone(), "batches");
         for (name, days, records) in [("new", 1, 7), ("old", 30, 100)] {
             let at = now - SignedDuration::from_hours(24 * days);
-            let counts = Counts { objects: 2, records, outputs: 1, ..Counts::default() };
+            let counts = BatchCounts { objects: 2, records, outputs: 1, ..BatchCounts::default() };
             let plan = Plan { key: "k".into(), counts, oldest: at };
             let batch = Batch::begin(name, at);
             let work = batch.work.prepare(1, plan, at).and_then(|work| work.complete(1, at)).expect("its own");
@@ -114,7 +112,7 @@ mod tests {
         let call = Call::new(ManualClock::at(now), Duration::from_secs(60));
         let status = handle(&deps, Request {}, call).await.expect("reported");
         assert_eq!((status.objects, status.records, status.waiting, status.failed), (4, 107, 0, 1));
-        let published = objects.contents("archive").remove(KEY).expect("written");
+        let published = objects.contents("archive").remove(&section_key("feeds")).expect("written");
         let section = Section::read(&published).expect("a section");
         assert_eq!(section.headline, "1 message failed ten times. 2 files came out as 1 object.");
         assert_eq!(section.state, State::Bad);

@@ -8,7 +8,7 @@ use identity::instant;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use log_entries::{
-    Context, EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportTask, SETTINGS, SearchError,
+    EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportInput, ReportTask, SETTINGS, SearchError,
     SearchRequest, Seen, groups, late_groups,
 };
 use logs::{DamagedFile, FileShare, Finding, LogReport, Settings, SettingsError, Share, service_of};
@@ -154,7 +154,7 @@ async fn late(
     Ok(late_groups(&deps.archive, &extracted, filter, since..until, &settings.masks).await?)
 }
 
-fn period(context: &Context) -> Result<(Timestamp, Timestamp), Error> {
+fn period(context: &ReportInput) -> Result<(Timestamp, Timestamp), Error> {
     let read = |name: &str, text: &str| {
         let wrong =
             || Error::Input(format!("`{name}` is `{text}`: write a UTC date or instant, such as 2024-07-01T06:00:00Z"));
@@ -386,7 +386,7 @@ mod tests {
             line: *line,
             byte: 0,
         };
-        let part = log_entries::Part {
+        let part = log_entries::PartKey {
             date: day.parse().expect("a date"),
             object: log_entries::object_id(&object),
             sequencer: "01".into(),
@@ -406,7 +406,7 @@ mod tests {
             extracted_on: None,
             revision: 0,
         };
-        let version = |lines| log_entries::Version {
+        let version = |lines| log_entries::ObjectVersion {
             sequencer: "01".into(),
             version_id: None,
             at: Timestamp::UNIX_EPOCH,
@@ -423,7 +423,7 @@ mod tests {
     }
 
     async fn scheduled(deps: &Deps, for_time: &str, now: &str) -> LogReport {
-        let input = Context { scheduled_for: Some(for_time.into()), ..Context::default() };
+        let input = ReportInput { scheduled_for: Some(for_time.into()), ..ReportInput::default() };
         let request = SearchRequest { v: PAYLOAD, run_id: "r".into(), input };
         let clock = runtime::ManualClock::at(at(now));
         let mut work = std::pin::pin!(handle(deps, request, Call::new(clock.clone(), Duration::from_secs(60))));

@@ -17,7 +17,7 @@ use ledger::Once;
 use mail::{Content, File, MailError, Mailer, Outbox, Ses, send_once};
 use reports::{
     console_of,
-    dashboard::PIPELINES,
+    dashboard::{PIPELINES, RUNS_KEY, section_key},
     letter::Rendered,
     mail::{CHART, Earlier, Links, Mail, Summary, is_for_everybody, mail},
     section::Section,
@@ -107,7 +107,7 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     }
     let pipelines = pipelines(deps).await?;
     // As the run before this one left it: the page is written while this mail is.
-    let listed = deps.objects.find("dashboard/data/runs.json").await?;
+    let listed = deps.objects.find(RUNS_KEY).await?;
     let earlier = listed.map(|body| Earlier::read(&body)).unwrap_or_default();
     let died_of = died_of(&run, &note);
     let links = Links { dashboard: deps.dashboard.clone(), console: console_of(&details.execution_arn) };
@@ -158,7 +158,7 @@ fn died_of<'a>(run: &'a JobRun, note: &str) -> Option<&'a str> {
 async fn pipelines(deps: &Deps) -> Result<Vec<Section>, Error> {
     let mut sections = Vec::new();
     for name in PIPELINES {
-        let key = format!("dashboard/data/{name}.json");
+        let key = section_key(name);
         if let Some(body) = deps.objects.find(&key).await? {
             sections.push(Section::read(&body).map_err(|error| deps.objects.corrupt(&key, error))?);
         }

@@ -57,7 +57,7 @@ pub struct Archive<'a> {
     /// Windows of its range that a scheduled run takes at most.
     pub run_windows: usize,
     /// Where messages come from, unless from OpenSearch alone.
-    pub api: Option<(sources::Mode, Api)>,
+    pub api: Option<(sources::SourceMode, Api)>,
     /// How often a call that failed in passing is made again.
     pub retries: u32,
 }

@@ -3,7 +3,7 @@
 
 use crate::breadth_first::{self, Explored, Next};
 use jiff::{SignedDuration, Timestamp};
-use ledger::{Claim, Once, Sending, State, Work};
+use ledger::{ClaimOutcome, Once, Sending, Work, WorkState};
 
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// Executors that begin, one after the other or side by side.
@@ -85,16 +85,16 @@ fn go_on(mut world: World, n: usize) -> Result<World, String> {
     world.executors[n] = match world.executors[n].clone() {
         Stage::Idle => Stage::Read(row),
         Stage::Read(read) => match Work::claim(read.as_ref(), now, LEASE) {
-            Claim::Done(_) => Stage::Over,
-            Claim::Busy { .. } => Stage::Idle,
+            ClaimOutcome::Done(_) => Stage::Over,
+            ClaimOutcome::Busy { .. } => Stage::Idle,
             // The write is refused when the row has changed since.
             _ if read != world.row => Stage::Idle,
-            Claim::Begin(work) => {
+            ClaimOutcome::Begin(work) => {
                 let attempt = work.attempt();
                 write(&mut world, work, attempt)?;
                 Stage::Claimed(attempt)
             }
-            Claim::Resume { work, intent } => {
+            ClaimOutcome::Resume { work, intent } => {
                 let attempt = work.attempt();
                 write(&mut world, work, attempt)?;
                 Stage::Intends { attempt, intent }
@@ -139,9 +139,9 @@ fn write(world: &mut World, after: Work<usize>, attempt: u64) -> Result<(), Stri
         must(takes_over || after.attempt() == before.attempt(), "attempts do not count")?;
         must(after.attempt() == attempt, "by a superseded attempt")?;
         must(!takes_over || before.lease_until() <= now, "it was taken over while its lease lasted")?;
-        must(before.state() != State::Done || *before == after, "it was done")?;
+        must(before.state() != WorkState::Done || *before == after, "it was done")?;
         must(before.intent().is_none() || before.intent() == after.intent(), "its intent was replaced")?;
-        if after.state() == State::Done {
+        if after.state() == WorkState::Done {
             let is_written = after.intent().is_some_and(|intent| world.written[*intent]);
             must(is_written, "done, and not written")?;
         }
@@ -157,7 +157,7 @@ fn one_more(world: &World) -> Result<(), String> {
     for _ in 0..5 {
         world = go_on(world, 0)?;
     }
-    let is_done = world.row.as_ref().is_some_and(|work| work.state() == State::Done);
+    let is_done = world.row.as_ref().is_some_and(|work| work.state() == WorkState::Done);
     if is_done { Ok(()) } else { Err(format!("it stays {:?}", world.row)) }
 }
 

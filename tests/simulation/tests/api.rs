@@ -8,7 +8,7 @@ use runtime::Clock;
 use serde_json::{Value, json};
 use simulation::{Archive, Watch};
 use sources::{
-    Mode, ReadSecret, SecretError,
+    ReadSecret, SecretError, SourceMode,
     api::{Api, Granted, Pace, Turns},
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -56,7 +56,7 @@ impl World {
         self.cloud.clock.now()
     }
 
-    fn archive(&self, mode: Mode) -> Archive<'_> {
+    fn archive(&self, mode: SourceMode) -> Archive<'_> {
         Archive { api: Some((mode, self.api.clone())), retries: 0, ..Archive::new(self.cloud.clone()) }
     }
 
@@ -134,7 +134,7 @@ async fn failed_over_the_border() -> (World, BTreeMap<String, (String, String)>)
     }
     let (from, to) = (identity::instant::iso(border - days(17)), identity::instant::iso(border + days(17)));
     let spoil = Spoil(world.cloud.clone());
-    let archive = Archive { watch: &spoil, ..world.archive(Mode::Hybrid) };
+    let archive = Archive { watch: &spoil, ..world.archive(SourceMode::Hybrid) };
     let failed =
         archive.run("r1", json!({"mode": "range", "from": from, "to": to})).await.expect_err("all windows failed");
     assert_eq!(failed.name, "WindowsFailed", "{failed}");
@@ -156,7 +156,7 @@ async fn a_range_over_the_border_is_redriven_fourteen_days_later_and_loses_and_d
         "windows_key": list, "reported_at": 0,
     });
     let collected = serde_json::from_value(collected).expect("a payload");
-    let redriven = world.archive(Mode::Hybrid).redrive(&memory_cloud::given::arn("r1"), collected).await;
+    let redriven = world.archive(SourceMode::Hybrid).redrive(&memory_cloud::given::arn("r1"), collected).await;
     redriven.expect("a good end");
     assert_eq!(world.archived(), expected);
     let furthest = world.furthest_back().expect("its windows are still the API's");
@@ -169,7 +169,7 @@ async fn a_rerun_that_comes_so_late_that_the_api_has_dropped_messages_asks_the_i
     let (world, expected) = failed_over_the_border().await;
     world.pass(30);
     let again = json!({"mode": "failed-only", "run_id": "r1"});
-    world.archive(Mode::Hybrid).run("r1-again", again).await.expect("a good end");
+    world.archive(SourceMode::Hybrid).run("r1-again", again).await.expect("a good end");
     assert_eq!(world.archived(), expected);
     assert!(world.furthest_back().is_none_or(|furthest| furthest < days(60)));
 }
@@ -177,7 +177,7 @@ async fn a_rerun_that_comes_so_late_that_the_api_has_dropped_messages_asks_the_i
 async fn week(world: &World, run_id: &str) -> Value {
     world.pass(7);
     let input = json!({"mode": "scheduled", "scheduled_for": identity::instant::iso(world.now())});
-    world.archive(Mode::Api).run(run_id, input).await.expect("a good end");
+    world.archive(SourceMode::Api).run(run_id, input).await.expect("a good end");
     world.cloud.json(&format!("runs/{run_id}/report.json"))
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use pipeline_tests::{
-    Account, Cloud, Outcome, Stretch, Summary, account, check,
+    Account, Cloud, Outcome, Snapshot, Stretch, account, check,
     documents::mixture,
     faults::{
         ALWAYS, CONFLICT, CUT_AFTER, CUT_BEFORE, ENDED_EARLY, Fault, KILL_AFTER, KILL_BEFORE, SHARDS_FAILED, THROTTLE,
@@ -158,12 +158,12 @@ pub const FAULTS: &[Fault] = &[
 ];
 
 /// The same documents in an undisturbed stretch, and what the run said of them.
-static UNDISTURBED: OnceCell<(Summary, Value)> = OnceCell::const_new();
+static UNDISTURBED: OnceCell<(Snapshot, Value)> = OnceCell::const_new();
 
 static SURVIVED: Mutex<BTreeMap<&str, Account>> = Mutex::new(BTreeMap::new());
 
-async fn undisturbed(cloud: &Cloud) -> Result<&'static (Summary, Value)> {
-    let make = async || -> Result<(Summary, Value)> {
+async fn undisturbed(cloud: &Cloud) -> Result<&'static (Snapshot, Value)> {
+    let make = async || -> Result<(Snapshot, Value)> {
         let stretch = cloud.stretch();
         let messages = mixture(&stretch, MESSAGES);
         cloud.load(&messages).await?;

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_sdk_sqs::types::QueueAttributeName;
 use bytes::Bytes;
-use fixtures::feeds::{CONTENT_TYPES, Change, Expectation, FeedFile, FeedsSpec, Found, Treatment, UNKNOWN_TYPE};
+use fixtures::feeds::{
+    BucketContents, CONTENT_TYPES, Change, Expectation, FeedFile, FeedsSpec, Treatment, UNKNOWN_TYPE,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{Timestamp, tz::TimeZone};
 use pipeline_tests::{
@@ -225,7 +227,7 @@ impl<'a> Feeds<'a> {
     }
 
     /// Each record once, in order, unchanged; and the status says the same.
-    async fn check(&self) -> Result<Found> {
+    async fn check(&self) -> Result<BucketContents> {
         let day = |at: Timestamp| at.to_zoned(TimeZone::UTC).date().to_string();
         let event_dates = [day(self.began), day(Timestamp::now())];
         let expectation = Expectation { files: &self.files, event_dates: &event_dates };

@@ -3,11 +3,11 @@
 use crate::tests;
 use anyhow::{Context, Result, ensure};
 use fixtures::Disposition;
+use identity::Identity;
 use pipeline_tests::{
     Cloud, Message, Stretch, check, check_archive,
     documents::{iso, mixture},
     faults::{delay, fault, opensearch},
-    ledger::Identity,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -142,7 +142,7 @@ async fn a_changed_message_replaces_its_earlier_version_which_is_kept(cloud: &Cl
         cloud.superseded(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
     ensure!(kept.len() == 3, "superseded are {:?}", kept.keys());
     for message in &earlier {
-        let text = kept.get(&(message.id.clone(), message.index.clone())).with_context(|| message.id.clone())?;
+        let text = kept.get(&Identity::new(&message.index, &message.id)).with_context(|| message.id.clone())?;
         ensure!(text.as_bytes() == message.source, "{} was not kept as it was", message.id);
     }
     Ok(())

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fixtures::{Disposition, Spec, generate, golden};
 use hyper::Method;
+use identity::Identity;
 use pipeline_tests::{
     Cloud, Message, PATIENCE, check,
     documents::{instant, mixture},
@@ -201,7 +202,7 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
         .quarantined(&stretch)
         .await?
         .into_iter()
-        .map(|line| ((line.id.clone(), line.source_index.clone()), line))
+        .map(|line| (Identity::new(&line.source_index, &line.id), line))
         .collect();
     let mut faults = Vec::new();
     for golden in &cloud.golden {
@@ -209,7 +210,7 @@ async fn every_document_of_the_golden_set_comes_to_its_outcome(cloud: &Cloud) ->
         if at < instant(from) || at >= instant(to) {
             continue;
         }
-        let key = (golden.document.id.clone(), golden.document.index.clone());
+        let key = Identity::new(&golden.document.index, &golden.document.id);
         let (row, line) = (archived.get(&key), quarantined.get(&key));
         let id = golden.document.id.as_str();
         let kept = match expect.disposition {
@@ -271,7 +272,7 @@ async fn ten_thousand_and_fifty_messages_of_one_instant_behind_an_alias_of_three
         cloud.archived(&stretch).await?.into_iter().map(|row| (row.identity(), row.message)).collect();
     ensure!(archived.len() == COUNT, "{} rows", archived.len());
     for message in &messages {
-        ensure!(archived[&(message.id.clone(), message.index.clone())].as_bytes() == message.source, "{}", message.id);
+        ensure!(archived[&Identity::new(&message.index, &message.id)].as_bytes() == message.source, "{}", message.id);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::tests;
 use anyhow::{Context, Result, ensure};
 use fixtures::Disposition;
+use identity::Identity;
 use jiff::Timestamp;
 use pipeline_tests::{
     Cloud, Message, PATIENCE, account, check,
@@ -174,7 +175,7 @@ async fn claimed_by(cloud: &Cloud, messages: &[Message], run_id: &str) -> Result
     let is_claimed = |message: &&Message| {
         message.disposition == Disposition::Closed
             && rows
-                .get(&(message.id.clone(), message.index.clone()))
+                .get(&Identity::new(&message.index, &message.id))
                 .and_then(|row| row["claim"].as_str())
                 .is_some_and(|claim| claim.starts_with(&format!("{run_id}/")))
     };

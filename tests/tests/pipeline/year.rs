@@ -4,7 +4,7 @@
 
 use crate::tests;
 use anyhow::{Result, ensure};
-use fixtures::Document;
+use fixtures::Fixture;
 use jiff::{SignedDuration, Timestamp};
 use pipeline_tests::{Cloud, Message, Stretch, documents::instant, documents::iso};
 use rand::{RngExt, SeedableRng, seq::IteratorRandom};
@@ -142,7 +142,7 @@ impl World<'_> {
             *lines += 1;
             let line = json!({"message_id": id, "timestamp": iso(now), "event": "noted", "n": *lines});
             let (index, line_id) = ("history-a".to_owned(), format!("{id}-later-{lines}"));
-            history.push(Document { index, id: line_id, source: line.to_string().into_bytes() });
+            history.push(Fixture { index, id: line_id, source: line.to_string().into_bytes() });
         }
         self.cloud.source.write(history.into_iter(), |_| {}).await?;
         self.cloud.load(&messages).await
@@ -156,7 +156,8 @@ impl World<'_> {
             ensure!(before.is_none(), "week {week}: {} stands in the archive twice", row.message_id);
         }
         ensure!(archived == self.model.archived, "week {week}: {archived:#?}, expected {:#?}", self.model.archived);
-        let held: BTreeSet<String> = self.cloud.staged(&self.stretch).await?.into_iter().map(|(id, _)| id).collect();
+        let held: BTreeSet<String> =
+            self.cloud.staged(&self.stretch).await?.into_iter().map(|document| document.id).collect();
         ensure!(held == self.model.held_over, "week {week}: held over {held:?}, expected {:?}", self.model.held_over);
         let list = columnar::reopened::read(self.cloud.get("archive/reopened/reopened.parquet").await?)?;
         let not_final: BTreeSet<String> =

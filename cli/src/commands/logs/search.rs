@@ -76,7 +76,7 @@ pub struct Search {
 
 /// A line that was found, or one beside it.
 #[derive(Serialize)]
-struct Found {
+struct FoundLine {
     object: String,
     line: u64,
     time: Option<String>,
@@ -88,7 +88,7 @@ struct Found {
 
 /// What the searchers tell the printer.
 enum News {
-    Lines(Vec<Found>),
+    Lines(Vec<FoundLine>),
     Counted(u64),
     Damaged { object: String, what: String },
     Failed { object: String, what: String },
@@ -185,7 +185,7 @@ impl Search {
         matcher.with_context(|| format!("`{pattern}` cannot be searched for within a line"))
     }
 
-    fn print(&self, lines: &[Found]) -> Result<()> {
+    fn print(&self, lines: &[FoundLine]) -> Result<()> {
         for (number, found) in lines.iter().enumerate() {
             if self.json {
                 say!("{}", serde_json::to_string(found)?);
@@ -205,7 +205,7 @@ impl Search {
 }
 
 /// Where a group of lines stands in time: by the first time in it, else by the date of its key.
-fn place(lines: &[Found]) -> (String, &str, u64) {
+fn place(lines: &[FoundLine]) -> (String, &str, u64) {
     let first = lines.first();
     let object = first.map_or("", |found| found.object.as_str());
     let time = lines.iter().find_map(|found| found.time.clone());
@@ -269,7 +269,7 @@ impl Task {
             }
             Err(error) => Err(io::Error::other(error)),
         };
-        // When the printer has gone, nobody is there to be told.
+        // When the printer has ended, there is no reader to tell.
         if let Err(error) = searched {
             let what = errors::describe(&error);
             let _ = self.sender.send(News::Failed { object: key, what }).await;
@@ -310,7 +310,7 @@ impl Task {
 struct Printer<'a> {
     task: &'a Task,
     object: &'a str,
-    group: Vec<Found>,
+    group: Vec<FoundLine>,
     count: u64,
 }
 
@@ -320,7 +320,7 @@ impl Printer<'_> {
         let text = String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned();
         let time = time_of_line(&text, self.object, &self.task.settings).map(|time| format!("{time:.3}"));
         let (object, service) = (self.object.to_owned(), service_of(self.object).to_owned());
-        self.group.push(Found { object, line: line.unwrap_or(0), time, service, text, context });
+        self.group.push(FoundLine { object, line: line.unwrap_or(0), time, service, text, context });
         if self.task.context == 0 { self.flush() } else { Ok(true) }
     }
 

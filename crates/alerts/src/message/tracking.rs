@@ -4,7 +4,7 @@
 //! A row is claimed for an attempt of a window (`Processing`) before the window registers its intent, and only that attempt
 //! completes it. Another attempt, or another window, takes it over only when the claim is over: the window's row then says
 //! that the attempt can never register an intent any more, or has carried out the one it registered. `Pending` is what
-//! waits and nobody works on: held-over messages, and what mode `extract` left.
+//! waits and no window has claimed: held-over messages, and what mode `extract` left.
 
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::{Entry, Written};
@@ -227,9 +227,14 @@ fn rekeyed(row: &Row, source_index: &str) -> Row {
 }
 
 /// Shards of the sparse index: one partition would throttle.
-pub const STAGING_SHARDS: u8 = 16;
+const STAGING_SHARDS: u8 = 16;
 
-pub fn staging_shard(shard: u8) -> String {
+/// The partition keys of the sparse index.
+pub fn staging_shards() -> impl Iterator<Item = String> {
+    (0..STAGING_SHARDS).map(staging_shard)
+}
+
+fn staging_shard(shard: u8) -> String {
     format!("open#{shard}")
 }
 
@@ -279,7 +284,7 @@ impl Staging {
         Staging { claim, seen_at, waits, over: HashSet::new() }
     }
 
-    /// Whoever holds the row and must be waited for.
+    /// The claim of another window that holds the row and must be waited for.
     fn holder<'r>(&self, row: &'r Row) -> Option<&'r Claim> {
         let own = &self.claim;
         let is_own = |claim: &Claim| claim.run_id == own.run_id && claim.window_id == own.window_id;
@@ -290,7 +295,7 @@ impl Staging {
     /// A later attempt of this window has dealt with the row already.
     fn check(&self, row: &Row) -> Result<(), Superseded> {
         let own = &self.claim;
-        // Whoever claims a row stands in it as the attempt that staged it, too.
+        // A claimed row names its attempt as the one that staged it, too.
         let is_of_later = row.run_id == own.run_id && row.window_id == own.window_id && row.attempt > own.attempt;
         if is_of_later {
             return Err(Superseded { attempt: own.attempt, current: row.attempt });

@@ -16,7 +16,7 @@ pub struct LookedAt {
     pub gone: Vec<Gone>,
     /// Held-over messages that are among what a window lists, or are gone.
     #[serde(default)]
-    pub listed: Vec<Listed>,
+    pub listed: Vec<ListedWindow>,
     /// Windows of the documents that are to be read.
     pub windows: Vec<Window>,
     /// How far the sweep has looked, once these windows are committed.
@@ -33,7 +33,7 @@ pub struct LookedAt {
 
 /// The held-over messages of one instant, all of whose messages a window lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct ListedWindow {
     pub window_id: String,
     pub messages: Vec<Gone>,
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use logs::{Entry, Extraction, LIMITS, Settings, Summary};
+use logs::{Entry, Extraction, LIMITS, ObjectStats, Settings};
 use std::io::Write;
 
 pub fn gz(text: &[u8]) -> Vec<u8> {
@@ -11,11 +11,11 @@ pub fn gz(text: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-pub fn read(text: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, Summary) {
+pub fn read(text: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, ObjectStats) {
     read_packed(&gz(text), key, settings)
 }
 
-pub fn read_packed(packed: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, Summary) {
+pub fn read_packed(packed: &[u8], key: &str, settings: &Settings) -> (Vec<Entry>, ObjectStats) {
     let mut extraction = Extraction::new(key, settings, LIMITS);
     let mut pieces = packed.chunks(10_000);
     let mut entries = Vec::new();

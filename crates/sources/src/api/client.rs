@@ -35,12 +35,12 @@ const FRESH_TOKENS: u32 = 2;
 
 /// A stretch of time, half-open, as a request names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct TimeRange {
     pub from: Timestamp,
     pub to: Timestamp,
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for TimeRange {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
         write!(out, "{} to {}", instant::iso(self.from), instant::iso(self.to))
     }
@@ -88,7 +88,7 @@ impl Api {
     }
 
     /// What the API counts in a stretch: an estimate, because messages may come and go.
-    pub async fn count(&self, span: Span, call: &Call) -> Result<u64, ApiError> {
+    pub async fn count(&self, span: TimeRange, call: &Call) -> Result<u64, ApiError> {
         Ok(self.page(Ask { span, size: 1, number: 1, following: 0 }, call).await?.total)
     }
 
@@ -176,7 +176,7 @@ impl Api {
 /// One request for messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
-    pub span: Span,
+    pub span: TimeRange,
     pub size: u64,
     pub number: u64,
     /// Requests that will probably follow it.

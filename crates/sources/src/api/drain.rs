@@ -1,4 +1,4 @@
-use super::{Api, Element, Listing, ListingCursor, Span};
+use super::{Api, Element, Listing, ListingCursor, TimeRange};
 use crate::{Defect, Document, Hit, OpenSearch, SourceError};
 use alerts::{message::tracking::NO_INDEX, window::plan::Window};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ impl ApiDrain {
         cursor: Option<ListingCursor>,
         call: &Call,
     ) -> Self {
-        let span = Span { from: window.from, to: window.to };
+        let span = TimeRange { from: window.from, to: window.to };
         let listing = match cursor {
             Some(cursor) => Listing::resume(api, span, cursor, call),
             None => Listing::new(api, span, call),

@@ -1,7 +1,7 @@
 //! A listing of a stretch of time: its first page tells how many there are, the others come in parallel and are handed
 //! on in their order.
 
-use super::{Api, ApiError, Element, Span, answer::Page, client::Ask, element};
+use super::{Api, ApiError, Element, TimeRange, answer::Page, client::Ask, element};
 use runtime::Call;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ const FRUITLESS: u32 = 16;
 
 /// Where a listing stands: enough to go on in another process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cursor {
+pub struct ListingCursor {
     /// Messages in a page; 0 before the first.
     page_size: u64,
     /// The next page that is handed on.
@@ -34,7 +34,7 @@ pub struct Cursor {
     seen: HashMap<String, String>,
 }
 
-impl Cursor {
+impl ListingCursor {
     /// Different messages handed on so far.
     pub fn seen(&self) -> u64 {
         self.seen.len() as u64
@@ -44,8 +44,8 @@ impl Cursor {
 /// Lists a stretch once. Whether it was whole is known at its end.
 pub struct Listing {
     api: Api,
-    span: Span,
-    cursor: Cursor,
+    span: TimeRange,
+    cursor: ListingCursor,
     call: Call,
     ahead: JoinSet<(u64, Result<Page, ApiError>)>,
     /// The first page that no request was sent for.
@@ -54,19 +54,19 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub fn new(api: &Api, span: Span, call: &Call) -> Self {
-        let cursor = Cursor { page_size: api.page_size(), next: 1, pages: 1, ..Cursor::default() };
+    pub fn new(api: &Api, span: TimeRange, call: &Call) -> Self {
+        let cursor = ListingCursor { page_size: api.page_size(), next: 1, pages: 1, ..ListingCursor::default() };
         Listing::resume(api, span, cursor, call)
     }
 
-    pub fn resume(api: &Api, span: Span, cursor: Cursor, call: &Call) -> Self {
+    pub fn resume(api: &Api, span: TimeRange, cursor: ListingCursor, call: &Call) -> Self {
         let unasked = cursor.next;
         let (api, call) = (api.clone(), call.clone());
         Listing { api, span, cursor, call, ahead: JoinSet::new(), unasked, arrived: BTreeMap::new() }
     }
 
     /// The position after the last page that was handed on.
-    pub fn cursor(&self) -> &Cursor {
+    pub fn cursor(&self) -> &ListingCursor {
         &self.cursor
     }
 
@@ -110,7 +110,7 @@ impl Listing {
         self.ahead = JoinSet::new();
         self.arrived.clear();
         self.unasked = 1;
-        self.cursor = Cursor {
+        self.cursor = ListingCursor {
             page_size: self.cursor.page_size.div_ceil(4).min(self.cursor.page_size - 1),
             next: 1,
             pages: 1,

@@ -11,9 +11,9 @@ mod shared_pace;
 mod token;
 
 pub use crate::api_error::ApiError;
-pub use client::{Api, Span};
+pub use client::{Api, TimeRange};
 pub use drain::ApiDrain;
-pub use listing::{Cursor as ListingCursor, Listing};
+pub use listing::{Listing, ListingCursor};
 pub use message::{Element, element};
 pub use pace::{Granted, OwnPace, Pace, Turns, reserve};
 pub use shared_pace::SharedPace;

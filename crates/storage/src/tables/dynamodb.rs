@@ -1,4 +1,4 @@
-use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, Write, Written};
+use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, Write, WriteOutcome};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     Client,
@@ -56,7 +56,7 @@ impl TableStore for DynamoDb {
         }
     }
 
-    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError> {
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<WriteOutcome>, LedgerError> {
         const OPERATION: &str = "BatchExecuteStatement";
         let statements = writes.iter().map(|write| statement(table, write)).collect::<Result<Vec<_>, _>>();
         let statements = statements.map_err(|error| fault_of(OPERATION, table, error.to_string(), error))?;
@@ -140,19 +140,19 @@ fn statement(table: &str, write: &Write) -> Result<BatchStatementRequest, aws_sd
 }
 
 /// What became of one statement. Each fails for itself.
-fn written(operation: &'static str, table: &str, answer: BatchStatementResponse) -> Result<Written, LedgerError> {
-    let Some(error) = answer.error else { return Ok(Written::Done) };
+fn written(operation: &'static str, table: &str, answer: BatchStatementResponse) -> Result<WriteOutcome, LedgerError> {
+    let Some(error) = answer.error else { return Ok(WriteOutcome::Done) };
     let message = [error.code.as_ref().map(Code::as_str), error.message.as_deref()];
     let message = message.into_iter().flatten().collect::<Vec<_>>().join(": ");
     match error.code {
-        Some(Code::ConditionalCheckFailed | Code::DuplicateItem) => Ok(Written::Refused(error.item)),
+        Some(Code::ConditionalCheckFailed | Code::DuplicateItem) => Ok(WriteOutcome::Refused(error.item)),
         Some(
             Code::ProvisionedThroughputExceeded
             | Code::RequestLimitExceeded
             | Code::ThrottlingError
             | Code::TransactionConflict
             | Code::InternalServerError,
-        ) => Ok(Written::Unprocessed),
+        ) => Ok(WriteOutcome::Unprocessed),
         Some(Code::ResourceNotFound) => Err(LedgerError::TableMissing { operation, table: table.to_owned() }),
         Some(Code::AccessDenied) => Err(LedgerError::Denied { operation, table: table.to_owned(), message }),
         _ => Err(LedgerError::Unavailable {

@@ -1,4 +1,6 @@
-use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, Written};
+use super::store::{
+    Batch, Item, LedgerError, Page, Query, RowCondition, TableStore, WRITES_AT_ONCE, Write, WriteOutcome,
+};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 use network::{Network, Request, through};
@@ -240,7 +242,7 @@ impl TableStore for MemoryTables {
         .await
     }
 
-    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError> {
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<WriteOutcome>, LedgerError> {
         self.request("BatchExecuteStatement", table, String::new(), |rows, request| {
             let place = |write: &Write| match write {
                 Write::Insert(item) => rows.place(item),
@@ -261,12 +263,12 @@ impl TableStore for MemoryTables {
                     (Write::Insert(item), None) => item.clone(),
                     // As the service does: it names the duplicate, and does not show it.
                     (Write::Insert(_), Some(_)) | (Write::Update { .. }, None) => {
-                        written.push(Written::Refused(None));
+                        written.push(WriteOutcome::Refused(None));
                         continue;
                     }
                     (Write::Update { only_if, set, remove, .. }, Some(before)) => {
                         if only_if.iter().any(|(name, value)| before.get(name) != Some(value)) {
-                            written.push(Written::Refused(Some(before.clone())));
+                            written.push(WriteOutcome::Refused(Some(before.clone())));
                             continue;
                         }
                         let mut after = before.clone();
@@ -279,9 +281,9 @@ impl TableStore for MemoryTables {
                     return Err("item size has exceeded the maximum allowed size".to_owned());
                 }
                 rows.write(place, after);
-                written.push(Written::Done);
+                written.push(WriteOutcome::Done);
             }
-            written.resize(writes.len(), Written::Unprocessed);
+            written.resize(writes.len(), WriteOutcome::Unprocessed);
             Ok(written)
         })
         .await

@@ -20,7 +20,7 @@ pub trait TableStore: Send + Sync {
 
     /// Writes up to [`WRITES_AT_ONCE`] rows, no two of one key, each on its own condition: some may be written and others not.
     /// Returns what became of each, in order.
-    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<Written>, LedgerError>;
+    async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<WriteOutcome>, LedgerError>;
 
     /// Deletes the row of this key, if it has this revision. `false`: it has not, and stays.
     async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError>;
@@ -63,7 +63,7 @@ pub enum Write {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Written {
+pub enum WriteOutcome {
     Done,
     /// The condition does not hold. The row that stands there, where the service tells it.
     Refused(Option<Item>),

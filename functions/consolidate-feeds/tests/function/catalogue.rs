@@ -2,12 +2,12 @@
 
 use crate::world::{ARCHIVE, FEEDS, SOURCE, World};
 use bytes::Bytes;
-use feeds::{Batch, Counts, protocol::NUMBERS};
+use feeds::{Batch, BatchCounts, protocol::NUMBERS};
 use fixtures::feeds::{
-    BLOCKED_PARTNERS, CONTENT_TYPES, Change, Expectation, FeedFile, FeedsSpec, Found, PRIORITY_PARTNERS, Treatment,
-    generate,
+    BLOCKED_PARTNERS, BucketContents, CONTENT_TYPES, Change, Expectation, FeedFile, FeedsSpec, PRIORITY_PARTNERS,
+    Treatment, generate,
 };
-use ledger::State;
+use ledger::WorkState;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use storage::Objects;
@@ -56,14 +56,14 @@ impl Catalogue {
         let found = self.checked(world, what, |expectation, objects| expectation.check(objects));
         let rows = world.tables.contents("batches").into_iter();
         let rows = rows.filter(|row| row["batch"].as_s().is_ok_and(|batch| batch != NUMBERS));
-        let mut counts = Counts::default();
+        let mut counts = BatchCounts::default();
         for row in rows {
             let batch: Batch = serde_dynamo::from_item(row).expect("a batch");
-            if batch.work.state() == State::Done {
+            if batch.work.state() == WorkState::Done {
                 counts += batch.work.intent().expect("what is done was intended").counts;
             }
         }
-        let expected = Counts {
+        let expected = BatchCounts {
             objects: self.files.values().filter(|file| file.comes_out()).count() as u64,
             records: found.record_count(),
             bytes: found.bytes,
@@ -77,8 +77,8 @@ impl Catalogue {
         &self,
         world: &World,
         what: &str,
-        check: impl Fn(&Expectation, &BTreeMap<String, Bytes>) -> anyhow::Result<Found>,
-    ) -> Found {
+        check: impl Fn(&Expectation, &BTreeMap<String, Bytes>) -> anyhow::Result<BucketContents>,
+    ) -> BucketContents {
         let expectation = Expectation { files: &self.files, event_dates: &[EVENT_DATE.to_owned()] };
         check(&expectation, &world.objects.contents(FEEDS)).unwrap_or_else(|error| panic!("{what}: {error:#}"))
     }

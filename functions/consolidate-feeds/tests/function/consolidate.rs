@@ -4,7 +4,7 @@ use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, numbe
 use async_trait::async_trait;
 use errors::Name;
 use feeds::{
-    Batch, Intent,
+    Batch, BatchIntent,
     protocol::{BLOCKED_INDEX, NUMBERS},
 };
 use flate2::{Compression, write::GzEncoder};
@@ -160,7 +160,7 @@ async fn a_large_file_is_opened_once_and_no_round_holds_more_of_it_than_it_may()
     let archive = Objects::over(world.objects.clone(), ARCHIVE);
     let mut rounds = 0;
     for key in archive.list("feeds/intents/").await.expect("listed") {
-        let [intent] = &archive.get_lines::<Intent>(&key).await.expect("readable")[..] else { panic!("{key}") };
+        let [intent] = &archive.get_lines::<BatchIntent>(&key).await.expect("readable")[..] else { panic!("{key}") };
         let bytes: u64 = intent.outputs.iter().map(|output| output.bytes).sum();
         assert!(bytes < 100_100, "{key}: {bytes} bytes");
         rounds += 1;

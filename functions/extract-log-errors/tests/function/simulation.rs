@@ -4,7 +4,7 @@
 
 use crate::world::{Cloud, log};
 use async_trait::async_trait;
-use events::sqs::{Batch, Response};
+use events::sqs::{Batch, BatchResponse};
 use extract_log_errors::handle;
 use futures::channel::oneshot;
 use futures::executor::block_on;
@@ -76,7 +76,7 @@ struct Message {
 }
 
 struct Running {
-    work: Pin<Box<dyn Future<Output = Option<Response>>>>,
+    work: Pin<Box<dyn Future<Output = Option<BatchResponse>>>>,
     gate: Arc<Gate>,
     messages: Vec<usize>,
     began: Duration,

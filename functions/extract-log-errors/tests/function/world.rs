@@ -3,7 +3,7 @@
 use events::sqs::Batch;
 use extract_log_errors::{Deps, handle};
 use flate2::{Compression, write::GzEncoder};
-use log_entries::{ENTRIES, LogObject, Occurrence, Row, read};
+use log_entries::{ENTRIES, EntryRow, LogObject, Occurrence, read};
 use logs::LIMITS;
 use network::{Calm, Network};
 use runtime::{Call, ManualClock};
@@ -82,10 +82,10 @@ impl Cloud {
         }
     }
 
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<EntryRow> {
         let contents = self.objects.contents("archive");
         let parts = contents.iter().filter(|(key, _)| key.starts_with(ENTRIES));
-        let mut rows: Vec<Row> = parts.flat_map(|(_, body)| read(body.clone()).expect("entries")).collect();
+        let mut rows: Vec<EntryRow> = parts.flat_map(|(_, body)| read(body.clone()).expect("entries")).collect();
         rows.sort_by_key(|row| (row.object.clone(), row.line));
         rows
     }

@@ -322,9 +322,8 @@ impl History {
                 let document = Identity::new("messages", &self.documents[*doc].id);
                 let order = Unresolved::excluded(document, "it is poison", self.cloud.clock.now());
                 let is_exclusion = matches!(act, Act::Exclude { .. });
-                let change = |register: Register| match is_exclusion {
-                    true => register.with(order.clone()),
-                    false => Some(register.without(&order)),
+                let change = |register: Register| {
+                    if is_exclusion { register.with(order.clone()) } else { Some(register.without(&order)) }
                 };
                 self.cloud.job_runs().change_unresolved(change).await.expect("no fault");
             }
