@@ -1,4 +1,5 @@
-# The REST API, where messages are read from it: its secret, and what the two functions that read the source need for it.
+# The REST API, where messages are read from it: its secret, and what the two functions that read the source need for
+# it.
 
 resource "aws_secretsmanager_secret" "api" {
   count       = local.reads_api && var.api_secret_arn == null ? 1 : 0

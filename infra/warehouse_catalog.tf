@@ -1,5 +1,6 @@
-# Tables for Athena, Spark and other readers of Glue: their columns follow from the schema file, and each reads the list of
-# objects that the last build has left. `warehouse apply` of a file with other columns wants `terraform apply` with it too.
+# Tables for Athena, Spark and other readers of Glue: their columns follow from the schema file, and each reads the list
+# of objects that the last build has left. `warehouse apply` of a file with other columns wants `terraform apply` with
+# it too.
 
 locals {
   warehouse_file = yamldecode(file(coalesce(var.warehouse_schema_file, "${path.root}/../fixtures/warehouse/orders.yaml")))

@@ -128,7 +128,8 @@ def _endpoint(part: Part, known: dict | None, default_port: int) -> Endpoint:
     given = (os.environ.get(part.url_variable) or "").rstrip("/") if part.url_variable else ""
     if not given and known and not known["ours"]:
         return Endpoint(part, known["url"], known["port"], ours=False)
-    # `eval "$(make -s env)"` sets these variables to our own addresses: that does not make the part one that is given from outside.
+    # `eval "$(make -s env)"` sets these variables to our own addresses: that does not make the part one that is given
+    # from outside.
     if given and given not in (own_url, own_url.replace("127.0.0.1", "localhost")):
         return Endpoint(part, given, 0, ours=False)
     return Endpoint(part, own_url, port, ours=True)

@@ -168,7 +168,8 @@ class Children(unittest.TestCase):
         # It takes its time to end, so that it is looked at meanwhile.
         slow = "trap 'sleep 0.3; exit' TERM; echo ready; while :; do sleep 0.02; done"
         server = subprocess.Popen(["sh", "-c", slow], stdout=subprocess.PIPE, start_new_session=True)
-        # Whatever happens here: a child that is left keeps our output open, and the process that reads it waits for ever.
+        # Whatever happens here: a child that is left keeps our output open, and the process that reads it waits for
+        # ever.
         self.addCleanup(server.kill)
         server.stdout.readline()
         servers._end([server.pid], signal.SIGTERM)

@@ -227,7 +227,8 @@ fn check_quarantine<'a>(quarantined: impl Iterator<Item = &'a Message>, found: &
     Ok(())
 }
 
-/// Every object of the stretch is what the last manifest that names it says, and whatever a manifest names is there; returns their keys.
+/// Every object of the stretch is what the last manifest that names it says, and whatever a manifest names is there;
+/// returns their keys.
 async fn check_manifests(cloud: &Cloud, stretch: &Stretch) -> Result<BTreeSet<String>> {
     let mut manifests = Vec::new();
     for body in

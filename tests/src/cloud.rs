@@ -240,7 +240,8 @@ impl Cloud {
         outcome
     }
 
-    /// Stops the emulator of AWS, and with it every execution and function, and starts it again with the data that it had.
+    /// Stops the emulator of AWS, and with it every execution and function, and starts it again with the data that it
+    /// had.
     pub async fn restart(&self) -> Result<()> {
         let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("../local/cloud.py");
         let output = Command::new("python3").arg(local).arg("restart").output().await.context("python3")?;

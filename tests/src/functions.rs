@@ -168,7 +168,8 @@ impl Cloud {
 
 /// How the memory of a process is limited here.
 enum MemoryLimit {
-    /// A control group for each process, below this folder, by this file: what the process touches counts, as on Lambda.
+    /// A control group for each process, below this folder, by this file: what the process touches counts, as on
+    /// Lambda.
     Group { folder: &'static str, file: &'static str },
     /// Without rights to control groups: a limit on what the process reserves, touched or not, so with some allowance.
     Data,

@@ -168,7 +168,8 @@ impl Deployed {
         Ok(standing.status(&schema, &digest, pending, &self.warehouse))
     }
 
-    /// Waits until all that landed is built; `true` when no build failed. What an ingest has failed at is its own answer.
+    /// Waits until all that landed is built; `true` when no build failed. What an ingest has failed at is its own
+    /// answer.
     async fn wait(&self) -> Result<bool> {
         let style =
             ProgressStyle::with_template("{spinner} {msg} ({elapsed})").unwrap_or(ProgressStyle::default_spinner());

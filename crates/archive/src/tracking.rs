@@ -95,8 +95,8 @@ impl Tracking {
         Tracking { rows: Table::over(store, table) }
     }
 
-    /// Stages classified documents; returns a decision for each, in order. `None` when the time was over first: staged again,
-    /// the rows that are done are only read. `had_api`: rows may be called after no index.
+    /// Stages classified documents; returns a decision for each, in order. `None` when the time was over first: staged
+    /// again, the rows that are done are only read. `had_api`: rows may be called after no index.
     pub async fn stage_all(
         &self,
         entries: &[&Entry],
@@ -195,8 +195,8 @@ impl Tracking {
         Ok(waits)
     }
 
-    /// Changes the row of each entry as `decide` says, by the entry's position, until no other executor interferes or the time
-    /// is over. `guess` says how a row probably stands, so that it need not be read.
+    /// Changes the row of each entry as `decide` says, by the entry's position, until no other executor interferes or
+    /// the time is over. `guess` says how a row probably stands, so that it need not be read.
     pub async fn change_all<E: From<LedgerError>>(
         &self,
         entries: &[&Entry],
@@ -329,8 +329,8 @@ impl Tracking {
         Ok(())
     }
 
-    /// Moves the row of a message to the index that holds it now and that took the place of one which is not `present` any
-    /// more. `false` when there is no such row, or a window is at work on it.
+    /// Moves the row of a message to the index that holds it now and that took the place of one which is not `present`
+    /// any more. `false` when there is no such row, or a window is at work on it.
     pub async fn rename(&self, document: &Identity, present: &HashSet<String>) -> Result<bool, LedgerError> {
         let rows = self.rows.partition(&document.id).await?;
         let is_left = |row: &&Row| row.source_index != NO_INDEX && !present.contains(&row.source_index);

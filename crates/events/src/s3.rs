@@ -156,7 +156,8 @@ fn ordered(sequencer: &str) -> Option<String> {
     is_hex.then(|| sequencer.trim_end_matches('0').to_ascii_lowercase())
 }
 
-/// What is true now of each object, by bucket and key, whatever the order of delivery and however often it was delivered.
+/// What is true now of each object, by bucket and key, whatever the order of delivery and however often it was
+/// delivered.
 pub fn newest(events: impl IntoIterator<Item = ObjectEvent>) -> Vec<ObjectEvent> {
     let mut newest: BTreeMap<(String, String), ObjectEvent> = BTreeMap::new();
     for event in events.into_iter().filter(|event| event.change != ObjectChange::Other) {

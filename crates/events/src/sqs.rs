@@ -91,8 +91,8 @@ impl BatchResponse {
     }
 }
 
-/// Handles each message by itself, `at_once` of them at a time, and returns those that failed. An error is logged by its
-/// name; neither it nor a message that cannot be read takes another message with it.
+/// Handles each message by itself, `at_once` of them at a time, and returns those that failed. An error is logged by
+/// its name; neither it nor a message that cannot be read takes another message with it.
 pub async fn handle_each<E: Named>(
     batch: &Batch,
     at_once: usize,

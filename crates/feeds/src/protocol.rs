@@ -4,11 +4,12 @@
 //! # Rows and objects
 //!
 //! - A *file* ([`FeedFile`], table `feed-files`) is one version of one source object. It is read from front to back, in
-//!   one part or, when it is large, in several. Its row says how far its records have come out, and which batch holds it.
+//!   one part or, when it is large, in several. Its row says how far its records have come out, and which batch holds
+//!   it.
 //! - A *batch* ([`Batch`], table `feed-batches`) is one round of work over parts of files: a [`ledger::Work`] whose
 //!   intent is a [`Plan`].
-//! - The *intent* ([`BatchIntent`], `feeds/intents/...` in the archive bucket) names the parts, and each output object with
-//!   its key, size and sha256. The outputs' bytes lie beside it in one staged object (`feeds/staged/...`), so that
+//! - The *intent* ([`BatchIntent`], `feeds/intents/...` in the archive bucket) names the parts, and each output object
+//!   with its key, size and sha256. The outputs' bytes lie beside it in one staged object (`feeds/staged/...`), so that
 //!   nothing is asked of the source again: it may be overwritten or deleted by then.
 //! - The *numbers* ([`Numbers`]) are one row: the last microsecond that was given to an output. Who needs n numbers
 //!   raises it by conditional write to at least the present microsecond plus n. No number is given twice.
@@ -40,8 +41,8 @@
 //!   intent at most. An intent is carried out by any number of functions, but its keys and bytes are fixed, and S3
 //!   creates a key once.
 //! - **No record lost.** A message is done with only when the row of each of its files says `Done` (or the file is
-//!   blocked), which is written after its outputs were seen in S3. Until then it is delivered again, and the function that meets
-//!   a registered intent carries it out.
+//!   blocked), which is written after its outputs were seen in S3. Until then it is delivered again, and the function
+//!   that meets a registered intent carries it out.
 //! - **No batch forgotten.** The messages of a function that died come again, and name its batch by its files' rows.
 //! - **In order.** Within a batch a file's records are packed in order, into outputs with rising numbers. The next part
 //!   of the file can be claimed after step 7 only, takes its numbers after that, and so has greater ones.

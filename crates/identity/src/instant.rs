@@ -30,7 +30,8 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(at.as_millisecond()).ok()
 }
 
-/// Reads the edge of a range: what [`parse`] reads, and the very end of the year 9999, which stands for the last instant there is.
+/// Reads the edge of a range: what [`parse`] reads, and the very end of the year 9999, which stands for the last
+/// instant there is.
 pub fn parse_edge(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let beyond = || {

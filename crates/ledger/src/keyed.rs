@@ -6,8 +6,8 @@ pub trait Keyed: Serialize + DeserializeOwned + Clone {
     const PARTITION: &'static str;
     /// Attribute of the sort key, where the table has one.
     const SORT: Option<&'static str>;
-    /// Attribute that names who is at work on the row, where the rows have one. A change is conditional on it too, so that a
-    /// row that was deleted and made anew is never taken for the one that was read.
+    /// Attribute that names who is at work on the row, where the rows have one. A change is conditional on it too, so
+    /// that a row that was deleted and made anew is never taken for the one that was read.
     const OWNER: Option<&'static str> = None;
     /// Values of the partition key and the sort key.
     fn key(&self) -> (String, Option<String>);

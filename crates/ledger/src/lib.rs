@@ -8,9 +8,9 @@
 //! 1. **Claim** ([`Work::claim`]). A new attempt gets the next number, the *fence*. The lease only avoids contention.
 //!    Safety comes from fencing: a superseded attempt cannot register an intent, complete, renew or fail.
 //! 2. **Prepare** ([`Work::prepare`]). Before its first byte the attempt registers its *intent*: the keys that it will
-//!    write and what goes into each, fixed, never derived from the clock. This conditional write is the decisive moment.
-//!    Before it, nothing has been written and another executor may begin anew. After it, every executor that claims the
-//!    work gets the same intent back ([`ClaimOutcome::Resume`]) and carries it out.
+//!    write and what goes into each, fixed, never derived from the clock. This conditional write is the decisive
+//!    moment. Before it, nothing has been written and another executor may begin anew. After it, every executor that
+//!    claims the work gets the same intent back ([`ClaimOutcome::Resume`]) and carries it out.
 //! 3. **Write.** Create each object of the intent with `If-None-Match` and verify it. An intent may be carried out by
 //!    two executors at once: keys and contents are the same, so it does not matter which of them creates an object.
 //! 4. **Complete** ([`Work::complete`]). Only after everything in the intent was verified.

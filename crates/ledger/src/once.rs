@@ -11,7 +11,8 @@ pub struct Once {
     fence: Fence,
 }
 
-/// What a sender has to do. For `Now`, write the row first; when that write is refused, claim again on the row that stands.
+/// What a sender has to do. For `Now`, write the row first; when that write is refused, claim again on the row that
+/// stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sending {
     /// Send it, then [`Once::sent`]. `again`: an earlier sender died, and its mail may be out.

@@ -47,7 +47,8 @@ fn none<I>() -> Option<I> {
 pub enum ClaimOutcome<I> {
     /// Nothing was written before: plan, then [`Work::prepare`].
     Begin(Work<I>),
-    /// An earlier attempt registered this intent and may have carried out a part: carry it out, then [`Work::complete`].
+    /// An earlier attempt registered this intent and may have carried out a part: carry it out, then
+    /// [`Work::complete`].
     Resume { work: Work<I>, intent: I },
     /// Nothing: it is done, by this intent. The row needs no write.
     Done(I),

@@ -140,7 +140,8 @@ impl<'a> Fields<'a> {
         serde_json::from_str(json).ok()
     }
 
-    /// The raw value of a member; `a.b` is a member of that name, or `b` within `a`. Of two of one name, the later counts.
+    /// The raw value of a member; `a.b` is a member of that name, or `b` within `a`. Of two of one name, the later
+    /// counts.
     fn raw(&self, path: &str) -> Option<&'a str> {
         if let Some((_, raw)) = self.members.iter().rev().find(|(name, _)| name == path) {
             return (*raw != "null").then_some(*raw);

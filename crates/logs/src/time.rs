@@ -16,7 +16,8 @@ pub struct TimeContext {
     pub date: Option<Date>,
 }
 
-/// Reads a time in any common format, cut to the millisecond. `None` where it is none, or where its zone cannot be known.
+/// Reads a time in any common format, cut to the millisecond. `None` where it is none, or where its zone cannot be
+/// known.
 pub fn parse(text: &str, context: &TimeContext) -> Option<Timestamp> {
     let text = text.trim();
     let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

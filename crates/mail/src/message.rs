@@ -16,8 +16,8 @@ const SENDER: &str = "Alert archive";
 pub struct Content {
     /// The same for the same mail sent again, so that a mail program can tell a duplicate.
     pub id: String,
-    /// What all mails about the same have in common: mail programs show those as one thread. Not the `id` of the first of
-    /// them, because SES gives every mail an id of its own.
+    /// What all mails about the same have in common: mail programs show those as one thread. Not the `id` of the first
+    /// of them, because SES gives every mail an id of its own.
     pub thread: Option<String>,
     pub subject: String,
     pub text: String,

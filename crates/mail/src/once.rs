@@ -36,8 +36,8 @@ pub struct Delivery {
 /// Sends a mail to each recipient who has not got it yet. A claim is noted before each sending: where an earlier one
 /// was never marked as sent, its sender died, and this mail may be the second (`content(true)`).
 ///
-/// A recipient whom SES refuses costs the others no mail; when SES refuses all of them, that is the error. An error that
-/// passes ends the sending; called again it goes on with the recipients that are left.
+/// A recipient whom SES refuses costs the others no mail; when SES refuses all of them, that is the error. An error
+/// that passes ends the sending; called again it goes on with the recipients that are left.
 pub async fn send_once<O: Outbox>(
     outbox: &O,
     mailer: &dyn Mailer,

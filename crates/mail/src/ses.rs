@@ -15,8 +15,8 @@ pub struct Ses {
 }
 
 impl Ses {
-    /// SES cannot tell a repeated request from a second mail. So the client repeats none by itself: [`crate::send_once`]
-    /// does, and says in the mail that it may be the second.
+    /// SES cannot tell a repeated request from a second mail. So the client repeats none by itself:
+    /// [`crate::send_once`] does, and says in the mail that it may be the second.
     pub fn new(config: &aws_config::SdkConfig) -> Self {
         let config = Builder::from(config).retry_config(RetryConfig::disabled()).build();
         Ses { client: Client::from_conf(config) }

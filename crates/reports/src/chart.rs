@@ -1,5 +1,5 @@
-//! A picture for a mail, where no script and no style sheet can be relied on: stacked bars as PNG, without a word in it.
-//! A PNG of a few colours is a header and one compressed block; a library would bring another zlib for that.
+//! A picture for a mail, where no script and no style sheet can be relied on: stacked bars as PNG, without a word in
+//! it. A PNG of a few colours is a header and one compressed block; a library would bring another zlib for that.
 
 use crate::section::Colour;
 use flate2::{Compression, Crc, write::ZlibEncoder};
@@ -19,8 +19,8 @@ pub struct BarSegment {
     pub colour: Colour,
 }
 
-/// What a pixel may be, in the order of [`index_of`]; the first is nothing, and transparent. The others can be told from a
-/// white and from a dark background.
+/// What a pixel may be, in the order of [`index_of`]; the first is nothing, and transparent. The others can be told
+/// from a white and from a dark background.
 const PALETTE: [[u8; 3]; 7] = [
     [255, 255, 255],
     [0x2f, 0x9e, 0x68],

@@ -1,5 +1,6 @@
-//! The parts of which mail and page are built. What a pipeline has to say is told once, as a [`Section`]: the mail renders
-//! it as HTML and as text ([`crate::letter`]), and the page draws the same from its JSON. So they cannot differ.
+//! The parts of which mail and page are built. What a pipeline has to say is told once, as a [`Section`]: the mail
+//! renders it as HTML and as text ([`crate::letter`]), and the page draws the same from its JSON. So they cannot
+//! differ.
 
 pub use crate::state::State;
 use crate::words::{grouped, one_line};

@@ -1,4 +1,5 @@
-//! Fuzz targets: an answer of the source is read as it is, refused by name, or known to hold bytes that are not valid JSON.
+//! Fuzz targets: an answer of the source is read as it is, refused by name, or known to hold bytes that are not valid
+//! JSON.
 
 use crate::{
     SourceError,

@@ -31,8 +31,8 @@ use std::{
     time::Duration,
 };
 
-/// How long a point in time outlives the last request. A node holds only so many of them (300, one for each shard), and a
-/// function that is killed leaves its own behind, so that this is not longer than the work between two pages needs.
+/// How long a point in time outlives the last request. A node holds only so many of them (300, one for each shard), and
+/// a function that is killed leaves its own behind, so that this is not longer than the work between two pages needs.
 pub(crate) const KEEP_ALIVE: &str = "3m";
 /// How often it is renewed while its reader does something else.
 pub const RENEWED_EVERY: Duration = Duration::from_secs(60);
@@ -164,7 +164,8 @@ impl OpenSearch {
     }
 
     /// Fails unless `index` has what the product needs; returns how documents are found by their message.
-    /// Behind an alias the indices may differ: one has a keyword, another a text with a keyword below it, a new one nothing yet.
+    /// Behind an alias the indices may differ: one has a keyword, another a text with a keyword below it, a new one
+    /// nothing yet.
     pub async fn check_mapping(&self, index: &str) -> Result<MessageField, SourceError> {
         let path = format!(
             "/{index}/_field_caps?fields=message_id,message_id.keyword,timestamp&ignore_unavailable=false&include_unmapped=true"
@@ -230,7 +231,8 @@ impl OpenSearch {
         Ok(earliest(&reply))
     }
 
-    /// Messages without a usable timestamp: no window holds them. Neither does one whose earliest instant no calendar reaches.
+    /// Messages without a usable timestamp: no window holds them. Neither does one whose earliest instant no calendar
+    /// reaches.
     pub async fn undated(&self) -> Result<u64, SourceError> {
         let (first, last) = (identity::instant::first().as_millisecond(), Timestamp::MAX.as_second() * 1000);
         let within = json!({"range": {"timestamp": {"gte": first, "lt": last, "format": "epoch_millis"}}});
@@ -271,8 +273,8 @@ impl OpenSearch {
         Ok(self.json::<Reply>("open a point in time", Method::Post, &path, Value::Null, index).await?.pit_id)
     }
 
-    /// As [`OpenSearch::open_point_in_time`], over those of the indices behind the messages' name that hold what `query` finds:
-    /// each shard of each index counts among the few contexts that a node has.
+    /// As [`OpenSearch::open_point_in_time`], over those of the indices behind the messages' name that hold what
+    /// `query` finds: each shard of each index counts among the few contexts that a node has.
     pub(crate) async fn open_over_holders(&self, query: Value) -> Result<String, SourceError> {
         let name = &self.indices.messages;
         let holders = self.until_whole(|| self.holders(&query)).await?.join(",");
@@ -345,7 +347,8 @@ impl OpenSearch {
         }
     }
 
-    /// The stored bytes of one document, also when they are not valid JSON. `None` when it is gone, or larger than `limit`.
+    /// The stored bytes of one document, also when they are not valid JSON. `None` when it is gone, or larger than
+    /// `limit`.
     pub async fn source_of(
         &self,
         index: &str,
@@ -797,8 +800,8 @@ const NAMES: &[&str] = &[
 /// Characters that are kept of a reason.
 const REASON: usize = 300;
 
-/// A reason up to the first thing between quotes or brackets that is no known name: it may be a value of a document, which
-/// must not come into a log.
+/// A reason up to the first thing between quotes or brackets that is no known name: it may be a value of a document,
+/// which must not come into a log.
 pub(crate) fn without_values(reason: &str, names: &[&str]) -> String {
     let is_quote = |c: char| matches!(c, '\'' | '"' | '`' | '[' | '{');
     let (mut kept, mut rest) = (String::new(), reason);
@@ -828,8 +831,8 @@ pub(crate) fn without_values(reason: &str, names: &[&str]) -> String {
     kept.chars().take(REASON).collect()
 }
 
-/// 7.10 is what any version calls itself in compatibility mode (`compatibility.override_main_response_version`): then nothing
-/// is known of it, and the order that all versions have does.
+/// 7.10 is what any version calls itself in compatibility mode (`compatibility.override_main_response_version`): then
+/// nothing is known of it, and the order that all versions have does.
 fn is_from_3_3(number: &str) -> bool {
     let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

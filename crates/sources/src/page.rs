@@ -110,8 +110,8 @@ fn with_blanks(body: &Bytes, source: &str) -> Bytes {
     body.slice(start - before..end + after)
 }
 
-/// The document in an answer that holds one, also when it is not valid JSON. It is the last value: what follows are the closing
-/// brackets. A name before it cannot look like `"_source":`, because JSON escapes the quotes of a text.
+/// The document in an answer that holds one, also when it is not valid JSON. It is the last value: what follows are the
+/// closing brackets. A name before it cannot look like `"_source":`, because JSON escapes the quotes of a text.
 pub(crate) fn only_source(answer: &Bytes) -> Option<Bytes> {
     const NAME: &[u8] = b"\"_source\":";
     const END: &[u8] = b"}]}";

@@ -18,9 +18,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// The history of one message, or its audit, that is held at once: to write it takes several times as much.
 const LARGEST_RELATED: usize = 64 << 20;
 
-/// Reads what belongs to messages (history or audit). A search sees an index at one moment, and one search is mostly enough
-/// for several messages: so no point in time is held, which would count each shard of each index among the few contexts
-/// of a node.
+/// Reads what belongs to messages (history or audit). A search sees an index at one moment, and one search is mostly
+/// enough for several messages: so no point in time is held, which would count each shard of each index among the few
+/// contexts of a node.
 pub struct Related {
     source: OpenSearch,
     index: String,
@@ -189,8 +189,8 @@ impl Related {
     }
 }
 
-/// Puts the documents of a page where they belong; returns how many it has, and the sort values of the last. `None`: one of
-/// them is not valid JSON.
+/// Puts the documents of a page where they belong; returns how many it has, and the sort values of the last. `None`:
+/// one of them is not valid JSON.
 fn take(
     body: &Bytes,
     ids: &[&str],

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 const CONFLICT: u16 = 409;
 
 impl OpenSearch {
-    /// Creates documents, by id, in an index; each byte as given. A document that stands there is left as it is, because it
-    /// may be a newer one. Returns how many stood there; all others are written, or it is an error.
+    /// Creates documents, by id, in an index; each byte as given. A document that stands there is left as it is,
+    /// because it may be a newer one. Returns how many stood there; all others are written, or it is an error.
     pub async fn create_documents(&self, index: &str, documents: &[(String, Vec<u8>)]) -> Result<u64, SourceError> {
         #[derive(Deserialize)]
         struct Reply {

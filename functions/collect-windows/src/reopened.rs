@@ -1,5 +1,5 @@
-//! Which archived rows are not final, because their messages are open again: listed anew with each report, whole, from the
-//! ledger, so that a list that was never written is made good by the next.
+//! Which archived rows are not final, because their messages are open again: listed anew with each report, whole, from
+//! the ledger, so that a list that was never written is made good by the next.
 
 use crate::{Deps, Error};
 use alerts::{keys::REOPENED, message::tracking::Row, run::looked_at::Gone};
@@ -13,8 +13,8 @@ use storage::PutOnce;
 const ROUNDS: usize = 8;
 const PARQUET: &str = "application/vnd.apache.parquet";
 
-/// Writes the list, and returns how many rows it has. `gone`: messages that this run has found gone, at `now`, and whose
-/// rows say so once the report that names them is written.
+/// Writes the list, and returns how many rows it has. `gone`: messages that this run has found gone, at `now`, and
+/// whose rows say so once the report that names them is written.
 pub async fn list(deps: &Deps, gone: &[Gone], now: Timestamp) -> Result<u64, Error> {
     let unreadable = |error| deps.objects.corrupt(REOPENED, error);
     for _ in 0..ROUNDS {

@@ -98,7 +98,8 @@ async fn finish(
         update.await.map(|_| ())
     });
     moves.buffer_unordered(ROWS).try_for_each(|()| async { Ok(()) }).await?;
-    // A function that saw all of it done may mark it as done, also when another function carries the same intent out: that one may die.
+    // A function that saw all of it done may mark it as done, also when another function carries the same intent out:
+    // that one may die.
     let complete = deps.batches.update(&intent.batch, None, |row| {
         let work = row.and_then(|row| row.work.complete(row.work.attempt(), call.now()).ok());
         Ok::<_, LedgerError>(row.zip(work).map(|(row, work)| Batch { work, ..row.clone() }))

@@ -93,8 +93,9 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
         if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
             return Err(Error::RangeBusy { holder: holder.holder });
         }
-        // By the report and not by the row's status: an execution that was aborted here may be redriven before its row says
-        // that it failed, and without an attempt of its own the recovery would get no mail. Repeated, it counts once.
+        // By the report and not by the row's status: an execution that was aborted here may be redriven before its row
+        // says that it failed, and without an attempt of its own the recovery would get no mail. Repeated, it counts
+        // once.
         let reported: Reported = deps.objects.get_json(&collected.report_key).await?;
         let resume = |row: &mut JobRun| row.resume(row.attempt.max(reported.attempt + 1), now);
         deps.job_runs.change(run_id, resume).await?;

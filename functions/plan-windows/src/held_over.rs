@@ -57,7 +57,8 @@ impl HeldOver {
     }
 }
 
-/// Looks for every held-over message but those that a window of the range reads anyway. A shard of them is in memory at once.
+/// Looks for every held-over message but those that a window of the range reads anyway. A shard of them is in memory at
+/// once.
 pub async fn look(
     deps: &Deps,
     opensearch: Option<&OpenSearch>,
@@ -95,8 +96,8 @@ pub async fn look(
     Ok(held_over)
 }
 
-/// A held-over message that had closed, and whose window died before it was archived: nothing else would look at it again.
-/// `runs`: which of the runs that were asked for are at work.
+/// A held-over message that had closed, and whose window died before it was archived: nothing else would look at it
+/// again. `runs`: which of the runs that were asked for are at work.
 async fn is_left_behind(deps: &Deps, row: &Row, runs: &mut HashMap<String, bool>) -> Result<bool, Error> {
     let Some(claim) = row.claim.as_ref().filter(|_| row.first_seen_open.is_some()) else { return Ok(false) };
     if let Some(is_at_work) = runs.get(&claim.run_id) {

@@ -31,7 +31,8 @@ pub async fn windows(
         windows = join(&counted(count, from, border, deps.target).await?, deps.target);
     }
     if let Some(api) = deps.sources.api.as_ref().filter(|_| border < to) {
-        // Counts only size the windows. When the API cannot be asked, its windows say so, each for itself and in the report.
+        // Counts only size the windows. When the API cannot be asked, its windows say so, each for itself and in the
+        // report.
         let is_over = Cell::new(false);
         let estimate = async |from, to| {
             if is_over.get() || call.is_ending() {

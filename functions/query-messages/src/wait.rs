@@ -1,5 +1,6 @@
 //! A wait that the API asked for and that is too long for a call ends the window. The state machine calls again within
-//! seconds all the same: until the wait is over nothing is asked. A redrive or a rerun is a person's decision, and free.
+//! seconds all the same: until the wait is over nothing is asked. A redrive or a rerun is a person's decision, and
+//! free.
 
 use crate::{Deps, Error};
 use alerts::{keys::wait_key, run::payloads::WindowTask};

@@ -1,4 +1,5 @@
-//! Adds up what the partner feeds came to, every hour, and puts it where the page shows it and the weekly mail finds it.
+//! Adds up what the partner feeds came to, every hour, and puts it where the page shows it and the weekly mail finds
+//! it.
 
 use aws_config::SdkConfig;
 use errors::{Name, Named};

@@ -7,7 +7,8 @@ module "bucket" {
   name       = var.bucket
   protected  = var.protected
 
-  # Replacing a row rewrites its object: versions are the way back. The spool holds copies: its old versions are worth nothing.
+  # Replacing a row rewrites its object: versions are the way back. The spool holds copies: its old versions are worth
+  # nothing.
   lifecycle_rules = merge({
     # An intent may wait in the dead-letter queue for 14 days for the parts that it moves.
     log-staging = { prefix = "log-errors/staging/", expiration_days = 30, noncurrent_expiration_days = 1 }

@@ -1,5 +1,5 @@
-//! Where in infra/ a function is deployed, read from the files' text: also when Terraform cannot plan them, and so that a
-//! fault can name the file to change.
+//! Where in infra/ a function is deployed, read from the files' text: also when Terraform cannot plan them, and so that
+//! a fault can name the file to change.
 
 use std::{
     collections::BTreeMap,

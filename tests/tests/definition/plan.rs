@@ -31,7 +31,8 @@ impl Resource {
     }
 }
 
-/// The resources of all variants in `infra/tests/production.tftest.hcl`; one whose settings differ stands several times.
+/// The resources of all variants in `infra/tests/production.tftest.hcl`; one whose settings differ stands several
+/// times.
 pub fn resources() -> &'static [Resource] {
     // Asked once, also when it fails: every test then says why at once.
     static RESOURCES: OnceLock<Result<Vec<Resource>, String>> = OnceLock::new();

@@ -1,5 +1,5 @@
-//! Partner feeds, as deployed: files are put into the source bucket, and what lies in the feeds' bucket in the end is held
-//! against what was put.
+//! Partner feeds, as deployed: files are put into the source bucket, and what lies in the feeds' bucket in the end is
+//! held against what was put.
 
 use crate::tests;
 use anyhow::{Context, Result, bail, ensure};

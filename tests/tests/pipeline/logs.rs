@@ -1,5 +1,5 @@
-//! From gz logs in a bucket to the mail: what the generator says stands in them is what the tables, the command line, the
-//! mail and the page tell, whatever is delivered twice, late, in parts or not at all.
+//! From gz logs in a bucket to the mail: what the generator says stands in them is what the tables, the command line,
+//! the mail and the page tell, whatever is delivered twice, late, in parts or not at all.
 
 use crate::tests;
 use anyhow::{Context, Result, ensure};
@@ -403,7 +403,8 @@ async fn the_saved_queries_answer_what_the_command_line_says(cloud: &Cloud) -> R
     let errors = command(cloud, &["errors", "--from", &from, "--to", &to, "--json"]).await?;
     let errors = errors.as_array().context("errors")?;
     let wanted: u64 = errors.iter().filter_map(|error| error["count"].as_u64()).sum();
-    // Athena on the local cloud is DuckDB as well, and knows no partition projection: the same SQL over the same objects.
+    // Athena on the local cloud is DuckDB as well, and knows no partition projection: the same SQL over the same
+    // objects.
     for (query, column) in [("log-errors-top", 5), ("log-errors-trend", 3)] {
         let text = std::fs::read_to_string(format!("{}/../infra/queries/{query}.sql", env!("CARGO_MANIFEST_DIR")))?;
         let files = cloud.scratch.join("log-errors/log-errors/parquet/**/*.parquet");

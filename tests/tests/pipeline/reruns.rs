@@ -21,7 +21,8 @@ tests![
     a_reopened_message_is_held_and_its_archived_row_stays,
 ];
 
-/// Everything of the stretch that a run without news must leave alone: objects by key and entity tag, and Completed rows.
+/// Everything of the stretch that a run without news must leave alone: objects by key and entity tag, and Completed
+/// rows.
 async fn state(
     cloud: &Cloud,
     stretch: &Stretch,

@@ -36,8 +36,8 @@ fn scheduled(stretch: &Stretch, hour: u8) -> Value {
     json!({"mode": "scheduled", "scheduled_for": format!("{}T{hour:02}:00:00Z", stretch.to())})
 }
 
-/// The next scheduled run begins where the stretch does. What other tests left behind it is dealt with before: a scheduled
-/// run also looks for late documents and for those that were held over.
+/// The next scheduled run begins where the stretch does. What other tests left behind it is dealt with before: a
+/// scheduled run also looks for late documents and for those that were held over.
 async fn begin_at(cloud: &Cloud, stretch: &Stretch) -> Result<()> {
     cloud.set_watermark(Some(&format!("{}-12-31T23:00:00.000Z", stretch.year - 1))).await?;
     // A scheduled time of its own: the stretch before ends with this hour, and each time has one run.
@@ -504,7 +504,8 @@ async fn restore_keeps_to_its_rate(cloud: &Cloud) -> Result<()> {
             outcome = &mut restore => break outcome?,
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
-        // From before the earlier look to after this one: longer than the messages took, so that haste shows and slowness does not.
+        // From before the earlier look to after this one: longer than the messages took, so that haste shows and
+        // slowness does not.
         let earlier = std::mem::replace(&mut asked, Instant::now());
         let now = stored().await?;
         let most = RATE * earlier.elapsed().as_secs_f64() + RATE;

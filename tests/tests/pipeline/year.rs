@@ -1,5 +1,5 @@
-//! Weekly runs of the deployed workflow over a source that changes between them, compared after each with a simple model. In
-//! CI a handful of weeks, on demand a whole year: `WEEKS=52 SEED=3`. The simulation has such years in memory
+//! Weekly runs of the deployed workflow over a source that changes between them, compared after each with a simple
+//! model. In CI a handful of weeks, on demand a whole year: `WEEKS=52 SEED=3`. The simulation has such years in memory
 //! (`tests/simulation/tests/year.rs`), also with indices that are remade and windows that fail.
 
 use crate::tests;

@@ -1,5 +1,5 @@
-//! Tables as no designer would plan them, made and changed by chance, and a model of what a warehouse must make of them:
-//! it asks PostgreSQL for every row after each ingest, and keeps all that it saw.
+//! Tables as no designer would plan them, made and changed by chance, and a model of what a warehouse must make of
+//! them: it asks PostgreSQL for every row after each ingest, and keeps all that it saw.
 
 use crate::{
     columns::{KINDS, Kind, WIDENINGS, Widening, asked, shown},
@@ -343,7 +343,8 @@ impl Database {
         }
     }
 
-    /// SQL for what the rows of an event refer to, the names of these columns, and how many columns of the key come first.
+    /// SQL for what the rows of an event refer to, the names of these columns, and how many columns of the key come
+    /// first.
     pub fn references(&self, at: usize) -> Option<(String, Vec<String>, usize)> {
         let source = &self.sources[at];
         let Role::Event { members } = &source.role else { return None };

@@ -1,4 +1,5 @@
-//! The row of `job-runs` that says that the API is, or once was, a source: rows of messages may be called after no index.
+//! The row of `job-runs` that says that the API is, or once was, a source: rows of messages may be called after no
+//! index.
 
 use super::keyed_by_run;
 use serde::{Deserialize, Serialize};

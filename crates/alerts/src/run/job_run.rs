@@ -83,7 +83,8 @@ impl JobRun {
             .is_some_and(|own| own == at || (instant_of(own).is_some() && instant_of(own) == instant_of(at)))
     }
 
-    /// The run has come as far as its report, which names whatever failed. An earlier death of its execution is history.
+    /// The run has come as far as its report, which names whatever failed. An earlier death of its execution is
+    /// history.
     pub fn end(&mut self, status: RunStatus, now: Timestamp) {
         self.status = status;
         self.error = None;

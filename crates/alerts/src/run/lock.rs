@@ -30,8 +30,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// The same run in the same execution. Another execution of that run (a redrive beside a failed-only, for example) is as
-    /// much in the way as another run.
+    /// The same run in the same execution. Another execution of that run (a redrive beside a failed-only, for example)
+    /// is as much in the way as another run.
     fn is_same(&self, other: &Self) -> bool {
         self.holder == other.holder && self.execution_arn == other.execution_arn
     }

@@ -1,5 +1,5 @@
-//! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is unresolved, its report, and the overview
-//! of all runs.
+//! One run: the payloads between its steps, its row, the lock, the watermark and the turns of requests, what is
+//! unresolved, its report, and the overview of all runs.
 
 pub mod api_use;
 pub mod grid;

@@ -51,7 +51,8 @@ pub enum Unresolved {
         reason: String,
         #[serde(with = "instant::serde_iso")]
         since: Timestamp,
-        /// The run that judges it again: for every other it stays excluded, and it is resolved when this one is complete.
+        /// The run that judges it again: for every other it stays excluded, and it is resolved when this one is
+        /// complete.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         released_by: Option<String>,
     },

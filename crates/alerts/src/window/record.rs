@@ -1,6 +1,7 @@
 //! How a window of a run may change. Registering the intent is the one decisive moment: before it another run may take
 //! the window's messages over; after it the window can only be finished. Attempts and leases are those of `ledger`; a
-//! window has more states than [`ledger::Work`], because it is planned before it is claimed and an operator may skip it.
+//! window has more states than [`ledger::Work`], because it is planned before it is claimed and an operator may skip
+//! it.
 
 use crate::counts::{Bytes, Messages, Tally};
 use crate::message::classification::Reason;
@@ -201,8 +202,9 @@ impl WindowRecord {
     }
 
     /// Puts an amended intent in the place of the one that stands, unless that has changed or is carried out.
-    /// `excluded`: documents that go into quarantine by it. That is too late once the intent is committed: an executor of
-    /// it may take their earlier versions out of the archive at any time from then on. An intent is ended all the same.
+    /// `excluded`: documents that go into quarantine by it. That is too late once the intent is committed: an executor
+    /// of it may take their earlier versions out of the archive at any time from then on. An intent is ended all the
+    /// same.
     pub fn amend(&self, before: &str, after: String, excluded: u64, now: Timestamp) -> Self {
         let is_too_late = self.is_committing && excluded > 0;
         if self.status != State::Prepared || self.intent_key.as_deref() != Some(before) || is_too_late {
@@ -224,8 +226,9 @@ impl WindowRecord {
         WindowRecord { is_committing: true, updated_at: now, ..self.clone() }
     }
 
-    /// The spool of the registered intent has expired, so that it cannot be carried out. What it had written is completed;
-    /// the rest was never written, and its claims are over with the attempt. A new attempt reads the window anew.
+    /// The spool of the registered intent has expired, so that it cannot be carried out. What it had written is
+    /// completed; the rest was never written, and its claims are over with the attempt. A new attempt reads the window
+    /// anew.
     pub fn end_intent(&self, key: &str, now: Timestamp) -> Self {
         if self.status != State::Prepared || self.intent_key.as_deref() != Some(key) {
             return self.clone();
@@ -243,8 +246,8 @@ impl WindowRecord {
         }
     }
 
-    /// All of this intent is carried out. Unchanged when another one stands by now: it was amended, or ended, and then the
-    /// window is read anew.
+    /// All of this intent is carried out. Unchanged when another one stands by now: it was amended, or ended, and then
+    /// the window is read anew.
     pub fn complete(
         &self,
         intent: Option<&str>,

@@ -70,8 +70,8 @@ impl Listing {
         &self.cursor
     }
 
-    /// The next messages, none twice; `None` at the end of a listing that is whole. Fails with `NotWhole` otherwise, and
-    /// then nothing that it handed on may be kept.
+    /// The next messages, none twice; `None` at the end of a listing that is whole. Fails with `NotWhole` otherwise,
+    /// and then nothing that it handed on may be kept.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Element>>, ApiError> {
         loop {
             let missing = self.cursor.total.is_none_or(|total| self.cursor.seen() < total);

@@ -138,7 +138,8 @@ mod tests {
     }
 
     proptest! {
-        /// The server's bucket: it holds one second's worth and never runs dry, whichever function reserves, however much, whenever.
+        /// The server's bucket: it holds one second's worth and never runs dry, whichever function reserves, however
+        /// much, whenever.
         #[test]
         fn a_bucket_of_one_second_never_runs_dry(
             per_second in 1u32..500,

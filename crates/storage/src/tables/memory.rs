@@ -152,7 +152,8 @@ impl Rows {
         rows
     }
 
-    /// Cuts a page out of rows that are in order of `sort` and their places. The row of `after` need not exist any more.
+    /// Cuts a page out of rows that are in order of `sort` and their places. The row of `after` need not exist any
+    /// more.
     fn page(
         &self,
         rows: Vec<&Item>,

@@ -18,8 +18,8 @@ pub trait TableStore: Send + Sync {
     /// Writes a row. `false`: the condition does not hold, and nothing is written.
     async fn put(&self, table: &str, item: Item, condition: RowCondition) -> Result<bool, LedgerError>;
 
-    /// Writes up to [`WRITES_AT_ONCE`] rows, no two of one key, each on its own condition: some may be written and others not.
-    /// Returns what became of each, in order.
+    /// Writes up to [`WRITES_AT_ONCE`] rows, no two of one key, each on its own condition: some may be written and
+    /// others not. Returns what became of each, in order.
     async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<WriteOutcome>, LedgerError>;
 
     /// Deletes the row of this key, if it has this revision. `false`: it has not, and stays.

@@ -1,6 +1,6 @@
 //! Calls at the same time, over messages that come twice and out of order. At each request a call may die, lose the
-//! request or its answer, or fall asleep for longer than anyone waits for it and then go on. Whatever the seed, once the
-//! queue is empty each entry of each object's newest version is there once, and nothing else is.
+//! request or its answer, or fall asleep for longer than anyone waits for it and then go on. Whatever the seed, once
+//! the queue is empty each entry of each object's newest version is there once, and nothing else is.
 
 use crate::world::{Cloud, log};
 use async_trait::async_trait;

@@ -1,5 +1,6 @@
-//! Goes through all small states of the ledger, stops two executors at every pair of their requests, then tries histories
-//! by seed, on every processor. The last line says how many there were; the exit code is 1 when one of them has a finding.
+//! Goes through all small states of the ledger, stops two executors at every pair of their requests, then tries
+//! histories by seed, on every processor. The last line says how many there were; the exit code is 1 when one of them
+//! has a finding.
 
 use clap::Parser;
 use simulation::{

@@ -1,7 +1,7 @@
 //! Two executors that meet over the same message, each stopped before every one of its requests: the first goes to a
 //! request and stops, something happens, the second goes to one of its own and stops, the first ends, the second ends.
-//! Histories by chance rarely stop two functions in the two narrow places that a fault needs; here are all pairs of them.
-//! After each write the rows are held against [`crate::rules`], and after one more run the model looks.
+//! Histories by chance rarely stop two functions in the two narrow places that a fault needs; here are all pairs of
+//! them. After each write the rows are held against [`crate::rules`], and after one more run the model looks.
 
 use super::{
     Doc, mark_dead, model,
