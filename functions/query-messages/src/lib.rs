@@ -11,16 +11,18 @@ use alerts::{
         classification::{Disposition, Outcome, Reason, Rules, classify, quarantined},
         document,
         entry::Entry,
+        tracking::OPENED_WITHIN,
     },
     run::payloads::{NoProgress, WindowTask},
     source::Source,
-    window::{record::Begin, spool::SpoolSummary},
+    window::{plan::Window, record::Begin, spool::SpoolSummary},
 };
 use archive::{JobRuns, WindowError, Windows};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use errors::{Name, Named};
 use identity::Identity;
+use jiff::Timestamp;
 use reading::{Reading, ReadingPosition};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::{Deserialize, Serialize};
@@ -149,19 +151,24 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
         wait::check(deps, task, call.now()).await?;
     }
     let opensearch = deps.sources.opensearch();
-    let (position, summary) = if continued {
+    let (position, mut summary) = if continued {
         let checkpoint: Checkpoint = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
         (Some(checkpoint.cursor.ok_or(SourceError::PointInTimeExpired)?), checkpoint.summary)
     } else {
-        let (had_api, seen_at) = (deps.job_runs.uses_api().await?, call.now());
-        (None, SpoolSummary { had_api, seen_at, ..SpoolSummary::default() })
+        (None, SpoolSummary { had_api: deps.job_runs.uses_api().await?, ..SpoolSummary::default() })
     };
     let points_key = points_key(&task.run_id, &window_id);
     if let Some(opensearch) = opensearch.filter(|_| continued || attempt > 1) {
         close_what_was_left(deps, opensearch, &points_key, position.as_ref()).await?;
     }
     // The messages first: what was written about a message before it was seen as it is, is then seen too.
-    let mut reading = Reading::open(deps, opensearch, &task.window, position, call).await?;
+    let mut reading = if continued {
+        Reading::open(deps, opensearch, &task.window, position, call).await?
+    } else {
+        let (reading, seen_at) = begin_reading(deps, opensearch, &task.window, call).await?;
+        summary.seen_at = seen_at;
+        reading
+    };
     // Before anything else: what is not noted here stays open when this call is killed.
     let points: Vec<String> = reading.position().point_in_time().map(str::to_owned).into_iter().collect();
     deps.objects.put_json(&points_key, &points).await?;
@@ -210,6 +217,24 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     ];
     step_metrics(STEP, &task.run_id, &window_id, call.took(), &figures);
     Ok(())
+}
+
+/// A reading, and the time before it was opened. One that was held up in between begins anew: another run may have read and
+/// archived meanwhile what is then older than this reading, and dated later.
+async fn begin_reading(
+    deps: &Deps,
+    opensearch: Option<&OpenSearch>,
+    window: &Window,
+    call: &Call,
+) -> Result<(Reading, Timestamp), SourceError> {
+    loop {
+        let seen_at = call.now();
+        let reading = Reading::open(deps, opensearch, window, None, call).await?;
+        if call.now().duration_since(seen_at) <= OPENED_WITHIN {
+            return Ok((reading, seen_at));
+        }
+        reading.close().await;
+    }
 }
 
 /// Does the work, and renews points in time meanwhile: one page's history may take longer than they live.

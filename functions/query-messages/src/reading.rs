@@ -98,6 +98,13 @@ impl Reading {
         Ok(())
     }
 
+    /// Gives up what was opened, unread.
+    pub async fn close(self) {
+        if let Reading::OpenSearch(drain) = self {
+            drain.close().await;
+        }
+    }
+
     /// Leaves the rest to the next call.
     pub async fn leave(self) -> Result<(), SourceError> {
         match self {

@@ -26,8 +26,14 @@ fn is_of_one_window(left: &Claim, right: &Claim) -> bool {
     left.run_id == right.run_id && left.window_id == right.window_id
 }
 
-/// What a write of a message's row breaks.
-pub fn of_row(before: Option<&Row>, after: &Row, window_of: WindowOf) -> Vec<&'static str> {
+/// What a write of a message's row breaks. `is_behind`: the source had what the first row describes before what the second
+/// does.
+pub fn of_row(
+    before: Option<&Row>,
+    after: &Row,
+    window_of: WindowOf,
+    is_behind: impl Fn(&Row, &Row) -> bool,
+) -> Vec<&'static str> {
     let mut broken = Vec::new();
     let mut must = |holds: bool, what| {
         if !holds {
@@ -51,10 +57,12 @@ pub fn of_row(before: Option<&Row>, after: &Row, window_of: WindowOf) -> Vec<&'s
     must(before.status != Status::Completed || after.status == Status::Completed, "it was Completed");
     must(before.inserted_at == after.inserted_at, "inserted_at changed");
     must(before.first_seen_open.is_none() || before.first_seen_open == after.first_seen_open, "its age changed");
+    // What was claimed and never written may be lost with its claim: its window failed. Of what is gone, all is welcome.
+    let may_be_lost = before.status == Status::Processing || before.gone_at.is_some();
+    must(may_be_lost || !is_behind(after, before), "an earlier reading undoes a later one");
     let is_new_object = completes && before.s3_path != after.s3_path;
     match &before.claim {
         None => {
-            must(before.seen_at.is_none() || before.seen_at <= after.seen_at, "an earlier reading undoes a later one");
             let is_amended = earlier == author;
             must(!is_new_object || is_amended, "Completed, and not claimed");
         }

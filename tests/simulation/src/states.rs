@@ -12,7 +12,7 @@ use alerts::{
     counts::{Bytes, Messages},
     message::{
         classification::{Disposition, Outcome},
-        entry::Entry,
+        entry::{Entry, Written},
         tracking::{Claim, Decision, Row, Staging, complete, stage},
     },
     mode::Mode,
@@ -70,6 +70,8 @@ struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Step {
     Begin,
+    /// The time is noted; what is read may be what others archive in between.
+    Note,
     Read,
     Stage(u8),
     Resolve,
@@ -321,7 +323,7 @@ impl Explorer {
             bytes: 1,
             related_bytes: 0,
             source: Source::Opensearch,
-            written: None,
+            written: Some(Written { seq_no: version.into(), primary_term: 1 }),
             outcome: Outcome { disposition, reason: None, no_alerts: false },
         }
     }
@@ -331,9 +333,14 @@ impl Explorer {
         let mut own = state.executors.swap_remove(at);
         let goes_on = match own.step {
             Step::Begin => self.begin(&mut state, &mut own)?,
-            Step::Read => {
+            Step::Note => {
                 state.readings += 1;
-                (own.seen, own.seen_at) = (state.source, state.readings);
+                own.seen_at = state.readings;
+                own.step = Step::Read;
+                true
+            }
+            Step::Read => {
+                own.seen = state.source;
                 own.step = Step::Stage(0);
                 true
             }
@@ -400,7 +407,9 @@ impl Explorer {
             let run: usize = run[1..].parse().ok()?;
             self.windows.get(state.windows[run]).cloned()
         };
-        let broken = rules::of_row(self.rows.get(stands), &after, &window_of);
+        let number = |row: &Row| row.version.parse::<u8>().expect("a number");
+        let is_behind = |row: &Row, other: &Row| number(row) < number(other);
+        let broken = rules::of_row(self.rows.get(stands), &after, &window_of, is_behind);
         if let Some(what) = broken.first() {
             return Err(format!("row of message {message}: {what}"));
         }
@@ -415,7 +424,7 @@ impl Explorer {
         match begin {
             Begin::Query { attempt } => {
                 own.own.number = attempt as u8;
-                own.step = Step::Read;
+                own.step = Step::Note;
             }
             Begin::Finish { attempt } => {
                 own.own.number = attempt as u8;

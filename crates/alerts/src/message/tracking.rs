@@ -7,13 +7,13 @@
 //! waits and no window has claimed: held-over messages, and what mode `extract` left.
 
 use crate::message::classification::{Disposition, Outcome, Reason};
-use crate::message::entry::{Entry, Written};
+use crate::message::entry::{Entry, Written, is_zero};
 use crate::source::Source;
 use identity::{Identity, instant};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ledger::{Keyed, Superseded};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use std::collections::HashSet;
+use std::{cmp::Ordering, collections::HashSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -68,6 +68,9 @@ pub struct Row {
     /// Hash of the history and audit that `s3_path` holds beside that version. Empty where that is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub related: String,
+    /// Their length in bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub related_bytes: u64,
     /// Where this version is from.
     #[serde(default, skip_serializing_if = "Source::is_opensearch")]
     pub source: Source,
@@ -304,10 +307,16 @@ impl Staging {
     }
 
     /// A later reading has dealt with the row. One that found the document in no index says nothing of what was read of it
-    /// before: that may be all there is of it. Nor does one whose claim is over: it has written nothing.
+    /// before: that may be all there is of it. Nor does the time of one whose claim is over: it has written nothing.
     fn is_older_than(&self, row: &Row, entry: &Entry) -> bool {
         let is_last_seen = row.gone_at.is_some() && entry.outcome.disposition != Disposition::Open;
-        row.claim.is_none() && !is_last_seen && row.seen_at.is_some_and(|seen_at| seen_at > self.seen_at)
+        let Some(seen_at) = row.seen_at.filter(|_| !is_last_seen) else { return false };
+        let (by_content, by_time) = (order(entry, row), self.seen_at.cmp(&seen_at));
+        let is_apart = self.seen_at.duration_since(seen_at).abs() > APART;
+        if by_content == Ordering::Equal || is_apart && by_content != by_time {
+            return row.claim.is_none() && by_time == Ordering::Less;
+        }
+        by_content == Ordering::Less
     }
 
     /// The row after a change, stamped with who made it; `None` when nothing changes, so that no write is needed.
@@ -318,10 +327,36 @@ impl Staging {
         after.run_id = self.claim.run_id.clone();
         after.window_id = self.claim.window_id.clone();
         after.attempt = self.claim.attempt;
-        after.seen_at = Some(self.seen_at);
+        after.seen_at = before.seen_at.max(Some(self.seen_at));
         after.revision = before.revision + 1;
         Some(after)
     }
+}
+
+/// Two readings that were begun further apart than this follow each other as their times say. Of others the times do not
+/// tell: a point in time is opened a while after the time was noted ([`OPENED_WITHIN`]), one copy of a shard shows a write
+/// later than another, and clocks differ.
+const APART: SignedDuration = SignedDuration::from_mins(10);
+
+/// A reading whose point in time was opened later than this after the time was noted begins anew.
+pub const OPENED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+
+/// Which is earlier of a document: what was read, or what its row tells. `Equal` where that cannot be seen. An index
+/// numbers its writes, but from the beginning when it is made anew. History and audit only grow.
+fn order(entry: &Entry, row: &Row) -> Ordering {
+    let is_archived = row.status == Status::Completed;
+    // A row that is claimed describes what is about to be written, unless it is archived; one whose changed message waits
+    // for mode `process` still describes what is archived.
+    let is_claimed_first = row.claim.is_some() && !is_archived;
+    let waits = row.claim.is_none() && is_archived && row.staging.is_some() && row.disposition != Disposition::Open;
+    let is_described = !is_claimed_first && !waits && row.gone_at.is_none();
+    let (Some(own), Some(known)) = (entry.written, row.written.filter(|_| is_described)) else {
+        return Ordering::Equal;
+    };
+    let by_number = (own.primary_term, own.seq_no).cmp(&(known.primary_term, known.seq_no));
+    let has_related = !row.related.is_empty() && !entry.related.is_empty();
+    let by_related = if has_related { entry.related_bytes.cmp(&row.related_bytes) } else { Ordering::Equal };
+    by_number.then(by_related)
 }
 
 /// Stages a classified document: its row is claimed where the window has to write it.
@@ -337,7 +372,7 @@ pub fn stage(existing: Option<&Row>, entry: &Entry, staging: &Staging) -> Result
     if staging.is_older_than(row, entry) {
         // Open, or left to mode `process` by an extraction: it waits, and is not archived.
         let decision = if row.staging.is_some() { Decision::Hold } else { Decision::Already };
-        return Ok(Staged { row: None, decision });
+        return Ok(Staged { row: staging.changed(row, Row { claim: None, ..row.clone() }), decision });
     }
     Ok(match (row.status, entry.outcome.disposition) {
         (Status::Completed, Disposition::Open) => hold_again(row, entry, staging),
@@ -460,6 +495,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     }
     next.s3_path = Some(s3_path);
     next.related = entry.related.clone();
+    next.related_bytes = entry.related_bytes;
     next.processed_at = Some(now);
     next.reopened_at = None;
     next.run_id = claim.run_id.clone();
@@ -545,6 +581,7 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         seen_at: None,
         version,
         related: String::new(),
+        related_bytes: 0,
         source: before.map(|row| row.source).unwrap_or_default(),
         written: None,
         timestamp,
@@ -580,6 +617,7 @@ fn fresh(entry: &Entry, staging: &Staging) -> Row {
         seen_at: Some(*seen_at),
         version: entry.version.clone(),
         related: String::new(),
+        related_bytes: 0,
         source: entry.source,
         written: entry.written,
         timestamp: entry.at,
@@ -823,6 +861,80 @@ mod tests {
         let newer = newer.expect("its own").expect("changed");
         let late = stage(Some(&newer), &entry(Disposition::Closed, "v2"), &claim("r1"), at("2026-02-01"));
         assert_eq!(late, Staged { row: None, decision: Decision::Already });
+    }
+
+    fn with_number(entry: Entry, seq_no: u64) -> Entry {
+        Entry { written: Some(Written { seq_no, primary_term: 1 }), ..entry }
+    }
+
+    /// Archived by `r1`, which read the source at the given time.
+    fn archived_at(entry: &Entry, seen_at: Timestamp) -> Row {
+        let row = stage(None, entry, &claim("r1"), seen_at).row.expect("row");
+        let path = "s3://b/archive/parquet/p".to_owned();
+        complete(&row, entry, &claim("r1"), path, seen_at).expect("own").expect("changed")
+    }
+
+    #[test]
+    fn of_two_readings_at_about_the_same_time_the_numbers_of_the_writes_tell_which_is_earlier() {
+        let closed = |version: &str, seq_no| with_number(entry(Disposition::Closed, version), seq_no);
+        let row = archived_at(&closed("v2", 5), at("2026-02-01T00:01:00Z"));
+        // Its time was noted before that of the other, and its point in time opened behind.
+        let slept = stage(Some(&row), &closed("v3", 8), &claim("r2"), at("2026-02-01T00:00:00Z"));
+        assert_eq!(slept.decision, Decision::Replace { object: "archive/parquet/p".into() });
+        assert_eq!(slept.row.expect("claimed").seen_at, row.seen_at, "what was known later is not forgotten");
+        // And the other way round: the one that is archived slept.
+        let early = stage(Some(&row), &closed("v1", 3), &claim("r2"), at("2026-02-01T00:02:00Z"));
+        assert_eq!(early, Staged { row: None, decision: Decision::Already });
+        let open = with_number(entry(Disposition::Open, "v1"), 3);
+        let early = stage(Some(&row), &open, &claim("r2"), at("2026-02-01T00:02:00Z"));
+        assert_eq!(early, Staged { row: None, decision: Decision::Already });
+        // A primary that failed may have given numbers that its successor gives again.
+        let later_term = Written { seq_no: 4, primary_term: 2 };
+        let promoted = Entry { written: Some(later_term), ..closed("v3", 4) };
+        let staged = stage(Some(&row), &promoted, &claim("r2"), at("2026-02-01T00:00:00Z"));
+        assert!(matches!(staged.decision, Decision::Replace { .. }), "{staged:?}");
+    }
+
+    #[test]
+    fn an_index_that_was_made_anew_numbers_its_writes_from_the_beginning() {
+        let closed = |version: &str, seq_no| with_number(entry(Disposition::Closed, version), seq_no);
+        let row = archived_at(&closed("v2", 500), at("2026-02-01T00:00:00Z"));
+        let anew = stage(Some(&row), &closed("v3", 3), &claim("r2"), at("2026-02-01T01:00:00Z"));
+        assert!(matches!(anew.decision, Decision::Replace { .. }), "{anew:?}");
+        let late = stage(Some(&row), &closed("v1", 600), &claim("r2"), at("2026-01-31T23:00:00Z"));
+        assert_eq!(late, Staged { row: None, decision: Decision::Already }, "from the index before, read before");
+    }
+
+    #[test]
+    fn of_two_readings_of_one_version_the_one_with_less_history_is_earlier() {
+        let closed = |related: &str, related_bytes| Entry {
+            related: related.into(),
+            related_bytes,
+            ..with_number(entry(Disposition::Closed, "v1"), 5)
+        };
+        let row = archived_at(&closed("h2", 20), at("2026-02-01T00:01:00Z"));
+        let slept = stage(Some(&row), &closed("h3", 30), &claim("r2"), at("2026-02-01T00:00:00Z"));
+        assert!(matches!(slept.decision, Decision::Replace { .. }), "{slept:?}");
+        let early = stage(Some(&row), &closed("h1", 10), &claim("r2"), at("2026-02-01T00:02:00Z"));
+        assert_eq!(early, Staged { row: None, decision: Decision::Already });
+        // Much later it is what the source has: some of its history was deleted there.
+        let deleted = stage(Some(&row), &closed("h1", 10), &claim("r2"), at("2026-03-01"));
+        assert!(matches!(deleted.decision, Decision::Replace { .. }), "{deleted:?}");
+    }
+
+    #[test]
+    fn a_claim_that_is_over_does_not_hide_that_what_is_archived_is_newer() {
+        let closed = |version: &str, seq_no| with_number(entry(Disposition::Closed, version), seq_no);
+        let row = archived_at(&closed("v2", 5), at("2026-02-01T00:01:00Z"));
+        let claimed = stage(Some(&row), &closed("v3", 8), &claim("r3"), at("2026-02-01T00:02:00Z")).row.expect("row");
+        let mut staging = Staging::new(claim("r2"), at("2026-02-01"), false);
+        staging.over.insert(claim("r3"));
+        let early = super::stage(Some(&claimed), &closed("v1", 3), &staging).expect("not superseded");
+        assert_eq!(early.decision, Decision::Already);
+        let row = early.row.expect("it is claimed no more");
+        assert_eq!((row.claim, row.version.as_str()), (None, "v2"));
+        let next = super::stage(Some(&claimed), &closed("v3", 8), &staging).expect("not superseded");
+        assert!(matches!(next.decision, Decision::Replace { .. }), "{next:?}");
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub struct SpoolSummary {
     /// Documents that match the window by a later one of their instants, and belong to an earlier window.
     pub foreign: u64,
     pub done: bool,
-    /// When the source was read: before the first point in time was opened.
+    /// When the source was read: before the first point in time was opened, and shortly before ([`OPENED_WITHIN`]).
+    ///
+    /// [`OPENED_WITHIN`]: crate::message::tracking::OPENED_WITHIN
     #[serde(default, with = "identity::instant::serde_iso")]
     pub seen_at: jiff::Timestamp,
     /// The API is or was a source: a message may have an earlier row that is called after no index.

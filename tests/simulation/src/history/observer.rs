@@ -37,6 +37,8 @@ pub struct Observer {
     lock: Lock,
     /// Versions of all documents in the order in which the source had them.
     versions: HashMap<String, u32>,
+    /// The same of their histories, by the hash that the archive keeps of them.
+    histories: HashMap<String, u32>,
     /// An amended intent moves a document after it was written: its row names the new place a moment later.
     has_exclusions: bool,
 }
@@ -49,6 +51,19 @@ impl Observer {
     /// The source has this version from now on.
     pub fn note(&mut self, doc: &Doc) {
         self.versions.insert(document::version(doc.body().as_bytes()), doc.changes);
+        let mut history = doc.history();
+        history.sort();
+        let bodies: Vec<&[u8]> = history.iter().map(|(_, body)| body.as_bytes()).collect();
+        self.histories.insert(document::related(&bodies, &bodies[..0]), doc.events);
+    }
+
+    /// Whether the source had what one row describes before what the other does.
+    fn is_behind(&self, row: &Row, other: &Row) -> bool {
+        if row.version != other.version {
+            return self.versions.get(&row.version) < self.versions.get(&other.version);
+        }
+        let history = |row: &Row| self.histories.get(&row.related);
+        history(row).zip(history(other)).is_some_and(|(own, other)| own < other)
     }
 
     /// What operators did is not judged.
@@ -74,7 +89,8 @@ impl Observer {
         let mut findings = Vec::new();
         let window_of = |run: &str, window: &str| self.windows.get(&(run.to_owned(), Some(window.to_owned()))).cloned();
         for (before, after) in changes(&mut self.rows, cloud.typed(TRACKING)) {
-            let mut broken = rules::of_row(before.as_ref(), &after, &window_of);
+            let mut broken =
+                rules::of_row(before.as_ref(), &after, &window_of, |row, other| self.is_behind(row, other));
             let is_new_object = before.as_ref().is_none_or(|before| before.s3_path != after.s3_path);
             if after.status == Status::Completed && after.claim.is_none() && is_new_object && !self.has_exclusions {
                 let path = after.s3_path.as_deref().unwrap_or_default();

@@ -30,10 +30,18 @@ impl Doc {
 
     pub fn put(&self, cloud: &Cloud) {
         cloud.node.put("messages", &self.id, &self.body());
-        for event in 0..self.events {
-            let history = json!({"message_id": self.id, "timestamp": "2024-07-01T00:00:00Z", "event": event});
-            cloud.node.put("history", &format!("{}-{event}", self.id), &history.to_string());
+        for (id, event) in self.history() {
+            cloud.node.put("history", &id, &event);
         }
+    }
+
+    /// Its history, by `_id`.
+    pub fn history(&self) -> Vec<(String, String)> {
+        let event = |event: u32| {
+            let body = json!({"message_id": self.id, "timestamp": "2024-07-01T00:00:00Z", "event": event});
+            (format!("{}-{event}", self.id), body.to_string())
+        };
+        (0..self.events).map(event).collect()
     }
 }
 
