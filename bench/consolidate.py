@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The obvious way to consolidate partner feeds in Python: what consolidate-feeds is measured against.
 
-Usage: bench/consolidate.py FOLDER OUT     (files of FOLDER, plain or gz, become objects of at most 500,000 bytes in OUT)
+Usage: bench/consolidate.py FOLDER OUT (files of FOLDER, plain or gz, become objects of 500,000 bytes at most in OUT)
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""PostgreSQL for the warehouse: a cluster of its own on loopback, with a database that its owner fills and the functions read."""
+"""PostgreSQL for the warehouse: a cluster of its own on loopback. Its owner fills the database, the functions read it."""
 
 import os
 import secrets
@@ -40,7 +40,7 @@ def secret(port: int) -> dict[str, str | int]:
 
 
 def _as_user(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root: there, a user namespace that maps root to another user needs no second account."""
+    """PostgreSQL refuses to run as root: a user namespace that maps root to another user needs no second account."""
     if os.geteuid() == 0:
         return [shutil.which("unshare") or "unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
     return command

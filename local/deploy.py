@@ -118,7 +118,7 @@ def diagnostics(output: str) -> list[str]:
 
 
 def provider_folder() -> Path | None:
-    """A copy of the AWS provider on this machine: named by ALERT_ARCHIVE_TF_PLUGIN_DIR, else below the root's opt folder."""
+    """A copy of the AWS provider on this machine: ALERT_ARCHIVE_TF_PLUGIN_DIR, else below the root's opt folder."""
     given = os.environ.get("ALERT_ARCHIVE_TF_PLUGIN_DIR")
     if given:
         return Path(given)
@@ -208,8 +208,8 @@ def apply(*only: str) -> None:
 
 
 def apply_twice() -> None:
-    """Applies all; once again if that fails on a cloud of our own. An apply goes on where it stopped, and a busy machine
-    was seen to fail one that passes elsewhere. What failed is told either way."""
+    """Applies all; once again if that fails on a cloud of our own. An apply goes on where it stopped, and a busy
+    machine was seen to fail one that passes elsewhere. What failed is told either way."""
     try:
         apply()
     except CloudError as error:

@@ -1,4 +1,4 @@
-"""Builds the zips that go to AWS: small binaries, for arm64 where cargo-lambda can cross-compile, else for this machine.
+"""Builds the zips that go to AWS: small binaries, for arm64 where cargo-lambda can cross-compile, else for this one.
 
 Usage: python3 local/package.py
 """

@@ -1,5 +1,5 @@
-"""Takes the pictures of the README from what the last run on the local cloud left: the newest mail, the page, and what the
-command line says of it.
+"""Takes the pictures of the README from what the last run on the local cloud left: the newest mail, the page, and what
+the command line says of it.
 
 Usage: python3 local/pictures.py     (after `make run`; needs Chromium; pngquant makes the files smaller)
 """

@@ -1,4 +1,4 @@
-"""Starting, watching and stopping one server of the local cloud. A process is ours only by its id and its start time."""
+"""Starting, watching and stopping one server of the local cloud. A process is ours only by its id and start time."""
 
 import json
 import os

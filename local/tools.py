@@ -104,7 +104,7 @@ def run(command: list[str], what: str, **options) -> None:
 
 @contextmanager
 def _cached(name: str, *ingredients: Path):
-    """A cache folder for what these files pin: yields (folder, complete?); the body fills it when it is not complete."""
+    """A cache folder for what these files pin: yields (folder, complete?); the body fills it when it is not."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in ingredients) + sys.version.split()[0].encode())
     folder = CACHE / f"{name}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""What the Jenkinsfile calls, against the local cloud that the environment names: a second deployment beside the first is
-planned, applied as planned, and removed. Its functions are placeholders.
+"""What the Jenkinsfile calls, against the local cloud that the environment names: a second deployment beside the first
+is planned, applied as planned, and removed. Its functions are placeholders.
 
 Usage: python3 local/try_delivery.py      (after `python3 local/cloud.py up`)
 """

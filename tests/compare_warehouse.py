@@ -1,4 +1,4 @@
-"""Asks the warehouse with DuckDB what it asks PostgreSQL, over the tables of fixtures/warehouse, and names each difference.
+"""Asks the warehouse with DuckDB what it asks PostgreSQL, over the tables of fixtures/warehouse, and names differences.
 
 Usage: alert-archive warehouse status --json | compare_warehouse.py
 """
