@@ -155,6 +155,12 @@ impl Objects {
         Upload::new(self.clone(), key.to_owned(), content_type.to_owned())
     }
 
+    /// Copies an object of at most 5 GB, without its bytes passing here.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let exists = self.store.copy(&self.bucket, from, to).await?;
+        if exists { Ok(()) } else { Err(self.missing(from)) }
+    }
+
     /// Removes an object; one that is not there is removed already.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.store.delete(&self.bucket, key).await

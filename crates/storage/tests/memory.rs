@@ -92,6 +92,18 @@ async fn bytes_that_are_not_those_of_their_sha256_are_refused() {
 }
 
 #[tokio::test]
+async fn a_copy_is_another_object_and_of_nothing_there_is_none() {
+    let objects = Objects::over(s3(), BUCKET);
+    objects.put("a", body("first"), "text/plain").await.expect("written");
+    objects.copy("a", "b").await.expect("copied");
+    objects.put("a", body("second"), "text/plain").await.expect("written");
+    assert_eq!(objects.find("b").await.expect("answered"), Some(body("first")));
+    let missing = objects.copy("c", "d").await;
+    assert!(missing.is_err_and(|error| error.name() == "ObjectMissing"));
+    assert_eq!(objects.find("d").await.expect("answered"), None);
+}
+
+#[tokio::test]
 async fn a_key_that_is_always_being_written_is_no_damage() {
     struct Contended;
     #[async_trait]
@@ -104,6 +116,9 @@ async fn a_key_that_is_always_being_written_is_no_damage() {
         }
         async fn put(&self, _: Put<'_>) -> Result<PutEnd, storage::StoreError> {
             Ok(PutEnd::Conflict)
+        }
+        async fn copy(&self, _: &str, _: &str, _: &str) -> Result<bool, storage::StoreError> {
+            Ok(false)
         }
         async fn delete(&self, _: &str, _: &str) -> Result<(), storage::StoreError> {
             Ok(())

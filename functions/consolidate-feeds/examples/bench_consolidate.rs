@@ -152,6 +152,11 @@ impl ObjectStore for Disk {
         Ok(PutEnd::Stored)
     }
 
+    async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError> {
+        let path = self.path(bucket, from);
+        fs::copy(&path, self.path(bucket, to)).map(|_| true).map_err(|error| failed("CopyObject", &path, error))
+    }
+
     async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         let path = self.path(bucket, key);
         fs::remove_file(&path).map_err(|error| failed("DeleteObject", &path, error))

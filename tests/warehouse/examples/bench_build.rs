@@ -78,6 +78,15 @@ impl ObjectStore for Folder {
         write().map(|()| PutEnd::Stored).map_err(|error| failed("PutObject", put.bucket, put.key, error))
     }
 
+    async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError> {
+        let path = self.path(bucket, to);
+        let copy = || {
+            fs::create_dir_all(path.parent().unwrap_or(&self.0))?;
+            fs::copy(self.path(bucket, from), &path)
+        };
+        copy().map(|_| true).map_err(|error| failed("CopyObject", bucket, from, error))
+    }
+
     async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         fs::remove_file(self.path(bucket, key)).map_err(|error| failed("DeleteObject", bucket, key, error))
     }

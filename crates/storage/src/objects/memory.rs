@@ -251,6 +251,18 @@ impl ObjectStore for MemoryObjects {
         .await
     }
 
+    async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError> {
+        self.request("CopyObject", bucket, from, |bucket| {
+            let found = bucket.newest(from).and_then(|version| version.body.clone());
+            let exists = found.is_some();
+            if exists {
+                bucket.write(to, found, None);
+            }
+            exists
+        })
+        .await
+    }
+
     async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
         self.request("DeleteObject", bucket, key, |bucket| {
             if bucket.has_versions {

@@ -11,8 +11,12 @@ use aws_sdk_s3::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use std::{error::Error, io};
+
+/// What a key in the header of a copy is written in percent signs.
+const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// S3 itself. The client tries a request that fails in passing again.
 pub(crate) struct S3 {
@@ -78,6 +82,16 @@ impl ObjectStore for S3 {
             Condition::Tag(tag) => request.if_match(tag),
         };
         end_of(request.body(ByteStream::from(put.body)).send().await, "PutObject", put.bucket, put.key, put.condition)
+    }
+
+    async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError> {
+        let source = format!("{bucket}/{}", utf8_percent_encode(from, COPY_SOURCE));
+        let request = self.client.copy_object().bucket(bucket).key(to).copy_source(source);
+        match request.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is_one_of(&error, &["NoSuchKey"]) => Ok(false),
+            Err(error) => Err(fault("CopyObject", bucket, from, error)),
+        }
     }
 
     async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
