@@ -2,9 +2,12 @@
 
 Each line of a `sh` block in README.md and docs/ that calls `alert-archive` is handed to the command itself, in an environment
 that names no archive: it then ends with 2 only when it does not understand the line, and does nothing in any case. `make` targets
-must exist. SQL blocks are run by DuckDB on an archive of three messages; those marked `aws` need the service or a download, and
-are only looked at for what they name.
+must exist, operations and options of `aws` must be in AWS's own model, and files that are named must be there. What is in none
+of these stands in EXEMPT with its reason. SQL blocks are run by DuckDB on an archive of three messages; those marked `aws` need
+the service or a download, and are only looked at for what they name.
 """
+
+import ast
 
 import json
 import os
@@ -46,6 +49,33 @@ for month, rows in [(202312, "(1, 11, 20231231, 5.00, false)"),
     duckdb.sql(f'''COPY (SELECT * FROM (VALUES {rows}) t(sale_id, customer_key, sold_date_key, total, is_deleted))
         TO 'fact_sale/sold_month={month}/a.parquet' (FORMAT parquet)''')
 json.dump([duckdb.sql(query).fetchall() for query in json.load(sys.stdin)], sys.stdout, default=str)
+"""
+# Commands that no test here runs, and why.
+EXEMPT = {
+    "eval": "sets the environment of the local cloud, which the pipeline tests do",
+    "export": "sets a variable", "head": "cuts what another command prints", "jq": "cuts what another command prints",
+    "while": "part of a loop", "do": "part of a loop", "done": "part of a loop",
+    "curl": "breaks and mends a source: the pipeline tests close an index themselves",
+    "fixtures": "loads a source: make run and the pipeline tests do", "psql": "loads a database: the pipeline tests do",
+    "git": "not ours",
+}
+# What the command line of AWS adds to each operation, and the commands that are no operations.
+AWS_OPTIONS = {"max-items", "query", "output", "region", "profile"}
+AWS_COMMANDS = {("s3", "ls"), ("s3", "sync"), ("s3", "cp")}
+# Prints for each [service, operation, options] what the model of AWS does not know.
+ASK_AWS = """
+import botocore.session, json, sys
+session, faults = botocore.session.get_session(), []
+for service, operation, options in json.load(sys.stdin):
+    try:
+        model = session.get_service_model(service)
+        named = {name.lower(): name for name in model.operation_names}
+        members = model.operation_model(named[operation.replace("-", "")]).input_shape.members
+        known = {name.lower() for name in members}
+        faults += [f"{service} {operation} --{option}" for option in options if option.replace("-", "") not in known]
+    except Exception as error:
+        faults.append(f"{service} {operation}: {error!r}")
+print(json.dumps(faults))
 """
 BLOCK = re.compile(r"^ *```(\w+)([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
@@ -116,6 +146,56 @@ class Documentation(unittest.TestCase):
                 for word in words[1:]:
                     if not word.startswith("-") and "=" not in word:
                         self.assertIn(word, targets, f"{page}: {shlex.join(words)}")
+
+    def test_what_the_text_calls_a_command_is_one_with_its_options(self):
+        if not COMMAND.exists():
+            self.skipTest("alert-archive is not built: cargo build -p alert-archive")
+        bare = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        helps: dict[tuple[str, ...], str] = {}
+
+        def help_of(words: tuple[str, ...]) -> str:
+            if words not in helps:
+                ended = subprocess.run([COMMAND, *words, "--help"], env=bare, capture_output=True, text=True, timeout=60)
+                helps[words] = ended.stdout if ended.returncode == 0 else ""
+            return helps[words]
+
+        for page in PAGES:
+            prose = BLOCK.sub("", page.read_text())
+            for told in re.findall(r"`alert-archive ([^`]+)`", prose):
+                with self.subTest(page=page.name, command=told):
+                    words = shell_words(told)
+                    # Words in capitals and in lower case behind the last subcommand are what it is given.
+                    names = tuple(word for word in words if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-"))
+                    known = next((help_of(names[:n]) for n in range(len(names), 0, -1) if help_of(names[:n])), "")
+                    self.assertTrue(known, "there is no such command")
+                    for option in (word for word in words if word.startswith("--")):
+                        self.assertIn(option, known)
+
+    def test_every_other_command_is_known_to_aws_or_exempt_with_a_reason(self):
+        asked = []
+        for page, words in lines():
+            with self.subTest(page=page, command=shlex.join(words)):
+                if words[0] == "aws" and tuple(words[1:3]) not in AWS_COMMANDS:
+                    options = [word[2:] for word in words[3:] if word.startswith("--") and word[2:] not in AWS_OPTIONS]
+                    asked.append([words[1], words[2], options])
+                elif words[0] not in ("alert-archive", "make", "aws"):
+                    self.assertIn(words[0], EXEMPT)
+                for named in (word for word in words if word.startswith(("fixtures/", "local/", "infra/", "bench/"))):
+                    self.assertTrue((ROOT / named).exists(), named)
+        python = tools.python_packages("requirements.txt") / "bin" / "python"
+        ended = subprocess.run([python, "-c", ASK_AWS], input=json.dumps(asked), capture_output=True, text=True, timeout=60)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertEqual(json.loads(ended.stdout), [])
+
+    def test_python_names_columns_that_the_archive_has(self):
+        schema = (ROOT / "crates" / "columnar" / "src" / "lib.rs").read_text()
+        found = blocks("python")
+        self.assertGreater(len(found), 1)
+        for page, _, text in found:
+            tree = ast.parse(text)
+            for keyword in (node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "columns"):
+                for column in ast.literal_eval(keyword.value):
+                    self.assertTrue(column == "date" or f'Field::new("{column}"' in schema, f"{page}: {column}")
 
     def test_every_page_that_is_linked_exists(self):
         for page in PAGES:
