@@ -414,7 +414,7 @@ mod tests {
         let world = given().await;
         let before = instant::parse("2024-07-02").expect("an instant");
         let (evidence, _) = read_through(&world.archive, Days::around(instant::first(), before)).await.expect("read");
-        // Somebody takes a row out after the verification.
+        // A row is taken out after the verification.
         let one = std::collections::HashSet::from([Identity::new("messages", "a")]);
         let split = columnar::split(world.cloud.object(&world.key), &one).expect("split").expect("it holds it");
         world.archive.objects.put(&world.key, split.kept, "application/octet-stream").await.expect("written");

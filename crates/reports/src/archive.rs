@@ -102,7 +102,7 @@ fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Sec
         }
     };
     section
-        .problems("Set aside by operators, until somebody comes back to it", unresolved.iter().map(problem).collect())
+        .problems("Set aside by operators, until one of them comes back to it", unresolved.iter().map(problem).collect())
 }
 
 /// One run.
