@@ -26,7 +26,9 @@ def main() -> None:
     for hit in helpers.scan(client, index=index, query=query, size=1000):
         read += 1
         if is_closed(hit["_source"]):
-            kept.append({"id": hit["_id"], "timestamp": str(hit["_source"]["timestamp"]), "message": json.dumps(hit["_source"])})
+            kept.append(
+                {"id": hit["_id"], "timestamp": str(hit["_source"]["timestamp"]), "message": json.dumps(hit["_source"])}
+            )
     frame = pandas.DataFrame(kept)
     with open(Path(folder) / "messages.jsonl", "w") as lines:
         for message in frame["message"]:

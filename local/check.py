@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
-PYTHON_TESTS = re.compile(r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED \((?:failures=(\d+))?(?:, )?(?:errors=(\d+))?)", re.MULTILINE)
+PYTHON_TESTS = re.compile(
+    r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED \((?:failures=(\d+))?(?:, )?(?:errors=(\d+))?)", re.MULTILINE
+)
 LINES_OF_FAILED = 30
 
 # The tests have a cloud of their own, beside the one of `make up`: its documents and ports stay out of the way.

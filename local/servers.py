@@ -98,7 +98,9 @@ def _await_ready(server: Server, pid: int) -> None:
         if server.answers(server.port):
             return
         if started_at(pid) is None:
-            raise CloudError(f"{server.part.name} ended while it was starting; the end of {server.log}:\n{_tail(server.log)}")
+            raise CloudError(
+                f"{server.part.name} ended while it was starting; the end of {server.log}:\n{_tail(server.log)}"
+            )
         time.sleep(0.1)
     raise CloudError(
         f"{server.part.name} did not answer on port {server.port} within {server.ready_seconds} s; the end of "

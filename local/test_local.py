@@ -75,7 +75,11 @@ class MailSink(unittest.TestCase):
 
 class Endpoints(unittest.TestCase):
     def choose(self, variables: dict, remembered: dict | None = None) -> dict:
-        cleared = {name: value for name, value in os.environ.items() if not name.startswith(("ALERT_ARCHIVE_", "OPENSEARCH_", "AWS_", "SOURCE"))}
+        cleared = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("ALERT_ARCHIVE_", "OPENSEARCH_", "AWS_", "SOURCE"))
+        }
         with mock.patch.dict(os.environ, cleared | variables, clear=True), \
                 mock.patch.object(settings, "remembered_ports", lambda: remembered or {}):
             return settings.endpoints()
@@ -98,7 +102,9 @@ class Endpoints(unittest.TestCase):
         self.assertEqual(self.choose({}, remembered)["aws"].port, 4600)
 
     def test_the_source_decides_which_parts_there_are(self):
-        parts = {mode: set(self.choose({"SOURCE": mode})) & {"opensearch", "api"} for mode in ("opensearch", "api", "hybrid")}
+        parts = {
+            mode: set(self.choose({"SOURCE": mode})) & {"opensearch", "api"} for mode in ("opensearch", "api", "hybrid")
+        }
         self.assertEqual(parts, {"opensearch": {"opensearch"}, "api": {"api"}, "hybrid": {"opensearch", "api"}})
         self.assertIn("api", self.choose({}, {"source": {"mode": "api"}}), "a later command needs no SOURCE")
         self.assertNotIn("api", self.choose({"SOURCE": "opensearch"}, {"source": {"mode": "api"}}))
@@ -106,7 +112,11 @@ class Endpoints(unittest.TestCase):
         self.assertEqual((given.url, given.ours), ("https://messages.example.com/v1", False))
 
     def test_a_source_that_nobody_knows_and_limits_that_cannot_be_are_refused_by_name(self):
-        for name, value in (("SOURCE", "elastic"), ("ALERT_ARCHIVE_API_PAGE_SIZE", "501"), ("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", "fast")):
+        for name, value in (
+            ("SOURCE", "elastic"),
+            ("ALERT_ARCHIVE_API_PAGE_SIZE", "501"),
+            ("ALERT_ARCHIVE_API_REQUESTS_PER_SECOND", "fast"),
+        ):
             with self.subTest(name), self.assertRaisesRegex(settings.CloudError, f"{name}={value}"):
                 self.choose({name: value})
 
@@ -117,8 +127,18 @@ class Endpoints(unittest.TestCase):
 
 class Deployment(unittest.TestCase):
     def test_of_a_plan_that_fails_only_the_errors_are_told_and_each_once(self):
-        told = {"severity": "error", "summary": "Wrong", "detail": "two\n  lines", "range": {"filename": "logs.tf", "start": {"line": 3}}}
-        lines = [{"diagnostic": told}, {"diagnostic": told}, {"diagnostic": {"severity": "warning", "summary": "Old"}}, {"type": "test_run"}]
+        told = {
+            "severity": "error",
+            "summary": "Wrong",
+            "detail": "two\n  lines",
+            "range": {"filename": "logs.tf", "start": {"line": 3}},
+        }
+        lines = [
+            {"diagnostic": told},
+            {"diagnostic": told},
+            {"diagnostic": {"severity": "warning", "summary": "Old"}},
+            {"type": "test_run"},
+        ]
         output = "\n".join(["no JSON", *map(json.dumps, lines)])
         self.assertEqual(deploy.diagnostics(output), ["infra/logs.tf:3: Wrong: two lines"])
         self.assertEqual(deploy.diagnostics("Success!"), [])
