@@ -81,104 +81,104 @@ names! {
     SourceUnavailable {
         retried: Yes,
         meaning: "OpenSearch or the API does not answer, or is overloaded",
-        advice: "Check the source. Run the window again once it answers.",
+        advice: "Check the source. Run what failed again once it answers.",
     }
     SourceBusy {
         retried: Yes,
         meaning: "the nodes of OpenSearch hold as many points in time as they may",
-        advice: "Lower `max_concurrency`, or raise `search.max_open_pit_context` of the cluster. Then run the window again.",
+        advice: "Lower `max_concurrency`, or raise `search.max_open_pit_context` of the cluster. Then run what failed again.",
     }
     SourceIndexMissing {
         retried: No,
         meaning: "an index or alias does not exist",
-        advice: "Check the three configured index names, then run the window again.",
+        advice: "Check the three configured index names, then run what failed again.",
     }
     SourceIndexClosed {
         retried: No,
         meaning: "an index that is asked for is closed",
-        advice: "Open the index that the message names (`POST /INDEX/_open`), or take it out of the alias, then run the window again.",
+        advice: "Open the index that the message names (`POST /INDEX/_open`), or take it out of the alias, then run what failed again.",
     }
     MappingUnsupported {
         retried: No,
         meaning: "a field that the archive relies on is mapped in a way that it cannot search or sort",
-        advice: "The message names field and mapping: correct the mapping or reindex, then run the window again.",
+        advice: "The message names field and mapping: correct the mapping or reindex, then run what failed again.",
     }
     SourceRejected {
         retried: No,
         meaning: "the source refused the request: its rights, its address, or the request itself; a redirect is not followed",
-        advice: "The message says what was asked, of which index, and the source's answer. Status 401 or 403: check role and secret. A redirect: check the address. Else correct what the answer names. Then run the window again.",
+        advice: "The message says what was asked, of which index, and the source's answer. Status 401 or 403: check role and secret. A redirect: check the address. Else correct what the answer names. Then run what failed again.",
     }
     SourceUnreadable {
         retried: Yes,
         meaning: "what the API answered is not a page: cut, empty, HTML, or without a list of messages or its totals",
-        advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run the window again.",
+        advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run what failed again.",
     }
     PageIncomplete {
         retried: Yes,
         meaning: "a page came back with failed shards or cut short, even when asked for again",
-        advice: "Bring the cluster to green, then run the window again.",
+        advice: "Bring the cluster to green, then run what failed again.",
     }
     PointInTimeExpired {
         retried: Yes,
         meaning: "the source forgot the snapshot that the window was read from, and again after the function had started over",
-        advice: "Run the window again. If it comes back, let a point in time live longer in the cluster.",
+        advice: "Run what failed again. If it comes back, let a point in time live longer in the cluster.",
     }
     CountMismatch {
         retried: No,
         meaning: "documents read and documents counted differ, or `source = archived + already_archived + open + quarantined` does not hold",
-        advice: "The source changed while it was read: run the window again. If it comes back, run `alert-archive verify` and report the numbers.",
+        advice: "The source changed while it was read: run what failed again. If it comes back, run `alert-archive verify` and report the numbers.",
     }
 
     // Stores
     StoreUnavailable {
         retried: Yes,
         meaning: "S3 does not answer, or throttles",
-        advice: "See the AWS health page, then run the window again.",
+        advice: "See the AWS health page, then run what failed again.",
     }
     BucketMissing {
         retried: No,
         meaning: "the bucket does not exist, or the function may not see it",
-        advice: "Apply the Terraform again, then run the window again.",
+        advice: "Apply the Terraform again, then run what failed again.",
     }
     StoreDenied {
         retried: No,
         meaning: "the function's role may not do that in the bucket; the message names operation and key",
-        advice: "Apply the Terraform again, and look for a bucket policy that forbids it. Then run the window again.",
+        advice: "Apply the Terraform again, and look for a bucket policy that forbids it. Then run what failed again.",
     }
     ObjectMissing {
         retried: No,
         meaning: "an object that an earlier step wrote is gone",
-        advice: "After more than 30 days the spool has expired: run the window again, it is read anew. Before that, find out who deletes in the bucket.",
+        advice: "After more than 30 days the spool has expired: run what failed again, it is read anew. Before that, find out who deletes in the bucket.",
     }
     ObjectConflict {
         retried: No,
         meaning: "an object that must be new exists with another content",
-        advice: "Run the window again: it goes on with the object that it finds. If it comes back, report the key and do not delete it.",
+        advice: "Run what failed again: it goes on with the object that it finds. If it comes back, report the key and do not delete it.",
     }
     ObjectCorrupt {
         retried: No,
         meaning: "an object read back is not what was written",
-        advice: "Do not delete anything at the source. Run the window again; if it comes back, run `alert-archive verify --deep`.",
+        advice: "Do not delete anything at the source. Run what failed again; if it comes back, run `alert-archive verify --deep`.",
     }
     LedgerUnavailable {
         retried: Yes,
         meaning: "DynamoDB does not answer, or throttles",
-        advice: "See the AWS health page, then run the window again.",
+        advice: "See the AWS health page, then run what failed again.",
     }
     LedgerDenied {
         retried: No,
         meaning: "the function's role may not do that on the table; the message names operation and table",
-        advice: "Apply the Terraform again, then run the window again.",
+        advice: "Apply the Terraform again, then run what failed again.",
     }
     LedgerCorrupt {
         retried: No,
         meaning: "a row of a table cannot be read: another program wrote it",
-        advice: "The message names table and field: correct the row, then run the window again.",
+        advice: "The message names table and field: correct the row, then run what failed again.",
     }
     TableMissing {
         retried: No,
         meaning: "a table does not exist",
-        advice: "Apply the Terraform again, then run the window again.",
+        advice: "Apply the Terraform again, then run what failed again.",
     }
 
     // Runs and windows of the archive
@@ -190,17 +190,17 @@ names! {
     WindowBusy {
         retried: Slowly,
         meaning: "a window of another run holds messages of this one and showed a sign of life within 30 seconds",
-        advice: "Wait for the run that the message names, or stop it, then run the window again.",
+        advice: "Wait for the run that the message names, or stop it, then run what failed again.",
     }
     WindowSuperseded {
         retried: No,
         meaning: "a newer attempt has taken the window over, or its intent was amended meanwhile",
-        advice: "Wait for the newer attempt, which reports on the window. Run the window again only if that one fails.",
+        advice: "Wait for the newer attempt, which reports on the window. Run what failed again only if that one fails.",
     }
     SpoolUnfinished {
         retried: No,
         meaning: "the spool of a window ends before its last page, so that the window cannot be classified",
-        advice: "Run the window again: it is read from the source anew.",
+        advice: "Run what failed again: it is read from the source anew.",
     }
     PlanMissing {
         retried: No,
@@ -210,12 +210,12 @@ names! {
     StepCrashed {
         retried: No,
         meaning: "stands in a report: a step of the window began and never came back, killed, timed out or out of memory, after the workflow's retries",
-        advice: "The log of the step's function says why. Then run the window again.",
+        advice: "The log of the step's function says why. Then run what failed again.",
     }
     NotStarted {
         retried: No,
         meaning: "stands in a report: the Map never started the window",
-        advice: "The Map Run in the console says why. Then run the window again.",
+        advice: "The Map Run in the console says why. Then run what failed again.",
     }
     WindowSkipped {
         retried: No,
@@ -347,8 +347,8 @@ names! {
     }
     ParameterMissing {
         retried: No,
-        meaning: "a parameter that an ingest wrote is not in Parameter Store",
-        advice: "Ingest the table again, which writes it from the table's row.",
+        meaning: "a parameter that the message names is not in Parameter Store",
+        advice: "A list of recipients: apply the Terraform again, then run what failed again. One of the warehouse: ingest its table again.",
     }
     ParameterUnreadable {
         retried: No,
@@ -358,7 +358,7 @@ names! {
     ParameterDenied {
         retried: No,
         meaning: "Parameter Store refuses the call",
-        advice: "Compare the policy of the function's role with infra/policies.",
+        advice: "Apply the Terraform again, and compare the policy of the function's role with infra/policies.",
     }
     ParametersUnavailable {
         retried: Yes,
@@ -478,32 +478,32 @@ pub const PLATFORM: &[Entry] = &[
     platform(
         "Lambda.ClientExecutionTimeoutException",
         "the connection to Lambda broke while it ran",
-        "Run the window again.",
+        "Run what failed again.",
     ),
     platform(
         "Lambda.TooManyRequestsException",
         "the account's concurrency is used up",
-        "Lower `max_concurrency` or raise the quota, then run the window again.",
+        "Lower `max_concurrency` or raise the quota, then run what failed again.",
     ),
     platform(
         "Lambda.Unknown",
         "the runtime ended without a response, for example for want of memory",
-        "Look for `Memory Size` in the function's log and raise its memory, then run the window again.",
+        "Look for `Memory Size` in the function's log and raise its memory, then run what failed again.",
     ),
     platform(
         "Sandbox.Timedout",
         "the Lambda ran into its timeout instead of stopping in time",
-        "Raise the timeout or lower `window_messages`, then run the window again.",
+        "Raise the timeout or lower `window_messages`, then run what failed again.",
     ),
     platform(
         "Runtime.ExitError",
         "the process of the function died",
-        "The last lines of its log say why. Then run the window again.",
+        "The last lines of its log say why. Then run what failed again.",
     ),
     platform(
         "States.Timeout",
         "the Task ran into `TimeoutSeconds`",
-        "Raise the timeout or lower `window_messages`, then run the window again.",
+        "Raise the timeout or lower `window_messages`, then run what failed again.",
     ),
     platform(
         "States.ItemReaderFailed",
@@ -529,7 +529,7 @@ pub fn entry(name: &str) -> Option<&'static Entry> {
 
 /// What to do about an error of that name.
 pub fn advice(name: &str) -> &'static str {
-    entry(name).map_or("Look into the log of the function, then run the window again.", |entry| entry.advice)
+    entry(name).map_or("Look into the log of the function, then run what failed again.", |entry| entry.advice)
 }
 
 /// The README of the state machines with its two tables as the registry has them; `None` when it lacks their marks.
@@ -592,6 +592,14 @@ mod tests {
             );
             assert!(!meaning.ends_with('.') && !meaning.is_empty(), "{name}: {meaning}");
             assert!(!advice.contains(['|', '\n']) && !meaning.contains(['|', '\n']), "{name}");
+        }
+    }
+
+    /// A run that died in its plan meets the same errors as a window, and so does a command.
+    #[test]
+    fn advice_fits_a_plan_a_window_and_a_whole_run() {
+        for name in all().map(|entry| entry.name).chain(["Unheard"]) {
+            assert!(!advice(name).to_lowercase().contains("window again"), "{name}: {}", advice(name));
         }
     }
 }
