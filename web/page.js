@@ -36,6 +36,13 @@ function bytes(value) {
   return `${unit === "B" || rest >= 99.95 ? rest.toFixed(0) : rest.toFixed(1)} ${unit}`;
 }
 
+// `$1.23`, `$0.0042`: as the mail writes it.
+function usd(value) {
+  const amount = number(value);
+  if (amount <= 0) return "$0";
+  return amount < 0.0001 ? "under $0.0001" : `$${amount.toLocaleString("en-US", amount < 0.095 ? { minimumFractionDigits: 4, maximumFractionDigits: 4 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+}
+
 function card(state, title, scope, children) {
   const heading = make("h2", { children: [title, " ", make("span", { class: "soft", text: scope })] });
   const section = make("section", { class: `card ${state}`, children: [heading, ...children] });
@@ -214,7 +221,7 @@ function yearOf(year, { days, kindOf, said, open, line }) {
 
 // ---- Charts, each with its table
 
-function chart(into, title, labels, series, shown = grouped) {
+function chart(into, title, labels, series, shown = grouped, stacked = true) {
   const canvas = make("canvas", { role: "img", "aria-label": `${title}. The table below has its numbers.` });
   const titles = [{ title: "", kind: "short" }, ...series.map(({ label }) => ({ title: label, kind: "number" }))];
   const rows = labels.map((label, n) => [label, ...series.map(({ values }) => shown(values[n]))]);
@@ -224,7 +231,7 @@ function chart(into, title, labels, series, shown = grouped) {
     type: "bar", data: { labels, datasets },
     options: {
       animation: false, responsive: true, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
-      scales: { x: { stacked: true, ticks: { maxRotation: 0, autoSkip: true, maxTicksLimit: phone ? 3 : 8, color: colour("soft") }, grid: { display: false } }, y: { stacked: true, beginAtZero: true, ticks: { color: colour("soft"), callback: (value) => shown(value), precision: 0, maxTicksLimit: 5 }, grid: { color: colour("line") } } },
+      scales: { x: { stacked, ticks: { maxRotation: 0, autoSkip: true, maxTicksLimit: phone ? 3 : 8, color: colour("soft") }, grid: { display: false } }, y: { stacked, beginAtZero: true, ticks: { color: colour("soft"), callback: (value) => shown(value), ...(shown === grouped ? { precision: 0 } : {}), maxTicksLimit: 5 }, grid: { color: colour("line") } } },
       plugins: { legend: { display: series.length > 1, labels: { color: colour("text"), boxWidth: 12 } }, tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${shown(item.raw)}` } } },
     },
   });
@@ -280,10 +287,12 @@ function runsCard(data) {
     heads.forEach((head, n) => head.setAttribute("aria-sort", n === by ? (up ? "ascending" : "descending") : "none"));
     body.replaceChildren(...shown.map(runRow));
   };
+  // A line ends between the two edges of a range, and not within a date.
+  const edges = (range) => make("span", { children: texts(range).split(/(?<= to) /).flatMap((edge) => [make("span", { class: "together", text: edge }), " "]) });
   const runRow = (run) => {
     const kind = { good: "ok", attention: "watch", bad: "ko" }[run.state] || "";
-    const mark = { good: "✓ ", attention: "! ", bad: "✗ " }[run.state] || "… ";
-    const cells = [make("button", { type: "button", text: run.run_id, on: { click: () => openRun(run.run_id) } }), mark + texts(run.outcome), run.range, minute(run.started_at), run.took, grouped(run.planned), grouped((run.messages || {}).archived), grouped((run.messages || {}).open)];
+    const mark = { good: "✓\u00a0", attention: "!\u00a0", bad: "✗\u00a0" }[run.state] || "…\u00a0";
+    const cells = [make("button", { type: "button", text: run.run_id, on: { click: () => openRun(run.run_id) } }), mark + texts(run.outcome), edges(run.range), minute(run.started_at), run.took, grouped(run.planned), grouped((run.messages || {}).archived), grouped((run.messages || {}).open)];
     return make("tr", { children: cells.map((cell, n) => make("td", { class: `${COLUMNS[n][2]} ${n === 1 ? kind : ""}`.trim(), ...(typeof cell === "object" && cell !== null ? { children: [cell] } : { text: texts(cell) }) })) });
   };
   openRun = (id) => {
@@ -306,6 +315,11 @@ function runsCard(data) {
   const drawn = [...all].reverse().slice(-52).filter((run) => number(run.planned) > 0);
   const column = (key) => drawn.map((run) => number((run.messages || {})[key]));
   if (drawn.length > 1) chart(section, "Messages of the latest runs", drawn.map((run) => minute(run.started_at) || texts(run.run_id)), [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }, { label: "Not archived", values: drawn.map((run) => number(run.not_archived)), colour: "failed" }]);
+  const named = (runs) => runs.map((run) => minute(run.started_at) || texts(run.run_id));
+  const written = drawn.filter((run) => run.became);
+  if (written.length > 1) chart(section, "Size in the source against size in the archive, of what each run wrote", named(written), [{ label: "In the source", values: written.map((run) => number(run.became.source)), colour: "other" }, { label: "In the archive", values: written.map((run) => number(run.became.archive)), colour: "done" }], bytes, false);
+  const paid = drawn.filter((run) => number(run.usd) > 0);
+  if (paid.length > 1) chart(section, `Cost of each run, about (prices of ${texts(data.prices)})`, named(paid), [{ label: "Cost", values: paid.map((run) => number(run.usd)), colour: "other" }], usd);
 }
 
 // ---- The windows of a run
@@ -345,7 +359,7 @@ function grid(run) {
   const explain = (cell) => {
     const commands = cell.state === "failed" ? [`alert-archive rerun ${shell(run.run_id)} --wait`, `alert-archive skip ${shell(run.run_id)} ${shell(cell.window_id)} --reason 'why'`] : cell.state === "set_aside" ? [`alert-archive skip ${shell(run.run_id)} ${shell(cell.window_id)} --undo`] : [];
     const why = { failed: "Run again what failed, or let the run end without this window:", set_aside: "When the cause is gone:" }[cell.state];
-    detail.replaceChildren(make("p", { children: ["Its id: ", make("code", { text: cell.window_id })] }), ...(why ? blocks.command({ why, commands }) : []));
+    detail.replaceChildren(make("p", { children: ["Its id: ", make("code", { text: cell.window_id })] }), ...(why ? blocks.command({ why, commands }) : []), ...(/^https:\/\//.test(texts(cell.log)) ? [make("p", { class: "link", children: [make("a", { href: cell.log, rel: "noreferrer", text: "Open its log in the CloudWatch console" })] })] : []));
   };
   const box = make("div", { class: "cells", role: "group", "aria-label": `${title}. Move with the arrow keys, open with Enter.`, children: boxes });
   box.addEventListener("keydown", (event) => {

@@ -193,7 +193,7 @@ mod tests {
                     window_id: (*window_id).to_owned(),
                     error: "WindowSkipped".to_owned(),
                     message: "shard 3 is lost".to_owned(),
-                    messages: 0,
+                    ..Failure::default()
                 })
                 .collect(),
             ..serde_json::from_str(REPORT).expect("a report")

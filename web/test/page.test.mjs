@@ -134,7 +134,9 @@ test("a run opens with a cell a window, read with the keyboard, and with a link 
   assert.ok(commands.some((text) => /alert-archive skip \S+ \d{8}T\S+--\S+ --reason/.test(text)), commands.join("; "));
   await page.keyboard.press("End");
   assert.match(await page.$eval(".told", (node) => node.textContent), /^Window 91 of 91, /);
+  await page.$eval(".cells .cell.failed", (cell) => cell.click());
   const links = await page.$$eval("a", (nodes) => nodes.map((node) => node.href));
+  assert.ok(links.some((href) => href.includes("/log-group/$252Faws$252Flambda$252Fquery-messages/")), links.join("; "));
   assert.ok(links.some((href) => href.includes("console.aws.amazon.com") && href.includes(":execution:")), links.join("; "));
   await page.close();
 });
@@ -153,6 +155,17 @@ test("an opened run with its windows: axe finds nothing, and it fits a phone", a
     await keepPicture(page, `opened-${width}-${scheme}`);
     await page.close();
   }
+});
+
+test("what runs wrote and what they cost stand in charts, each with its table", async () => {
+  const { page } = await opened(address("healthy"));
+  const told = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
+  for (const title of ["Messages by month", "Growth of the archive", "Size in the source against size in the archive", "Cost of each run, about (prices of us-east-1, "]) {
+    assert.ok(told.some((text) => text.startsWith(title)), `${title}: ${told.join("; ")}`);
+  }
+  const cells = await page.$$eval("details table td.number", (nodes) => nodes.map((node) => node.textContent));
+  assert.ok(cells.some((text) => /^\$0\.\d{4}$/.test(text)) && cells.some((text) => /^[\d.]+ MB$/.test(text)), cells.join("; "));
+  await page.close();
 });
 
 test("the calendar is read and opened with the keyboard", async () => {

@@ -96,7 +96,7 @@ fn listed(report: &RunReport) -> ListedRun {
         let to = from + SignedDuration::from_hours(2);
         let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
         let (messages, seconds) = (40 + n * 7919 % 1900, Some(4 + n * 31 % 50));
-        Cell { window_id, state: CellState::Done, messages, seconds, error: None }
+        Cell { window_id, state: CellState::Done, messages, seconds, error: None, step: None }
     });
     let failed = report.failures.iter().filter(|failure| !failure.window_id.is_empty()).map(|failure| Cell {
         window_id: failure.window_id.clone(),
@@ -104,6 +104,7 @@ fn listed(report: &RunReport) -> ListedRun {
         messages: failure.messages,
         seconds: Some(61),
         error: Some(failure.error.clone()),
+        step: failure.step.clone(),
     });
     let mut grid: Grid = if report.reported_at.is_some() { done.chain(failed).collect() } else { Grid::new() };
     grid.sort_by(|left, right| left.window_id.cmp(&right.window_id));
@@ -124,7 +125,9 @@ fn healthy(now: Timestamp) -> RunReport {
 }
 
 fn failure(window: &str, error: &str, message: &str, messages: u64) -> Failure {
-    Failure { window_id: window.into(), error: error.into(), message: message.into(), messages }
+    let step = (!window.is_empty()).then(|| "query-messages".to_owned());
+    let (window_id, error, message) = (window.into(), error.into(), message.into());
+    Failure { window_id, error, message, messages, step, ..Failure::default() }
 }
 
 fn failed(well: &RunReport, now: Timestamp) -> RunReport {

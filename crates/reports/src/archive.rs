@@ -2,13 +2,14 @@
 
 use crate::cost;
 use crate::section::{Account, Bar, Colour, Figure, Problem, Section, State, Table};
-use crate::words::{self, bytes, count, grouped};
+use crate::words::{self, Left, bytes, count, grouped};
 use alerts::run::{
     overview::{Overview, span_of},
     report::{Before, Details, Failure, OpenMessage, RunReport},
     unresolved::{Span, Unresolved},
 };
 use jiff::Timestamp;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Days after which an open message is worth a look.
@@ -59,7 +60,7 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
     let figures = vec![
         Figure::count("Messages in the archive", overview.archived)
             .note(change(overview.archived, |before| before.archived)),
-        Figure::new("Size in the archive", bytes(overview.bytes)),
+        Figure::new("Size in the archive", bytes(overview.bytes)).note(cost::of_keeping(overview.bytes)),
         open,
         quarantined,
     ];
@@ -116,7 +117,7 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
     if report.windows.planned > 0 || report.messages.source > 0 {
         section = section.account(account(report));
     }
-    section = section.notes(notes(report)).problems("What failed", problems(report));
+    section = section.notes(notes(report)).problems("What failed", problems(report, &details.execution_arn));
     if words::failures(report).next().is_some() {
         let why = "Only what failed runs again, with this command or with Redrive in the console:";
         section = section.command(why, vec![words::rerun_command(&report.run_id)]);
@@ -141,35 +142,40 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
 
 /// What was to be archived, and what became of it: counted against the plan.
 pub fn account(report: &RunReport) -> Account {
-    let (messages, left) = (&report.messages, words::not_archived(report));
+    let (messages, Left { failed, set_aside }) = (&report.messages, words::left(report));
     let mut parts = vec![
         ("Archived", messages.archived, Colour::Done),
         ("Archived earlier", messages.already_archived, Colour::DoneBefore),
         ("Still open, held over", messages.open, Colour::Waiting),
         ("In quarantine", messages.quarantined, Colour::SetAside),
     ];
-    for (label, count) in
-        [("Not archived yet, in failed windows", left.failed), ("Not archived, set aside", left.set_aside)]
-    {
+    for (label, count, colour) in [
+        ("Not archived yet, in failed windows", failed.missing, Colour::Failed),
+        ("In failed windows, in part committed by other runs", failed.in_part, Colour::Failed),
+        ("In failed windows that other runs have committed", failed.by_other_runs, Colour::Other),
+        ("Not archived, set aside", set_aside.missing, Colour::Failed),
+        ("Set aside, in part committed by other runs", set_aside.in_part, Colour::Failed),
+        ("Set aside, but committed by other runs", set_aside.by_other_runs, Colour::Other),
+    ] {
         if count > 0 {
-            parts.push((label, count, Colour::Failed));
+            parts.push((label, count, colour));
         }
     }
-    Account::new("In the source, in all", messages.source + left.failed + left.set_aside, &parts)
+    Account::new("In the source, in all", messages.source + failed.all() + set_aside.all(), &parts)
 }
 
 /// Told when failed windows of an earlier attempt are done now.
 fn repaired(report: &RunReport, details: &Details) -> Option<String> {
     let before = details.before.as_ref().filter(|before| before.run_id == report.run_id)?;
     let windows = before.failed_windows.saturating_sub(report.windows.failed);
-    let messages = before.failed_messages.saturating_sub(words::not_archived(report).failed);
+    let messages = before.failed_messages.saturating_sub(words::left(report).failed.all());
     (windows > 0).then(|| {
         format!("Repaired: {}, {} since the last report.", count(windows, "window"), count(messages, "message"))
     })
 }
 
-/// What failed, by error: how many windows, how many messages, where, and what to do.
-pub fn problems(report: &RunReport) -> Vec<Problem> {
+/// What failed, by error: how many windows, how many messages, where, and what to do. The log of one of them is linked.
+pub fn problems(report: &RunReport, execution_arn: &str) -> Vec<Problem> {
     let mut by_error: BTreeMap<&str, Vec<&Failure>> = BTreeMap::new();
     for failure in words::failures(report) {
         by_error.entry(&failure.error).or_default().push(failure);
@@ -190,7 +196,7 @@ pub fn problems(report: &RunReport) -> Vec<Problem> {
             places: folded(&failures),
             message: failures.first().map(|failure| failure.message.clone()).unwrap_or_default(),
             advice: errors::advice(error).to_owned(),
-            link: None,
+            link: failures.iter().find_map(|failure| words::log_of_failure(failure, execution_arn)),
         }
     };
     groups.into_iter().map(problem).collect()
@@ -288,22 +294,34 @@ fn notes(report: &RunReport) -> Vec<String> {
     notes
 }
 
-/// What was written, and about how large it was in the source: repeats were written by earlier runs and do not count.
-pub fn size(report: &RunReport) -> Option<String> {
+/// Bytes of what a run wrote: in the source, where repeats that earlier runs wrote do not count, and in the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Became {
+    pub source: u64,
+    pub archive: u64,
+}
+
+pub fn became(report: &RunReport) -> Option<Became> {
     let (messages, sizes) = (&report.messages, &report.bytes);
     let written = u128::from(messages.archived + messages.quarantined);
     if written == 0 || messages.source == 0 || sizes.archive == 0 {
         return None;
     }
     let source = u128::from(sizes.source) * written / u128::from(messages.source);
-    let source = u64::try_from(source).unwrap_or(u64::MAX);
+    Some(Became { source: u64::try_from(source).unwrap_or(u64::MAX), archive: sizes.archive })
+}
+
+/// What was written, and about how large it was in the source.
+pub fn size(report: &RunReport) -> Option<String> {
+    let Became { source, archive } = became(report)?;
+    let messages = &report.messages;
     let what = count(messages.archived + messages.quarantined, "message");
-    let about = if written == u128::from(messages.source) { "" } else { "about " };
-    let saved = match sizes.archive {
+    let about = if messages.archived + messages.quarantined == messages.source { "" } else { "about " };
+    let saved = match archive {
         archive if archive < source => format!(": {} % less", 100 - u128::from(archive) * 100 / u128::from(source)),
         _ => String::new(),
     };
-    Some(format!("{what} of {about}{} became {} in the archive{saved}.", bytes(source), bytes(sizes.archive)))
+    Some(format!("{what} of {about}{} became {} in the archive{saved}.", bytes(source), bytes(archive)))
 }
 
 /// `+1,234`, `-5`, `no change`.

@@ -175,6 +175,18 @@ pub fn usd(amount: f64) -> String {
     }
 }
 
+/// `about $0.0391 a month`; nothing for nothing.
+pub fn of_keeping(archive_bytes: u64) -> String {
+    let kept = cost(&Work { archive_bytes, ..Work::default() }, Prices::built_in()).usd_a_month;
+    if archive_bytes == 0 { String::new() } else { format!("about {} a month", usd(kept)) }
+}
+
+/// What a run cost once, in USD.
+pub fn of_run(report: &RunReport) -> f64 {
+    let work = Work::done(report);
+    if work.messages == 0 { 0.0 } else { cost(&work, Prices::built_in()).usd }
+}
+
 /// What a run cost, for its report; none where it did nothing.
 pub fn told(report: &RunReport) -> Option<String> {
     let (work, prices) = (Work::done(report), Prices::built_in());

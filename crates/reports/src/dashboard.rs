@@ -1,11 +1,12 @@
 //! The page: one file with its style, its script, its charts and its data, so that it opens from a bucket and from a disk
 //! alike. From a bucket it looks whether the other pipelines have published something newer, and asks for nothing else.
 
-use crate::archive::{account, now_section, run_section};
+use crate::archive::{account, became, now_section, run_section};
+use crate::cost::{self, Prices};
 use crate::section::{Bar, Colour, Section, State, tamed};
 use crate::words;
 use alerts::run::{
-    grid::Grid,
+    grid::{Cell, Grid},
     overview::{Day, Overview},
     report::{Details, RunReport},
 };
@@ -120,11 +121,13 @@ pub fn section_key(pipeline: &str) -> String {
 /// The runs, as the page and the next mail read them at [`RUNS_KEY`].
 pub fn runs(runs: &Runs) -> Value {
     let list: Vec<Value> = runs.listed.iter().take(RUNS).map(run).collect();
+    let prices = Prices::built_in();
     tamed(json!({
         "v": 1,
         "generated_at": instant::iso(runs.now),
         "last_completed": runs.last_completed.map(instant::iso),
         "silent_days": runs.silent_days,
+        "prices": format!("{}, {}", prices.region, prices.as_of),
         "runs": list,
         "unreadable": runs.unreadable,
     }))
@@ -132,7 +135,6 @@ pub fn runs(runs: &Runs) -> Value {
 
 fn run(ListedRun { report, execution_arn, grid }: &ListedRun) -> Value {
     let seconds = seconds(report);
-    let left = words::not_archived(report);
     let mut run = json!({
         "run_id": report.run_id,
         "mode": report.mode,
@@ -149,21 +151,34 @@ fn run(ListedRun { report, execution_arn, grid }: &ListedRun) -> Value {
         "windows": report.windows,
         "messages": report.messages,
         "planned": account(report).total,
-        "not_archived": left.failed + left.set_aside,
+        "not_archived": words::left(report).not_archived(),
         "bytes": report.bytes,
+        "became": became(report),
+        "usd": cost::of_run(report),
     });
     if let Some(console) = words::console_of(execution_arn) {
         run["console"] = json!(console);
     }
     if !grid.is_empty() {
-        run["grid"] = json!(grid);
+        run["grid"] = grid.iter().map(|cell| cell_of(cell, execution_arn)).collect();
     }
     // A run that went well has nothing to tell that the numbers do not.
     if words::state(report) != State::Good {
         run["sentence"] = json!(words::sentence(report));
-        run["section"] = json!(run_section(report, &Details::default()));
+        run["section"] =
+            json!(run_section(report, &Details { execution_arn: execution_arn.clone(), ..Details::default() }));
     }
     run
+}
+
+/// A window, and the log of the function at which it failed.
+fn cell_of(cell: &Cell, execution_arn: &str) -> Value {
+    let mut shown = json!(cell);
+    let log = cell.step.as_deref().and_then(|step| words::log_of(execution_arn, step, &cell.window_id));
+    if let Some(log) = log {
+        shown["log"] = json!(log);
+    }
+    shown
 }
 
 /// From the run's beginning to its report, redrives included.

@@ -42,11 +42,11 @@ pub struct Summary<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Earlier {
     pub run_id: String,
-    /// Its range, in words.
-    pub range: String,
+    /// Where its range begins, as an instant in ISO 8601.
+    pub from: String,
     pub outcome: String,
     pub messages: Messages,
-    /// Messages of windows that failed or were set aside.
+    /// Messages of windows that failed or were set aside, and that no other run has committed.
     pub not_archived: u64,
 }
 
@@ -63,13 +63,12 @@ impl Earlier {
     }
 
     fn of(report: &RunReport) -> Self {
-        let left = words::not_archived(report);
         Earlier {
             run_id: report.run_id.clone(),
-            range: words::range(report.from, report.to),
+            from: identity::instant::iso(report.from),
             outcome: words::outcome_label(report),
             messages: report.messages,
-            not_archived: left.failed + left.set_aside,
+            not_archived: words::left(report).not_archived(),
         }
     }
 
@@ -107,7 +106,7 @@ pub fn mail(summary: &Summary) -> Result<Mail, Error> {
         0 | 1 => None,
         _ => Some(chart::stacked(&runs.iter().rev().map(Earlier::bar).collect::<Vec<_>>())?),
     };
-    let failed_windows = table_file::failed_windows(summary.report)?;
+    let failed_windows = table_file::failed_windows(summary.report, &summary.details.execution_arn)?;
     Ok(Mail { rendered: letter(summary).render()?, chart, failed_windows })
 }
 
@@ -121,9 +120,18 @@ fn last_runs(summary: &Summary) -> Vec<Earlier> {
 /// The same runs as the chart, for those who see none.
 fn last_runs_section(runs: &[Earlier]) -> Section {
     let done = |run: &Earlier| grouped(run.messages.archived + run.messages.already_archived);
-    let rows = runs.iter().map(|run| [run.range.clone(), done(run), grouped(run.not_archived), run.outcome.clone()]);
-    let columns = ["Messages of", "#Archived", "#Not yet", "Outcome"];
+    let rows = runs.iter().map(|run| [begins(&run.from), done(run), grouped(run.not_archived), run.outcome.clone()]);
+    let columns = ["Messages from", "#Archived", "#Not yet", "Outcome"];
     Section::new("The last runs", "newest first").table(Table::new("", &columns).rows(rows, None))
+}
+
+/// A whole range would take five lines of a phone.
+fn begins(from: &str) -> String {
+    let (date, time) = from.split_once('T').unwrap_or((from, ""));
+    match time.get(..5) {
+        None | Some("00:00") => date.to_owned(),
+        Some(minute) => format!("{date} {minute}"),
+    }
 }
 
 /// Whether a report is of interest to others than the operator who started the run: a run over one instant, such as

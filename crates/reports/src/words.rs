@@ -3,6 +3,7 @@
 use crate::state::State;
 use alerts::run::{
     job_run::RunStatus,
+    overview::Extent,
     report::{Failure, RunReport},
     unresolved::{Span, Unresolved},
 };
@@ -49,24 +50,21 @@ fn outcome(report: &RunReport) -> String {
         grouped(messages.quarantined)
     );
     let missing = unaccounted(report);
-    let left = not_archived(report);
-    let in_all = messages.source + left.failed + left.set_aside;
+    let left = left(report);
+    let in_all = messages.source + left.failed.all() + left.set_aside.all();
     if windows.failed > 0 {
         return format!(
             "{} of {} failed{}; the others are safe.",
             grouped(windows.failed),
             count(windows.planned, "window"),
-            match left.failed {
-                0 => String::new(),
-                failed => format!(", and {} of {} are not archived yet", grouped(failed), count(in_all, "message")),
-            },
+            left_in_failed(left.failed, in_all),
         );
     }
     match report.status {
         RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => {
             let cause = report.failures.first().map(|failure| format!(" ({})", one_line(&failure.error)));
             format!(
-                "The run died before its windows were done{}; nothing was lost, but it has to run again.",
+                "The run ended before its windows were done{}; nothing was lost, but it has to run again.",
                 cause.unwrap_or_default()
             )
         }
@@ -86,10 +84,14 @@ fn outcome(report: &RunReport) -> String {
         }
         RunStatus::Completed if set_aside_here(report) > 0 => {
             format!(
-                "{} set aside by an operator, with {} of {}; the others: {done}.",
+                "{} set aside by an operator, with {} of {}{}; the others: {done}.",
                 count(set_aside_here(report), "window"),
-                grouped(left.set_aside),
+                grouped(left.set_aside.all()),
                 count(in_all, "message"),
+                match left.set_aside.by_other_runs {
+                    0 => String::new(),
+                    some => format!(" ({} committed by other runs before)", grouped(some)),
+                },
             )
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
@@ -145,24 +147,65 @@ pub fn set_aside_here(report: &RunReport) -> u64 {
     report.windows.planned.saturating_sub(report.windows.succeeded + report.windows.failed)
 }
 
-/// Messages that the plan counted and that are not archived yet.
+/// Messages that the plan counted, in windows that this run has not committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NotArchived {
+pub struct Left {
     /// In failed windows.
-    pub failed: u64,
+    pub failed: Uncommitted,
     /// In windows that an operator has set aside.
-    pub set_aside: u64,
+    pub set_aside: Uncommitted,
 }
 
-pub fn not_archived(report: &RunReport) -> NotArchived {
-    let mut left = NotArchived::default();
+/// What other runs have of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uncommitted {
+    /// No run has archived them yet.
+    pub missing: u64,
+    /// In windows of which other runs have committed a part.
+    pub in_part: u64,
+    /// In windows that other runs have committed whole.
+    pub by_other_runs: u64,
+}
+
+impl Uncommitted {
+    pub fn all(self) -> u64 {
+        self.missing + self.in_part + self.by_other_runs
+    }
+}
+
+impl Left {
+    /// Messages that may be in no archive yet.
+    pub fn not_archived(self) -> u64 {
+        let Left { failed, set_aside } = self;
+        failed.missing + failed.in_part + set_aside.missing + set_aside.in_part
+    }
+}
+
+pub fn left(report: &RunReport) -> Left {
+    let mut left = Left::default();
     for failure in &report.failures {
-        match failure.error.as_str() {
-            "WindowSkipped" => left.set_aside += failure.messages,
-            _ => left.failed += failure.messages,
+        let of = if failure.error == "WindowSkipped" { &mut left.set_aside } else { &mut left.failed };
+        match failure.by_other_runs {
+            Extent::Nothing => of.missing += failure.messages,
+            Extent::Part => of.in_part += failure.messages,
+            Extent::All => of.by_other_runs += failure.messages,
         }
     }
     left
+}
+
+fn left_in_failed(failed: Uncommitted, in_all: u64) -> String {
+    let mut facts = Vec::new();
+    let mut fact = |messages: u64, said: &str| {
+        if messages > 0 {
+            let of = if facts.is_empty() { format!(" of {}", count(in_all, "message")) } else { String::new() };
+            facts.push(format!("{}{of} {said}", grouped(messages)));
+        }
+    };
+    fact(failed.missing, "are not archived yet");
+    fact(failed.in_part, "are in windows of which other runs have committed a part");
+    fact(failed.by_other_runs, "were not looked at again, but other runs have committed their windows before");
+    if facts.is_empty() { String::new() } else { format!(", and {}", facts.join(", ")) }
 }
 
 /// Documents of the source that became nothing; negative when more came out than went in.
@@ -311,9 +354,11 @@ pub fn bytes(number: u64) -> String {
     if unit == "B" || value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// Characters of a text at most.
+const LONGEST: usize = 300;
+
 /// Foreign text on one line: what could start a new line, hide or turn the text around is made visible, and no text is endless.
 pub fn one_line(text: &str) -> String {
-    const LONGEST: usize = 300;
     let tame = |c: char| match c {
         '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
         c if c.is_control() => '\u{fffd}',
@@ -331,13 +376,46 @@ pub fn one_line(text: &str) -> String {
 
 /// The execution in the console of AWS; none on a local cloud, whose account is made up.
 pub fn console_of(execution_arn: &str) -> Option<String> {
+    let region = region_of(execution_arn)?;
+    Some(format!(
+        "https://{region}.console.aws.amazon.com/states/home?region={region}#/v2/executions/details/{execution_arn}"
+    ))
+}
+
+/// In the console of AWS, what a function of the execution's deployment has logged about a window; none on a local cloud.
+pub fn log_of(execution_arn: &str, function: &str, window_id: &str) -> Option<String> {
+    let region = region_of(execution_arn)?;
+    let deployment = execution_arn.split(':').nth(6)?.strip_suffix("archive-alerts")?;
+    let group = within_fragment(&format!("/aws/lambda/{deployment}{function}"));
+    let filter = within_fragment(&format!("\"{window_id}\""));
+    let link = format!(
+        "https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logsV2:log-groups/log-group/{group}\
+         /log-events$3FfilterPattern$3D{filter}"
+    );
+    // A longer one would be cut like any text.
+    Some(link).filter(|link| link.len() <= LONGEST)
+}
+
+/// The log of the function at which a window failed.
+pub fn log_of_failure(failure: &Failure, execution_arn: &str) -> Option<String> {
+    log_of(execution_arn, failure.step.as_deref()?, &failure.window_id)
+}
+
+fn region_of(execution_arn: &str) -> Option<&str> {
     let parts: Vec<&str> = execution_arn.split(':').collect();
     match parts.as_slice() {
-        ["arn", "aws", "states", region, account, ..] if *account != "000000000000" => Some(format!(
-            "https://{region}.console.aws.amazon.com/states/home?region={region}#/v2/executions/details/{execution_arn}"
-        )),
+        ["arn", "aws", "states", region, account, ..] if *account != "000000000000" => Some(region),
         _ => None,
     }
+}
+
+/// As the console of CloudWatch writes what stands in its fragment: encoded twice, with `$` for the second `%`.
+fn within_fragment(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        byte => format!("$25{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
@@ -375,6 +453,21 @@ mod tests {
     fn a_command_survives_any_run_id() {
         assert_eq!(rerun_command("run-1"), "alert-archive rerun run-1 --wait");
         assert_eq!(rerun_command("a'; rm -rf ~"), r"alert-archive rerun 'a'\''; rm -rf ~' --wait");
+    }
+
+    #[test]
+    fn a_window_leads_to_what_its_function_logged_about_it() {
+        let arn = "arn:aws:states:eu-central-1:123456789012:execution:production-archive-alerts:r1";
+        let id = "20240701T000000.000Z--20240702T000000.000Z";
+        let link = log_of(arn, "query-messages", id).expect("a link");
+        assert!(
+            link.starts_with("https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1#logsV2:")
+        );
+        assert!(link.contains("/log-group/$252Faws$252Flambda$252Fproduction-query-messages/log-events$3F"), "{link}");
+        assert!(link.ends_with(&format!("filterPattern$3D$2522{id}$2522")), "{link}");
+        assert_eq!(log_of(&arn.replace("123456789012", "000000000000"), "query-messages", id), None, "a local cloud");
+        let hostile = log_of(arn, "query-messages", "\" onclick='x' <b>").expect("a link");
+        assert!(!hostile.contains(['"', '<', ' ', '\'']), "{hostile}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn hostile_data_does_not_end_its_element_or_fill_another_place() {
 #[test]
 fn runs_are_listed_as_they_come_with_what_failed_and_the_one_word_for_it() {
     let failures =
-        vec![Failure { window_id: "w".into(), error: "CountMismatch".into(), message: "m".into(), messages: 433 }];
+        vec![Failure { window_id: "w".into(), error: "CountMismatch".into(), messages: 433, ..Failure::default() }];
     let windows = alerts::run::report::Windows { planned: 91, succeeded: 90, failed: 1 };
     let failed = RunReport { failures, status: RunStatus::Failed, reconciled: false, windows, ..report("newest") };
     let data = listed(&[failed, report("older")]);
@@ -105,6 +105,12 @@ fn runs_are_listed_as_they_come_with_what_failed_and_the_one_word_for_it() {
     assert_eq!((&newest["planned"], &newest["not_archived"]), (&5433.into(), &433.into()));
     assert!(newest["section"].to_string().contains(errors::advice("CountMismatch")));
     assert_eq!((&older["range"], &older["outcome"]), (&"2024-07-01 to 2024-09-28".into(), &"Completed".into()));
+    // A part of the run was archived before; what it wrote is compared with what that was in the source.
+    let became = reports::archive::became(&report("older")).expect("it wrote something");
+    assert!(became.source < 127179533 && became.archive == 28400000);
+    assert_eq!(older["became"], serde_json::json!(became));
+    assert!(older["usd"].as_f64().is_some_and(|usd| usd > 0.0 && usd < 1.0), "{older}");
+    assert!(data["prices"].as_str().is_some_and(|prices| prices.contains("us-east-1")));
     assert_eq!(listed(&vec![report("r"); 500])["runs"].as_array().map(Vec::len), Some(dashboard::RUNS));
 }
 
@@ -116,6 +122,7 @@ fn a_run_leads_to_its_execution_and_to_each_of_its_windows() {
         messages: 433,
         seconds: Some(12),
         error: Some("WindowSkipped".into()),
+        step: Some("query-messages".into()),
     };
     let arn = "arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:r1";
     let of = |arn: &str, grid: &Grid| ListedRun { report: report("r1"), execution_arn: arn.into(), grid: grid.clone() };
@@ -124,9 +131,11 @@ fn a_run_leads_to_its_execution_and_to_each_of_its_windows() {
     assert!(
         run["console"].as_str().is_some_and(|link| link.starts_with("https://eu-central-1.") && link.ends_with(arn))
     );
+    let log = reports::log_of(arn, "query-messages", "20240701T000000.000Z--20240702T000000.000Z");
+    assert!(log.is_some());
     let expected = serde_json::json!([{
         "window_id": "20240701T000000.000Z--20240702T000000.000Z", "state": "set_aside", "messages": 433, "seconds": 12,
-        "error": "WindowSkipped",
+        "error": "WindowSkipped", "step": "query-messages", "log": log,
     }]);
     assert_eq!(run["grid"], expected);
     assert!(local["console"].is_null() && local["grid"].is_null(), "a local cloud has no console: {local}");

@@ -2,7 +2,7 @@
 
 use alerts::run::{
     job_run::RunStatus,
-    overview::{Day, Overview},
+    overview::{Day, Extent, Overview},
     report::{Before, Details, Failure, OpenMessage, Recheck, RunReport, Windows},
     unresolved::{Span, Unresolved},
 };
@@ -22,7 +22,8 @@ fn report() -> RunReport {
 }
 
 fn failure(window: &str, error: &str, messages: u64) -> Failure {
-    Failure { window_id: window.into(), error: error.into(), message: format!("{error} was met"), messages }
+    let (window_id, message) = (window.into(), format!("{error} was met"));
+    Failure { window_id, error: error.into(), message, messages, ..Failure::default() }
 }
 
 fn window(day: u8) -> String {
@@ -119,7 +120,7 @@ fn a_run_that_died_is_told_with_its_cause() {
     assert!(mail.subject.starts_with("Alert archive: Failed before its report ("), "{}", mail.subject);
     for part in [&mail.text, &mail.html] {
         for said in [
-            "The run died before its windows were done (SourceUnavailable)",
+            "The run ended before its windows were done (SourceUnavailable)",
             "the whole run",
             "alert-archive rerun weekly-2024-39 --wait",
         ] {
@@ -164,6 +165,38 @@ fn what_failed_is_counted_against_the_plan() {
 }
 
 #[test]
+fn what_other_runs_have_committed_is_not_called_missing() {
+    let by = |window: &str, by_other_runs| Failure { by_other_runs, ..failure(window, "SourceUnavailable", 100) };
+    let of = |failures: Vec<Failure>| RunReport { failures, ..failed() };
+    let all = of(vec![by(&window(3), Extent::All), by(&window(4), Extent::All), by(&window(5), Extent::All)]);
+    assert_eq!(
+        first_line(&all),
+        "Please act. 3 of 91 windows failed, and 300 of 5,300 messages were not looked at again, but other runs have \
+         committed their windows before; the others are safe."
+    );
+    let mail = mailed(&all, &details());
+    assert!(mail.text.contains("300  In failed windows that other runs have committed"), "{}", mail.text);
+    assert!(!mail.text.to_lowercase().contains("not archived yet"), "{}", mail.text);
+    let mixed = of(vec![by(&window(3), Extent::Nothing), by(&window(4), Extent::Part), by(&window(5), Extent::All)]);
+    assert_eq!(
+        first_line(&mixed),
+        "Please act. 3 of 91 windows failed, and 100 of 5,300 messages are not archived yet, 100 are in windows of which \
+         other runs have committed a part, 100 were not looked at again, but other runs have committed their windows \
+         before; the others are safe."
+    );
+    let mail = mailed(&mixed, &details());
+    for said in ["100  Not archived yet, in failed windows", "5,300  In the source, in all"] {
+        assert!(mail.text.lines().any(|line| line.trim() == said), "{said}: {}", mail.text);
+    }
+    assert!(!mail.text.contains("NOT ACCOUNTED FOR"), "{}", mail.text);
+    let skipped = Failure { error: "WindowSkipped".into(), ..by(&window(3), Extent::All) };
+    let windows = Windows { planned: 91, succeeded: 90, failed: 0 };
+    let aside = RunReport { failures: vec![skipped], windows, reconciled: false, ..report() };
+    let line = first_line(&aside);
+    assert!(line.contains("with 100 of 5,100 messages (100 committed by other runs before)"), "{line}");
+}
+
+#[test]
 fn failures_are_grouped_by_error_and_neighbours_folded() {
     let mail = mailed(&failed(), &details());
     for part in [&mail.text, &mail.html] {
@@ -179,6 +212,19 @@ fn failures_are_grouped_by_error_and_neighbours_folded() {
         }
     }
     assert_eq!(mail.text.matches("SourceUnavailable:").count(), 1, "{}", mail.text);
+}
+
+#[test]
+fn a_failure_leads_to_the_log_of_one_of_its_windows() {
+    let arn = "arn:aws:states:eu-central-1:123456789012:execution:archive-alerts:weekly-2024-39";
+    let details = Details { execution_arn: arn.into(), ..details() };
+    let mut report = failed();
+    report.failures[1].step = Some("query-messages".into());
+    let mail = mailed(&report, &details);
+    let link = reports::log_of(arn, "query-messages", &window(4)).expect("a link");
+    assert!(mail.text.contains(&format!("Open in the console: {link}")), "{}", mail.text);
+    assert!(mail.html.contains("#logsV2:log-groups"), "{}", mail.html);
+    assert_eq!(mail.text.matches("Open in the console: ").count(), 1, "CountMismatch names no step");
 }
 
 #[test]
@@ -317,7 +363,7 @@ fn what_other_pipelines_have_published_is_repeated() {
 fn earlier() -> Vec<Earlier> {
     let run = |n: u64| Earlier {
         run_id: format!("weekly-{n}"),
-        range: format!("week {n}"),
+        from: format!("2024-01-{:02}T06:00:00.000Z", n + 1),
         outcome: "Completed".into(),
         messages: Messages { archived: 100 * n, ..Messages::default() },
         not_archived: 0,
@@ -333,7 +379,9 @@ fn the_last_runs_are_a_chart_and_the_same_in_words() {
     assert!(mail.rendered.html.contains(r#"src="cid:last-runs""#), "{}", mail.rendered.html);
     let text = mail.rendered.text;
     assert!(
-        text.contains("THE LAST RUNS (newest first)") && text.contains("week 30") && !text.contains("week 3 "),
+        text.contains("THE LAST RUNS (newest first)")
+            && text.contains("2024-01-31 06:00")
+            && !text.contains("2024-01-04"),
         "{text}"
     );
     // The first run has no others to be compared with.
@@ -366,7 +414,7 @@ fn a_list_of_runs_that_cannot_be_read_costs_the_chart_and_not_the_mail() {
     assert_eq!(Earlier::read(b"no JSON"), []);
     assert_eq!(
         Earlier::read(
-            br#"{"runs":[{"run_id":1},{"run_id":"r","range":"a","outcome":"b","not_archived":0,
+            br#"{"runs":[{"run_id":1},{"run_id":"r","from":"a","outcome":"b","not_archived":0,
         "messages":{"source":1,"archived":1,"open":0,"quarantined":0,"already_archived":0,"no_alerts":0}}]}"#
         )
         .len(),

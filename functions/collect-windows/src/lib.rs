@@ -13,11 +13,13 @@ use alerts::{
         grid::{Cell, CellState, Grid},
         job_run::RunStatus,
         looked_at::{Gone, ListedWindow, LookedAt},
+        overview::{Extent, span_of},
         payloads::{CollectRequest, Collected, Version},
         report::{
             Before, Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep,
             Windows as WindowCounts,
         },
+        unresolved::Span,
     },
     source::Source,
     window::{
@@ -136,12 +138,12 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
                 let failure = failure(window, Some(record));
-                grid.push(Cell::new(window, Some(record), CellState::SetAside, Some(failure.error.clone())));
+                grid.push(Cell::new(window, Some(record), CellState::SetAside, Some(&failure)));
                 failures.push(failure);
             }
             record => {
                 let failure = failure(window, record);
-                grid.push(Cell::new(window, record, CellState::Failed, Some(failure.error.clone())));
+                grid.push(Cell::new(window, record, CellState::Failed, Some(&failure)));
                 failures.push(failure);
                 failed.push(window.clone());
             }
@@ -160,7 +162,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     // An extraction archives nothing yet; what it staged is reconciled when it is written.
     let reconciled = failures.is_empty() && (messages.reconciled() || request.mode == Mode::Extract);
     let of = |purpose| by_purpose.get(&purpose).copied().unwrap_or_default();
-    let report = RunReport {
+    let mut report = RunReport {
         run_id: run_id.clone(),
         mode: request.mode.as_str().to_owned(),
         from: run.from,
@@ -189,6 +191,9 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         reported_at: Some(instant::iso(now)),
     };
     let Around { overview, before } = around(deps, &report, oldest_open.clone(), now).await?;
+    for failure in &mut report.failures {
+        failure.by_other_runs = by_other_runs(failure, &planned, &overview.covered);
+    }
     let failed_here = Before {
         run_id: run_id.clone(),
         failed_windows: report.windows.failed,
@@ -342,7 +347,19 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
         }
         _ => ("NotStarted".to_owned(), "the Map did not start this window; see the Map Run".to_owned()),
     };
-    Failure { window_id, error, message, messages: window.expected }
+    let step = record.map(|record| record.step.clone()).filter(|step| !step.is_empty());
+    Failure { window_id, error, message, messages: window.expected, step, ..Failure::default() }
+}
+
+/// This run has not committed the window: what covers it, others have. Of a message that was changed since, they have an
+/// earlier version.
+fn by_other_runs(failure: &Failure, planned: &[Window], covered: &[Span]) -> Extent {
+    let window = planned.iter().find(|window| window.window_id == failure.window_id);
+    match (window, span_of(&failure.window_id)) {
+        (Some(Window { purpose: Purpose::Changed, .. }), _) => Extent::Part,
+        (_, Some(span)) => Extent::of(&span, covered),
+        (_, None) => Extent::Nothing,
+    }
 }
 
 /// Ids that stand in more than one index. Ten million of them (80 MB) are in memory at once, however large the run was.

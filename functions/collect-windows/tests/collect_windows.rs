@@ -3,6 +3,7 @@
 use alerts::{
     counts::Messages,
     mode::Mode,
+    run::job_run::{JobRun, RunStatus},
     run::payloads::{CollectRequest, Version},
     window::record::{State, WindowRecord},
 };
@@ -124,6 +125,28 @@ async fn what_failed_is_counted_against_the_plan_and_is_a_gap_of_the_archive() {
     assert_eq!(overview["runs"], 1);
     let gap = &overview["gaps"].as_array().expect("a list")[0];
     assert_eq!(gap["from"], identity::instant::iso(day(1).from), "{overview:#}");
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_has_committed_is_no_gap_and_not_called_missing() {
+    let cloud = ended().await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let extents = |cloud: &Cloud| -> Vec<Value> {
+        let report = cloud.json("runs/r1/report.json");
+        report["failures"].as_array().expect("a list").iter().map(|failure| failure["by_other_runs"].clone()).collect()
+    };
+    assert_eq!(extents(&cloud), [Value::Null, Value::Null, Value::Null], "nobody else has them");
+    // Another run has done the second day whole, and half of the third.
+    let to = day(2).from + jiff::SignedDuration::from_hours(12);
+    let (row, mut earlier) = (cloud.job_run(RUN), cloud.json("runs/r1/report.json"));
+    let row: JobRun = serde_json::from_value(row).expect("a row");
+    let other = JobRun { run_id: "r0".into(), status: RunStatus::Completed, to, revision: 1, ..row };
+    assert!(cloud.job_runs().runs.put(&other).await.expect("written"));
+    earlier["to"] = json!(identity::instant::iso(to));
+    (earlier["run_id"], earlier["status"], earlier["failures"]) = (json!("r0"), json!("Completed"), json!([]));
+    cloud.objects().put_json("runs/r0/report.json", &earlier).await.expect("written");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!(extents(&cloud), [json!("all"), json!("part"), Value::Null]);
 }
 
 /// The manifest of a committed window of a run: so many rows in its own object.

@@ -1,5 +1,6 @@
 //! What became of each window of a run, one cell a window, for the page.
 
+use crate::run::report::Failure;
 use crate::window::{plan::Window, record::WindowRecord};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,14 @@ pub struct Cell {
     /// The stable name of its error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The function at which it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 impl Cell {
-    /// `error` is none where the window is done.
-    pub fn new(window: &Window, record: Option<&WindowRecord>, state: CellState, error: Option<String>) -> Self {
+    /// `failure` is none where the window is done.
+    pub fn new(window: &Window, record: Option<&WindowRecord>, state: CellState, failure: Option<&Failure>) -> Self {
         let seconds = |began: Timestamp, ended: Timestamp| u64::try_from(ended.duration_since(began).as_secs()).ok();
         let read = record.filter(|_| state == CellState::Done).map(|record| record.messages.source);
         Cell {
@@ -39,7 +43,8 @@ impl Cell {
             state,
             messages: read.unwrap_or(window.expected),
             seconds: record.and_then(|record| seconds(record.began_at?, record.updated_at)),
-            error,
+            error: failure.map(|failure| failure.error.clone()),
+            step: failure.and_then(|failure| failure.step.clone()),
         }
     }
 }

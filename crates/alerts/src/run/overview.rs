@@ -61,6 +61,31 @@ pub struct Coverage {
     pub uncommitted: Vec<Span>,
 }
 
+/// How much of a stretch is covered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    #[default]
+    Nothing,
+    Part,
+    All,
+}
+
+impl Extent {
+    /// `covered` is in order, without overlaps.
+    pub fn of(span: &Span, covered: &[Span]) -> Self {
+        if covered.iter().any(|done| done.from <= span.from && span.to <= done.to) {
+            return Extent::All;
+        }
+        let meets = covered.iter().any(|done| done.from < span.to && span.from < done.to);
+        if meets { Extent::Part } else { Extent::Nothing }
+    }
+
+    pub fn is_nothing(&self) -> bool {
+        *self == Extent::Nothing
+    }
+}
+
 /// The stretch that a window's id names.
 pub fn span_of(window_id: &str) -> Option<Span> {
     let at = |text: &str| {
@@ -144,6 +169,15 @@ mod tests {
         assert_eq!(covered, [span(0, 70), span(80, 100), span(200, 300)]);
         assert_eq!(gaps, [span(70, 80)]);
         assert_eq!(covered_and_gaps(&[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_stretch_is_covered_whole_in_part_or_not_at_all() {
+        let covered = [span(0, 20), span(30, 60)];
+        let extent = |from, to| Extent::of(&span(from, to), &covered);
+        assert_eq!([extent(0, 20), extent(35, 60)], [Extent::All; 2]);
+        assert_eq!([extent(10, 40), extent(59, 90)], [Extent::Part; 2]);
+        assert_eq!([extent(20, 30), extent(60, 61)], [Extent::Nothing; 2], "the end is not within");
     }
 
     #[test]

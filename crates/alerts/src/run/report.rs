@@ -4,7 +4,7 @@ use crate::counts::{Bytes, Messages};
 use crate::mode::Mode;
 use crate::run::job_run::{JobRun, RunStatus};
 pub use crate::run::overview::OpenMessage;
-use crate::run::overview::{Coverage, Overview, span_of};
+use crate::run::overview::{Coverage, Extent, Overview, span_of};
 use crate::run::unresolved::{Span, Unresolved};
 use crate::window::plan::Left;
 use identity::instant;
@@ -43,14 +43,20 @@ pub struct Sweep {
 }
 
 /// A window that did not commit: its error's stable name and what happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub window_id: String,
     pub error: String,
     pub message: String,
-    /// Documents that the plan counted in it: they are not archived yet.
+    /// Documents that the plan counted in it.
     #[serde(default)]
     pub messages: u64,
+    /// How much of the window other runs have committed: what they have is not missing, this run only did not look again.
+    #[serde(default, skip_serializing_if = "Extent::is_nothing")]
+    pub by_other_runs: Extent,
+    /// The function that was at work on it last; none where none began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// `runs/<run>/report.json`.
@@ -103,7 +109,7 @@ impl RunReport {
             window_id: String::new(),
             error,
             message: run.message.clone().unwrap_or_default(),
-            messages: 0,
+            ..Failure::default()
         });
         RunReport {
             run_id: run.run_id.clone(),
@@ -139,7 +145,7 @@ impl RunReport {
         self.started_at = Some(instant::iso(run.created_at));
         if let Some(error) = &run.error {
             let message = run.message.clone().unwrap_or_default();
-            self.failures.insert(0, Failure { window_id: String::new(), error: error.clone(), message, messages: 0 });
+            self.failures.insert(0, Failure { error: error.clone(), message, ..Failure::default() });
             self.reconciled = false;
         }
         self
