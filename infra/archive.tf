@@ -66,7 +66,7 @@ locals {
     }
     send-summary = {
       size        = { memory = 1024, timeout = 120 }
-      environment = merge(local.run_environment, local.mail_environment)
+      environment = merge(local.run_environment, local.mail_environment, { ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER = module.mail.recipients.runs.name })
     }
     aggregate-dashboard = {
       size = { memory = 1024, timeout = 300 }
@@ -82,9 +82,12 @@ locals {
 
     # Called by a schedule and by no state.
     watch-runs = {
-      size        = { memory = 512, timeout = 60 }
-      environment = merge(local.job_runs_environment, local.mail_environment, { ALERT_ARCHIVE_SILENT_DAYS = tostring(var.silent_days) })
-      schedule    = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+      size = { memory = 512, timeout = 60 }
+      environment = merge(local.job_runs_environment, local.mail_environment, {
+        ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER = module.mail.recipients.overdue.name
+        ALERT_ARCHIVE_SILENT_DAYS               = tostring(var.silent_days)
+      })
+      schedule = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
     }
   }
 

@@ -25,7 +25,8 @@ locals {
     send-log-report = {
       size = { memory = 1024, timeout = 120 }
       environment = merge(local.bucket_environment, local.mail_environment, {
-        ALERT_ARCHIVE_LOG_OBJECTS_TABLE = module.log_objects.name
+        ALERT_ARCHIVE_LOG_OBJECTS_TABLE         = module.log_objects.name
+        ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER = module.mail.recipients.log_errors.name
       })
     }
     aggregate-log-dashboard = {

@@ -39,13 +39,14 @@ locals {
     message_tracking = module.storage.message_tracking_arn
     mail_from        = var.mail_from
     mail_identities  = module.mail.identity_arns
+    recipients       = module.mail.recipients
   }
 
-  # Environments that several functions share, and those of mail.
+  # Environments that several functions share, and those of mail; each kind of report has recipients of its own.
   bucket_environment   = { ALERT_ARCHIVE_BUCKET = module.storage.bucket }
   job_runs_environment = { ALERT_ARCHIVE_JOB_RUNS_TABLE = module.storage.job_runs_table }
   mail_environment = merge(
-    { ALERT_ARCHIVE_MAIL_FROM = var.mail_from, ALERT_ARCHIVE_MAIL_TO = join(",", var.mail_to) },
+    { ALERT_ARCHIVE_MAIL_FROM = var.mail_from },
     var.dashboard_url == null ? {} : { ALERT_ARCHIVE_DASHBOARD_URL = var.dashboard_url },
   )
 }
@@ -73,7 +74,7 @@ module "mail" {
 
   deployment = local.deployment
   mail_from  = var.mail_from
-  mail_to    = var.mail_to
+  mail_to    = { for kind in ["runs", "overdue", "log_errors"] : kind => lookup(var.mail_to_by_kind, kind, var.mail_to) }
   identity   = var.mail_identity
 }
 

@@ -254,7 +254,22 @@ variable "mail_from" {
 }
 
 variable "mail_to" {
-  type = list(string)
+  description = "Recipients of every kind of report that mail_to_by_kind does not name. The lists stand in Parameter Store (/<prefix>/mail/<kind>); Terraform writes each once, and what operators change there stays."
+  type        = list(string)
+  validation {
+    condition     = length(var.mail_to) > 0 && alltrue([for address in var.mail_to : length(split("@", address)) == 2])
+    error_message = "mail_to needs at least one address, each like operations@example.com."
+  }
+}
+
+variable "mail_to_by_kind" {
+  description = "Recipients of single kinds of reports: runs (after each run), overdue (runs stay away), log_errors."
+  type        = map(list(string))
+  default     = {}
+  validation {
+    condition     = alltrue([for kind, list in var.mail_to_by_kind : contains(["runs", "overdue", "log_errors"], kind) && length(list) > 0])
+    error_message = "The kinds are runs, overdue and log_errors, each with at least one address."
+  }
 }
 
 variable "mail_identity" {

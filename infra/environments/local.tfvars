@@ -6,6 +6,7 @@ protected          = false
 schedule_enabled   = false
 mail_from          = "alert-archive@example.com"
 mail_to            = ["operations@example.com"]
+mail_to_by_kind    = { log_errors = ["developers@example.com"] }
 write_jsonl        = true
 write_message_json = true
 

@@ -1,14 +1,16 @@
-//! Mails: [`message`] makes the bytes of one, a [`Mailer`] hands it to SES, and [`send_once`] sees to it that each
-//! recipient gets it once. What a mail says is written elsewhere (`reports`); no type of a pipeline may enter.
+//! Mails: [`Recipients`] says who gets one, [`message`] makes its bytes, a [`Mailer`] hands it to SES, and [`send_once`] sees
+//! to it that each recipient gets it once. What a mail says is written elsewhere (`reports`); no type of a pipeline may enter.
 
 mod memory;
 mod message;
 mod once;
+mod recipients;
 mod ses;
 
 pub use memory::{MemoryMailer, Sent};
 pub use message::{Content, File, Message, message};
 pub use once::{Delivery, Outbox, send_once};
+pub use recipients::{MemoryRecipients, Recipients, RecipientsParameter};
 pub use ses::Ses;
 
 use async_trait::async_trait;
@@ -30,6 +32,12 @@ pub enum MailError {
     Address { address: String, problem: String },
     #[error("a mail needs at least one recipient")]
     NoRecipient,
+    #[error("who gets the mail is not known: the parameter {name} does not exist")]
+    RecipientsMissing { name: String },
+    #[error("who gets the mail cannot be read: the function's role may not read the parameter {name}: {message}")]
+    RecipientsDenied { name: String, message: String },
+    #[error("who gets the mail cannot be read now from the parameter {name}: {message}")]
+    RecipientsUnavailable { name: String, message: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the mail has {bytes} bytes; SES takes {LARGEST}")]
     TooLarge { bytes: usize },
     #[error("`{kind}` is not a content type")]
@@ -46,6 +54,9 @@ impl Named for MailError {
     fn name(&self) -> Name {
         match self {
             MailError::Unavailable { .. } => Name::MailUnavailable,
+            MailError::RecipientsMissing { .. } => Name::ParameterMissing,
+            MailError::RecipientsDenied { .. } => Name::ParameterDenied,
+            MailError::RecipientsUnavailable { .. } => Name::ParametersUnavailable,
             _ => Name::MailRejected,
         }
     }

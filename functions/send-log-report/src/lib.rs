@@ -6,7 +6,7 @@ use errors::{Name, Named};
 use ledger::Once;
 use log_entries::{LogMail, PAYLOAD, ReportTask};
 use logs::LogReport;
-use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use mail::{Content, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
 use reports::letter::Rendered;
 use reports::log_errors::letter;
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
@@ -18,7 +18,7 @@ pub struct Deps {
     pub mails: Table<LogMail>,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Vec<String>,
+    pub to: Arc<dyn Recipients>,
     pub dashboard: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl Deps {
             mails: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_OBJECTS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
+            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
         };
         config.check()?;
@@ -68,13 +68,14 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
     if task.v != PAYLOAD {
         return Err(Error::Version(task.v));
     }
+    let to = deps.to.list().await?;
     let report: LogReport = deps.archive.get_json(&task.report_key).await?;
     let content = |duplicate: bool| {
         let Rendered { subject, text, html } = letter(&report, duplicate, deps.dashboard.as_deref()).render()?;
         Ok(Content { id: format!("log-errors.{}", task.id), subject, text, html, ..Content::default() })
     };
     let outbox = ReportOutbox { mails: &deps.mails, id: &task.id };
-    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), call.now(), content).await?;
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &to), call.now(), content).await?;
     if outcome.sent.is_empty() {
         tracing::info!(report = task.id, "the mail of this report is out already");
     }
@@ -114,7 +115,7 @@ impl Outbox for ReportOutbox<'_> {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use mail::MemoryMailer;
+    use mail::{MemoryMailer, MemoryRecipients};
     use network::{Calm, Network, OneFault, Strike};
     use runtime::ManualClock;
     use std::time::Duration;
@@ -138,9 +139,9 @@ mod tests {
             let deps = Deps {
                 archive: Objects::over(self.objects.through(network.clone()), "archive"),
                 mails: Table::over(self.tables.through(network.clone()), "objects"),
-                mailer: Arc::new(self.mailer.through(network)),
+                mailer: Arc::new(self.mailer.through(network.clone())),
                 from: "archive@example.com".into(),
-                to: vec!["a@example.com".into(), "b@example.com".into()],
+                to: MemoryRecipients::shared(network, "a@example.com,b@example.com"),
                 dashboard: None,
             };
             let task = ReportTask { v: PAYLOAD, id: id.into(), report_key: "r.json".into() };

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use ledger::Once;
-use mail::{Content, File, MailError, Mailer, Outbox, Ses, send_once};
+use mail::{Content, File, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
 use reports::{
     console_of,
     dashboard::{PIPELINES, RUNS_KEY, section_key},
@@ -31,7 +31,7 @@ pub struct Deps {
     pub job_runs: JobRuns,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Vec<String>,
+    pub to: Arc<dyn Recipients>,
     pub dashboard: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
+            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
         };
         config.check()?;
@@ -105,6 +105,7 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
         tracing::info!(run = run_id, "a run over one instant is not mailed");
         return Ok(());
     }
+    let to = deps.to.list().await?;
     let pipelines = pipelines(deps).await?;
     // As the run before this one left it: the page is written while this mail is.
     let listed = deps.objects.find(RUNS_KEY).await?;
@@ -137,7 +138,7 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
         })
     };
     let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, note: &note };
-    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &to), now, content).await?;
     if outcome.sent.is_empty() {
         tracing::info!(run = run_id, attempt = report.attempt, "the mail of this attempt is out already");
     }

@@ -16,7 +16,7 @@ fn deps(cloud: &Cloud) -> Deps {
         job_runs: cloud.job_runs(),
         mailer: cloud.mailer(),
         from: "archive@example.com".into(),
-        to: vec!["operations@example.com".into(), "support@example.com".into()],
+        to: cloud.recipients("operations@example.com, support@example.com"),
         dashboard: None,
     }
 }
@@ -74,7 +74,7 @@ async fn a_recipient_whom_ses_refuses_loses_nobody_else_s_mail() {
     let cloud = Cloud { mails: cloud.mails.clone().refusing("operations@example.com"), ..cloud };
     handle(&deps(&cloud), request(), cloud.call()).await.expect("one got it");
     assert_eq!(cloud.mails.sent().len(), 1);
-    let nobody = Deps { to: vec!["operations@example.com".into()], ..deps(&cloud) };
+    let nobody = Deps { to: cloud.recipients("operations@example.com"), ..deps(&cloud) };
     let error = handle(&nobody, request(), cloud.call()).await.expect_err("nobody got it");
     assert_eq!(error.name(), "MailRejected");
 }

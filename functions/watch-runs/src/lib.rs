@@ -9,7 +9,7 @@ use errors::{Name, Named, describe};
 use identity::instant;
 use jiff::Timestamp;
 use ledger::Once;
-use mail::{Content, MailError, Mailer, Outbox, Ses, send_once};
+use mail::{Content, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
 use reports::{
     letter::Rendered,
     mail::{Overdue, overdue},
@@ -23,7 +23,7 @@ pub struct Deps {
     pub job_runs: JobRuns,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Vec<String>,
+    pub to: Arc<dyn Recipients>,
     pub dashboard: Option<String>,
     /// Days without a completed run after which something is wrong.
     pub silent_days: u64,
@@ -36,7 +36,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: config.required_list("ALERT_ARCHIVE_MAIL_TO"),
+            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
             silent_days: config.parsed("ALERT_ARCHIVE_SILENT_DAYS", 8),
         };
@@ -116,8 +116,9 @@ async fn tell(deps: &Deps, run: &JobRun, since: Timestamp, now: Timestamp) -> Re
         let (id, thread) = (format!("{}.{note}", run.run_id), Some(format!("{}.overdue", run.run_id)));
         Ok(Content { id, thread, subject, text, html, ..Content::default() })
     };
+    let to = deps.to.list().await?;
     let outbox = RunOutbox { job_runs: &deps.job_runs, run_id: &run.run_id, note: &note };
-    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &deps.to), now, content).await?;
+    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &to), now, content).await?;
     tracing::warn!(days, mails = outcome.sent.len(), "runs stay away");
     Ok(())
 }

@@ -12,7 +12,7 @@ fn deps(cloud: &Cloud) -> Deps {
         job_runs: cloud.job_runs(),
         mailer: cloud.mailer(),
         from: "archive@example.com".into(),
-        to: vec!["operations@example.com".into()],
+        to: cloud.recipients("operations@example.com"),
         dashboard: None,
         silent_days: 8,
     }

@@ -1,7 +1,7 @@
 # Who may send the reports, and to whom.
 
 variable "deployment" {
-  type = object({ region = string, account = string, partition = string, local = bool })
+  type = object({ prefix = string, region = string, account = string, partition = string, local = bool })
 }
 
 variable "mail_from" {
@@ -9,7 +9,8 @@ variable "mail_from" {
 }
 
 variable "mail_to" {
-  type = list(string)
+  description = "Recipients by kind of report."
+  type        = map(list(string))
 }
 
 variable "identity" {
@@ -20,13 +21,36 @@ variable "identity" {
 locals {
   identities = "arn:${var.deployment.partition}:ses:${var.deployment.region}:${var.deployment.account}:identity"
   sender     = coalesce(var.identity, var.mail_from)
+  # Without the names that may stand beside them, as in `Night shift <night@example.com>`.
+  addresses = [for address in flatten(values(var.mail_to)) : regex("[^<>\\s]+@[^<>\\s]+", address)]
   # In the sandbox SES also asks for rights on the recipients' identities, be they addresses or domains.
-  recipients = flatten([for address in var.mail_to : [address, split("@", address)[1]]])
+  recipients = flatten([for address in local.addresses : [address, split("@", address)[1]]])
 }
 
 resource "aws_ses_email_identity" "sender" {
   count = var.identity == null ? 1 : 0
   email = var.mail_from
+}
+
+# One list a kind of report, read for each mail. What operators change in Parameter Store stays: Terraform writes a list once.
+resource "aws_ssm_parameter" "recipients" {
+  for_each    = var.mail_to
+  name        = "/${var.deployment.prefix}/mail/${each.key}"
+  description = "Who gets this kind of report: addresses with commas between them."
+  type        = "StringList"
+  value       = join(",", each.value)
+
+  lifecycle {
+    ignore_changes = [value]
+  }
+}
+
+# From names, so that a plan shows each policy whole.
+output "recipients" {
+  value = { for kind in keys(var.mail_to) : kind => {
+    name = "/${var.deployment.prefix}/mail/${kind}"
+    arn  = "arn:${var.deployment.partition}:ssm:${var.deployment.region}:${var.deployment.account}:parameter/${var.deployment.prefix}/mail/${kind}"
+  } }
 }
 
 # For the Resource of ses:SendRawEmail; a condition on ses:FromAddress keeps it to one sender. The local cloud checks

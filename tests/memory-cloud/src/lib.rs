@@ -6,7 +6,7 @@ pub mod given;
 use archive::{JobRuns, Tracking, Windows};
 use jiff::Timestamp;
 use ledger::Keyed;
-use mail::{Mailer, MemoryMailer};
+use mail::{Mailer, MemoryMailer, MemoryRecipients, Recipients};
 use network::{Calm, Network, OneFault, Strike};
 use runtime::{Call, ManualClock};
 use serde_json::{Value, json};
@@ -97,6 +97,11 @@ impl Cloud {
 
     pub fn mailer(&self) -> Arc<dyn Mailer> {
         Arc::new(self.mails.clone())
+    }
+
+    /// Addresses with commas between them, as Parameter Store holds them.
+    pub fn recipients(&self, addresses: &str) -> Arc<dyn Recipients> {
+        MemoryRecipients::shared(self.mails.network(), addresses)
     }
 
     /// A call that has all of Lambda's time.

@@ -236,7 +236,7 @@ impl<'a> Archive<'a> {
             job_runs: self.cloud.job_runs(),
             mailer: self.cloud.mailer(),
             from: "archive@example.com".into(),
-            to: vec!["operations@example.com".into()],
+            to: self.cloud.recipients("operations@example.com"),
             dashboard: None,
         };
         let handle = async |request| send_summary::handle(&deps, request, self.cloud.call()).await;

@@ -87,7 +87,9 @@ pub fn passing(state: &str) -> &'static [&'static str] {
         }
         "ClassifyAlerts" | "WritePartitions" => &["StoreUnavailable", "LedgerUnavailable", "WindowBusy"],
         "CollectWindows" | "GateRun" => &["StoreUnavailable", "LedgerUnavailable", "WorkflowUnavailable"],
-        "SendSummary" | "SendLogReport" => &["StoreUnavailable", "LedgerUnavailable", "MailUnavailable"],
+        "SendSummary" | "SendLogReport" => {
+            &["StoreUnavailable", "LedgerUnavailable", "MailUnavailable", "ParametersUnavailable"]
+        }
         _ => &["StoreUnavailable", "LedgerUnavailable"],
     }
 }

@@ -302,12 +302,10 @@ fn names() -> BTreeSet<&'static str> {
     let logs = of_kind("aws_lambda_function").map(|function| function.text("function_name"));
     let mails = of_kind("aws_lambda_function").filter_map(|function| {
         let variables = &function.values["environment"][0]["variables"];
-        Some([variables["ALERT_ARCHIVE_MAIL_FROM"].as_str()?, variables["ALERT_ARCHIVE_MAIL_TO"].as_str()?])
+        variables["ALERT_ARCHIVE_MAIL_FROM"].as_str()
     });
-    let mails = mails
-        .flatten()
-        .flat_map(|mails| mails.split(','))
-        .flat_map(|mail| [mail, mail.rsplit('@').next().unwrap_or(mail)]);
+    let recipients = of_kind("aws_ssm_parameter").flat_map(|parameter| parameter.text("value").split(','));
+    let mails = mails.chain(recipients).flat_map(|mail| [mail, mail.rsplit('@').next().unwrap_or(mail)]);
     // A secret of someone else's, which the functions are told of.
     let secrets = of_kind("aws_lambda_function").flat_map(|function| {
         let variables = function.values["environment"][0]["variables"].as_object().into_iter().flatten();
