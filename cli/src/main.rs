@@ -15,11 +15,12 @@ macro_rules! eprintln {
 
 mod archive;
 mod commands;
+mod explain;
 mod print;
 
 use archive::Archive;
 use clap::{CommandFactory, Parser, Subcommand};
-use errors::Named;
+use errors::{Name, Named};
 use std::process::ExitCode;
 
 /// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
@@ -111,9 +112,10 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", errors::describe(error.as_ref()));
-            if let Some(advice) = advice(&error) {
-                eprintln!("what to do: {advice}");
+            let what = explain::what(error.as_ref());
+            eprintln!("error: {what}");
+            if let Some(name) = name_of(&error) {
+                eprintln!("what to do: {}", explain::what_to_do(&what, name));
             }
             if error.is::<commands::Usage>() {
                 ExitCode::from(2)
@@ -126,16 +128,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What to do about an error that has a stable name.
-fn advice(error: &anyhow::Error) -> Option<&'static str> {
-    let name = error.chain().find_map(|cause| {
+/// The stable name of an error, where it has one.
+fn name_of(error: &anyhow::Error) -> Option<Name> {
+    error.chain().find_map(|cause| {
         let of_store = cause.downcast_ref::<storage::StoreError>().map(Named::name);
         let of_table = || cause.downcast_ref::<storage::LedgerError>().map(Named::name);
         let of_source = || cause.downcast_ref::<sources::SourceError>().map(Named::name);
         let of_workflow = || cause.downcast_ref::<workflow::WorkflowError>().map(Named::name);
         of_store.or_else(of_table).or_else(of_source).or_else(of_workflow)
-    })?;
-    Some(errors::advice(name.as_str()))
+    })
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -1,13 +1,16 @@
 //! Looks whether everything that the archive needs is there, can be reached and may be used, and says what to do about
 //! what is not. Starts nothing and writes nothing.
 
-use crate::archive::{self, Archive};
+use crate::{
+    archive::{self, Archive},
+    explain,
+};
 use alerts::run::job_run::RunStatus;
 use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use clap::Args;
-use errors::{Named, advice, describe};
+use errors::{Named, describe};
 use jiff::Timestamp;
 use mail::Ses;
 use runtime::Config;
@@ -69,8 +72,9 @@ impl Look {
             Ok(found) => Look::ok(what, found),
             Err(error) => {
                 let name = error.name();
-                let found = format!("{name}: {}", describe(&error));
-                Look::other(Verdict::Wrong, what, found, advice(name.as_str()))
+                let found = explain::what(&error);
+                let advice = explain::what_to_do(&found, name);
+                Look::other(Verdict::Wrong, what, format!("{name}: {found}"), advice)
             }
         }
     }

@@ -31,6 +31,10 @@ use std::io::IsTerminal;
 #[error("{0}")]
 pub struct Usage(String);
 
+fn usage(is_right: bool, what: &str) -> Result<()> {
+    if is_right { Ok(()) } else { Err(Usage(what.to_owned()).into()) }
+}
+
 /// Reads an option that names an instant.
 fn instant_of(option: &str, text: Option<&str>) -> Result<Timestamp> {
     let missing = || Usage(format!("{option} is missing: it names a UTC date or instant, such as 2019-07-01"));

@@ -1,7 +1,7 @@
-use super::{dry_run, range_of, watch::follow};
+use super::{dry_run, range_of, usage, watch::follow};
 use crate::{archive::Archive, print};
 use alerts::run::payloads::Input;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use identity::instant;
 use jiff::Timestamp;
@@ -60,12 +60,11 @@ enum Mode {
 impl Run {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         if self.dry_run {
-            let has_range = matches!(self.mode, Mode::Range | Mode::Extract);
-            ensure!(has_range, "--dry-run counts the messages of a range: it goes with --mode range and extract");
+            usage(self.has_range(), "--dry-run counts the messages of a range: it goes with --mode range and extract")?;
             let (from, to) = range_of(self.from.as_deref(), self.to.as_deref())?;
             return dry_run::show(archive, from, to, self.json).await;
         }
-        ensure!(!self.catch_up || self.mode == Mode::Scheduled, "--catch-up needs --mode scheduled");
+        usage(!self.catch_up || self.mode == Mode::Scheduled, "--catch-up needs --mode scheduled")?;
         loop {
             let (input, name) = self.input()?;
             let input = serde_json::to_string(&input)?;
@@ -81,7 +80,16 @@ impl Run {
         }
     }
 
+    fn has_range(&self) -> bool {
+        matches!(self.mode, Mode::Range | Mode::Extract)
+    }
+
     fn input(&self) -> Result<(Input, String)> {
+        // What would be passed over in silence may be what mattered.
+        let is_bare = self.from.is_none() && self.to.is_none();
+        usage(self.has_range() || is_bare, "--from and --to go with --mode range and extract only")?;
+        let is_planned = self.scheduled_for.is_none() || self.mode == Mode::Scheduled;
+        usage(is_planned, "--scheduled-for needs --mode scheduled")?;
         // The name is the run's id: readable, and unlike any other.
         let unique = Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
         let range = || -> Result<(String, String, String)> {

@@ -1,6 +1,6 @@
 use super::Deployment;
-use crate::commands::{bar, range_of};
-use anyhow::{Context, Result, bail};
+use crate::commands::{Usage, bar, range_of};
+use anyhow::{Context, Result};
 use clap::Args;
 use futures::{StreamExt, stream};
 use grep_matcher::LineTerminator;
@@ -173,10 +173,10 @@ impl Search {
         let (pattern, is_literal) = match (&self.regex, &self.text) {
             (Some(regex), _) => (regex, false),
             (None, Some(text)) => (text, true),
-            (None, None) => bail!("there is nothing to search for"),
+            (None, None) => return Err(Usage("there is nothing to search for".to_owned()).into()),
         };
         if pattern.is_empty() {
-            bail!("the text to search for is empty");
+            return Err(Usage("the text to search for is empty".to_owned()).into());
         }
         let mut builder = RegexMatcherBuilder::new();
         // A line ends at LF, and `$` stands before CRLF, too. The searcher must be told the same.

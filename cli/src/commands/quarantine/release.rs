@@ -225,7 +225,7 @@ async fn release(
     let row = match (row, &exclusion) {
         (Some(row), _) => row,
         (None, Some(exclusion)) => return take_back(archive, &message_id, exclusion.clone()).await,
-        (None, None) => bail!("{message_id} is not in quarantine"),
+        (None, None) => return Err(NotFound(format!("{message_id} is not in quarantine")).into()),
     };
     let (from, to) = (instant::iso(row.timestamp), instant::iso(row.timestamp + SignedDuration::from_millis(1)));
     if let Some(exclusion) = &exclusion {
