@@ -51,6 +51,17 @@ fn functions_tables_and_dead_letter_queues_are_watched() {
 }
 
 #[test]
+fn operators_hear_of_each_workflow_that_ends_badly() {
+    let rules: BTreeSet<&str> = of_kind("aws_cloudwatch_event_rule").map(|rule| rule.text("name")).collect();
+    let machines = of_kind("aws_sfn_state_machine").map(|machine| machine.text("name"));
+    let unheard: BTreeSet<&str> =
+        machines.filter(|name| !rules.contains(format!("{name}-ended-badly").as_str())).collect();
+    // What is itself started by such an end.
+    let expected = BTreeSet::from(["alert-archive-mark-dead-run"]);
+    assert_eq!(unheard, expected, "infra/main.tf: `workflows` of module.monitoring lacks the others on the left");
+}
+
+#[test]
 fn what_a_schedule_or_a_rule_cannot_deliver_is_kept() {
     let group = of_kind("aws_scheduler_schedule_group").next().expect("a schedule group").text("name");
     for schedule in of_kind("aws_scheduler_schedule") {
