@@ -22,7 +22,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults test-page simulate bench bench-quick bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-page simulate bench bench-quick bench-paths bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -60,13 +60,17 @@ SEEDS ?= 5000
 simulate: ## Try SEEDS histories of runs that die, sleep, wake and meet; SEED=k replays one and shortens it
 	@cargo run --quiet --locked -p simulation --bin simulate -- --seeds $(SEEDS)
 
-bench: ## Measure release binaries: against the number of messages, and against elasticdump and Python (bench/peers.md)
+bench: ## Measure release binaries beside elasticdump and Python, over ranges of days, and in memory (bench/RESULTS.md)
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@eval "$$($(CLOUD) env)" && bench/run && bench/peers --messages 20000
+	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 20000 && bench/run && bench/parts --messages 4000
 
 bench-quick: ## The same with fewer messages, in minutes where the release binaries are built
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@eval "$$($(CLOUD) env)" && bench/run --counts 500,2000 && bench/peers --messages 2000 --rounds 3
+	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 2000 && bench/run --a-day 20 && bench/parts
+
+bench-paths: ## Count the instructions of the hot paths, and compare them with bench/instructions.json; needs valgrind
+	@cargo build --quiet --locked --package hot-paths
+	@bench/instructions
 
 bench-feeds: ## Measure partner feeds against Python and cat, and write bench/feeds.json
 	@cargo build --package fixtures && cargo build --release --package consolidate-feeds --example bench_consolidate

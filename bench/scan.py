@@ -15,7 +15,7 @@ CLOSED = {"closed"}
 
 def is_closed(message: dict) -> bool:
     alerts = message.get("alerts") or []
-    return all(isinstance(alert, dict) and str(alert.get("status")).lower() in CLOSED for alert in alerts)
+    return all(isinstance(alert, dict) and str(alert.get("status")).strip().lower() in CLOSED for alert in alerts)
 
 
 def main() -> None:
