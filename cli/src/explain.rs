@@ -44,7 +44,10 @@ pub fn what_to_do(what: &str, name: Name) -> &'static str {
     if ["no connection", "timed out", "is not the service"].iter().any(|sign| what.contains(sign)) {
         return "Look at AWS_ENDPOINT_URL, AWS_REGION, the network and a proxy. The local cloud is started by: make up";
     }
-    advice(name.as_str())
+    match name {
+        Name::StoreDenied | Name::LedgerDenied => "Your credentials may not do that: repeat it with an operator's.",
+        name => advice(name.as_str()),
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +105,14 @@ mod tests {
         let (what, advice) = asked(answering(400, body)).await;
         assert!(what.ends_with("ExpiredTokenException: The security token is expired"), "{what}");
         assert!(advice.contains("log in again"), "{advice}");
+    }
+
+    #[tokio::test]
+    async fn whoever_may_not_do_it_is_not_told_to_apply_terraform() {
+        let body = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"not authorized"}"#;
+        let (what, advice) = asked(answering(400, body)).await;
+        assert!(what.ends_with("not authorized"), "{what}");
+        assert!(advice.contains("an operator's"), "{advice}");
     }
 
     #[tokio::test]
