@@ -93,7 +93,7 @@ impl Corpus {
     /// Those that are archived, each with its history and audit.
     fn records(&self) -> Vec<(Entry, Record)> {
         let bodies =
-            |documents: &[fixtures::Document]| documents.iter().map(|document| document.source.clone()).collect();
+            |documents: &[fixtures::Fixture]| documents.iter().map(|document| document.source.clone()).collect();
         let record = |message: &Message| Record {
             message: message.document.source.clone(),
             history: bodies(&message.history),

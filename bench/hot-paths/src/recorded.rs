@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use memory_cloud::Cloud;
-use sources::{Indices, MemoryNode, Node, OpenSearch, Request, Response};
+use sources::{HttpRequest, HttpResponse, Indices, MemoryNode, Node, OpenSearch};
 use std::{
     collections::HashMap,
     error::Error,
@@ -16,7 +16,7 @@ type Asked = (String, Option<Bytes>);
 #[derive(Clone)]
 pub struct Recorded {
     node: MemoryNode,
-    answers: Arc<Mutex<HashMap<Asked, Response>>>,
+    answers: Arc<Mutex<HashMap<Asked, HttpResponse>>>,
 }
 
 impl Recorded {
@@ -32,7 +32,7 @@ impl Recorded {
 
 #[async_trait]
 impl Node for Recorded {
-    async fn send(&self, request: Request<'_>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+    async fn send(&self, request: HttpRequest<'_>) -> Result<HttpResponse, Box<dyn Error + Send + Sync>> {
         let asked = (request.path.to_owned(), request.body.clone());
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&asked).cloned();
         if let Some(answer) = known {
