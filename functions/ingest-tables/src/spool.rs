@@ -20,9 +20,44 @@ pub fn digest(bytes: &[u8]) -> Digest {
     digest
 }
 
-/// The part of a key. Parts are in the order of digests.
+/// The part of a key, however it is spelled. Parts are in the order of digests.
 pub fn part_of(key: &[u8]) -> usize {
-    usize::from(digest(key)[0])
+    usize::from(digest(&canonical(key))[0])
+}
+
+/// A key, as JSON, with one spelling for each number: PostgreSQL holds 1.0 and 1.00 for one key, and so -0 and 0.
+pub fn canonical(key: &[u8]) -> Vec<u8> {
+    let (mut canonical, mut rest) = (Vec::with_capacity(key.len()), key);
+    while let Some(first) = rest.first() {
+        let end = match first {
+            b'"' => string_end(rest),
+            b'-' | b'0'..=b'9' => {
+                let is_number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                rest.iter().position(|byte| !is_number(byte)).unwrap_or(rest.len())
+            }
+            _ => 1,
+        };
+        let (token, behind) = rest.split_at(end);
+        let is_decimal = *first != b'"' && token.contains(&b'.') && !token.contains(&b'e');
+        let zeros = if is_decimal { token.iter().rev().take_while(|byte| **byte == b'0').count() } else { 0 };
+        let token = &token[..token.len() - zeros];
+        let token = if is_decimal { token.strip_suffix(b".").unwrap_or(token) } else { token };
+        canonical.extend_from_slice(if token == b"-0" { b"0" } else { token });
+        rest = behind;
+    }
+    canonical
+}
+
+/// Behind the quotation mark that ends the string at the start of `json`.
+fn string_end(json: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(byte) = json.get(at) {
+        at += if *byte == b'\\' { 2 } else { 1 };
+        if *byte == b'"' {
+            break;
+        }
+    }
+    at.min(json.len())
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +155,18 @@ fn read(from: &mut impl Read) -> io::Result<(Record, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_a_key_have_one_spelling_and_strings_stay() {
+        for (key, expected) in [
+            (r#"{"id":1.50,"b":-0.00,"c":100}"#, r#"{"id":1.5,"b":0,"c":100}"#),
+            (r#"{"1.0":"1.0","x\"2.0":[3.0,-0],"e":1e+20}"#, r#"{"1.0":"1.0","x\"2.0":[3,0],"e":1e+20}"#),
+            (r#"{"id":0.0001000,"n":-10.0,"t":"\\"}"#, r#"{"id":0.0001,"n":-10,"t":"\\"}"#),
+            ("\"open", "\"open"),
+        ] {
+            assert_eq!(String::from_utf8(canonical(key.as_bytes())).expect("text"), expected);
+        }
+    }
 
     #[test]
     fn records_come_back_in_their_order_within_a_key() {

@@ -4,7 +4,7 @@ use crate::{
     Deps, Error, Ingested,
     database::{Session, cursor, text},
     known::{KnownReader, KnownWriter},
-    spool::{PARTS, Record, Spool, digest},
+    spool::{PARTS, Record, Spool, canonical, digest},
     writer::ObjectWriter,
 };
 use bytes::Bytes;
@@ -326,7 +326,14 @@ impl Merge<'_> {
             }
         }
         let gone: Vec<Vec<u8>> = known.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let present: HashSet<Vec<u8>> =
+            if gone.is_empty() { HashSet::new() } else { present.iter().map(|key| canonical(key)).collect() };
         for key in gone {
+            if present.contains(&canonical(&key)) {
+                // It is there, in another spelling.
+                known.remove(&key);
+                continue;
+            }
             let end = format!(",\"_deleted\":true,\"_deleted_at\":\"{}\"}}", time::text(self.read_at));
             let line = [key.strip_suffix(b"}").unwrap_or(&key), end.as_bytes()].concat();
             self.writer.push(&line, Some(self.read_at)).await?;

@@ -205,6 +205,31 @@ async fn keys_that_are_gone_are_found_by_comparison_once_and_may_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_only_spelled_in_another_way_is_not_gone() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS spelled; CREATE TABLE spelled (id numeric PRIMARY KEY, updated_at timestamptz); \
+        INSERT INTO spelled SELECT n + 0.5, now() FROM generate_series(1, 20) n";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    let columns = "columns: {id: \"decimal(9,3)\", updated_at: timestamptz}";
+    let table = format!("spelled: {{key: id, cursor: updated_at, hard_deletes: 0s, {columns}}}");
+    world
+        .apply(&format!("version: 1\ntables:\n  {table}\ndimensions: {{it: {{from: spelled, type1: [updated_at]}}}}\n"))
+        .await;
+    world.ingest(Calm::shared(), false).await.expect("an ingest");
+    execute(&client, "UPDATE spelled SET id = id + 0.00 WHERE id < 20; DELETE FROM spelled WHERE id = 20.5").await;
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((done.tables[0].rows, done.tables[0].deleted), (19, 1), "{done:?}");
+    let again = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert_eq!((again.tables[0].rows, again.tables[0].deleted), (0, 0));
+    world.build(Calm::shared()).await.expect("a build");
+    let tables = world.read().await;
+    let deleted: Vec<_> = tables["dim_it"].iter().filter(|row| row["is_deleted"].as_deref() == Some("true")).collect();
+    assert_eq!(deleted.len(), 1, "{deleted:?}");
+    assert_eq!(tables["dim_it"].len(), 2 + 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_table_that_cannot_be_ingested_says_why_by_name_and_the_others_go_on() {
     let client = connect().await;
     for table in ["without_cursor", "without_key", "wrong_cursor", "denied", "well"] {
