@@ -35,6 +35,14 @@ pub fn members_key(table: &str, attempt: u64) -> String {
     format!("_state/members/{table}/{attempt:010}.bin")
 }
 
+/// The lines of all sources in binary form, in the warehouse bucket.
+pub const LINES: &str = "_state/lines/";
+
+/// Begins the keys of a segment of a table's lines.
+pub fn segment_key(table: &str, attempt: u64, segment: usize) -> String {
+    format!("{LINES}{table}/{attempt:010}-{segment:05}.")
+}
+
 /// The parameter with what a table's ingests have reached.
 pub fn ingest_parameter(prefix: &str, table: &str) -> String {
     format!("{}/ingest", parameter_name(prefix, table))

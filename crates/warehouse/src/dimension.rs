@@ -168,6 +168,21 @@ impl Members {
         self.members.append(&mut others.members);
     }
 
+    /// Takes sealed members in, in the place of the versions of the same keys.
+    pub fn replace(&mut self, newer: Members) {
+        self.members.retain(|member| newer.versions(member.identity).is_empty());
+        self.append(newer);
+    }
+
+    /// The versions of one key, oldest first, of sealed members.
+    fn versions(&self, identity: Identity) -> &[Member] {
+        let prefix = identity.prefix(self.bits());
+        let [from, to] = [prefix, prefix + 1].map(|at| self.starts.get(at).map_or(0, |start| *start as usize));
+        let members = &self.members[from..to];
+        let versions = &members[members.partition_point(|member| member.identity < identity)..];
+        &versions[..versions.partition_point(|member| member.identity == identity)]
+    }
+
     /// Makes members ready to be found.
     pub fn seal(&mut self) {
         self.members.sort_unstable();
@@ -191,18 +206,111 @@ impl Members {
 
     /// The version that held at `as_of`; before the first one, or without a time, the first.
     pub fn find(&self, identity: Identity, as_of: Option<i64>) -> i64 {
-        let prefix = identity.prefix(self.bits());
-        let [from, to] = [prefix, prefix + 1].map(|at| self.starts.get(at).map_or(0, |start| *start as usize));
-        let members = &self.members[from..to];
-        let first = members.partition_point(|member| member.identity < identity);
-        let versions = &members[first..];
-        let versions = &versions[..versions.partition_point(|member| member.identity == identity)];
+        let versions = self.versions(identity);
         let held = as_of.map_or(0, |at| versions.partition_point(|member| member.valid_from <= at));
         versions.get(held.saturating_sub(1)).map_or(UNKNOWN, |member| member.surrogate)
+    }
+}
+
+/// Which facts a change of members may concern.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Difference {
+    /// Keys came that were unknown.
+    pub has_new: bool,
+    /// The earliest time from which a known key has other versions; the least of all where its first one is another.
+    pub from: Option<i64>,
+}
+
+impl Difference {
+    /// Nothing is as it was.
+    pub const ALL: Difference = Difference { has_new: true, from: Some(i64::MIN) };
+
+    /// Of sealed members.
+    pub fn between(before: &Members, after: &Members) -> Difference {
+        let mut difference = Difference::default();
+        let mut old = before.members.chunk_by(|a, b| a.identity == b.identity).peekable();
+        for new in after.members.chunk_by(|a, b| a.identity == b.identity) {
+            while old.next_if(|old| old[0].identity < new[0].identity).is_some() {
+                difference.begins(i64::MIN);
+            }
+            match old.next_if(|old| old[0].identity == new[0].identity) {
+                None => difference.has_new = true,
+                Some(old) => {
+                    let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+                    let others = [old.get(same), new.get(same)].into_iter().flatten();
+                    if let Some(from) = others.map(|version| version.valid_from).min() {
+                        difference.begins(if same == 0 { i64::MIN } else { from });
+                    }
+                }
+            }
+        }
+        if old.next().is_some() {
+            difference.begins(i64::MIN);
+        }
+        difference
+    }
+
+    fn begins(&mut self, from: i64) {
+        self.from = Some(self.from.map_or(from, |before| before.min(from)));
+    }
+
+    /// Whether rows may refer to other members than before. `has_unknown`: some have the member -1. `latest`: the
+    /// greatest time as of which members are looked for.
+    pub fn concerns(&self, has_unknown: bool, latest: Option<i64>) -> bool {
+        let has_others = self.from.is_some_and(|from| from == i64::MIN || latest.is_some_and(|latest| latest >= from));
+        has_others || (self.has_new && has_unknown)
     }
 }
 
 /// The columns of a dimension's table that come from its source, in their order: key, type 1, type 2.
 pub fn source_columns(table: &Table, dimension: &Dimension) -> Vec<usize> {
     table.key.iter().chain(&dimension.type1).chain(&dimension.type2).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(of: &[(u8, i64)]) -> Members {
+        let mut members = Members::default();
+        of.iter().for_each(|(key, from)| members.push(Identity::of(&[*key]), *from, i64::from(*key) * 1000 + from));
+        members.seal();
+        members
+    }
+
+    #[test]
+    fn a_difference_concerns_the_facts_that_find_another_member() {
+        let versions: Vec<(u8, i64)> = vec![(1, 10), (1, 20), (2, 10), (2, 30), (3, 10)];
+        let mut changes = vec![versions.clone()];
+        for at in 0..versions.len() {
+            let without = [&versions[..at], &versions[at + 1..]].concat();
+            changes.extend([(1, 15), (1, 5), (2, 31), (4, 1)].map(|new| [&without[..], &[new]].concat()));
+            changes.push(without);
+        }
+        for before in &changes {
+            for after in &changes {
+                let (old, new) = (members(before), members(after));
+                let difference = Difference::between(&old, &new);
+                for key in 0..6 {
+                    for as_of in [None, Some(0), Some(5), Some(14), Some(15), Some(20), Some(25), Some(30), Some(40)] {
+                        let [was, is] = [&old, &new].map(|members| members.find(Identity::of(&[key]), as_of));
+                        let concerns = difference.concerns(was == UNKNOWN, as_of);
+                        assert!(was == is || concerns, "{before:?} -> {after:?}: {key} at {as_of:?}, {difference:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(Difference::between(&members(&versions), &members(&versions)), Difference::default());
+        let later = Difference::between(&members(&versions), &members(&[&versions[..], &[(3, 50), (7, 1)]].concat()));
+        assert_eq!(later, Difference { has_new: true, from: Some(50) });
+        assert!(!later.concerns(false, Some(49)) && !later.concerns(false, None));
+    }
+
+    #[test]
+    fn members_take_the_place_of_those_of_their_keys() {
+        let mut all = members(&[(1, 10), (1, 20), (2, 10), (3, 10)]);
+        all.replace(members(&[(1, 15), (4, 10)]));
+        all.seal();
+        assert_eq!(all.to_bytes(), members(&[(1, 15), (2, 10), (3, 10), (4, 10)]).to_bytes());
+    }
 }

@@ -16,11 +16,16 @@ pub struct Lookups {
     pub calendar: Option<Arc<Calendar>>,
 }
 
+/// The time as of which a row's members are looked for, in microseconds since 1970.
+pub fn as_of(fact: &Fact, newest: &Newest) -> Option<i64> {
+    fact.as_of.and_then(|column| moment(&newest.values[column]))
+}
+
 /// Makes the row of a fact's table, in the order of [`crate::table::fact`].
 pub fn row(schema: &Schema, fact: &Fact, newest: Newest, lookups: &Lookups) -> Vec<Value> {
     let table = &schema.tables[fact.from];
+    let as_of = as_of(fact, &newest);
     let Newest { mut values, is_deleted } = newest;
-    let as_of = fact.as_of.and_then(|column| moment(&values[column]));
     let mut row: Vec<Value> = table.key.iter().map(|column| values[*column].clone()).collect();
     for role in &fact.roles {
         let members = &lookups.members[role.dimension];

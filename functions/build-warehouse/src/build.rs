@@ -2,8 +2,9 @@
 
 use crate::{
     Deps, Error, Event, Response,
-    objects::{self, Listed},
-    parquet::{DividedWriter, Share, TableWriter, write_empty},
+    objects::{self, Listed, Numbered},
+    parquet::{DividedWriter, TableWriter, processors, write_empty},
+    segments::{self, Segments},
     spill::Spill,
 };
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use storage::{Objects, sha256_hex};
 use tokio::task::JoinSet;
 use warehouse::{
     calendar::Calendar,
-    dimension::{History, Members, Newest, UNKNOWN},
+    dimension::{Difference, History, Members, Newest, UNKNOWN},
     fact::{self, Lookups},
     object,
     schema::{Dimension, Fact, Schema, Source, Table},
@@ -27,12 +28,15 @@ use warehouse::{
     value::Value,
 };
 use warehouse_state::{
-    BuildParameter, BuildRow, BuildState, PAGE_KEY, Pending, QUARANTINE, REQUESTS, SCHEMA_KEY, SourceState, Standing,
-    StandingError, Superseded, TableState, build_parameter, build_state_key, manifest_key, members_key, tell,
+    BuildParameter, BuildRow, BuildState, BuiltObject, LINES, PAGE_KEY, Pending, QUARANTINE, REQUESTS, SCHEMA_KEY,
+    SourceState, Standing, StandingError, StoredLines, Superseded, TablePart, TableState, build_parameter,
+    build_state_key, manifest_key, members_key, tell,
 };
 
 /// Readers may go on with an earlier location for this long. The contract says ten minutes.
 const KEEP_SECONDS: i64 = 15 * 60;
+/// Objects of a table that are copied side by side.
+const COPIES: usize = 16;
 
 /// A request of an operator to make tables anew; none named means all.
 #[derive(Debug, Default, Deserialize)]
@@ -56,8 +60,10 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
         schema: &schema,
         before: &before,
         attempt: row.fence.attempt,
-        spills: HashMap::new(),
+        segments: HashMap::new(),
+        divided: HashSet::new(),
         members: HashMap::new(),
+        differences: HashMap::new(),
         after: BuildState { schema: schema_digest, ..BuildState::default() },
     };
     let held = before.superseded.iter().filter(|old| old.until > call.now().as_second());
@@ -147,10 +153,24 @@ struct Plan {
     listed: Vec<Vec<Listed>>,
     /// Sources with objects that the last build has not seen, or read in another way.
     changed: BTreeSet<usize>,
+    /// Sources of which stored lines are of no use.
+    anew: BTreeSet<usize>,
     dimensions: Vec<usize>,
-    /// What is made anew in any case. Others are where a dimension has got other members.
+    /// What is made in any case. Others are where a dimension has got other members.
     facts: Vec<usize>,
+    /// Names of dimensions and facts of which nothing is kept.
+    whole: HashSet<String>,
     date: bool,
+}
+
+/// How a source differs from what the last build has read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    None,
+    /// Objects came, and all others are as they were.
+    Added,
+    /// It is read from its first object on.
+    Anew,
 }
 
 impl Plan {
@@ -161,40 +181,61 @@ impl Plan {
         event: &Event,
         forced: &Forced,
     ) -> Result<Plan, Error> {
-        let (mut listed, mut changed) = (Vec::new(), BTreeSet::new());
+        let (mut listed, mut changed, mut anew) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for (at, source) in schema.tables.iter().enumerate() {
             let found = match bucket(deps, source) {
                 Some(bucket) => objects::list(source, bucket).await?,
                 None => Vec::new(),
             };
             let landed = bucket(deps, source).map(|bucket| event.landed(bucket.bucket())).unwrap_or_default();
-            if forced.has(&source.name, Some(&found))
-                || is_changed(source, before.sources.get(&source.name), &found, &landed)
-            {
-                changed.insert(at);
+            let is_forced = forced.has(&source.name, Some(&found));
+            match change(source, before.sources.get(&source.name), &found, &landed) {
+                _ if is_forced => {
+                    changed.insert(at);
+                    anew.insert(at);
+                }
+                Change::Anew => {
+                    changed.insert(at);
+                    anew.insert(at);
+                }
+                Change::Added => {
+                    changed.insert(at);
+                }
+                Change::None => {}
             }
             listed.push(found);
         }
-        let is_new = |name: &str, from: Option<usize>, definition: String| {
-            let listed = from.map(|from| listed[from].as_slice());
-            forced.has(name, listed) || before.tables.get(name).is_none_or(|table| table.definition != definition)
+        let mut whole = HashSet::new();
+        let mut is_whole = |name: &str, from: usize, definition: String| {
+            let is_forced = forced.has(name, Some(&listed[from]));
+            if is_forced {
+                anew.insert(from);
+            }
+            let is_whole = is_forced || before.tables.get(name).is_none_or(|table| table.definition != definition);
+            if is_whole {
+                whole.insert(name.to_owned());
+            }
+            is_whole
         };
-        let dimensions: Vec<usize> = (0..schema.dimensions.len())
-            .filter(|at| {
-                let dimension = &schema.dimensions[*at];
-                let name = table::dimension(schema, dimension).name;
-                changed.contains(&dimension.from)
-                    || is_new(&name, Some(dimension.from), dimension_digest(schema, dimension))
-            })
-            .collect();
-        let facts = (0..schema.facts.len()).filter(|at| {
-            let fact = &schema.facts[*at];
-            changed.contains(&fact.from)
-                || is_new(&table::fact(schema, fact).name, Some(fact.from), fact_digest(schema, fact))
+        let (mut dimensions, mut facts) = (Vec::new(), Vec::new());
+        for (at, dimension) in schema.dimensions.iter().enumerate() {
+            let name = table::dimension(schema, dimension).name;
+            if is_whole(&name, dimension.from, dimension_digest(schema, dimension)) || changed.contains(&dimension.from)
+            {
+                dimensions.push(at);
+            }
+        }
+        for (at, fact) in schema.facts.iter().enumerate() {
+            let name = table::fact(schema, fact).name;
+            if is_whole(&name, fact.from, fact_digest(schema, fact)) || changed.contains(&fact.from) {
+                facts.push(at);
+            }
+        }
+        let date = schema.date_dimension.as_ref().is_some_and(|date| {
+            let name = table::date().name;
+            forced.has(&name, None) || before.tables.get(&name).is_none_or(|table| table.definition != digest(date))
         });
-        let facts = facts.collect();
-        let date = schema.date_dimension.as_ref().is_some_and(|date| is_new(&table::date().name, None, digest(date)));
-        Ok(Plan { listed, changed, dimensions, facts, date })
+        Ok(Plan { listed, changed, anew, dimensions, facts, whole, date })
     }
 }
 
@@ -205,20 +246,30 @@ fn bucket<'a>(deps: &'a Deps, table: &Table) -> Option<&'a Objects> {
     }
 }
 
-/// Whether there is an object that the last build has not read as it is now.
-fn is_changed(
+fn change(
     table: &Table,
     before: Option<&SourceState>,
     listed: &[Listed],
     landed: &[(String, Option<String>)],
-) -> bool {
-    let Some(before) = before.filter(|before| before.definition == digest(table)) else { return true };
+) -> Change {
+    let Some(before) = before.filter(|before| before.definition == digest(table)) else { return Change::Anew };
     let seen: HashMap<_, _> = before.objects.iter().map(|built| (built.key.as_str(), built)).collect();
-    listed.iter().any(|object| seen.get(object.place.key.as_str()).is_none_or(|built| built.bytes != object.bytes))
+    let of = |object: &Listed| seen.get(object.place.key.as_str()).copied();
+    let is_other = listed.iter().any(|object| of(object).is_some_and(|built| built.bytes != object.bytes))
         // Of an object that was put again only its tag tells whether the bytes are the same.
         || landed.iter().any(|(key, tag)| {
             seen.get(key.as_str()).is_some_and(|built| tag.as_ref().is_some_and(|tag| *tag != built.tag.trim_matches('"')))
-        })
+        });
+    let seen_again = listed.iter().filter(|object| of(object).is_some()).count();
+    if is_other {
+        Change::Anew
+    } else if seen_again == listed.len() {
+        Change::None
+    } else if seen_again < seen.len() || !before.failures.is_empty() {
+        Change::Anew
+    } else {
+        Change::Added
+    }
 }
 
 struct Build<'a> {
@@ -227,9 +278,13 @@ struct Build<'a> {
     before: &'a BuildState,
     attempt: u64,
     /// Lines of sources, by position.
-    spills: HashMap<usize, Arc<Spill>>,
+    segments: HashMap<usize, Arc<Segments>>,
+    /// Sources whose segments are others than in the last build, by position.
+    divided: HashSet<usize>,
     /// Of dimensions, by position.
     members: HashMap<usize, Arc<Members>>,
+    /// Of the members of dimensions that were made, by position.
+    differences: HashMap<usize, Difference>,
     after: BuildState,
 }
 
@@ -249,34 +304,150 @@ impl Build<'_> {
             self.fact(plan, at, calendar.clone()).await?;
         }
         for (at, source) in self.schema.tables.iter().enumerate() {
-            if !self.spills.contains_key(&at) {
+            if !self.segments.contains_key(&at) {
                 // Not changed, so that there is a state.
                 let state = self.before.sources.get(&source.name).cloned().unwrap_or_default();
                 self.after.sources.insert(source.name.clone(), state);
             }
         }
+        self.forget_parts();
         Ok(())
     }
 
-    /// The lines of a source; each is read once in a build.
-    async fn read(&mut self, plan: &Plan, at: usize) -> Result<Arc<Spill>, Error> {
-        if let Some(spill) = self.spills.get(&at) {
-            return Ok(spill.clone());
+    /// Tables that stayed where they are, while their source was divided anew, are not made of its segments.
+    fn forget_parts(&mut self) {
+        let schema = self.schema;
+        let dimensions = schema.dimensions.iter().map(|of| (table::dimension(schema, of).name, of.from));
+        for (name, from) in dimensions.chain(schema.facts.iter().map(|of| (table::fact(schema, of).name, of.from))) {
+            let before = self.before.tables.get(&name);
+            if self.divided.contains(&from)
+                && let Some(table) = self.after.tables.get_mut(&name)
+                && before.is_some_and(|before| before.prefix == table.prefix)
+            {
+                table.parts.clear();
+            }
         }
-        let (source, listed) = (&self.schema.tables[at], &plan.listed[at]);
-        let (spill, mut state) = match bucket(self.deps, source) {
-            Some(bucket) => objects::read(source, listed, bucket, &self.deps.warehouse, self.attempt).await?,
-            None => (Spill::new(0)?, SourceState::default()),
+    }
+
+    /// The lines of a source, which are read at most once in a build.
+    async fn read(&mut self, plan: &Plan, at: usize) -> Result<Arc<Segments>, Error> {
+        if let Some(segments) = self.segments.get(&at) {
+            return Ok(segments.clone());
+        }
+        let source = &self.schema.tables[at];
+        let needs_all = self.schema.dimensions.iter().any(|dimension| dimension.from == at && dimension.is_type2());
+        let before = self.before.sources.get(&source.name).filter(|_| !plan.anew.contains(&at));
+        let stored = before.and_then(|before| Some((before, before.lines.as_ref()?)));
+        let found = match stored.filter(|(_, lines)| segments::are_usable(lines, needs_all)) {
+            Some((before, lines)) if plan.changed.contains(&at) => self.extend(plan, at, before, lines).await?,
+            Some((before, lines)) => {
+                let positions = positions(&before.objects);
+                Some((Segments::stored(&self.deps.warehouse, &lines.segments, positions), before.clone()))
+            }
+            None => None,
         };
+        let (segments, mut state) = match found {
+            Some(found) => found,
+            None => {
+                self.divided.insert(at);
+                self.divide(plan, at).await?
+            }
+        };
+        let segments = Arc::new(segments);
         state.definition = digest(source);
         if source.sequential {
-            let ids = listed.iter().filter_map(|object| object.place.id());
+            let ids = plan.listed[at].iter().filter_map(|object| object.place.id());
             state.gaps = object::gaps(ids).into_iter().map(|gap| (*gap.start(), *gap.end())).collect();
         }
+        // Lines of an object that could not be read to its end are in this build only.
+        state.lines = None;
+        if state.failures.is_empty() {
+            state.lines = Some(self.store(&source.name, &segments, needs_all).await?);
+        }
         self.after.sources.insert(source.name.clone(), state);
-        let spill = Arc::new(spill);
-        self.spills.insert(at, spill.clone());
-        Ok(spill)
+        self.segments.insert(at, segments.clone());
+        Ok(segments)
+    }
+
+    /// All lines of a source, from its first object on.
+    async fn divide(&self, plan: &Plan, at: usize) -> Result<(Segments, SourceState), Error> {
+        let (source, warehouse, bytes) = (&self.schema.tables[at], &self.deps.warehouse, self.deps.segment_bytes);
+        let (mut state, listed) = (SourceState::default(), &plan.listed[at]);
+        let spill = match bucket(self.deps, source) {
+            Some(bucket) => {
+                let objects = (0..).zip(listed.iter().cloned()).map(|(number, listed)| Numbered { number, listed });
+                let read = objects::read(source, objects.collect(), bucket, warehouse, self.attempt, bytes).await?;
+                objects::note(&mut state, read.objects, read.quarantine);
+                read.spill
+            }
+            None => Spill::new(0, bytes)?,
+        };
+        Ok((Segments::divide(warehouse, spill, listed.len(), bytes)?, state))
+    }
+
+    /// The lines of the last build and those that came. `None`: all have to be read.
+    async fn extend(
+        &self,
+        plan: &Plan,
+        at: usize,
+        before: &SourceState,
+        lines: &StoredLines,
+    ) -> Result<Option<(Segments, SourceState)>, Error> {
+        let (source, warehouse, bytes) = (&self.schema.tables[at], &self.deps.warehouse, self.deps.segment_bytes);
+        let Some(bucket) = bucket(self.deps, source) else { return Ok(None) };
+        let seen: HashSet<_> = before.objects.iter().map(|built| built.key.as_str()).collect();
+        let new = plan.listed[at].iter().filter(|object| !seen.contains(object.place.key.as_str()));
+        let next = before.objects.iter().map(|built| built.number + 1).max().unwrap_or(0);
+        let objects: Vec<_> = (next..).zip(new.cloned()).map(|(number, listed)| Numbered { number, listed }).collect();
+        if !segments::is_load(objects.iter().map(|object| object.listed.bytes).sum(), bytes) {
+            return Ok(None);
+        }
+        let read = objects::read(source, objects, bucket, warehouse, self.attempt, bytes).await?;
+        if read.objects.iter().any(|object| object.end.is_err()) {
+            return Ok(None);
+        }
+        let mut state = before.clone();
+        objects::note(&mut state, read.objects, read.quarantine);
+        let positions = positions(&state.objects);
+        let extended = Segments::extend(warehouse, &lines.segments, &read.spill, positions, bytes).await?;
+        Ok(extended.map(|segments| (segments, state)))
+    }
+
+    /// Puts lines where the next build finds them.
+    async fn store(&self, table: &str, segments: &Arc<Segments>, has_all: bool) -> Result<StoredLines, Error> {
+        let stored = side_by_side(0..segments.len(), processors(), |at| {
+            let (segments, table, attempt) = (segments.clone(), table.to_owned(), self.attempt);
+            async move { segments.store(at, &table, attempt, has_all).await }
+        });
+        Ok(segments::stored_lines(stored.await?.into_values().collect(), has_all))
+    }
+
+    /// What can stay of a table of the last build: a part for each of its source's first segments.
+    fn kept(&self, plan: &Plan, name: &str, from: usize) -> Option<&TableState> {
+        let is_kept = !plan.whole.contains(name) && !self.divided.contains(&from);
+        self.before.tables.get(name).filter(|table| is_kept && !table.parts.is_empty())
+    }
+
+    /// The parts of a table whose others are made: these are copied to its new prefix.
+    async fn complete(
+        &self,
+        kept: Option<&TableState>,
+        prefix: &str,
+        mut made: BTreeMap<usize, TablePart>,
+    ) -> Result<Vec<TablePart>, Error> {
+        if let Some(kept) = kept {
+            let stay = kept.parts.iter().enumerate().filter(|(at, _)| !made.contains_key(at));
+            let stay: Vec<_> = stay.map(|(at, part)| (at, part.clone())).collect();
+            let names: Vec<&String> = stay.iter().flat_map(|(_, part)| &part.objects).collect();
+            side_by_side(0..names.len(), COPIES, |at| {
+                let (warehouse, name) = (self.deps.warehouse.clone(), names[at]);
+                let (from, to) = (format!("{}{name}", kept.prefix), format!("{prefix}{name}"));
+                async move { Ok(warehouse.copy(&from, &to).await?) }
+            })
+            .await?;
+            made.extend(stay);
+        }
+        Ok(made.into_values().collect())
     }
 
     async fn dimension(&mut self, plan: &Plan, at: usize) -> Result<(), Error> {
@@ -286,67 +457,80 @@ impl Build<'_> {
             self.keep(&shape);
             return Ok(());
         }
-        let spill = self.read(plan, dimension.from).await?;
-        let mut salt = 0;
-        let (prefix, rows, members) = loop {
-            let prefix = format!("{}/{:010}-{salt}/", shape.name, self.attempt);
-            let made = self.members_of(at, &spill, &shape, &prefix, salt).await?;
-            if let Some((rows, members)) = made {
-                break (prefix, rows, members);
-            }
-            salt += 1;
+        let segments = self.read(plan, dimension.from).await?;
+        let mut kept = self.kept(plan, &shape.name, dimension.from).cloned();
+        let before = match self.before.tables.get(&shape.name).and_then(|table| table.members.as_ref()) {
+            Some(key) => self.deps.warehouse.find(key).await?.map(|found| (key, found)),
+            None => None,
         };
-        let key = self.keep_members(&shape, &members).await?;
+        if before.is_none() {
+            kept = None;
+        }
+        let mut salt = kept.as_ref().map_or(0, |table| table.salt);
+        let (prefix, made, members) = loop {
+            let of_before = kept.as_ref().map_or(0, |table| table.parts.len());
+            let wanted: Vec<usize> =
+                (0..segments.len()).filter(|at| *at >= of_before || segments.is_changed(*at)).collect();
+            if wanted.is_empty() {
+                self.keep(&shape);
+                return Ok(());
+            }
+            let prefix = format!("{}/{:010}-{salt}/", shape.name, self.attempt);
+            let written = side_by_side(wanted, processors(), |segment| {
+                let writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone(), segment);
+                write_members(self.schema.clone(), at, segments.clone(), writer, segment, salt)
+            });
+            let (mut made, mut newer) = (BTreeMap::new(), Members::default());
+            for (segment, (part, found)) in written.await? {
+                made.insert(segment, part);
+                newer.append(found);
+            }
+            newer.seal();
+            let mut members = match (&kept, &before) {
+                (Some(_), Some((_, bytes))) => Members::from_bytes(bytes),
+                _ => Members::default(),
+            };
+            members.replace(newer);
+            members.seal();
+            if are_unique(&mut members.surrogates().collect::<Vec<_>>()) {
+                break (prefix, made, members);
+            }
+            // Two of them have one surrogate key.
+            salt += 1;
+            kept = None;
+        };
+        let parts = self.complete(kept.as_ref(), &prefix, made).await?;
+        let difference = match &before {
+            Some((_, bytes)) => Difference::between(&Members::from_bytes(bytes), &members),
+            None => Difference::ALL,
+        };
+        let key = self.keep_members(&shape, &members, before).await?;
         self.members.insert(at, Arc::new(members));
+        self.differences.insert(at, difference);
         let definition = dimension_digest(self.schema, dimension);
-        let table = TableState { definition, rows, prefix, members: Some(key), unknown: BTreeMap::new() };
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let unknown = BTreeMap::new();
+        let table = TableState { definition, rows, prefix, members: Some(key), unknown, parts, salt };
         self.after.tables.insert(shape.name, table);
         Ok(())
     }
 
-    /// Writes a dimension's table; returns its rows and its members. `None`: two of them have one surrogate key.
-    async fn members_of(
+    /// Puts the members where facts of later builds find them; where they are those of the last build they stay.
+    async fn keep_members(
         &self,
-        at: usize,
-        spill: &Arc<Spill>,
         shape: &Shape,
-        prefix: &str,
-        salt: u32,
-    ) -> Result<Option<(u64, Members)>, Error> {
-        let mut shares = Shares::default();
-        for share in Share::all(spill.parts()) {
-            let writer = TableWriter::new(shape, &self.deps.warehouse, prefix.to_owned(), share)?;
-            shares.0.spawn(write_members(self.schema.clone(), at, spill.clone(), writer, share, salt));
-        }
-        let (mut rows, mut members, mut surrogates) = (0, Members::default(), Vec::new());
-        while let Some((written, found)) = shares.next().await? {
-            rows += written;
-            surrogates.extend(found.surrogates());
-            members.append(found);
-        }
-        members.seal();
-        Ok(are_unique(&mut surrogates).then_some((rows, members)))
-    }
-
-    /// Puts the members where facts of later builds find them. Where they are those of the last build they stay at their
-    /// key, by which the facts know that their members have not changed.
-    async fn keep_members(&self, shape: &Shape, members: &Members) -> Result<String, Error> {
+        members: &Members,
+        before: Option<(&String, Bytes)>,
+    ) -> Result<String, Error> {
         let bytes = members.to_bytes();
-        if let Some(before) = self.before.tables.get(&shape.name).and_then(|table| table.members.as_ref())
-            && self.deps.warehouse.find(before).await?.is_some_and(|found| found == bytes)
+        if let Some((key, found)) = before
+            && found == bytes
         {
-            return Ok(before.clone());
+            return Ok(key.clone());
         }
         let key = members_key(&shape.name, self.attempt);
         self.deps.warehouse.put(&key, bytes, "application/octet-stream").await?;
         Ok(key)
-    }
-
-    /// Whether a dimension has other members than in the last build.
-    fn has_other_members(&self, at: usize) -> bool {
-        let name = table::dimension(self.schema, &self.schema.dimensions[at]).name;
-        let members = |tables: &BTreeMap<String, TableState>| tables.get(&name).and_then(|table| table.members.clone());
-        members(&self.before.tables) != members(&self.after.tables)
     }
 
     async fn dates(&mut self, plan: &Plan, calendar: &Calendar) -> Result<(), Error> {
@@ -356,13 +540,14 @@ impl Build<'_> {
             return Ok(());
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
-        let mut writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone(), Share::ALL)?;
+        let mut writer = TableWriter::new(&shape, &self.deps.warehouse, prefix.clone(), 0)?;
         for row in calendar.rows() {
             writer.push(row).await?;
         }
-        let rows = writer.finish().await?;
+        let rows = writer.finish().await?.rows;
         let definition = self.schema.date_dimension.as_ref().map(digest).unwrap_or_default();
-        let table = TableState { definition, rows, prefix, members: None, unknown: BTreeMap::new() };
+        let (unknown, parts) = (BTreeMap::new(), Vec::new());
+        let table = TableState { definition, rows, prefix, members: None, unknown, parts, salt: 0 };
         self.after.tables.insert(shape.name, table);
         Ok(())
     }
@@ -370,34 +555,50 @@ impl Build<'_> {
     async fn fact(&mut self, plan: &Plan, at: usize, calendar: Option<Arc<Calendar>>) -> Result<(), Error> {
         let fact = &self.schema.facts[at];
         let shape = table::fact(self.schema, fact);
-        if !plan.facts.contains(&at) && !fact.roles.iter().any(|role| self.has_other_members(role.dimension)) {
+        let difference = |dimension| self.differences.get(&dimension).copied().unwrap_or_default();
+        let differences: Vec<Difference> = fact.roles.iter().map(|role| difference(role.dimension)).collect();
+        if !plan.facts.contains(&at) && differences.iter().all(|difference| *difference == Difference::default()) {
             self.keep(&shape);
             return Ok(());
         }
-        let spill = self.read(plan, fact.from).await?;
+        let segments = self.read(plan, fact.from).await?;
+        let kept = self.kept(plan, &shape.name, fact.from).cloned();
+        let first = self.schema.tables[fact.from].key.len();
+        let references = shape.columns[first..first + fact.roles.len() + fact.dates.len()].iter();
+        let references: Arc<[String]> = references.map(|column| column.name.clone()).collect();
+        let stays = |at: usize| {
+            let part = kept.as_ref().and_then(|table| table.parts.get(at)).filter(|_| !segments.is_changed(at));
+            part.is_some_and(|part| {
+                let mut roles = differences.iter().zip(references.iter());
+                !roles.any(|(difference, name)| difference.concerns(part.unknown.contains_key(name), part.latest))
+            })
+        };
+        let wanted: Vec<usize> = (0..segments.len()).filter(|at| !stays(*at)).collect();
+        if wanted.is_empty() {
+            self.keep(&shape);
+            return Ok(());
+        }
         for role in &fact.roles {
             self.load_members(role.dimension).await?;
         }
         let prefix = format!("{}/{:010}/", shape.name, self.attempt);
         let members: Vec<_> = (0..self.schema.dimensions.len()).map(|at| self.members.get(&at).cloned()).collect();
-        let mut shares = Shares::default();
-        for share in Share::all(spill.parts()) {
-            let writer = DividedWriter::new(&shape, &self.deps.warehouse, &prefix, share);
+        let made = side_by_side(wanted, processors(), |segment| {
+            let writer = DividedWriter::new(&shape, &self.deps.warehouse, &prefix, segment);
             let lookups = Lookups { members: members.clone(), calendar: calendar.clone() };
-            shares.0.spawn(write_facts(self.schema.clone(), at, spill.clone(), lookups, writer, share));
-        }
-        let (mut rows, mut unknown) = (0, vec![0_u64; fact.roles.len() + fact.dates.len()]);
-        while let Some((written, found)) = shares.next().await? {
-            rows += written;
-            unknown.iter_mut().zip(found).for_each(|(all, count)| *all += count);
+            write_facts(self.schema.clone(), at, segments.clone(), lookups, writer, segment, references.clone())
+        });
+        let parts = self.complete(kept.as_ref(), &prefix, made.await?).await?;
+        let (rows, mut unknown) = (parts.iter().map(|part| part.rows).sum(), BTreeMap::new());
+        for (name, count) in parts.iter().flat_map(|part| &part.unknown) {
+            *unknown.entry(name.clone()).or_default() += count;
         }
         if rows == 0 {
             write_empty(&shape, &self.deps.warehouse, &prefix).await?;
         }
-        let names = shape.columns[self.schema.tables[fact.from].key.len()..].iter().map(|column| column.name.clone());
-        let unknown = names.zip(unknown).filter(|(_, count)| *count > 0).collect();
         let definition = fact_digest(self.schema, fact);
-        self.after.tables.insert(shape.name, TableState { definition, rows, prefix, members: None, unknown });
+        let table = TableState { definition, rows, prefix, members: None, unknown, parts, salt: 0 };
+        self.after.tables.insert(shape.name, table);
         Ok(())
     }
 
@@ -431,7 +632,7 @@ impl Build<'_> {
                 self.after.superseded.extend(prefixes.map(|prefix| Superseded { prefix, until }));
             }
         }
-        let is_same = self.spills.is_empty() && self.after.tables == self.before.tables;
+        let is_same = self.segments.is_empty() && self.after.tables == self.before.tables;
         let is_same = is_same && self.after.schema == self.before.schema;
         let key = build_state_key(self.attempt);
         if !is_same {
@@ -532,8 +733,15 @@ impl Build<'_> {
             self.remove_earlier(&format!("{table}/"), &kept).await?;
             self.remove_earlier(&format!("_state/members/{table}/"), &kept).await?;
         }
-        for at in self.spills.keys() {
-            self.remove_earlier(&format!("{QUARANTINE}{}/", self.schema.tables[*at].name), &HashSet::new()).await?;
+        let read = self.segments.keys().map(|at| &self.schema.tables[*at].name);
+        let gone = self.before.sources.keys().filter(|name| !self.after.sources.contains_key(*name));
+        for name in read.chain(gone) {
+            let state = self.after.sources.get(name);
+            let quarantine = state.into_iter().flat_map(|state| &state.quarantine).map(String::as_str).collect();
+            self.remove_earlier(&format!("{QUARANTINE}{name}/"), &quarantine).await?;
+            let segments = state.and_then(|state| state.lines.as_ref()).into_iter().flat_map(|lines| &lines.segments);
+            let segments = segments.map(|segment| segment.key.as_str()).collect();
+            self.remove_earlier(&format!("{LINES}{name}/"), &segments).await?;
         }
         let state = self.deps.rows.build().await?.and_then(|row| row.state).unwrap_or_default();
         self.remove_earlier("_state/build/", &HashSet::from([state.as_str()])).await
@@ -550,86 +758,103 @@ impl Build<'_> {
     }
 }
 
-/// The shares of a table that are being written. They end with it.
-struct Shares<T>(JoinSet<Result<T, Error>>);
+/// The place of each object among all of its table, by number.
+fn positions(objects: &[BuiltObject]) -> Vec<u32> {
+    let count = objects.iter().map(|object| object.number as usize + 1).max().unwrap_or(0);
+    let mut positions = vec![0; count];
+    for (position, object) in (0..).zip(objects) {
+        positions[object.number as usize] = position;
+    }
+    positions
+}
 
-impl<T> Default for Shares<T> {
-    fn default() -> Self {
-        Shares(JoinSet::new())
+/// Does a work for each of these, so many at once. They end with it.
+async fn side_by_side<T: Send + 'static, W: Future<Output = Result<T, Error>> + Send + 'static>(
+    of: impl IntoIterator<Item = usize>,
+    at_once: usize,
+    mut work: impl FnMut(usize) -> W,
+) -> Result<BTreeMap<usize, T>, Error> {
+    let (mut waiting, mut tasks, mut done) = (of.into_iter(), JoinSet::new(), BTreeMap::new());
+    loop {
+        while tasks.len() < at_once
+            && let Some(at) = waiting.next()
+        {
+            let work = work(at);
+            tasks.spawn(async move { (at, work.await) });
+        }
+        let Some(ended) = tasks.join_next().await else { return Ok(done) };
+        let (at, result) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        done.insert(at, result?);
     }
 }
 
-impl<T: 'static> Shares<T> {
-    async fn next(&mut self) -> Result<Option<T>, Error> {
-        let done = self.0.join_next().await;
-        done.map(|done| done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))).transpose()
-    }
-}
-
-/// Writes a share of a dimension's rows; returns how many there are, and their members.
+/// Writes the rows of a dimension that one segment makes; returns their members, too. The members that every dimension
+/// has stand with those of the first segment.
 async fn write_members(
     schema: Arc<Schema>,
     at: usize,
-    spill: Arc<Spill>,
-    mut writer: TableWriter,
-    share: Share,
+    segments: Arc<Segments>,
+    writer: Result<TableWriter, Error>,
+    segment: usize,
     salt: u32,
-) -> Result<(u64, Members), Error> {
-    let dimension = &schema.dimensions[at];
-    if share.number == 0 {
+) -> Result<(TablePart, Members), Error> {
+    let (dimension, mut writer) = (&schema.dimensions[at], writer?);
+    if segment == 0 {
         for row in table::special_members(&schema, dimension) {
             writer.push(row).await?;
         }
     }
     let mut members = Members::default();
-    for part in share.parts(spill.parts()) {
-        for key in spill.part(part)?.keys() {
-            let mut history = History::new(dimension);
-            for change in key.changes() {
-                let (change, object_time) = change?;
-                history.push(change, object_time);
-            }
-            for version in history.finish() {
-                let begin = if dimension.is_type2() { version.valid_from } else { 0 };
-                let surrogate = surrogate(key.identity, begin, salt);
-                members.push(key.identity, begin, surrogate);
-                writer.push(table::dimension_row(&schema, dimension, version, surrogate)).await?;
-            }
+    for key in segments.part(segment).await?.keys() {
+        let mut history = History::new(dimension);
+        for change in key.changes() {
+            let (change, object_time) = change?;
+            history.push(change, object_time);
+        }
+        for version in history.finish() {
+            let begin = if dimension.is_type2() { version.valid_from } else { 0 };
+            let surrogate = surrogate(key.identity, begin, salt);
+            members.push(key.identity, begin, surrogate);
+            writer.push(table::dimension_row(&schema, dimension, version, surrogate)).await?;
         }
     }
-    Ok((writer.finish().await?, members))
+    let written = writer.finish().await?;
+    let part = TablePart { objects: written.objects, rows: written.rows, ..TablePart::default() };
+    Ok((part, members))
 }
 
-/// Writes a share of a fact's rows; returns how many there are, and how many have the member -1, by column.
+/// Writes the rows of a fact that one segment makes. `references`: the names of the keys of members and dates.
 async fn write_facts(
     schema: Arc<Schema>,
     at: usize,
-    spill: Arc<Spill>,
+    segments: Arc<Segments>,
     lookups: Lookups,
     mut writer: DividedWriter,
-    share: Share,
-) -> Result<(u64, Vec<u64>), Error> {
+    segment: usize,
+    references: Arc<[String]>,
+) -> Result<TablePart, Error> {
     let fact = &schema.facts[at];
     let first = schema.tables[fact.from].key.len();
-    let mut unknown = vec![0; fact.roles.len() + fact.dates.len()];
-    for part in share.parts(spill.parts()) {
-        for key in spill.part(part)?.keys() {
-            let mut newest: Option<Newest> = None;
-            for change in key.changes() {
-                let (change, _) = change?;
-                match &mut newest {
-                    None => newest = Some(Newest::first(change)),
-                    Some(newest) => newest.apply(change),
-                }
+    let (mut unknown, mut latest) = (vec![0_u64; references.len()], None);
+    for key in segments.part(segment).await?.keys() {
+        let mut newest: Option<Newest> = None;
+        for change in key.changes() {
+            let (change, _) = change?;
+            match &mut newest {
+                None => newest = Some(Newest::first(change)),
+                Some(newest) => newest.apply(change),
             }
-            let Some(newest) = newest else { continue };
-            let row = fact::row(&schema, fact, newest, &lookups);
-            for (count, value) in unknown.iter_mut().zip(&row[first..]) {
-                let is_unknown = matches!(value, Value::Bigint(UNKNOWN) | Value::Integer(-1));
-                *count += u64::from(is_unknown);
-            }
-            writer.push(fact::partition(&schema, fact, &row), row).await?;
         }
+        let Some(newest) = newest else { continue };
+        latest = latest.max(fact::as_of(fact, &newest));
+        let row = fact::row(&schema, fact, newest, &lookups);
+        for (count, value) in unknown.iter_mut().zip(&row[first..]) {
+            let is_unknown = matches!(value, Value::Bigint(UNKNOWN) | Value::Integer(-1));
+            *count += u64::from(is_unknown);
+        }
+        writer.push(fact::partition(&schema, fact, &row), row).await?;
     }
-    Ok((writer.finish().await?, unknown))
+    let written = writer.finish().await?;
+    let unknown = references.iter().cloned().zip(unknown).filter(|(_, count)| *count > 0).collect();
+    Ok(TablePart { objects: written.objects, rows: written.rows, unknown, latest })
 }

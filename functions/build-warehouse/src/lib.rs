@@ -1,13 +1,15 @@
 //! Makes dimensions and facts from the lines that lie in the ingestion bucket, and puts all tables in force at once.
 //!
 //! Events only say that it is time: what there is to build is the difference between what the buckets hold and what
-//! the last build has seen. So an event that comes twice, late or never changes nothing about the outcome. A table is
-//! always made from all of its lines, in their order: an incremental build is a rebuild, and late lines need no rules.
+//! the last build has seen. So an event that comes twice, late or never changes nothing about the outcome. Lines are
+//! kept by their keys in segments, and what is made of a segment is made of all of its lines, in their order: a late line
+//! needs no rule of its own. What is made of segments without a change is copied.
 
 mod build;
 mod event;
 mod objects;
 mod parquet;
+mod segments;
 mod spill;
 
 use aws_config::SdkConfig;
@@ -31,7 +33,12 @@ pub struct Deps {
     pub parameters: Arc<dyn Parameters>,
     /// Begins the names of parameters.
     pub parameter_prefix: String,
+    /// How large a segment of a source's lines is to be; see [`SEGMENT_BYTES`].
+    pub segment_bytes: u64,
 }
+
+/// Of lines that one processor has in memory at once. In memory their values take a few times as much.
+pub const SEGMENT_BYTES: u64 = 32 << 20;
 
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
@@ -45,6 +52,7 @@ impl Deps {
             rows: Warehouse::new(Table::new(aws, table.clone()), Table::new(aws, table)),
             parameters: Arc::new(Ssm::new(aws)),
             parameter_prefix: config.required("ALERT_ARCHIVE_WAREHOUSE_PARAMETERS"),
+            segment_bytes: SEGMENT_BYTES,
         };
         config.check()?;
         Ok(deps)

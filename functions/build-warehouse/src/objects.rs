@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use errors::{Name, Named};
 use futures::TryStreamExt;
-use lines::{Lines, Step};
+use lines::Step;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,51 +51,75 @@ pub async fn list(table: &Table, bucket: &Objects) -> Result<Vec<Listed>, Error>
     Ok(listed)
 }
 
-/// Reads all lines of a table into a spill, and tells what was in them.
+/// An object to be read, with the number by which its lines refer to it.
+#[derive(Clone, Debug)]
+pub struct Numbered {
+    pub number: u32,
+    pub listed: Listed,
+}
+
+/// What was in some objects of a table.
+pub struct Lines {
+    pub spill: Spill,
+    /// In the order in which they were asked for.
+    pub objects: Vec<ObjectRead>,
+    /// The key of what no table took.
+    pub quarantine: Option<String>,
+}
+
+/// Reads all lines of objects into a spill of parts of about `part_bytes`, and tells what was in them.
 pub async fn read(
     table: &Table,
-    listed: &[Listed],
+    objects: Vec<Numbered>,
     bucket: &Objects,
     warehouse: &Objects,
     attempt: u64,
-) -> Result<(Spill, SourceState), Error> {
+    part_bytes: u64,
+) -> Result<Lines, Error> {
     let key = format!("{QUARANTINE}{}/{attempt:010}.jsonl", table.name);
     let reading = Arc::new(Reading {
         table: table.clone(),
         bucket: bucket.clone(),
-        spill: Spill::new(listed.iter().map(|object| object.bytes).sum())?,
-        quarantine: Mutex::new(Quarantine { objects: warehouse.clone(), key, upload: None }),
+        spill: Spill::new(objects.iter().map(|object| object.listed.bytes).sum(), part_bytes)?,
+        quarantine: Mutex::new(Quarantine { objects: warehouse.clone(), key: key.clone(), upload: None }),
     });
-    let (mut waiting, mut tasks, mut read) = (listed.iter().cloned().enumerate(), JoinSet::new(), BTreeMap::new());
+    let (mut waiting, mut tasks, mut read) = (objects.into_iter().enumerate(), JoinSet::new(), BTreeMap::new());
     loop {
         while tasks.len() < AT_ONCE
-            && let Some((position, object)) = waiting.next()
+            && let Some((at, object)) = waiting.next()
         {
             let reading = reading.clone();
-            tasks.spawn(async move { (position, reading.object(position as u32, &object).await) });
+            tasks.spawn(async move { (at, reading.object(object.number, &object.listed).await) });
         }
         let Some(done) = tasks.join_next().await else { break };
-        let (position, object) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        read.insert(position, object?);
+        let (at, object) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        read.insert(at, object?);
     }
     drop(tasks);
     let reading = Arc::into_inner(reading).expect("all tasks have ended");
-    reading.quarantine.into_inner().finish().await?;
-    let (mut state, mut added) = (SourceState::default(), BTreeSet::new());
-    for object in read.into_values().flatten() {
+    let has_quarantined = reading.quarantine.into_inner().finish().await?;
+    let objects = read.into_values().flatten().collect();
+    Ok(Lines { spill: reading.spill, objects, quarantine: has_quarantined.then_some(key) })
+}
+
+/// Adds what was in objects to what is known of a source.
+pub fn note(state: &mut SourceState, read: Vec<ObjectRead>, quarantine: Option<String>) {
+    let mut added: BTreeSet<String> = std::mem::take(&mut state.added).into_iter().collect();
+    for object in read {
         state.rows += object.rows;
         state.quarantined += object.quarantined;
         state.greatest = state.greatest.max(object.greatest);
         added.extend(object.added);
-        // What the rows of the latest object do not have is dropped.
-        state.dropped = object.dropped.unwrap_or(state.dropped);
         match object.end {
             Ok(built) => state.objects.push(built),
             Err(failure) => state.failures.push(failure),
         }
     }
     state.added = added.into_iter().collect();
-    Ok((reading.spill, state))
+    state.quarantine.extend(quarantine);
+    state.objects.sort_by_cached_key(|object| Place::of(&object.key));
+    // What the rows of the latest object do not have is dropped.
+    state.dropped = state.objects.iter().rev().find_map(|object| object.dropped.clone()).unwrap_or_default();
 }
 
 /// What the tasks share that read the objects of one table side by side.
@@ -107,21 +131,20 @@ struct Reading {
 }
 
 /// What was in an object.
-struct ObjectRead {
+pub struct ObjectRead {
     rows: u64,
     quarantined: u64,
     greatest: Option<i64>,
     added: Vec<String>,
-    dropped: Option<Vec<String>>,
-    end: Result<BuiltObject, warehouse_state::Place>,
+    pub end: Result<BuiltObject, warehouse_state::Place>,
 }
 
 impl Reading {
-    /// `position`: of the object among all of its table. `None`: it was taken away since it was listed.
-    async fn object(&self, position: u32, object: &Listed) -> Result<Option<ObjectRead>, Error> {
+    /// `None`: it was taken away since it was listed.
+    async fn object(&self, number: u32, object: &Listed) -> Result<Option<ObjectRead>, Error> {
         let mut lines = ObjectLines {
             object,
-            position,
+            number,
             reader: LineReader::new(&self.table),
             spill: &self.spill,
             record: Vec::new(),
@@ -134,7 +157,10 @@ impl Reading {
             Ok(Some(mut content)) => {
                 let (key, tag) = (object.place.key.clone(), content.tag().to_owned());
                 match lines.read(&mut content, &self.quarantine).await {
-                    Ok(()) => Ok(BuiltObject { key, bytes: object.bytes, tag }),
+                    Ok(()) => {
+                        let dropped = lines.reader.dropped().map(|names| names.map(str::to_owned).collect());
+                        Ok(BuiltObject { key, bytes: object.bytes, tag, number, dropped })
+                    }
                     Err(Broken::Store(error)) => Err(given_up(object, error)?),
                     Err(Broken::Lines(message)) => {
                         let error = Name::ObjectCorrupt.as_str().to_owned();
@@ -145,13 +171,11 @@ impl Reading {
             }
             Err(error) => Err(given_up(object, error)?),
         };
-        let owned = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
         Ok(Some(ObjectRead {
             rows: lines.rows,
             quarantined: lines.quarantined,
             greatest: lines.greatest,
-            added: owned(&mut lines.reader.added()),
-            dropped: lines.reader.dropped().map(|mut names| owned(&mut names)),
+            added: lines.reader.added().map(str::to_owned).collect(),
             end,
         }))
     }
@@ -220,7 +244,7 @@ impl From<Error> for Broken {
 
 struct ObjectLines<'a> {
     object: &'a Listed,
-    position: u32,
+    number: u32,
     reader: LineReader<'a>,
     spill: &'a Spill,
     record: Vec<u8>,
@@ -231,7 +255,7 @@ struct ObjectLines<'a> {
 
 impl ObjectLines<'_> {
     async fn read(&mut self, content: &mut Content, quarantine: &Mutex<Quarantine>) -> Result<(), Broken> {
-        let mut lines = Lines::new(LINE_BYTES);
+        let mut lines = lines::Lines::new(LINE_BYTES);
         loop {
             match lines.step().map_err(|error| Broken::Lines(error.to_string()))? {
                 Step::Starved => match content.piece().await.map_err(Broken::Store)? {
@@ -265,7 +289,7 @@ impl ObjectLines<'_> {
         };
         let (Change::Row { at, .. } | Change::Gone { at, .. }) = &line.change;
         self.greatest = self.greatest.max(*at);
-        let order = Order { object: self.position, line: number as u32 };
+        let order = Order { object: self.number, line: number as u32 };
         let time = self.object.place.time.unwrap_or(0);
         self.spill.push(Identity::of(&line.key), order, time, &line.change, &mut self.record)?;
         self.rows += 1;
@@ -289,10 +313,10 @@ impl Quarantine {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), Error> {
-        if let Some(upload) = self.upload.take() {
-            upload.finish().await?;
-        }
-        Ok(())
+    /// Returns whether there were any.
+    async fn finish(&mut self) -> Result<bool, Error> {
+        let Some(upload) = self.upload.take() else { return Ok(false) };
+        upload.finish().await?;
+        Ok(true)
     }
 }

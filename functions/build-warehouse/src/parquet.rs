@@ -43,41 +43,30 @@ pub struct DividedWriter {
     shape: Shape,
     objects: Objects,
     prefix: String,
-    share: Share,
+    /// The segment whose rows these are.
+    segment: usize,
     writers: BTreeMap<String, TableWriter>,
     rows: u64,
 }
 
-/// One of several that write the parts of a table side by side.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// From 0.
-    pub number: usize,
-    pub of: usize,
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub rows: u64,
+    /// Keys behind the table's prefix.
+    pub objects: Vec<String>,
 }
 
-impl Share {
-    /// The whole table.
-    pub const ALL: Share = Share { number: 0, of: 1 };
-
-    /// As many as this machine works on at once, but not more than there are parts.
-    pub fn all(parts: usize) -> impl Iterator<Item = Share> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let of = processors.min(parts).max(1);
-        (0..of).map(move |number| Share { number, of })
-    }
-
-    /// The parts that it writes.
-    pub fn parts(self, parts: usize) -> impl Iterator<Item = usize> {
-        (self.number..parts).step_by(self.of)
-    }
+/// How many parts of a table are written side by side, each in memory.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl DividedWriter {
     /// `prefix` ends with a slash, and so does each that is behind it, or it is empty.
-    pub fn new(shape: &Shape, objects: &Objects, prefix: &str, share: Share) -> Self {
+    pub fn new(shape: &Shape, objects: &Objects, prefix: &str, segment: usize) -> Self {
         let (shape, objects, prefix) = (shape.clone(), objects.clone(), prefix.to_owned());
-        DividedWriter { shape, objects, prefix, share, writers: BTreeMap::new(), rows: 0 }
+        DividedWriter { shape, objects, prefix, segment, writers: BTreeMap::new(), rows: 0 }
     }
 
     pub async fn push(&mut self, below: String, row: Vec<Value>) -> Result<(), Error> {
@@ -85,7 +74,7 @@ impl DividedWriter {
         self.writer(below)?.push(row).await?;
         if self.rows.is_multiple_of(1024) && self.writers.len() > 1 {
             let held: usize = self.writers.values().map(TableWriter::held).sum();
-            if held > HELD_BYTES / self.share.of
+            if held > HELD_BYTES / processors()
                 && let Some(largest) = self.writers.values_mut().max_by_key(|writer| writer.held())
             {
                 largest.flush()?;
@@ -95,12 +84,13 @@ impl DividedWriter {
         Ok(())
     }
 
-    /// Writes what is left and returns how many rows there were.
-    pub async fn finish(self) -> Result<u64, Error> {
-        for (_, writer) in self.writers {
-            writer.finish().await?;
+    /// Writes what is left.
+    pub async fn finish(self) -> Result<Written, Error> {
+        let mut objects = Vec::new();
+        for (below, writer) in self.writers {
+            objects.extend(writer.finish().await?.objects.into_iter().map(|name| format!("{below}{name}")));
         }
-        Ok(self.rows)
+        Ok(Written { rows: self.rows, objects })
     }
 
     fn writer(&mut self, below: String) -> Result<&mut TableWriter, Error> {
@@ -108,7 +98,7 @@ impl DividedWriter {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
                 let prefix = format!("{}{}", self.prefix, place.key());
-                place.insert(TableWriter::new(&self.shape, &self.objects, prefix, self.share)?)
+                place.insert(TableWriter::new(&self.shape, &self.objects, prefix, self.segment)?)
             }
         })
     }
@@ -116,7 +106,7 @@ impl DividedWriter {
 
 /// A table without rows is an object without rows, so that readers find its columns.
 pub async fn write_empty(shape: &Shape, objects: &Objects, prefix: &str) -> Result<(), Error> {
-    TableWriter::new(shape, objects, prefix.to_owned(), Share::ALL)?.put().await
+    TableWriter::new(shape, objects, prefix.to_owned(), 0)?.put().await
 }
 
 pub struct TableWriter {
@@ -125,10 +115,11 @@ pub struct TableWriter {
     schema: Arc<Schema>,
     objects: Objects,
     prefix: String,
-    share: Share,
+    segment: usize,
     rows: Vec<Vec<Value>>,
     writer: ArrowWriter<Vec<u8>>,
-    parts: usize,
+    /// Names of the objects that are written.
+    names: Vec<String>,
     /// Rows of the object that is being filled.
     filling: u64,
     written: u64,
@@ -136,7 +127,7 @@ pub struct TableWriter {
 
 impl TableWriter {
     /// `prefix` ends with a slash.
-    pub fn new(shape: &Shape, objects: &Objects, prefix: String, share: Share) -> Result<Self, Error> {
+    pub fn new(shape: &Shape, objects: &Objects, prefix: String, segment: usize) -> Result<Self, Error> {
         let field = |column: &warehouse::schema::Column| Field::new(&column.name, arrow_type(&column.of), true);
         let schema = Arc::new(Schema::new(shape.columns.iter().map(field).collect::<Vec<_>>()));
         Ok(TableWriter {
@@ -146,9 +137,9 @@ impl TableWriter {
             schema,
             objects: objects.clone(),
             prefix,
-            share,
+            segment,
             rows: Vec::new(),
-            parts: 0,
+            names: Vec::new(),
             filling: 0,
             written: 0,
         })
@@ -167,13 +158,13 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Writes what is left and returns how many rows there were.
-    pub async fn finish(mut self) -> Result<u64, Error> {
+    /// Writes what is left.
+    pub async fn finish(mut self) -> Result<Written, Error> {
         self.flush()?;
         if self.filling > 0 {
             self.put().await?;
         }
-        Ok(self.written)
+        Ok(Written { rows: self.written, objects: self.names })
     }
 
     /// Bytes in memory.
@@ -204,9 +195,9 @@ impl TableWriter {
         let full = std::mem::replace(&mut self.writer, writer(&self.table, &self.schema)?);
         let bytes = full.into_inner();
         let bytes = bytes.map_err(|error| Error::NotWritten { table: self.table.clone(), what: error.to_string() })?;
-        let key = format!("{}part-{:02}-{:05}.parquet", self.prefix, self.share.number, self.parts);
-        self.objects.put(&key, bytes, "application/vnd.apache.parquet").await?;
-        self.parts += 1;
+        let name = format!("part-{:05}-{:05}.parquet", self.segment, self.names.len());
+        self.objects.put(&format!("{}{name}", self.prefix), bytes, "application/vnd.apache.parquet").await?;
+        self.names.push(name);
         self.filling = 0;
         Ok(())
     }

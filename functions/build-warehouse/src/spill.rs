@@ -8,32 +8,60 @@ use std::{
 };
 use warehouse::{line::Change, surrogate::Identity};
 
-/// Bytes of lines that a part is meant for. In memory their values take a few times as much.
-const PART_BYTES: u64 = 16 << 20;
 /// Each part is an open file with a buffer.
-const MAX_PARTS: u64 = 512;
+pub const MAX_PARTS: u64 = 512;
 const BUFFER: usize = 32 << 10;
 
-/// Several may write at once: a line's place is in its record.
+/// A file of records, which goes with it. Several may write at once: a line's place is in its record.
+pub struct Scratch(Mutex<BufWriter<std::fs::File>>);
+
+impl Scratch {
+    pub fn new() -> Result<Self, Error> {
+        Ok(Scratch(Mutex::new(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?))))
+    }
+
+    pub fn append(&self, records: &[u8]) -> Result<(), Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(records)?;
+        Ok(())
+    }
+
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.flush()?;
+        Ok(writer.get_ref().metadata()?.len())
+    }
+
+    pub fn read(&self) -> Result<Vec<u8>, Error> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.flush()?;
+        let file = writer.get_mut();
+        let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
 pub struct Spill {
-    parts: Vec<Mutex<BufWriter<std::fs::File>>>,
+    pub parts: Vec<Scratch>,
 }
 
 /// The place of a line among all lines of its table.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Order {
+    /// Number of its object.
     pub object: u32,
     pub line: u32,
 }
 
-const HEADER: usize = 16 + 4 + 4 + 8 + 4;
+/// Identity, object, line, time of the object, whether its key is gone, length.
+const HEADER: usize = 16 + 4 + 4 + 8 + 1 + 4;
 
 impl Spill {
-    /// `bytes`: about how much will come.
-    pub fn new(bytes: u64) -> Result<Self, Error> {
-        let count = bytes.div_ceil(PART_BYTES).clamp(1, MAX_PARTS);
-        let part = |_| Ok::<_, Error>(Mutex::new(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?)));
-        Ok(Spill { parts: (0..count).map(part).collect::<Result<_, _>>()? })
+    /// Parts of about `part_bytes` each, for about `bytes` in all.
+    pub fn new(bytes: u64, part_bytes: u64) -> Result<Self, Error> {
+        let count = bytes.div_ceil(part_bytes).clamp(1, MAX_PARTS);
+        Ok(Spill { parts: (0..count).map(|_| Scratch::new()).collect::<Result<_, _>>()? })
     }
 
     /// `object_time`: microseconds since 1970, of the object's name. `record` is room that is used again.
@@ -53,41 +81,63 @@ impl Spill {
         record[16..20].copy_from_slice(&order.object.to_le_bytes());
         record[20..24].copy_from_slice(&order.line.to_le_bytes());
         record[24..32].copy_from_slice(&object_time.to_le_bytes());
-        record[32..36].copy_from_slice(&length.to_le_bytes());
-        let part = &self.parts[identity.part(self.parts.len())];
-        part.lock().unwrap_or_else(PoisonError::into_inner).write_all(record)?;
-        Ok(())
+        record[32] = u8::from(matches!(change, Change::Gone { .. }));
+        record[33..37].copy_from_slice(&length.to_le_bytes());
+        self.parts[identity.part(self.parts.len())].append(record)
     }
+}
 
-    pub fn parts(&self) -> usize {
-        self.parts.len()
-    }
+/// Lines of some keys in memory, ordered by key and by place.
+pub struct Part {
+    bytes: Vec<u8>,
+    index: Vec<Entry>,
+}
 
-    /// Reads a part into memory, ordered by key and by place.
-    pub fn part(&self, part: usize) -> Result<Part, Error> {
-        let mut writer = self.parts[part].lock().unwrap_or_else(PoisonError::into_inner);
-        writer.flush()?;
-        let file = writer.get_mut();
-        let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
-        file.seek(SeekFrom::Start(0))?;
-        file.read_to_end(&mut bytes)?;
+struct Entry {
+    identity: Identity,
+    order: Order,
+    /// Of the object among all of its table.
+    position: u32,
+    object_time: i64,
+    is_gone: bool,
+    /// Of the record.
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    /// `positions`: of objects among all of their table, by number.
+    pub fn new(bytes: Vec<u8>, positions: &[u32]) -> Part {
         let mut index = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
             let header = &bytes[at..at + HEADER];
             let number = |from: usize| u32::from_le_bytes(array(&header[from..from + 4]));
-            let entry = Entry {
+            let order = Order { object: number(16), line: number(20) };
+            let end = at + HEADER + number(33) as usize;
+            index.push(Entry {
                 identity: Identity::from_bytes(array(&header[..16])),
-                order: Order { object: number(16), line: number(20) },
+                order,
+                position: positions[order.object as usize],
                 object_time: i64::from_le_bytes(array(&header[24..32])),
-                start: at + HEADER,
-                length: number(32) as usize,
-            };
-            at += HEADER + entry.length;
-            index.push(entry);
+                is_gone: header[32] == 1,
+                start: at,
+                end,
+            });
+            at = end;
         }
-        index.sort_unstable_by_key(|entry| (entry.identity, entry.order));
-        Ok(Part { bytes, index })
+        index.sort_unstable_by_key(|entry| (entry.identity, entry.position, entry.order.line));
+        Part { bytes, index }
+    }
+
+    /// The changes of one key after the other, each key's in their order.
+    pub fn keys(&self) -> impl Iterator<Item = Key<'_>> {
+        let groups = self.index.chunk_by(|a, b| a.identity == b.identity);
+        groups.map(|entries| Key { identity: entries[0].identity, bytes: &self.bytes, entries })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -97,41 +147,38 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     array
 }
 
-struct Entry {
-    identity: Identity,
-    order: Order,
-    object_time: i64,
-    start: usize,
-    length: usize,
-}
-
-/// All lines of some keys.
-pub struct Part {
-    bytes: Vec<u8>,
-    index: Vec<Entry>,
-}
-
-impl Part {
-    /// The changes of one key after the other, each key's in their order.
-    pub fn keys(&self) -> impl Iterator<Item = Key<'_>> {
-        let groups = self.index.chunk_by(|a, b| a.identity == b.identity);
-        groups.map(|entries| Key { identity: entries[0].identity, bytes: &self.bytes, entries })
-    }
-}
-
 pub struct Key<'a> {
     pub identity: Identity,
     bytes: &'a [u8],
     entries: &'a [Entry],
 }
 
-impl Key<'_> {
+impl<'a> Key<'a> {
     /// Each change with the time of its object.
     pub fn changes(&self) -> impl Iterator<Item = Result<(Change, i64), Error>> {
         self.entries.iter().map(|entry| {
-            let change = postcard::from_bytes(&self.bytes[entry.start..entry.start + entry.length])?;
+            let change = postcard::from_bytes(&self.bytes[entry.start + HEADER..entry.end])?;
             Ok((change, entry.object_time))
         })
+    }
+
+    /// The number of the object that has its first line.
+    pub fn first_object(&self) -> usize {
+        self.entries[0].order.object as usize
+    }
+
+    /// All of its lines as they are stored.
+    pub fn records(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.entries.iter().map(|entry| &self.bytes[entry.start..entry.end])
+    }
+
+    /// Those of its lines from which its newest values follow, whatever lines come later: the last row and the last
+    /// deletion behind it. Where there is no row yet, its first deletion, which names it, and the last.
+    pub fn newest_records(&self) -> impl Iterator<Item = &'a [u8]> {
+        let first = self.entries.iter().rposition(|entry| !entry.is_gone).unwrap_or(0);
+        let last = self.entries.len() - 1;
+        let last = (last > first).then_some(last);
+        [Some(first), last].into_iter().flatten().map(|at| &self.bytes[self.entries[at].start..self.entries[at].end])
     }
 }
 
@@ -140,18 +187,23 @@ mod tests {
     use super::*;
     use warehouse::value::Value;
 
+    fn row(n: i32) -> Change {
+        Change::Row { values: vec![Value::Integer(n)], at: Some(1), is_deleted: false }
+    }
+
     #[test]
     fn changes_come_back_by_key_in_their_order_whatever_order_they_came_in() {
-        let spill = Spill::new(10 * PART_BYTES).expect("spill");
-        let row = |n| Change::Row { values: vec![Value::Integer(n)], at: Some(1), is_deleted: false };
-        for n in (0..1000).rev() {
+        let spill = Spill::new(10, 1).expect("spill");
+        // Objects are numbered as they came, and the later ones come first.
+        let positions: Vec<u32> = (0..100).rev().collect();
+        for n in 0..1000 {
             let key = Identity::of(&[n as u8 % 7]);
-            let order = Order { object: n as u32 / 10, line: n as u32 % 10 };
+            let order = Order { object: 99 - n as u32 / 10, line: n as u32 % 10 };
             spill.push(key, order, 5, &row(n), &mut Vec::new()).expect("line");
         }
         let mut keys = 0;
-        for part in 0..spill.parts() {
-            for key in spill.part(part).expect("part").keys() {
+        for part in &spill.parts {
+            for key in Part::new(part.read().expect("part"), &positions).keys() {
                 keys += 1;
                 let changes: Vec<_> = key.changes().map(|change| change.expect("change").0).collect();
                 let first = (0..1000).find(|n| Identity::of(&[*n as u8 % 7]) == key.identity).expect("key");
@@ -159,6 +211,6 @@ mod tests {
                 assert_eq!(changes, expected.collect::<Vec<_>>());
             }
         }
-        assert_eq!((keys, spill.parts()), (7, 10));
+        assert_eq!((keys, spill.parts.len()), (7, 10));
     }
 }

@@ -33,6 +33,9 @@ facts:
   event: {from: event, as_of: at, dimensions: {member: member}, dates: {day: at}, columns: [amount]}
 ";
 
+/// So small that a table has several.
+const SEGMENT_BYTES: u64 = 150;
+
 struct World {
     objects: MemoryObjects,
     tables: MemoryTables,
@@ -58,6 +61,7 @@ impl World {
             rows: Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows")),
             parameters: Arc::new(MemoryParameters::default()),
             parameter_prefix: "/test".into(),
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Usage: bench_build FOLDER SCHEMA     (objects lie in FOLDER/ingestion, tables come into FOLDER/warehouse)
 
 use async_trait::async_trait;
-use build_warehouse::{Deps, Event};
+use build_warehouse::{Deps, Event, SEGMENT_BYTES};
 use bytes::Bytes;
 use futures::StreamExt;
 use network::Calm;
@@ -144,6 +144,7 @@ async fn main() {
         rows: Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows")),
         parameters: Arc::new(MemoryParameters::default()),
         parameter_prefix: "/bench".into(),
+        segment_bytes: SEGMENT_BYTES,
     };
     let schema = fs::read(schema).expect("the schema file");
     deps.warehouse.put(SCHEMA_KEY, schema, "application/yaml").await.expect("the schema file");

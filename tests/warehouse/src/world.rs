@@ -71,6 +71,7 @@ pub struct World {
     secret: Given,
     pub read_timeout: Duration,
     pub rows_per_second: u64,
+    pub segment_bytes: u64,
 }
 
 impl World {
@@ -85,6 +86,8 @@ impl World {
             secret: Given(Arc::new(Mutex::new([secret].into()))),
             read_timeout: Duration::from_secs(60),
             rows_per_second: 100_000,
+            // So small that a table has several.
+            segment_bytes: 400,
         }
     }
 
@@ -134,6 +137,7 @@ impl World {
             rows: self.rows(&network),
             parameters: Arc::new(self.parameters.clone()),
             parameter_prefix: "/test".into(),
+            segment_bytes: self.segment_bytes,
         };
         build_warehouse::handle(&deps, Event::default(), self.call()).await.map(|_| ())
     }

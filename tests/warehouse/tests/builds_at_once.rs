@@ -38,6 +38,9 @@ facts:
 /// How long readers may go on with what they have found.
 const STAYS: Duration = Duration::from_secs(600);
 
+/// So small that a table has several.
+const SEGMENT_BYTES: u64 = 150;
+
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("ALERT_ARCHIVE_BUILD_SEEDS") else { return 0..300 };
     let (from, to) = text.split_once("..").expect("seeds are given as 100..200");
@@ -143,6 +146,7 @@ impl World {
             rows: Warehouse::new(Table::over(tables.clone(), "rows"), Table::over(tables, "rows")),
             parameters: Arc::new(MemoryParameters::default()),
             parameter_prefix: "/test".into(),
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 

@@ -9,14 +9,17 @@ use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use storage::MemoryObjects;
-use warehouse_state::{BuildState, SourceState, TableState};
+use warehouse_state::{BuildState, BuiltObject, SourceState, TableState};
 use warehouse_tests::{
     faults::{disturbed, killed},
     reader::Row,
-    world::{INGESTION, World},
+    world::{INGESTION, WAREHOUSE, World},
 };
 
 const SCHEMA: &str = "\
@@ -140,15 +143,23 @@ impl Source {
     }
 }
 
+struct Made {
+    tables: BTreeMap<String, Vec<Row>>,
+    state: BuildState,
+    quarantined: BTreeSet<String>,
+}
+
 /// The tables of one build over all that lies in the ingestion bucket, and its state.
-async fn made_at_once(world: &World, schema: &str) -> (BTreeMap<String, Vec<Row>>, BuildState) {
-    let other = World::new(String::new());
+async fn made_at_once(world: &World, schema: &str) -> Made {
+    let mut other = World::new(String::new());
+    other.segment_bytes = 1 << 30;
     other.apply(schema).await;
     for (key, body) in world.objects.contents(INGESTION) {
         other.put(INGESTION, &key, std::str::from_utf8(&body).expect("text")).await;
     }
     other.build(Calm::shared()).await.expect("a build");
-    (sorted(other.read().await), other.state().await)
+    let state = other.state().await;
+    Made { tables: sorted(other.read().await), quarantined: quarantined(&other, &state), state }
 }
 
 fn sorted(mut tables: BTreeMap<String, Vec<Row>>) -> BTreeMap<String, Vec<Row>> {
@@ -156,14 +167,41 @@ fn sorted(mut tables: BTreeMap<String, Vec<Row>>) -> BTreeMap<String, Vec<Row>> 
     tables
 }
 
-/// Without the places, which depend on the number of builds.
-fn figures(state: &BuildState) -> (&str, &BTreeMap<String, SourceState>, Vec<TableState>) {
-    let table = |table: &TableState| TableState { prefix: String::new(), members: None, ..table.clone() };
-    (&state.schema, &state.sources, state.tables.values().map(table).collect())
+/// Without places and segments, which depend on the builds that went before.
+fn figures(state: &BuildState) -> (&str, Vec<SourceState>, Vec<TableState>) {
+    let table =
+        |table: &TableState| TableState { prefix: String::new(), members: None, parts: Vec::new(), ..table.clone() };
+    let object = |object: &BuiltObject| BuiltObject { number: 0, ..object.clone() };
+    let source = |source: &SourceState| SourceState {
+        objects: source.objects.iter().map(object).collect(),
+        quarantine: Vec::new(),
+        lines: None,
+        ..source.clone()
+    };
+    let sources = state.sources.values().map(source).collect();
+    (&state.schema, sources, state.tables.values().map(table).collect())
 }
 
-/// Returns how often a fact stayed where it was while a dimension of it was made anew.
-async fn play(seed: u64) -> u32 {
+/// Lines in quarantine, as long as they are those of the state.
+fn quarantined(world: &World, state: &BuildState) -> BTreeSet<String> {
+    let contents = world.objects.contents(WAREHOUSE);
+    let keys = state.sources.values().flat_map(|source| &source.quarantine);
+    let lines = keys.flat_map(|key| std::str::from_utf8(&contents[key]).expect("text").lines().map(str::to_owned));
+    lines.collect()
+}
+
+/// How often something came about without which a test would not see much.
+#[derive(Default)]
+struct Seen {
+    /// A fact stayed where it was while a dimension of it was made.
+    stayed: u32,
+    /// A part of a table was copied instead of made.
+    copied: u32,
+    /// Lines came to a source of which only some segments were read.
+    extended: u32,
+}
+
+async fn play(seed: u64, seen: &mut Seen) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut source = Source {
         rng: ChaCha8Rng::seed_from_u64(rng.random()),
@@ -171,8 +209,9 @@ async fn play(seed: u64) -> u32 {
         cities: BTreeMap::new(),
         late: Vec::new(),
     };
-    let world = World::new(String::new());
-    let (mut schema, mut landed, mut stayed) = (SCHEMA.to_owned(), BTreeSet::new(), 0);
+    let mut world = World::new(String::new());
+    world.segment_bytes = rng.random_range(100..3_000);
+    let (mut schema, mut landed) = (SCHEMA.to_owned(), BTreeSet::new());
     let mut before: Option<BuildState> = None;
     for week in 0..WEEKS {
         if week == 0 || rng.random_bool(0.15) {
@@ -194,29 +233,54 @@ async fn play(seed: u64) -> u32 {
                 disturbed(&world, &mut rng, async |network| world.build(network).await).await;
             }
         }
-        world.build(Calm::shared()).await.expect("a build");
+        let copies = Arc::new(Copies::default());
+        world.build(copies.clone()).await.expect("a build");
+        seen.copied += copies.0.load(Ordering::Relaxed);
         let state = world.state().await;
-        let (tables, expected) = made_at_once(&world, &schema).await;
-        assert_eq!(sorted(world.read().await), tables, "seed {seed}, week {week}");
-        assert_eq!(figures(&state), figures(&expected), "seed {seed}, week {week}");
+        let made = made_at_once(&world, &schema).await;
+        assert_eq!(sorted(world.read().await), made.tables, "seed {seed}, week {week}");
+        assert_eq!(figures(&state), figures(&made.state), "seed {seed}, week {week}");
+        assert_eq!(quarantined(&world, &state), made.quarantined, "seed {seed}, week {week}");
         if let Some(before) = before.replace(state.clone()) {
             let moved = |name: &str| before.tables[name].prefix != state.tables[name].prefix;
-            stayed += u32::from(moved("dim_customer") && !moved("fact_visit"));
+            seen.stayed += u32::from(moved("dim_customer") && !moved("fact_visit"));
+            for (name, after) in &state.sources {
+                let segments = |state: &SourceState| -> BTreeSet<String> {
+                    let lines = state.lines.iter().flat_map(|lines| &lines.segments);
+                    lines.map(|segment| segment.key.clone()).collect()
+                };
+                let (old, new) = (segments(&before.sources[name]), segments(after));
+                seen.extended += u32::from(old != new && old.intersection(&new).next().is_some());
+            }
         }
     }
-    stayed
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_each_week_the_tables_are_those_of_one_build_over_all_lines() {
-    let mut stayed = 0;
+    let mut seen = Seen::default();
     for seed in seeds() {
-        stayed += play(seed).await;
+        play(seed, &mut seen).await;
     }
-    assert!(stayed > 0, "no fact stayed while its dimension was made anew");
+    eprintln!("stayed {}, copied {}, extended {}", seen.stayed, seen.copied, seen.extended);
+    assert!(seen.stayed > 0, "no fact stayed while its dimension was made");
+    assert!(seen.copied > 0, "no part of a table was copied");
+    assert!(seen.extended > 0, "no segment was left unread");
 }
 
-/// Counts objects and bytes that are read, by the first part of their keys.
+/// Counts objects that are copied.
+#[derive(Default)]
+struct Copies(AtomicU32);
+
+#[async_trait::async_trait]
+impl Network for Copies {
+    async fn answered(&self, request: &Request) -> Answer {
+        self.0.fetch_add(u32::from(request.operation == "CopyObject"), Ordering::Relaxed);
+        Answer::Arrives
+    }
+}
+
+/// Counts objects and bytes that are read, by the first part of their keys, or the first two of `_state`.
 struct Reads {
     objects: MemoryObjects,
     found: Mutex<BTreeMap<String, (u64, u64)>>,
@@ -229,7 +293,8 @@ impl Network for Reads {
             && let Some((bucket, key)) = request.subject.split_once('/')
             && let Some(body) = self.objects.contents(bucket).get(key)
         {
-            let name = format!("{bucket}/{}", key.split('/').next().unwrap_or_default());
+            let parts = if key.starts_with("_state/") { 2 } else { 1 };
+            let name = format!("{bucket}/{}", key.split('/').take(parts).collect::<Vec<_>>().join("/"));
             let mut found = self.found.lock().expect("lock");
             let (objects, bytes) = found.entry(name).or_default();
             *objects += 1;
@@ -262,4 +327,56 @@ async fn while_members_are_only_renamed_no_line_of_a_fact_is_read() {
     let customers =
         world.read().await["dim_customer"].iter().filter(|row| row["name"].as_deref() == Some("n10")).count();
     assert_eq!(customers, 100);
+}
+
+/// What the loads of a star read: objects and bytes of lines, in JSON and as they are stored.
+async fn reads_of_loads(loads: u32, load: impl Fn(u32) -> Vec<(&'static str, Vec<String>)>) -> Vec<(u64, u64)> {
+    let mut world = World::new(String::new());
+    world.segment_bytes = 20_000;
+    world.apply(SCHEMA).await;
+    let mut read = Vec::new();
+    for number in 0..=loads {
+        for (table, lines) in load(number) {
+            let key = format!("{table}/20240101T000000.000000Z-{:010}.jsonl", number + 1);
+            world.put(INGESTION, &key, &lines.join("\n")).await;
+        }
+        let reads = Arc::new(Reads { objects: world.objects.clone(), found: Mutex::default() });
+        world.build(reads.clone()).await.expect("a build");
+        let found = std::mem::take(&mut *reads.found.lock().expect("lock"));
+        let lines = found.into_iter().filter(|(name, _)| name.starts_with("ingestion") || name.ends_with("/lines"));
+        read.push(lines.fold((0, 0), |sum, (_, found)| (sum.0 + found.0, sum.1 + found.1)));
+    }
+    read
+}
+
+fn sales(ids: Range<u32>, day: u32) -> Vec<String> {
+    let at = format!("2024-01-{:02}T00:00:00Z", 1 + day % 28);
+    ids.map(|id| json!({"id": id, "customer": id % 90, "sku": "s", "amount": id, "at": at}).to_string()).collect()
+}
+
+fn customers(ids: Range<u32>, name: u32) -> Vec<String> {
+    let customer = |id| json!({"id": id, "name": format!("n{name}"), "city": "c", "at": "2024-01-01T00:00:00Z"});
+    ids.map(|id| customer(id).to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_of_new_keys_reads_no_more_after_many_loads_than_after_few() {
+    let facts = reads_of_loads(60, |load| match load {
+        0 => vec![("customer", customers(0..100, 0)), ("sale", sales(0..2_000, 0))],
+        _ => vec![("sale", sales(2_000 + load * 100..2_100 + load * 100, load))],
+    });
+    let both = reads_of_loads(60, |load| match load {
+        0 => vec![("customer", customers(0..100, 0)), ("sale", sales(0..2_000, 0))],
+        _ => {
+            let members = customers(100 + load * 10..110 + load * 10, 0);
+            vec![("customer", members), ("sale", sales(2_000 + load * 100..2_100 + load * 100, load))]
+        }
+    });
+    for (what, read) in [("100 facts", facts.await), ("100 facts and 10 new members", both.await)] {
+        eprintln!("{what}: first {:?}, 10th {:?}, 50th {:?}", read[1], read[10], read[50]);
+        // A load that finds its last segment nearly full reads more than one that begins the next: averages.
+        let bytes = |loads: Range<usize>| read[loads].iter().map(|(_, bytes)| bytes).sum::<u64>();
+        // Of every segment the index is read, some bytes a key.
+        assert!(bytes(41..61) < 2 * bytes(1..21), "{what}: {read:?}");
+    }
 }
