@@ -81,7 +81,7 @@ mod tests {
         let port = listener.local_addr().expect("an address").port();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a request");
-            let _ = stream.read(&mut [0; 4096]);
+            assert!(stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0));
             let answer =
                 format!("HTTP/1.1 {status} No\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
             let _ = stream.write_all(answer.as_bytes());
