@@ -60,7 +60,7 @@ pub struct Row {
     pub window_id: String,
     #[serde(default)]
     pub attempt: u64,
-    /// When they read the source.
+    /// When the source was read for it: the last of those readings.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
     /// sha256 of the version that `s3_path` holds, or, before there is one, of the version staged.
