@@ -1,6 +1,6 @@
 use super::{bar, range_of};
 use crate::archive::{Archive, NotFound};
-use alerts::message::document;
+use alerts::{keys::PARQUET, message::document};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use columnar::ArchivedRow;
@@ -177,8 +177,7 @@ impl Restore {
         let rows = archive.ledger.rows.partition(id).await?;
         let paths =
             rows.iter().filter_map(|row| row.s3_path.as_deref()).filter_map(|path| archive.objects.key_of(path));
-        let mut keys: Vec<String> =
-            paths.filter(|key| key.starts_with("archive/parquet/")).map(str::to_owned).collect();
+        let mut keys: Vec<String> = paths.filter(|key| key.starts_with(PARQUET)).map(str::to_owned).collect();
         keys.sort();
         keys.dedup();
         if keys.is_empty() {

@@ -2,6 +2,13 @@
 
 use identity::safe_component;
 
+/// What each of the folders holds has keys that begin so.
+pub const PARQUET: &str = "archive/parquet/";
+pub const JSONL: &str = "archive/jsonl/";
+pub const SUPERSEDED: &str = "archive/superseded/";
+pub const COMMITS: &str = "archive/_commits/";
+pub const QUARANTINE: &str = "quarantine/";
+
 /// Everything that one window of one run keeps under the spool.
 pub fn spool_prefix(run_id: &str, window_id: &str, attempt: u64) -> String {
     format!("spool/{run_id}/{window_id}/{attempt}")
@@ -37,15 +44,15 @@ pub fn date_of(key: &str) -> Option<&str> {
 }
 
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
-    format!("archive/parquet/date={date}/{window_id}.{run_id}.{part:04}.parquet")
+    format!("{PARQUET}date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }
 
 pub fn jsonl_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
-    format!("archive/jsonl/date={date}/{window_id}.{run_id}.{part:04}.jsonl.zst")
+    format!("{JSONL}date={date}/{window_id}.{run_id}.{part:04}.jsonl.zst")
 }
 
 pub fn quarantine_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
-    format!("quarantine/date={date}/{window_id}.{run_id}.{part:04}.jsonl.zst")
+    format!("{QUARANTINE}date={date}/{window_id}.{run_id}.{part:04}.jsonl.zst")
 }
 
 pub fn message_key(date: &str, source_index: &str, id: &str) -> String {
@@ -53,15 +60,15 @@ pub fn message_key(date: &str, source_index: &str, id: &str) -> String {
 }
 
 pub fn superseded_key(parquet_key: &str, window_id: &str, run_id: &str) -> String {
-    let name = parquet_key.strip_prefix("archive/parquet/").unwrap_or(parquet_key);
-    format!("archive/superseded/{}/by-{window_id}.{run_id}.parquet", name.trim_end_matches(".parquet"))
+    let name = parquet_key.strip_prefix(PARQUET).unwrap_or(parquet_key);
+    format!("{SUPERSEDED}{}/by-{window_id}.{run_id}.parquet", name.trim_end_matches(".parquet"))
 }
 
 /// Which rows of the archive are no longer final, because their messages are open again.
 pub const REOPENED: &str = "archive/reopened/reopened.parquet";
 
 pub fn manifest_key(window_id: &str, run_id: &str, attempt: u64) -> String {
-    format!("archive/_commits/{window_id}/{run_id}-{attempt}.json")
+    format!("{COMMITS}{window_id}/{run_id}-{attempt}.json")
 }
 
 pub fn records_key(prefix: &str, pair: u32) -> String {

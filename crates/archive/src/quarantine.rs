@@ -1,5 +1,8 @@
 use crate::Tracking;
-use alerts::message::{classification::Disposition, tracking::Row};
+use alerts::{
+    keys::QUARANTINE,
+    message::{classification::Disposition, tracking::Row},
+};
 use errors::{Name, Named};
 use serde::Deserialize;
 use storage::{LedgerError, Objects, StoreError};
@@ -50,7 +53,7 @@ pub async fn quarantined(
     is_wanted: impl Fn(&str) -> bool,
     mut look: impl FnMut(Quarantined),
 ) -> Result<(), QuarantineError> {
-    for key in objects.list("quarantine/date=").await?.into_iter().filter(|key| is_wanted(key)) {
+    for key in objects.list(&format!("{QUARANTINE}date=")).await?.into_iter().filter(|key| is_wanted(key)) {
         let lines: Vec<QuarantineLine> = objects.get_lines(&key).await?;
         let keys: Vec<_> = lines.iter().map(|line| (line.id.clone(), Some(line.source_index.clone()))).collect();
         let rows = ledger.rows.get_many(&keys).await?;

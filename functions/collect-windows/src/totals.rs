@@ -4,7 +4,7 @@
 use crate::{Deps, Error};
 use alerts::{
     commit::manifest::Manifest,
-    keys::{date_of, manifest_key, superseded_key, totals_key},
+    keys::{PARQUET, date_of, manifest_key, superseded_key, totals_key},
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
@@ -143,7 +143,7 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
     let mut of_window = OfWindow { window_id: window_id.clone(), ..OfWindow::default() };
     for key in keys {
         let manifest: Manifest = deps.objects.get_json(&key).await?;
-        for object in manifest.objects.iter().filter(|object| object.key.starts_with("archive/parquet/")) {
+        for object in manifest.objects.iter().filter(|object| object.key.starts_with(PARQUET)) {
             let Some(date) = date_of(&object.key) else { continue };
             let name = object.key.rsplit('/').next().unwrap_or_default();
             let own = name.strip_prefix(window_id.as_str()).and_then(|name| name.strip_prefix('.'));
