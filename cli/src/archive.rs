@@ -1,11 +1,11 @@
 //! The deployed archive, as the environment names it.
 
 use alerts::{
-    keys::{date_of, run_prefix},
+    keys::{PARQUET, date_of, run_prefix},
     run::{
         job_run::{JobRun, RunStatus},
         report::RunReport,
-        unresolved::{MOST, Unresolved},
+        unresolved::Unresolved,
     },
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -53,14 +53,19 @@ pub struct Archive {
 impl Archive {
     /// Notes what every report names until it is resolved.
     pub async fn set_aside(&self, item: &Unresolved) -> Result<()> {
-        let mut has_room = true;
+        let (mut has_room, mut items) = (true, 0);
         let change = self.job_runs.change_unresolved(|register| {
+            items = register.items.len();
             let next = register.with(item.clone());
             has_room = next.is_some();
             next
         });
         change.await?;
-        ensure!(has_room, "{MOST} windows and documents are set aside already; alert-archive status names them");
+        ensure!(
+            has_room,
+            "{items} windows and documents are set aside already, and there is no room for more: release or resume some; \
+             alert-archive status names them"
+        );
         Ok(())
     }
 
@@ -139,7 +144,7 @@ impl Archive {
     /// Keys of the Parquet objects whose partitions meet `[from, to)`.
     pub async fn parquet_keys(&self, from: Timestamp, to: Timestamp) -> Result<Vec<String>> {
         let (first, last) = (instant::date(from), instant::date(to - SignedDuration::from_millis(1)));
-        let mut keys = self.objects.list("archive/parquet/").await?;
+        let mut keys = self.objects.list(PARQUET).await?;
         keys.retain(|key| date_of(key).is_some_and(|date| first.as_str() <= date && date <= last.as_str()));
         Ok(keys)
     }

@@ -14,8 +14,8 @@ use std::collections::HashSet;
 
 /// `run_id` of the row in `job-runs`.
 pub const UNRESOLVED: &str = "#unresolved";
-/// The row is read with every attempt of a window, and may not grow beyond what DynamoDB takes.
-pub const MOST: usize = 200;
+/// What the row may hold, as JSON: DynamoDB takes rows of 400 KB, and counts no more bytes than JSON has.
+const MOST_BYTES: usize = 350_000;
 /// Characters that are kept of an operator's words.
 pub const WORDS: usize = 300;
 
@@ -148,7 +148,11 @@ impl Register {
     pub fn with(mut self, item: Unresolved) -> Option<Self> {
         self = self.without(&item);
         self.items.push(item);
-        (self.items.len() <= MOST).then_some(self)
+        self.fits().then_some(self)
+    }
+
+    fn fits(&self) -> bool {
+        serde_json::to_string(&self.items).is_ok_and(|text| text.len() <= MOST_BYTES)
     }
 
     pub fn without(mut self, item: &Unresolved) -> Self {
@@ -180,8 +184,8 @@ impl Register {
         let is_told = |record: &WindowRecord| run.status == RunStatus::Completed && record.updated_at <= run.updated_at;
         for record in skipped.into_iter().filter(|record| !is_told(record)) {
             let item = Unresolved::skipped(record, record.message.as_deref().unwrap_or_default(), record.updated_at);
-            if next.items.len() < MOST && !next.items.iter().any(|other| other.is(&item)) {
-                next.items.push(item);
+            if !next.items.iter().any(|other| other.is(&item)) {
+                next = next.clone().with(item).unwrap_or(next);
             }
         }
         for item in next.items.iter_mut().filter(|item| !of_run(item)) {
@@ -370,13 +374,27 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many_and_words_are_not_endless() {
-        let long = "x".repeat(5000);
-        let full = (0..MOST).try_fold(Register::default(), |register, n| {
-            register.with(Unresolved::excluded(Identity::new("messages", format!("{n}")), &long, at(1)))
+    fn there_is_room_for_a_thousand_and_for_no_more_than_a_row_of_the_table_takes() {
+        let excluded = |n: usize, id: &str, reason: &str| {
+            Unresolved::excluded(Identity::new("messages-2024", format!("{id}{n}")), reason, at(1))
+        };
+        let usual = (0..1000).try_fold(Register::default(), |register, n| {
+            register.with(excluded(n, "MSG-2024-", "kills its window, ticket 4711"))
         });
-        let full = full.expect("room");
-        assert!(serde_json::to_string(&full).expect("JSON").len() < 350_000);
-        assert_eq!(full.with(Unresolved::excluded(Identity::new("messages", "one more"), "", at(1))), None);
+        assert_eq!(usual.expect("room").excluded_from("r1").len(), 1000);
+        // Words are cut, and ids have 512 bytes at most.
+        let (id, words) = ("i".repeat(508), "ä".repeat(5000));
+        let mut full = Register::default();
+        let refused = (0..).find(|n| match full.clone().with(excluded(*n, &id, &words)) {
+            Some(next) => {
+                full = next;
+                false
+            }
+            None => true,
+        });
+        assert_eq!(refused, Some(full.items.len()), "no more than there was room for");
+        assert!(full.items.len() > 200, "{}", full.items.len());
+        let row: usize = full.items.iter().map(|item| serde_json::to_string(item).expect("JSON").len()).sum();
+        assert!(row < 400_000, "{row} bytes");
     }
 }
