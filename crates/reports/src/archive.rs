@@ -102,8 +102,10 @@ fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Sec
             ..Problem::default()
         }
     };
-    section
-        .problems("Set aside by operators, until one of them comes back to it", unresolved.iter().map(problem).collect())
+    section.problems(
+        "Set aside by operators, until one of them comes back to it",
+        unresolved.iter().map(problem).collect(),
+    )
 }
 
 /// One run.

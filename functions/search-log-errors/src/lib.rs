@@ -132,8 +132,8 @@ fn report_key(id: &str) -> String {
     format!("log-errors/reports/{}.json", identity::safe_component(id))
 }
 
-/// Errors from before the period whose logs came when the report of their own period was made. A log that nobody waited
-/// for any more must not be lost in the tables.
+/// Errors from before the period whose logs came when the report of their own period was made. A log that came too
+/// late for it must not be lost in the tables.
 async fn late(
     deps: &Deps,
     filter: &Filter,
