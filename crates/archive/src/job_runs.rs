@@ -193,7 +193,7 @@ impl JobRuns {
         let key = Swept::key_of(&index.index);
         let update = self.swept.update(&key, None, |row| {
             let mut next = Swept::new(index.clone());
-            let before = row.filter(|row| row.index.uuid == index.uuid);
+            let before = row.filter(|row| row.index.is_numbered_on(&index.uuid));
             for (shard, up_to) in before.iter().flat_map(|row| &row.index.shards) {
                 let shard = next.index.shards.entry(shard.clone()).or_insert(*up_to);
                 *shard = (*shard).max(*up_to);

@@ -39,6 +39,8 @@ struct State {
     writes: BTreeMap<String, u64>,
     /// How often an index was made anew under its name.
     remade: BTreeMap<String, u64>,
+    /// How often an index was restored in place.
+    restored: BTreeMap<String, u64>,
     /// Refuses to refresh.
     is_read_only: bool,
     aliases: BTreeMap<String, BTreeSet<String>>,
@@ -206,6 +208,17 @@ impl MemoryNode {
         }
     }
 
+    /// Brings an index back to when it had taken so many writes, in place, as a snapshot does that is restored over the
+    /// closed index: its uuid stays, and its next writes take numbers that others had.
+    pub fn restore_in_place(&self, index: &str, writes: u64) {
+        let mut state = self.state();
+        state.documents.retain(|(of, ..), stored| {
+            of != index || stored.live.as_ref().is_some_and(|document| document.seq_no < writes)
+        });
+        state.writes.insert(index.to_owned(), writes);
+        *state.restored.entry(index.to_owned()).or_default() += 1;
+    }
+
     /// The next `searches` lose a shard.
     pub fn fail_shards(&self, searches: usize) {
         self.state().failing = searches;
@@ -344,7 +357,10 @@ impl State {
             (Method::Get, [index, "_stats", "docs"]) => {
                 let stats = |index: &String| {
                     let last = self.writes.get(index).map_or(-1, |writes| *writes as i64 - 1);
-                    let copy = json!({"routing": {"primary": true}, "seq_no": {"global_checkpoint": last}});
+                    let history = format!("history-{}", self.restored.get(index).copied().unwrap_or_default());
+                    let commit = json!({"user_data": {"history_uuid": history}});
+                    let copy =
+                        json!({"routing": {"primary": true}, "seq_no": {"global_checkpoint": last}, "commit": commit});
                     (index.clone(), json!({"uuid": self.uuid(index), "shards": {"0": [copy]}}))
                 };
                 let stats: serde_json::Map<_, _> = self.named(index)?.iter().map(stats).collect();

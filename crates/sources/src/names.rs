@@ -11,6 +11,7 @@ use identity::Identity;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
 /// Names in one page of what was written.
@@ -44,7 +45,8 @@ struct Reply {
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexWrites {
     pub index: String,
-    /// Another one when an index of this name is made anew.
+    /// Names the numbering: another one when an index of this name is made anew, and when a shard of it begins a new
+    /// history of writes, because it was restored in place or from a copy that was behind. Both number on from less.
     pub uuid: String,
     /// By shard: all writes up to this number are on every copy; -1 before the first.
     pub shards: BTreeMap<String, i64>,
@@ -89,6 +91,19 @@ struct IndexStats {
 struct CopyStats {
     routing: Routing,
     seq_no: Option<SequenceNumbers>,
+    #[serde(default)]
+    commit: Commit,
+}
+
+#[derive(Default, Deserialize)]
+struct Commit {
+    #[serde(default)]
+    user_data: CommitData,
+}
+
+#[derive(Default, Deserialize)]
+struct CommitData {
+    history_uuid: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -122,21 +137,33 @@ struct Named {
     sort: Vec<i64>,
 }
 
+/// The uuid of an index and, where they are told, a hash of the histories of its shards.
+fn numbering(uuid: String, histories: &[String]) -> String {
+    if histories.is_empty() {
+        return uuid;
+    }
+    format!("{uuid}@{}", hex::encode(&Sha256::digest(histories.join("/"))[..8]))
+}
+
 impl OpenSearch {
     /// How far the writes of each index behind a name are numbered.
     pub async fn writes(&self, name: &str) -> Result<Vec<IndexWrites>, SourceError> {
         let path = format!("/{name}/_stats/docs?level=shards");
         let stats: Stats = self.json("read the numbers of writes", Method::Get, &path, Value::Null, name).await?;
         let writes = |(index, stats): (String, IndexStats)| {
+            let mut histories = Vec::new();
             let shards = stats.shards.into_iter().map(|(shard, copies)| {
-                let primary = copies.into_iter().find(|copy| copy.routing.primary).and_then(|copy| copy.seq_no);
+                let primary = copies.into_iter().find(|copy| copy.routing.primary);
                 let what =
                     || format!("shard {shard} of index {index} has no primary that tells the number of its writes");
-                let numbers = primary.ok_or_else(|| SourceError::PageIncomplete { what: what() })?;
+                let Some(CopyStats { seq_no: Some(numbers), commit, .. }) = primary else {
+                    return Err(SourceError::PageIncomplete { what: what() });
+                };
+                histories.extend(commit.user_data.history_uuid);
                 Ok((shard, numbers.global_checkpoint))
             });
             let shards = shards.collect::<Result<_, SourceError>>()?;
-            Ok(IndexWrites { index, uuid: stats.uuid, shards })
+            Ok(IndexWrites { index, uuid: numbering(stats.uuid, &histories), shards })
         };
         stats.indices.into_iter().map(writes).collect()
     }

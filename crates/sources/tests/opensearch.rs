@@ -244,6 +244,7 @@ async fn a_window_may_name_documents_and_what_was_written_is_listed_by_name() {
     // What was written is listed by shard, and each document's last write is told by name.
     let index = identity("a", "").source_index;
     let writes = source.writes(&index).await.expect("numbers").remove(0);
+    assert!(writes.uuid.contains('@'), "the histories of its shards are told: {}", writes.uuid);
     let mut listed = Vec::new();
     for (shard, up_to) in &writes.shards {
         let (name, index, message_fields) = (index.as_str(), index.as_str(), &[][..]);

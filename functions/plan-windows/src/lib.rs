@@ -376,7 +376,7 @@ async fn outside_the_range(
     let mut indices = IndicesNow::default();
     if let Some(opensearch) = opensearch {
         for IndexWrites { index, uuid, .. } in opensearch.writes(&opensearch.indices.messages).await? {
-            if known.get(&index).is_some_and(|before| before.uuid != uuid) {
+            if known.get(&index).is_some_and(|before| !before.is_numbered_on(&uuid)) {
                 indices.remade.insert(index.clone());
             }
             indices.present.insert(index);

@@ -60,7 +60,7 @@ pub async fn look(
         let is_visible = opensearch.refresh(name).await?;
         for IndexWrites { index, uuid, shards } in indices {
             let before = known.get(&index);
-            let is_numbered_on = before.is_none_or(|before| before.uuid == uuid);
+            let is_numbered_on = before.is_none_or(|before| before.is_numbered_on(&uuid));
             let mut looked = BTreeMap::new();
             for (shard, up_to) in shards {
                 let above = match before.and_then(|before| before.up_to(&uuid, &shard)) {

@@ -230,6 +230,30 @@ async fn a_late_document_whose_window_failed_is_looked_for_again() {
     assert_eq!((&report["sweep"]["late"], archived(&cloud).len()), (&json!(1), 2));
 }
 
+#[tokio::test]
+async fn what_is_written_to_an_index_that_was_restored_in_place_is_found_although_its_numbers_were_used_before() {
+    let cloud = Cloud::default();
+    for id in ["stays", "held"] {
+        let status = if id == "held" { "open" } else { "closed" };
+        cloud.put_message(id, "2026-10-02T12:00:00Z", status);
+    }
+    week(&cloud, 5).await;
+    for id in ["lost-1", "lost-2", "lost-3"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
+    }
+    assert_eq!(week(&cloud, 12).await["sweep"]["late"], 3);
+    // A snapshot of the first week is restored over the index, and others write there since.
+    cloud.node.restore_in_place("messages", 2);
+    for id in ["after-1", "after-2"] {
+        cloud.put_message(id, "2026-10-03T12:00:00Z", "closed");
+    }
+    let report = week(&cloud, 19).await;
+    assert_eq!(report["sweep"], json!({"late": 2, "changed": 0, "reopened": 0, "moved": 0}));
+    let all = ["after-1", "after-2", "lost-1", "lost-2", "lost-3", "stays"];
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), all, "what the archive has stays");
+    assert_eq!(week(&cloud, 20).await["windows"]["planned"], 0);
+}
+
 /// Moves every document of the first index to a second one behind the alias, as a reindexing does.
 fn reindex(cloud: &Cloud, documents: &[(&str, String)]) {
     let _ = cloud.node.clone().alias("messages", "messages-new");

@@ -22,7 +22,8 @@ pub struct Swept {
 pub struct IndexSwept {
     /// Its name.
     pub index: String,
-    /// An index that was made anew under an old name is another one.
+    /// Names the numbering. An index that was made anew under an old name has another one, and so has one of which a shard
+    /// was restored in place: `<uuid of the index>@<hash of its shards' histories>`.
     pub uuid: String,
     /// By shard: every write up to this sequence number has been looked at, and none behind it; -1 before the first.
     pub shards: BTreeMap<String, i64>,
@@ -41,7 +42,14 @@ impl Swept {
 impl IndexSwept {
     /// Up to where a shard of the index that has this uuid now has been looked at.
     pub fn up_to(&self, uuid: &str, shard: &str) -> Option<i64> {
-        self.shards.get(shard).copied().filter(|_| self.uuid == uuid)
+        self.shards.get(shard).copied().filter(|_| self.is_numbered_on(uuid))
+    }
+
+    /// Whether the index that has this uuid now numbers its writes on from where this was noted. What was noted before
+    /// histories were is of the index alone.
+    pub fn is_numbered_on(&self, uuid: &str) -> bool {
+        let noted = self.uuid.as_str();
+        noted == uuid || (!noted.contains('@') && uuid.split('@').next() == Some(noted))
     }
 }
 
@@ -57,6 +65,10 @@ mod tests {
         let swept = IndexSwept { index: "messages-1".into(), uuid: "a".into(), shards };
         assert_eq!((swept.up_to("a", "0"), swept.up_to("a", "1"), swept.up_to("a", "2")), (Some(41), Some(-1), None));
         assert_eq!(swept.up_to("b", "0"), None);
+        assert_eq!(swept.up_to("a@1", "0"), Some(41), "noted before histories were");
+        let with_history = IndexSwept { uuid: "a@1".into(), ..swept.clone() };
+        assert_eq!((with_history.up_to("a@1", "0"), with_history.up_to("a@2", "0")), (Some(41), None));
+        assert_eq!(with_history.up_to("a", "0"), None, "it was restored, and tells no history any more");
         let row = serde_json::to_value(Swept::new(swept.clone())).expect("JSON");
         assert_eq!((&row["run_id"], &row["shards"]["0"]), (&"#swept/messages-1".into(), &41.into()));
         assert_eq!(serde_json::from_value::<Swept>(row).expect("a row"), Swept::new(swept));
