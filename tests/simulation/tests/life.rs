@@ -424,6 +424,37 @@ async fn a_first_run_over_seven_years_is_split_and_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_range_of_seven_years_is_cancelled_in_its_middle_and_goes_on_where_it_stopped() {
+    let cloud = seven_years();
+    let archive = Archive { window_messages: 1, ..Archive::new(cloud.clone()) };
+    let input = json!({"mode": "range", "from": "2019-01-01", "to": "2026-01-01"});
+    let execution_arn = cloud.start("years", &input).await;
+    let (v, run_id) = (alerts::run::payloads::Version, "years".to_owned());
+    let request = alerts::run::payloads::PlanRequest { v, input, run_id, execution_arn: execution_arn.clone() };
+    let plan = archive.plan(request).await.expect("a plan");
+    let tasks = archive.tasks(&plan);
+    assert_eq!(tasks.len(), 28, "a range is not capped");
+    for task in tasks.iter().take(11).cloned() {
+        archive.window(task).await.expect("written");
+    }
+    // One more is cut in its middle.
+    archive.query(tasks[11].clone()).await.expect("spooled");
+    cloud.executions.end(&execution_arn, "ABORTED", None);
+    let (before, windows) = (cloud.keys("archive/"), cloud.window_rows());
+    archive.run("years-again", json!({"mode": "failed-only", "run_id": "years"})).await.expect("a good end");
+    let report = cloud.json("runs/years/report.json");
+    assert_eq!(report["windows"], json!({"planned": 28, "succeeded": 28, "failed": 0}));
+    assert_eq!((&report["messages"]["source"], &report["reconciled"]), (&json!(28), &json!(true)));
+    assert_eq!((archived(&cloud).len(), cloud.tracking_rows().len()), (21, 28));
+    // What was committed is neither read nor written again.
+    let (after, windows_now) = (cloud.keys("archive/"), cloud.window_rows());
+    assert!(before.iter().all(|(key, bytes)| after.get(key) == Some(bytes)));
+    let committed: Vec<&Value> = windows.iter().filter(|row| row["status"] == "Completed").collect();
+    assert!(committed.len() == 11 && committed.into_iter().all(|row| windows_now.contains(row)));
+    assert_eq!(windows_now.iter().filter(|row| row["attempt"] == 2).count(), 1, "the one that was cut");
+}
+
+#[tokio::test]
 async fn whatever_request_of_a_capped_plan_fails_nothing_is_passed_over() {
     let counting = network::OneFault::at(usize::MAX, network::Strike::Request);
     let plan = async |cloud: &Cloud, run_id: &str| {
