@@ -14,8 +14,8 @@ use reports::{
 };
 use std::borrow::Cow;
 
-/// A text without characters that a terminal takes for commands, that hide, or that turn the text around: they are spelled as
-/// JSON would spell them.
+/// A text without characters that a terminal takes for commands, that hide, or that turn the text around: they are
+/// spelled as JSON would spell them.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     let is_harmless = |c: char| match c {
         '\n' | '\t' => true,

@@ -1,6 +1,6 @@
 //! Runs hot paths of the archive over services in memory, so that neither a network nor a store hides what they cost.
-//! `bench/instructions` counts its instructions under valgrind, `bench/parts` its CPU time with release binaries. What is
-//! measured is all that [`counted`] calls; making the documents is not.
+//! `bench/instructions` counts its instructions under valgrind, `bench/parts` its CPU time with release binaries. What
+//! is measured is all that [`counted`] calls; making the documents is not.
 
 mod paths;
 mod recorded;

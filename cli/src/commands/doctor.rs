@@ -198,7 +198,8 @@ async fn services(archive: &Archive) -> Vec<Look> {
         Look::of("windows", rows.map(|_| format!("table {} can be read", archive.windows.rows.name())))
     };
     let machine = async {
-        // Step Functions tells a missing execution from what may not be asked; a missing state machine it does not tell.
+        // Step Functions tells a missing execution from what may not be asked; a missing state machine it does not
+        // tell.
         let running = archive.workflow.is_running(&archive.execution_arn("no-such-execution")).await;
         Look::of("state machine", running.map(|_| format!("{} can be asked", archive.state_machine_arn)))
     };

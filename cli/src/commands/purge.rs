@@ -1,6 +1,6 @@
-//! Deletes from the source what is archived, and nothing else. What is deleted was proved at that very moment: the object
-//! in S3 is as its manifest says, the ledger's row names it, the bytes in it are those of the source, and the source
-//! deletes on condition that nothing was written since those bytes were read.
+//! Deletes from the source what is archived, and nothing else. What is deleted was proved at that very moment: the
+//! object in S3 is as its manifest says, the ledger's row names it, the bytes in it are those of the source, and the
+//! source deletes on condition that nothing was written since those bytes were read.
 
 use super::{
     bar, instant_of,

@@ -33,7 +33,8 @@ impl AddAssign for Messages {
     }
 }
 
-/// `source`: bytes of all documents of the windows; `archive`: bytes of the Parquet and quarantine objects that hold them.
+/// `source`: bytes of all documents of the windows; `archive`: bytes of the Parquet and quarantine objects that hold
+/// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bytes {
     pub source: u64,

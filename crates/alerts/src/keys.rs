@@ -83,7 +83,8 @@ pub fn decisions_key(prefix: &str, pair: u32) -> String {
     format!("{prefix}/decisions-{pair:05}.jsonl.zst")
 }
 
-/// One [`id_hash`](crate::window::spool::id_hash) a message, as little-endian bytes: with them a run finds the ids that stand in more than one index.
+/// One [`id_hash`](crate::window::spool::id_hash) a message, as little-endian bytes: with them a run finds the ids that
+/// stand in more than one index.
 pub fn ids_key(prefix: &str) -> String {
     format!("{prefix}/ids.bin")
 }
@@ -92,8 +93,8 @@ pub fn checkpoint_key(prefix: &str) -> String {
     format!("{prefix}/checkpoint.json")
 }
 
-/// An intent that was amended has a key of its own, so that the window's row says which one counts. Intents do not expire:
-/// one whose spool is gone still says which objects it may have written.
+/// An intent that was amended has a key of its own, so that the window's row says which one counts. Intents do not
+/// expire: one whose spool is gone still says which objects it may have written.
 pub fn intent_key(window_id: &str, run_id: &str, attempt: u64, amended: u32) -> String {
     intent_key_in_spool(&format!("intents/{window_id}/{run_id}/{attempt}"), amended)
 }
@@ -106,7 +107,8 @@ pub fn intent_key_in_spool(prefix: &str, amended: u32) -> String {
     }
 }
 
-/// The points in time that an attempt on the window has opened, as a list: a killed one leaves them for the next to close.
+/// The points in time that an attempt on the window has opened, as a list: a killed one leaves them for the next to
+/// close.
 pub fn points_key(run_id: &str, window_id: &str) -> String {
     format!("spool/{run_id}/{window_id}/points.json")
 }

@@ -323,8 +323,8 @@ pub struct Split {
     pub taken: Bytes,
 }
 
-/// Takes the rows of `identities` out of an object; `None` when it holds none of them. Both parts have the columns of the
-/// object, which may be older than a column of today.
+/// Takes the rows of `identities` out of an object; `None` when it holds none of them. Both parts have the columns of
+/// the object, which may be older than a column of today.
 pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<Split>, ColumnarError> {
     let object = ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ);
     let (mut kept, mut taken) = (arrow_writer(object.schema())?, arrow_writer(object.schema())?);

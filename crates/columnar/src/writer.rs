@@ -13,8 +13,8 @@ use parquet::{
 /// Compressed bytes of a row group.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
-/// A writer of one object that is collected in memory: at most a row group of raw rows, and the compressed bytes so far.
-/// `documents` are paths of columns that hold whole documents; queries read them, and never search by them.
+/// A writer of one object that is collected in memory: at most a row group of raw rows, and the compressed bytes so
+/// far. `documents` are paths of columns that hold whole documents; queries read them, and never search by them.
 pub fn in_memory(schema: SchemaRef, documents: &[&[&str]]) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))

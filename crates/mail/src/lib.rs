@@ -1,5 +1,6 @@
-//! Mails: [`Recipients`] says who gets one, [`message`] makes its bytes, a [`Mailer`] hands it to SES, and [`send_once`] sees
-//! to it that each recipient gets it once. What a mail says is written elsewhere (`reports`); no type of a pipeline may enter.
+//! Mails: [`Recipients`] says who gets one, [`message`] makes its bytes, a [`Mailer`] hands it to SES, and
+//! [`send_once`] sees to it that each recipient gets it once. What a mail says is written elsewhere (`reports`); no
+//! type of a pipeline may enter.
 
 mod memory;
 mod message;

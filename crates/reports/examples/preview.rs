@@ -1,4 +1,5 @@
-//! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a state.
+//! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a
+//! state.
 
 use alerts::run::{
     grid::{Cell, CellState, Grid},

@@ -1,5 +1,5 @@
-//! What a run uses of AWS, and what that costs. Prices stand in `prices.json` and nowhere else. What is used follows from
-//! what plans and reports count; only the time of functions is an estimate, and says so.
+//! What a run uses of AWS, and what that costs. Prices stand in `prices.json` and nowhere else. What is used follows
+//! from what plans and reports count; only the time of functions is an estimate, and says so.
 
 use crate::words::{bytes, count, grouped};
 use alerts::{run::report::RunReport, window::plan::Window};

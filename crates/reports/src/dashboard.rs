@@ -1,5 +1,6 @@
-//! The page: one file with its style, its script, its charts and its data, so that it opens from a bucket and from a disk
-//! alike. From a bucket it looks whether the other pipelines have published something newer, and asks for nothing else.
+//! The page: one file with its style, its script, its charts and its data, so that it opens from a bucket and from a
+//! disk alike. From a bucket it looks whether the other pipelines have published something newer, and asks for nothing
+//! else.
 
 use crate::archive::{account, became, now_section, run_section};
 use crate::cost::{self, Prices};

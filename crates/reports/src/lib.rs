@@ -24,9 +24,9 @@
 //!
 //! A pipeline writes what [`Section::published`](section::Section::published) gives to `dashboard/data/<pipeline>.json`
 //! ([`dashboard::PIPELINES`] names them). The page shows it as a section of its own, and the weekly mail repeats it. A
-//! pipeline that has written nothing is not mentioned. What has nothing to say (an empty table, no problems) is not shown,
-//! long lists are cut and counted, and foreign text stays on its line: none of it has to be asked for. Numbers and sizes
-//! are put into words by [`count`], [`grouped`] and [`bytes`], so that they read alike everywhere.
+//! pipeline that has written nothing is not mentioned. What has nothing to say (an empty table, no problems) is not
+//! shown, long lists are cut and counted, and foreign text stays on its line: none of it has to be asked for. Numbers
+//! and sizes are put into words by [`count`], [`grouped`] and [`bytes`], so that they read alike everywhere.
 
 pub mod archive;
 mod chart;

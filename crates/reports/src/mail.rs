@@ -51,7 +51,8 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// What `dashboard/data/runs.json` says, newest first. What it says in another form by now is skipped: the chart is no proof.
+    /// What `dashboard/data/runs.json` says, newest first. What it says in another form by now is skipped: the chart is
+    /// no proof.
     pub fn read(body: &[u8]) -> Vec<Earlier> {
         #[derive(Deserialize)]
         struct Listed {

@@ -357,7 +357,8 @@ pub fn bytes(number: u64) -> String {
 /// Characters of a text at most.
 const LONGEST: usize = 300;
 
-/// Foreign text on one line: what could start a new line, hide or turn the text around is made visible, and no text is endless.
+/// Foreign text on one line: what could start a new line, hide or turn the text around is made visible, and no text is
+/// endless.
 pub fn one_line(text: &str) -> String {
     let tame = |c: char| match c {
         '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => ' ',
@@ -382,7 +383,8 @@ pub fn console_of(execution_arn: &str) -> Option<String> {
     ))
 }
 
-/// In the console of AWS, what a function of the execution's deployment has logged about a window; none on a local cloud.
+/// In the console of AWS, what a function of the execution's deployment has logged about a window; none on a local
+/// cloud.
 pub fn log_of(execution_arn: &str, function: &str, window_id: &str) -> Option<String> {
     let region = region_of(execution_arn)?;
     let deployment = execution_arn.split(':').nth(6)?.strip_suffix("archive-alerts")?;

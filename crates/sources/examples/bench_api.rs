@@ -1,5 +1,5 @@
-//! Reads a month from the fixture API at 50 ms latency: page after page as a script would, and as the product does, under
-//! the server's limit of requests a second. Run: bench/api
+//! Reads a month from the fixture API at 50 ms latency: page after page as a script would, and as the product does,
+//! under the server's limit of requests a second. Run: bench/api
 
 use async_trait::async_trait;
 use fixtures::api::{Message, Secret, Server, Settings};

@@ -418,7 +418,8 @@ fn document(hit: Hit) -> Result<Document, SourceError> {
         doing: "read a page",
         reason: format!("{} has no sort value", hit.id),
     })?;
-    // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before it.
+    // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before
+    // it.
     let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
     Ok(Document { hit, at, defect: None })
 }

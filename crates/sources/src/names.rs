@@ -216,7 +216,8 @@ impl OpenSearch {
     }
 
     /// The write that made each of these documents what it is now, whether a search finds it already or not. Documents
-    /// that do not stand where their name says are absent: one that has a routing of its own may stand there all the same.
+    /// that do not stand where their name says are absent: one that has a routing of its own may stand there all the
+    /// same.
     pub async fn written(&self, documents: &[Identity]) -> Result<HashMap<Identity, Written>, SourceError> {
         let mut written = HashMap::with_capacity(documents.len());
         for batch in documents.chunks(NAMES_AT_ONCE) {

@@ -2,8 +2,8 @@
 //!
 //! Events only say that it is time: what there is to build is the difference between what the buckets hold and what
 //! the last build has seen. So an event that comes twice, late or never changes nothing about the outcome. Lines are
-//! kept by their keys in segments, and what is made of a segment is made of all of its lines, in their order: a late line
-//! needs no rule of its own. What is made of segments without a change is copied.
+//! kept by their keys in segments, and what is made of a segment is made of all of its lines, in their order: a late
+//! line needs no rule of its own. What is made of segments without a change is copied.
 
 mod build;
 mod event;

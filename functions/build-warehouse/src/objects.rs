@@ -181,7 +181,8 @@ impl Reading {
     }
 }
 
-/// An object that stands alone with its trouble is set aside as failed; where the store is down, the build fails and is tried again.
+/// An object that stands alone with its trouble is set aside as failed; where the store is down, the build fails and is
+/// tried again.
 fn given_up(object: &Listed, error: StoreError) -> Result<warehouse_state::Place, Error> {
     match error {
         StoreError::Unavailable { .. } | StoreError::BucketMissing { .. } => Err(error.into()),

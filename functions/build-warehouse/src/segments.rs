@@ -1,6 +1,6 @@
 //! The lines of a source, divided by their keys into segments that stay from build to build, so that a load reads those
-//! only that have a key of its own. All lines of a key stand in one segment. A key comes into the segment that is filled
-//! when it is first seen, because what comes together is changed together.
+//! only that have a key of its own. All lines of a key stand in one segment. A key comes into the segment that is
+//! filled when it is first seen, because what comes together is changed together.
 
 use crate::{
     Error,

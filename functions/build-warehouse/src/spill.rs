@@ -1,5 +1,5 @@
-//! Lines of a table on the function's own disk, spread over parts by their keys, so that one part after the other can be
-//! looked at as a whole: memory depends on the size of a part, and never on how many lines there are.
+//! Lines of a table on the function's own disk, spread over parts by their keys, so that one part after the other can
+//! be looked at as a whole: memory depends on the size of a part, and never on how many lines there are.
 
 use crate::Error;
 use std::{

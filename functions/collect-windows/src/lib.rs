@@ -351,8 +351,8 @@ fn failure(window: &Window, record: Option<&WindowRecord>) -> Failure {
     Failure { window_id, error, message, messages: window.expected, step, ..Failure::default() }
 }
 
-/// This run has not committed the window: what covers it, others have. Of a message that was changed since, they have an
-/// earlier version.
+/// This run has not committed the window: what covers it, others have. Of a message that was changed since, they have
+/// an earlier version.
 fn by_other_runs(failure: &Failure, planned: &[Window], covered: &[Span]) -> Extent {
     let window = planned.iter().find(|window| window.window_id == failure.window_id);
     match (window, span_of(&failure.window_id)) {

@@ -1,5 +1,6 @@
 //! What the archive holds, by day, without reading what it held before: each committed window is counted once, when a
-//! report meets it first, and the sums are kept in one object. A run is looked at again only until all of it is counted.
+//! report meets it first, and the sums are kept in one object. A run is looked at again only until all of it is
+//! counted.
 
 use crate::{Deps, Error};
 use alerts::{

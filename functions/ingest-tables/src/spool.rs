@@ -1,5 +1,5 @@
-//! What was read, on the function's own disk, spread over parts by the digests of keys. One part after the other is then
-//! compared with what is known, so that memory depends on the size of a part, and never on the number of rows.
+//! What was read, on the function's own disk, spread over parts by the digests of keys. One part after the other is
+//! then compared with what is known, so that memory depends on the size of a part, and never on the number of rows.
 
 use sha2::{Digest as _, Sha256};
 use std::{

@@ -224,8 +224,8 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
             }
             let to = at - deps.settle;
             let from = match deps.job_runs.watermark().await? {
-                // An API numbers no writes, so that no sweep can say what came late or was changed: what it still keeps is listed
-                // again, and the hash of each message decides.
+                // An API numbers no writes, so that no sweep can say what came late or was changed: what it still keeps
+                // is listed again, and the hash of each message decides.
                 Some(watermark) if deps.sources.opensearch().is_none() => watermark.min(to - HYBRID_REACH),
                 Some(watermark) => watermark,
                 None => earliest(deps, to).await?,
@@ -314,8 +314,8 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
     Ok(plan_of(deps, &task.run_id, task.mode, &task.execution_arn, planned, key))
 }
 
-/// All windows of a run. Where a scheduled one is capped, what was looked at outside its range says so first, once and for
-/// all calls of the plan; then the run's row does, and only then the list is stored.
+/// All windows of a run. Where a scheduled one is capped, what was looked at outside its range says so first, once and
+/// for all calls of the plan; then the run's row does, and only then the list is stored.
 async fn list(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &Call) -> Result<Vec<Window>, Error> {
     let mut planned = cut(deps, task, opensearch, call).await?;
     if !matches!(task.mode, Mode::Scheduled | Mode::Recheck) {
@@ -358,8 +358,9 @@ async fn cut(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &C
     sized::windows(deps, opensearch, task.from, task.to, call).await
 }
 
-/// Windows of messages outside the range: held-over ones that are to be read again, and what was written behind the range.
-/// What was found out about the others is kept for the report, and a repeated call goes by what the first one found.
+/// Windows of messages outside the range: held-over ones that are to be read again, and what was written behind the
+/// range. What was found out about the others is kept for the report, and a repeated call goes by what the first one
+/// found.
 async fn outside_the_range(
     deps: &Deps,
     task: &Task,
@@ -439,8 +440,8 @@ async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error>
         .collect())
 }
 
-/// Days that extractions have classified since a run wrote what was staged: the index of staged rows is not up to date at
-/// once, and a message that moved in time is still called after its earlier day there.
+/// Days that extractions have classified since a run wrote what was staged: the index of staged rows is not up to date
+/// at once, and a message that moved in time is still called after its earlier day there.
 async fn extracted_days(deps: &Deps) -> Result<BTreeMap<String, u64>, Error> {
     let Scanned { rows: runs, malformed } = deps.job_runs.runs.scan().await?;
     for error in &malformed {
@@ -516,7 +517,8 @@ async fn lock(
     }
 }
 
-/// A run that dies in its plan is marked so, and its range is free again. Best effort: the error itself is what the caller returns.
+/// A run that dies in its plan is marked so, and its range is free again. Best effort: the error itself is what the
+/// caller returns.
 async fn mark_failed(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let marked = deps.job_runs.change(&task.run_id, |row| {
         row.status = RunStatus::Failed;
@@ -563,8 +565,8 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where the first scheduled run begins. An API cannot be asked for its first message, and may refuse what is old: it is
-/// asked for as much as a hybrid run would ask for.
+/// Where the first scheduled run begins. An API cannot be asked for its first message, and may refuse what is old: it
+/// is asked for as much as a hybrid run would ask for.
 async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
     match deps.sources.opensearch() {
         Some(source) => Ok(source.earliest().await?.unwrap_or(to)),

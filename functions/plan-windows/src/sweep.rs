@@ -1,6 +1,6 @@
 //! Which documents were written behind the range since the last sweep: late ones, changed ones, and messages whose
-//! history or audit has grown. Only names are read. What the ledger has seen in that very write is passed over, so that a
-//! sweep may look at the same writes again and finds nothing the second time.
+//! history or audit has grown. Only names are read. What the ledger has seen in that very write is passed over, so that
+//! a sweep may look at the same writes again and finds nothing the second time.
 
 use crate::{Deps, Error};
 use alerts::{

@@ -219,8 +219,8 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     Ok(())
 }
 
-/// A reading, and the time before it was opened. One that was held up in between begins anew: another run may have read and
-/// archived meanwhile what is then older than this reading, and dated later.
+/// A reading, and the time before it was opened. One that was held up in between begins anew: another run may have read
+/// and archived meanwhile what is then older than this reading, and dated later.
 async fn begin_reading(
     deps: &Deps,
     opensearch: Option<&OpenSearch>,

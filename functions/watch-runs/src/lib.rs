@@ -1,5 +1,5 @@
-//! Says how long ago a run of the archive completed, several times a day: as a metric, because CloudWatch looks back seven
-//! days at most and schedules are weekly; and by mail when runs stay away, once a week while they do.
+//! Says how long ago a run of the archive completed, several times a day: as a metric, because CloudWatch looks back
+//! seven days at most and schedules are weekly; and by mail when runs stay away, once a week while they do.
 
 use alerts::run::job_run::{JobRun, RunStatus};
 use archive::JobRuns;

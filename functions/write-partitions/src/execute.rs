@@ -1,5 +1,5 @@
-//! Carries out an intent. Every part can be repeated, by the same attempt, a later one or another run, and by two at once:
-//! objects are created once, rows are completed under their claim, and what exists already is only looked at.
+//! Carries out an intent. Every part can be repeated, by the same attempt, a later one or another run, and by two at
+//! once: objects are created once, rows are completed under their claim, and what exists already is only looked at.
 
 use crate::{Deps, Error};
 use alerts::{
@@ -274,8 +274,8 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// One object holds the newest version of a message. It is overwritten only while this intent has the message's claim:
-    /// until it is over no other window writes a version of it. An executor that comes late leaves it alone.
+    /// One object holds the newest version of a message. It is overwritten only while this intent has the message's
+    /// claim: until it is over no other window writes a version of it. An executor that comes late leaves it alone.
     async fn put_newest(&self, MessageObject { key, document, body }: MessageObject) -> Result<(), Error> {
         const KIND: &str = "application/json";
         let (objects, body) = (&self.deps.objects, Bytes::from(body));
@@ -298,7 +298,8 @@ impl Executor<'_> {
         Err(Error::Contended { key })
     }
 
-    /// Uploads an object and what stands beside it; the Parquet object last, because its presence says that all is there.
+    /// Uploads an object and what stands beside it; the Parquet object last, because its presence says that all is
+    /// there.
     async fn finish(&mut self, object: Filling<'_>) -> Result<(), Error> {
         let Filling { planned, entries, body, jsonl, .. } = object;
         self.put_messages().await?;
@@ -317,8 +318,8 @@ impl Executor<'_> {
         let sha256 = storage::sha256_hex(&body);
         let head = match self.deps.objects.put_once(key, body, content_type).await? {
             PutOnce::Created(head) => head,
-            // Other bytes: an executor of the intent as it was before it was amended was quicker. Next time the object is
-            // found there, and the excluded documents are taken out of it.
+            // Other bytes: an executor of the intent as it was before it was amended was quicker. Next time the object
+            // is found there, and the excluded documents are taken out of it.
             PutOnce::Exists(head) if key.ends_with(".parquet") => {
                 let found = head.sha256.unwrap_or_default();
                 return Err(StoreError::Conflict {
@@ -366,7 +367,8 @@ impl Executor<'_> {
         Ok(identities.iter().cloned().chain(rows.values().map(Row::archived_identity)).collect())
     }
 
-    /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are out already.
+    /// Keeps the earlier rows under `archive/superseded`, then rewrites their object without them. `false`: they are
+    /// out already.
     pub async fn take_out(&mut self, object: &str, identities: &HashSet<Identity>) -> Result<bool, Error> {
         let columnar = |source| Error::Columnar { key: object.to_owned(), source };
         let identities = &self.archived_identities(identities).await?;
@@ -399,7 +401,8 @@ impl Executor<'_> {
     }
 
     /// Earlier versions leave their objects, the manifest is written, the rows are completed, and last the window is.
-    /// The manifest comes before the rows: as long as one of them is claimed, the next run that needs it carries this intent out.
+    /// The manifest comes before the rows: as long as one of them is claimed, the next run that needs it carries this
+    /// intent out.
     async fn commit(mut self, written: usize) -> Result<Progress, Error> {
         let intent = self.intent;
         // JSON lines are a copy for other readers and no part of what the archive costs.
@@ -504,8 +507,8 @@ impl Executor<'_> {
         Ok(record.is_some_and(|record| record.status == State::Completed))
     }
 
-    /// An executor of this intent as it was before it was amended completed the row, for another object. The intent that stands
-    /// decides: it is looked at after the row was read, and the row is written as it was read.
+    /// An executor of this intent as it was before it was amended completed the row, for another object. The intent
+    /// that stands decides: it is looked at after the row was read, and the row is written as it was read.
     async fn point_to(&self, entry: &Entry, claim: &Claim, path: &str) -> Result<(), Error> {
         let rows = &self.deps.ledger.rows;
         let row = rows.get(&entry.id, Some(&entry.index)).await?;

@@ -1,6 +1,6 @@
-//! An intent whose spool has expired cannot be carried out any more, and must not hold its messages for ever. What it has
-//! written stays and is completed; the keys of what it has not written are taken by empty objects, so that no executor
-//! that wakes up late can still create them; then the claims are over, and the window can be read anew.
+//! An intent whose spool has expired cannot be carried out any more, and must not hold its messages for ever. What it
+//! has written stays and is completed; the keys of what it has not written are taken by empty objects, so that no
+//! executor that wakes up late can still create them; then the claims are over, and the window can be read anew.
 
 use crate::{
     Deps, Error,

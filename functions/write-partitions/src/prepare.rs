@@ -31,7 +31,8 @@ pub async fn load(deps: &Deps, key: &str) -> Result<Intent, Error> {
 }
 
 /// The intent that is registered, without the documents that operators have excluded since. An object that is written
-/// keeps what it holds, and so does an intent whose commit has begun. The window's row says which intent counts, so that it does not matter who amends it, or when.
+/// keeps what it holds, and so does an intent whose commit has begun. The window's row says which intent counts, so
+/// that it does not matter who amends it, or when.
 pub async fn resume(deps: &Deps, run_id: &str, window_id: &str, mut key: String, call: &Call) -> Result<Intent, Error> {
     let excluded = deps.job_runs.unresolved().await?.excluded_from(run_id);
     loop {
@@ -85,8 +86,9 @@ pub enum Registered {
     },
 }
 
-/// Plans the objects of the window, whose rows are claimed, and registers the intent: the moment from which it counts. The
-/// rows need no second look: another takes them only after this attempt was fenced off, which then registers nothing.
+/// Plans the objects of the window, whose rows are claimed, and registers the intent: the moment from which it counts.
+/// The rows need no second look: another takes them only after this attempt was fenced off, which then registers
+/// nothing.
 pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: &Call) -> Result<Registered, Error> {
     let (attempt, ended) = (row.fence.attempt, row.ended);
     let (run_id, window_id) = (task.run_id.as_str(), task.window.window_id.as_str());
@@ -158,8 +160,8 @@ enum Resolved {
     Interrupted { advanced: usize },
 }
 
-/// Messages that another window had claimed when it died: its intent is carried out, or its attempt is fenced off; then the
-/// messages are staged anew, for this window.
+/// Messages that another window had claimed when it died: its intent is carried out, or its attempt is fenced off; then
+/// the messages are staged anew, for this window.
 async fn resolve_contested(
     deps: &Deps,
     entries: &[Entry],
@@ -213,8 +215,8 @@ async fn resolve_contested(
     }
 }
 
-/// Carries out the intent of a window that has one, or fences its attempt off when its lease is over. Afterwards the claim
-/// holds nothing.
+/// Carries out the intent of a window that has one, or fences its attempt off when its lease is over. Afterwards the
+/// claim holds nothing.
 async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
     let now = call.now();
     let decide = |record: &WindowRecord| match record.status {

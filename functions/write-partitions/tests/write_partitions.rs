@@ -368,8 +368,8 @@ impl Network for Without {
     }
 }
 
-/// The intent of the first window is registered, and carried out up to the objects whose keys hold `missing`; its spool has
-/// expired since. Another window has the same messages.
+/// The intent of the first window is registered, and carried out up to the objects whose keys hold `missing`; its spool
+/// has expired since. Another window has the same messages.
 async fn expired(missing: &'static str) -> (Cloud, Window) {
     let cloud = classified().await;
     let second = given_second_window(&cloud).await;

@@ -26,8 +26,8 @@ fn is_of_one_window(left: &Claim, right: &Claim) -> bool {
     left.run_id == right.run_id && left.window_id == right.window_id
 }
 
-/// What a write of a message's row breaks. `is_behind`: the source had what the first row describes before what the second
-/// does.
+/// What a write of a message's row breaks. `is_behind`: the source had what the first row describes before what the
+/// second does.
 pub fn of_row(
     before: Option<&Row>,
     after: &Row,
@@ -57,7 +57,8 @@ pub fn of_row(
     must(before.status != Status::Completed || after.status == Status::Completed, "it was Completed");
     must(before.inserted_at == after.inserted_at, "inserted_at changed");
     must(before.first_seen_open.is_none() || before.first_seen_open == after.first_seen_open, "its age changed");
-    // What was claimed and never written may be lost with its claim: its window failed. Of what is gone, all is welcome.
+    // What was claimed and never written may be lost with its claim: its window failed. Of what is gone, all is
+    // welcome.
     let may_be_lost = before.status == Status::Processing || before.gone_at.is_some();
     must(may_be_lost || !is_behind(after, before), "an earlier reading undoes a later one");
     let is_new_object = completes && before.s3_path != after.s3_path;
@@ -85,8 +86,8 @@ pub fn of_row(
     broken
 }
 
-/// What a window leaves alone of the closed messages that it read: they are archived in that version or a newer one, or a
-/// later reading knows why they wait. `is_behind`: the version of the row is older than the one that was read.
+/// What a window leaves alone of the closed messages that it read: they are archived in that version or a newer one, or
+/// a later reading knows why they wait. `is_behind`: the version of the row is older than the one that was read.
 pub fn of_what_is_left(row: Option<&Row>, is_behind: impl Fn(&str) -> bool) -> Option<&'static str> {
     let Some(row) = row else { return Some("left alone, and it has no row") };
     let is_archived = row.status == Status::Completed && !is_behind(&row.version);

@@ -1,5 +1,6 @@
 //! Tables made and changed by chance in a PostgreSQL that runs: after each ingest and build the warehouse holds what
-//! the model says, whatever dies, comes twice or at once on the way. `ALERT_ARCHIVE_ODD_SEEDS=100..200` takes other seeds.
+//! the model says, whatever dies, comes twice or at once on the way. `ALERT_ARCHIVE_ODD_SEEDS=100..200` takes other
+//! seeds.
 
 use network::{Calm, Network};
 use rand::{Rng, RngExt, SeedableRng};

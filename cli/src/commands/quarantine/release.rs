@@ -1,4 +1,5 @@
-//! Messages leave quarantine when a run judges them again: over each one's own millisecond, so that nothing else is read.
+//! Messages leave quarantine when a run judges them again: over each one's own millisecond, so that nothing else is
+//! read.
 
 use super::{Filter, Which, bar, listed, row_of};
 use crate::{

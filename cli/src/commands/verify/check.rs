@@ -277,7 +277,8 @@ impl<'a> Check<'a> {
             None => self.archive.ledger.rows.get(&archived.identity.id, Some(&archived.identity.source_index)).await?,
         };
         if row.is_none() {
-            // Its row has moved since to the index that has it now: no index had it, or another one took the place of its own.
+            // Its row has moved since to the index that has it now: no index had it, or another one took the place of
+            // its own.
             let moved = self.archive.ledger.rows.partition(&archived.identity.id).await?;
             row = moved.into_iter().find(|row| self.names(row, key));
         }

@@ -55,7 +55,8 @@ pub struct Rebuilt {
 }
 
 impl Evidence {
-    /// Windows come before rows and rows before objects, so that what a run does meanwhile looks unfinished and not lost.
+    /// Windows come before rows and rows before objects, so that what a run does meanwhile looks unfinished and not
+    /// lost.
     pub async fn gather(archive: &Archive, days: Days) -> Result<Self> {
         let now = Timestamp::now();
         let Scanned { rows: runs, malformed } = archive.job_runs.runs.scan().await?;

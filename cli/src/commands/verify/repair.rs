@@ -1,6 +1,6 @@
-//! What `--repair` does. Nothing is repaired that was not seen twice, the second time with the whole archive locked, and
-//! every write is on condition that what it changes is as it was seen. The last copy of a message is never deleted: what
-//! leaves the readers' way is kept under `archive/superseded`.
+//! What `--repair` does. Nothing is repaired that was not seen twice, the second time with the whole archive locked,
+//! and every write is on condition that what it changes is as it was seen. The last copy of a message is never deleted:
+//! what leaves the readers' way is kept under `archive/superseded`.
 
 use super::{evidence::AT_ONCE, rules::Named};
 use crate::archive::Archive;
@@ -67,8 +67,8 @@ impl Repair {
     }
 }
 
-/// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of objects
-/// of other days than those of its run.
+/// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of
+/// objects of other days than those of its run.
 pub async fn with_lock<T>(archive: &Archive, holder: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let holder = format!("{holder}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
     let (from, to) = (instant::first(), instant::parse_edge("9999-12-31").unwrap_or(Timestamp::MAX));
@@ -101,8 +101,8 @@ pub async fn with_lock<T>(archive: &Archive, holder: &str, work: impl Future<Out
     outcome
 }
 
-/// Carries out repairs; says of each whether it was done. What has changed since it was seen is left alone. `named`: the
-/// manifests that name each object.
+/// Carries out repairs; says of each whether it was done. What has changed since it was seen is left alone. `named`:
+/// the manifests that name each object.
 pub async fn apply(
     objects: &Objects,
     rows: &Table<Row>,

@@ -37,7 +37,8 @@ impl Days {
         Days { range: Some((midnight(from.as_millisecond().div_euclid(day)), midnight(last + 1))) }
     }
 
-    /// Those of these days that the instants lie on, from the first to the last; all of them when one instant is unknown.
+    /// Those of these days that the instants lie on, from the first to the last; all of them when one instant is
+    /// unknown.
     pub fn of(self, instants: &[Option<Timestamp>]) -> Self {
         let known: Option<Vec<Timestamp>> = instants.iter().copied().collect();
         let edges = known.and_then(|known| Some((*known.iter().min()?, *known.iter().max()?)));

@@ -1,10 +1,10 @@
 //! How the row of a message may change. Every change is decided here, on what was read, and carried out on condition
 //! that the row has not changed in between (its revision and its claim).
 //!
-//! A row is claimed for an attempt of a window (`Processing`) before the window registers its intent, and only that attempt
-//! completes it. Another attempt, or another window, takes it over only when the claim is over: the window's row then says
-//! that the attempt can never register an intent any more, or has carried out the one it registered. `Pending` is what
-//! waits and no window has claimed: held-over messages, and what mode `extract` left.
+//! A row is claimed for an attempt of a window (`Processing`) before the window registers its intent, and only that
+//! attempt completes it. Another attempt, or another window, takes it over only when the claim is over: the window's
+//! row then says that the attempt can never register an intent any more, or has carried out the one it registered.
+//! `Pending` is what waits and no window has claimed: held-over messages, and what mode `extract` left.
 
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::{Entry, Written, is_zero};
@@ -94,7 +94,8 @@ pub struct Row {
     /// When a run found an archived message open again. What is archived of it is then no longer final.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub reopened_at: Option<Timestamp>,
-    /// Since when a held-over message stands in no index any more: no run waits for it. Found again, it is held over again.
+    /// Since when a held-over message stands in no index any more: no run waits for it. Found again, it is held over
+    /// again.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub gone_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,8 +108,8 @@ pub struct Row {
     /// Key of the sparse index: set while the row is open or unfinished. The index is in order of `timestamp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<String>,
-    /// Of a row that is called after no index: the index whose row takes its place. It is named before that row is written,
-    /// so that of two documents of one id, in two indices, one takes it over.
+    /// Of a row that is called after no index: the index whose row takes its place. It is named before that row is
+    /// written, so that of two documents of one id, in two indices, one takes it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves_to: Option<String>,
     /// The index after which the archive calls the message, where another index has taken that one's place since.
@@ -203,8 +204,8 @@ pub enum Move {
     Nothing,
 }
 
-/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no index;
-/// `over`: claims that hold nothing any more.
+/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no
+/// index; `over`: claims that hold nothing any more.
 pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str, over: &HashSet<Claim>) -> Move {
     match (&earlier.moves_to, own, earlier.claim.as_ref().filter(|claim| !over.contains(claim))) {
         (Some(index), ..) if index != source_index => Move::Nothing,
@@ -306,8 +307,8 @@ impl Staging {
         Ok(())
     }
 
-    /// A later reading has dealt with the row. One that found the document in no index says nothing of what was read of it
-    /// before: that may be all there is of it. Nor does the time of one whose claim is over: it has written nothing.
+    /// A later reading has dealt with the row. One that found the document in no index says nothing of what was read of
+    /// it before: that may be all there is of it. Nor does the time of one whose claim is over: it has written nothing.
     fn is_older_than(&self, row: &Row, entry: &Entry) -> bool {
         let is_last_seen = row.gone_at.is_some() && entry.outcome.disposition != Disposition::Open;
         let Some(seen_at) = row.seen_at.filter(|_| !is_last_seen) else { return false };
@@ -333,9 +334,9 @@ impl Staging {
     }
 }
 
-/// Two readings that were begun further apart than this follow each other as their times say. Of others the times do not
-/// tell: a point in time is opened a while after the time was noted ([`OPENED_WITHIN`]), one copy of a shard shows a write
-/// later than another, and clocks differ.
+/// Two readings that were begun further apart than this follow each other as their times say. Of others the times do
+/// not tell: a point in time is opened a while after the time was noted ([`OPENED_WITHIN`]), one copy of a shard shows
+/// a write later than another, and clocks differ.
 const APART: SignedDuration = SignedDuration::from_mins(10);
 
 /// A reading whose point in time was opened later than this after the time was noted begins anew.
@@ -345,8 +346,8 @@ pub const OPENED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 /// numbers its writes, but from the beginning when it is made anew. History and audit only grow.
 fn order(entry: &Entry, row: &Row) -> Ordering {
     let is_archived = row.status == Status::Completed;
-    // A row that is claimed describes what is about to be written, unless it is archived; one whose changed message waits
-    // for mode `process` still describes what is archived.
+    // A row that is claimed describes what is about to be written, unless it is archived; one whose changed message
+    // waits for mode `process` still describes what is archived.
     let is_claimed_first = row.claim.is_some() && !is_archived;
     let waits = row.claim.is_none() && is_archived && row.staging.is_some() && row.disposition != Disposition::Open;
     let is_described = !is_claimed_first && !waits && row.gone_at.is_none();
@@ -415,7 +416,8 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging
     }
     let is_spelled_by_index = row.source == Source::Opensearch && row.disposition == Disposition::Closed;
     if same_place && !in_quarantine && is_spelled_by_index && entry.source == Source::Api {
-        // Where API and index spell one message differently, the index's bytes stay. What changed since, the index tells.
+        // Where API and index spell one message differently, the index's bytes stay. What changed since, the index
+        // tells.
         return left_alone(next);
     }
     if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
@@ -522,8 +524,8 @@ pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
     Some(next)
 }
 
-/// The row of a message under the index that took the place of its own; the archive goes on calling it after the earlier
-/// one. `None` while a window is at work on it.
+/// The row of a message under the index that took the place of its own; the archive goes on calling it after the
+/// earlier one. `None` while a window is at work on it.
 pub fn renamed(row: &Row, source_index: &str) -> Option<Row> {
     let is_archived = row.s3_path.is_some() || row.archived_path.is_some();
     let archived_as = is_archived.then(|| row.archived_identity().source_index);

@@ -51,7 +51,8 @@ pub struct Failure {
     /// Documents that the plan counted in it.
     #[serde(default)]
     pub messages: u64,
-    /// How much of the window other runs have committed: what they have is not missing, this run only did not look again.
+    /// How much of the window other runs have committed: what they have is not missing, this run only did not look
+    /// again.
     #[serde(default, skip_serializing_if = "Extent::is_nothing")]
     pub by_other_runs: Extent,
     /// The function that was at work on it last; none where none began.

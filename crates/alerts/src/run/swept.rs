@@ -1,5 +1,5 @@
-//! How far the writes of each index have been looked at. A document that is written behind the range of every later run,
-//! because it came late, was changed, or was opened again, has a write that no sweep has looked at yet.
+//! How far the writes of each index have been looked at. A document that is written behind the range of every later
+//! run, because it came late, was changed, or was opened again, has a write that no sweep has looked at yet.
 
 use super::keyed_by_run;
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,8 @@ pub struct Swept {
 pub struct IndexSwept {
     /// Its name.
     pub index: String,
-    /// Names the numbering. An index that was made anew under an old name has another one, and so has one of which a shard
-    /// was restored in place: `<uuid of the index>@<hash of its shards' histories>`.
+    /// Names the numbering. An index that was made anew under an old name has another one, and so has one of which a
+    /// shard was restored in place: `<uuid of the index>@<hash of its shards' histories>`.
     pub uuid: String,
     /// By shard: every write up to this sequence number has been looked at, and none behind it; -1 before the first.
     pub shards: BTreeMap<String, i64>,

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 /// No window is longer, however little it holds.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
 
-/// How far back the API is asked where OpenSearch has the older messages: a redrive 14 days later then still lies within
-/// the 60 days that an API may keep.
+/// How far back the API is asked where OpenSearch has the older messages: a redrive 14 days later then still lies
+/// within the 60 days that an API may keep.
 pub const HYBRID_REACH: SignedDuration = SignedDuration::from_hours(45 * 24);
 
 /// From when on messages come from the API, in a plan that is made at `now`.
@@ -271,8 +271,8 @@ pub fn capped(windows: &mut Vec<Window>, most: usize, to: Timestamp) -> Option<L
 /// Counts of a bisection: a source that tells the same number of any stretch must not be asked for ever.
 const LARGEST_BISECTION: usize = 1000;
 
-/// The whole of `[from, to)` in stretches of at most [`LONGEST`], halved where `estimate` finds more than `target`: for a
-/// source that can only count. Empty stretches stay, because the count is an estimate.
+/// The whole of `[from, to)` in stretches of at most [`LONGEST`], halved where `estimate` finds more than `target`: for
+/// a source that can only count. Empty stretches stay, because the count is an estimate.
 pub async fn bisected(
     estimate: impl AsyncFn(Timestamp, Timestamp) -> u64,
     from: Timestamp,
@@ -320,9 +320,9 @@ fn middle(from: Timestamp, to: Timestamp) -> Option<Timestamp> {
     edges.into_iter().find(is_fair).and_then(|edge| Timestamp::from_millisecond(edge).ok())
 }
 
-/// The stretch of `interval` that begins at `start`, a count of milliseconds, cut to a range; `None` when nothing is left.
-/// A day may reach over the edge of a range that begins at noon, and one of a document's instants, far outside, may be
-/// more than a [`Timestamp`] holds.
+/// The stretch of `interval` that begins at `start`, a count of milliseconds, cut to a range; `None` when nothing is
+/// left. A day may reach over the edge of a range that begins at noon, and one of a document's instants, far outside,
+/// may be more than a [`Timestamp`] holds.
 pub fn clip(start: i64, interval: Interval, count: u64, from: Timestamp, to: Timestamp) -> Option<Bucket> {
     let end = start.saturating_add(interval.length().as_millis() as i64);
     let held =

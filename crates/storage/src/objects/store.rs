@@ -15,7 +15,8 @@ pub trait ObjectStore: Send + Sync {
 
     async fn put(&self, put: Put<'_>) -> Result<PutEnd, StoreError>;
 
-    /// Copies an object of at most 5 GB within its bucket, without its bytes passing here. `false`: there is no such object.
+    /// Copies an object of at most 5 GB within its bucket, without its bytes passing here. `false`: there is no such
+    /// object.
     async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError>;
 
     /// Removes an object; one that is not there is removed already.

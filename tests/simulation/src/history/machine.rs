@@ -1,5 +1,5 @@
-//! The state machine of `statemachine/archive-alerts.asl.json` over functions that run, die, sleep and wake by themselves.
-//! An execution can be aborted between any two requests: its functions then go on, as they do on Lambda.
+//! The state machine of `statemachine/archive-alerts.asl.json` over functions that run, die, sleep and wake by
+//! themselves. An execution can be aborted between any two requests: its functions then go on, as they do on Lambda.
 
 use super::scheduler::{Scheduler, TASK_TIMEOUT};
 use crate::{Archive, Fault, as_plan};
@@ -117,7 +117,8 @@ impl Machine {
         }
     }
 
-    /// One call: it runs by itself, whatever becomes of the execution. After the Task's time it is no longer waited for.
+    /// One call: it runs by itself, whatever becomes of the execution. After the Task's time it is no longer waited
+    /// for.
     async fn invoke(&self, function: &'static str, payload: Value) -> Result<Value, Fault> {
         if self.scheduler.starts_twice() {
             drop(self.begin(function, payload.clone()));
