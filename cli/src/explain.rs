@@ -54,7 +54,7 @@ pub fn what_to_do(what: &str, name: Name) -> &'static str {
 mod tests {
     use super::*;
     use archive::JobRuns;
-    use aws_config::{Region, retry::RetryConfig};
+    use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
     use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
     use errors::Named;
     use std::io::{Read, Write};
@@ -63,8 +63,10 @@ mod tests {
     /// What DynamoDB's client makes of whoever listens on a port.
     async fn asked(port: u16) -> (String, &'static str) {
         let credentials = Credentials::new("key", "secret", None, None, "test");
-        let aws = runtime::aws_config().await.into_builder();
-        let aws = aws
+        // Not what the environment says: it may point at a local cloud.
+        let aws = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(runtime::aws_config().await.http_client().expect("a client"))
             .endpoint_url(format!("http://127.0.0.1:{port}"))
             .region(Region::new("us-east-1"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
