@@ -68,14 +68,17 @@ pub async fn end(deps: &Deps, intent: &Intent, call: &Call) -> Result<(), Error>
         for (written, key) in written.iter().zip(&keys) {
             count(&mut counts, &written.outcome);
             let Some(row) = rows.get(key) else { continue };
-            let Ok(Some(after)) = complete(row, &entry(written, row), &intent.claim(), path.clone(), call.now()) else {
-                continue;
-            };
-            let earlier = row.archived_object().filter(|_| planned.disposition == Disposition::Closed);
-            if let Some(object) = earlier.filter(|object| **object != planned.key) {
+            let completed = complete(row, &entry(written, row), &intent.claim(), path.clone(), call.now());
+            let Ok(after) = completed else { continue };
+            // Of a row that is completed already only the intent knows where the earlier version was. The manifest that
+            // is written again must tell of that object, too.
+            let planned_objects = planned.replaces.iter().map(|(_, object)| object.as_str());
+            let earlier = row.archived_object().into_iter().chain(planned_objects);
+            for object in earlier.filter(|object| planned.disposition == Disposition::Closed && *object != planned.key)
+            {
                 replaced.entry(object.to_owned()).or_default().insert(written.document.clone());
             }
-            changes.push(Change { before: Some(row.clone()), after });
+            changes.extend(after.map(|after| Change { before: Some(row.clone()), after }));
         }
     }
     for (object, identities) in replaced {

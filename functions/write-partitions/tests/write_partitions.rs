@@ -403,6 +403,51 @@ async fn a_registered_intent_whose_spool_has_expired_holds_its_messages_no_longe
     }
 }
 
+/// Lets no write to a window pass once message `a` is archived in the second window's object.
+struct NoWindowEnds(Cloud);
+
+#[async_trait]
+impl Network for NoWindowEnds {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_window = request.operation == "PutItem" && request.subject.starts_with("windows/");
+        let is_completed = |row: &Value| {
+            row["status"] == "Completed" && row["s3_path"].as_str().is_some_and(|path| path.contains("date=2024-07-02"))
+        };
+        if is_window && self.0.tracking_rows().iter().any(is_completed) { Err(Broken) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn an_expired_intent_that_is_ended_twice_still_tells_what_it_took_out_of_other_objects() {
+    let cloud = classified().await;
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("written");
+    // The message comes again, on the next day.
+    let (window, changed) = (day(1), message("a", "closed").replace("2024-07-01", "2024-07-02"));
+    cloud.given_spool(&window, &[("a", changed.as_str())]).await;
+    let prefix = spool_prefix(RUN, &window.window_id, 1);
+    let entries: Vec<Entry> = cloud.objects().get_lines(&index_key(&prefix, 0)).await.expect("an index");
+    let staging = Staging::new(Claim { window_id: window.window_id.clone(), ..claim() }, cloud.call().now(), false);
+    let (ledger, entries) = (cloud.tracking(), entries.iter().collect::<Vec<_>>());
+    let staged = ledger.stage_all(&entries, &staging, false, &mut Guesses::default(), || false).await;
+    let decisions = staged.expect("staged").expect("in time");
+    assert!(matches!(decisions[..], [Decision::Replace { .. }]), "{decisions:?}");
+    cloud.objects().put_lines(&decisions_key(&prefix, 0), &decisions).await.expect("written");
+    let earlier = cloud.keys("archive/parquet/").into_keys().next().expect("the first window's object");
+    let dies = cloud.through(Arc::new(Without("archive/_commits/")));
+    handle(&deps(&dies), task(window.clone(), Some(1)), cloud.call()).await.expect_err("it dies before its manifest");
+    for key in cloud.keys(&prefix).into_keys() {
+        cloud.objects().delete(&key).await.expect("deleted");
+    }
+    cloud.clock.advance(std::time::Duration::from_secs(31 * 24 * 3600));
+    let dies = cloud.through(Arc::new(NoWindowEnds(cloud.clone())));
+    handle(&deps(&dies), task(window.clone(), Some(1)), cloud.call()).await.expect_err("its rows are completed");
+    handle(&deps(&cloud), task(window.clone(), Some(1)), cloud.call()).await.expect_err("nothing to write from");
+    let manifest: Value = cloud.json(&alerts::keys::manifest_key(&window.window_id, RUN, 1));
+    let sha256 = storage::sha256_hex(&cloud.object(&earlier));
+    let told = manifest["objects"].as_array().expect("objects").iter().find(|object| object["key"] == *earlier);
+    assert_eq!(told.expect("the earlier object")["sha256"], sha256);
+}
+
 #[tokio::test]
 async fn a_window_whose_spool_has_expired_is_read_anew_by_its_next_attempt() {
     let (cloud, _) = expired("archive/parquet").await;
