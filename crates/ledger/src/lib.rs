@@ -20,7 +20,7 @@
 //! Flatten [`Work`] into the row of your table, beside its key and its `revision`, and implement [`Keyed`] for the row:
 //!
 //! ```
-//! use ledger::{Claim, Superseded, Work};
+//! use ledger::{ClaimOutcome, Superseded, Work};
 //! use jiff::{SignedDuration, Timestamp};
 //! use serde::{Deserialize, Serialize};
 //!
@@ -42,20 +42,20 @@
 //! let lease = SignedDuration::from_secs(30);
 //! let now = Timestamp::UNIX_EPOCH;
 //! // In `table.update(key, |row| ...)`: decide on the row as it was read, and write what comes back.
-//! let Claim::Begin(work) = Work::<Intent>::claim(None, now, lease) else { panic!("there was no row") };
+//! let ClaimOutcome::Begin(work) = Work::<Intent>::claim(None, now, lease) else { panic!("there was no row") };
 //! let attempt = work.attempt();
 //! // Read the input, choose the keys, and register them before the first byte is written.
 //! let work = work.prepare(attempt, Intent { outputs: vec!["a/1.jsonl".into()] }, now)?;
 //! // A second executor waits while the lease lasts, then carries out the same intent.
-//! assert!(matches!(Work::claim(Some(&work), now, lease), Claim::Busy { .. }));
+//! assert!(matches!(Work::claim(Some(&work), now, lease), ClaimOutcome::Busy { .. }));
 //! let later = now + lease;
-//! let Claim::Resume { work: taken, intent } = Work::claim(Some(&work), later, lease) else { panic!("prepared") };
+//! let ClaimOutcome::Resume { work: taken, intent } = Work::claim(Some(&work), later, lease) else { panic!("prepared") };
 //! assert_eq!(intent.outputs, ["a/1.jsonl"]);
 //! // The first executor wakes up and is refused; the second one completes.
 //! assert!(work.clone().prepare(attempt, intent, later).is_ok(), "against the row it read");
 //! assert!(taken.complete(attempt, later).is_err(), "but not against the row that stands");
 //! let done = taken.complete(taken.attempt(), later)?;
-//! assert!(matches!(Work::claim(Some(&done), later, lease), Claim::Done(_)));
+//! assert!(matches!(Work::claim(Some(&done), later, lease), ClaimOutcome::Done(_)));
 //! # Ok(())
 //! # }
 //! ```
