@@ -49,7 +49,8 @@
 //! // A second executor waits while the lease lasts, then carries out the same intent.
 //! assert!(matches!(Work::claim(Some(&work), now, lease), ClaimOutcome::Busy { .. }));
 //! let later = now + lease;
-//! let ClaimOutcome::Resume { work: taken, intent } = Work::claim(Some(&work), later, lease) else { panic!("prepared") };
+//! let outcome = Work::claim(Some(&work), later, lease);
+//! let ClaimOutcome::Resume { work: taken, intent } = outcome else { panic!("prepared") };
 //! assert_eq!(intent.outputs, ["a/1.jsonl"]);
 //! // The first executor wakes up and is refused; the second one completes.
 //! assert!(work.clone().prepare(attempt, intent, later).is_ok(), "against the row it read");
