@@ -219,7 +219,7 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     Ok(())
 }
 
-/// A reading, and the time before it was opened. One that was held up in between begins anew: another run may have read
+/// A reading, and the time before it was opened. One that was held up in between is of no use: another run may have read
 /// and archived meanwhile what is then older than this reading, and dated later.
 async fn begin_reading(
     deps: &Deps,
@@ -227,14 +227,13 @@ async fn begin_reading(
     window: &Window,
     call: &Call,
 ) -> Result<(Reading, Timestamp), SourceError> {
-    loop {
-        let seen_at = call.now();
-        let reading = Reading::open(deps, opensearch, window, None, call).await?;
-        if call.now().duration_since(seen_at) <= OPENED_WITHIN {
-            return Ok((reading, seen_at));
-        }
-        reading.close().await;
+    let seen_at = call.now();
+    let reading = Reading::open(deps, opensearch, window, None, call).await?;
+    if call.now().duration_since(seen_at) <= OPENED_WITHIN {
+        return Ok((reading, seen_at));
     }
+    reading.close().await;
+    Err(SourceError::PointInTimeExpired)
 }
 
 /// Does the work, and renews points in time meanwhile: one page's history may take longer than they live.

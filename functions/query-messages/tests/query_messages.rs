@@ -153,7 +153,7 @@ async fn a_reading_that_is_held_up_before_its_point_in_time_is_dated_behind_it()
     let slow = cloud.through(Arc::new(HeldUp(cloud.clone(), Default::default())));
     let began = cloud.call().now();
     handle(&deps(&slow), task(day(0), None), cloud.call()).await.expect("drained");
-    let summary = cloud.json(&checkpoint_key(&spool_prefix(RUN, &day(0).window_id, 1)));
+    let summary = cloud.json(&checkpoint_key(&spool_prefix(RUN, &day(0).window_id, 2)));
     let seen_at: jiff::Timestamp = summary["seen_at"].as_str().expect("a time").parse().expect("a time");
     assert!(seen_at >= began + jiff::SignedDuration::from_mins(5), "{seen_at}, begun at {began}");
     assert_eq!(cloud.node.points_in_time(), 0, "the first one is closed, too");
