@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCH.parent / "local"))
+from settings import BINARIES  # noqa: E402
+
 STEPS = ("query-messages", "classify-alerts", "write-partitions")
 RESULTS = BENCH / "RESULTS.md"
 
@@ -63,13 +66,13 @@ def archive(begin: str, end: str) -> dict:
 
 
 def machine() -> str:
-    """What was measured on, for the reader of a result."""
+    """What was measured, and on what, for the reader of a result."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     busy = os.getloadavg()[1]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {os.cpu_count()} cores of {model[1] if model else 'unknown'}, "
-        f"{memory:.0f} GiB, load {busy:.0f}")
+        f"{memory:.0f} GiB, load {busy:.0f}; {'release' if BINARIES.name == 'release' else 'development'} binaries")
 
 
 def write_section(title: str, text: str) -> None:

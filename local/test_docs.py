@@ -8,7 +8,6 @@ the service or a download, and are only looked at for what they name.
 """
 
 import ast
-
 import json
 import os
 import re
