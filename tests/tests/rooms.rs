@@ -13,8 +13,19 @@ use std::{
 const PIPELINES: &[&str] =
     &["alerts", "archive", "feeds", "lines", "log-entries", "logs", "warehouse", "warehouse-state"];
 /// Crates that all pipelines share, and the pure ones below them.
-const SHARED: &[&str] =
-    &["errors", "events", "identity", "ledger", "mail", "network", "queue", "runtime", "storage", "workflow"];
+const SHARED: &[&str] = &[
+    "errors",
+    "events",
+    "identity",
+    "ledger",
+    "mail",
+    "network",
+    "parameters",
+    "queue",
+    "runtime",
+    "storage",
+    "workflow",
+];
 /// Crates without I/O: none of them needs a runtime, a network or an SDK.
 const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "lines", "logs", "warehouse"];
 

@@ -11,11 +11,12 @@ mod ses;
 pub use memory::{MemoryMailer, Sent};
 pub use message::{Content, File, Message, message};
 pub use once::{Delivery, Outbox, send_once};
-pub use recipients::{MemoryRecipients, Recipients, RecipientsParameter};
+pub use recipients::Recipients;
 pub use ses::Ses;
 
 use async_trait::async_trait;
 use errors::{Name, Named};
+use parameters::ParameterError;
 
 /// What SES takes as one raw message, in bytes.
 pub const LARGEST: usize = 10 << 20;
@@ -33,12 +34,8 @@ pub enum MailError {
     Address { address: String, problem: String },
     #[error("a mail needs at least one recipient")]
     NoRecipient,
-    #[error("who gets the mail is not known: the parameter {name} does not exist")]
-    RecipientsMissing { name: String },
-    #[error("who gets the mail cannot be read: the function's role may not read the parameter {name}: {message}")]
-    RecipientsDenied { name: String, message: String },
-    #[error("who gets the mail cannot be read now from the parameter {name}: {message}")]
-    RecipientsUnavailable { name: String, message: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("who gets the mail is not known")]
+    Recipients(#[from] ParameterError),
     #[error("the mail has {bytes} bytes; SES takes {LARGEST}")]
     TooLarge { bytes: usize },
     #[error("`{kind}` is not a content type")]
@@ -55,9 +52,7 @@ impl Named for MailError {
     fn name(&self) -> Name {
         match self {
             MailError::Unavailable { .. } => Name::MailUnavailable,
-            MailError::RecipientsMissing { .. } => Name::ParameterMissing,
-            MailError::RecipientsDenied { .. } => Name::ParameterDenied,
-            MailError::RecipientsUnavailable { .. } => Name::ParametersUnavailable,
+            MailError::Recipients(error) => error.name(),
             _ => Name::MailRejected,
         }
     }

@@ -45,10 +45,6 @@ impl MemoryMailer {
         MemoryMailer { network, ..self.clone() }
     }
 
-    pub fn network(&self) -> Arc<dyn Network> {
-        self.network.clone()
-    }
-
     /// What went out so far, in order.
     pub fn sent(&self) -> Vec<Sent> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,49 +1,26 @@
 use crate::MailError;
-use async_trait::async_trait;
-use aws_sdk_ssm::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-};
-use network::{Network, Request, through};
+use parameters::{Parameters, Ssm};
 use std::sync::Arc;
 
-/// Who gets a kind of report. Read for each mail, so that a change needs no deployment.
-#[async_trait]
-pub trait Recipients: Send + Sync {
-    async fn list(&self) -> Result<Vec<String>, MailError>;
-}
-
-/// A parameter in Parameter Store: addresses with commas between them.
-pub struct RecipientsParameter {
-    client: Client,
+/// Who gets a kind of report: a parameter with addresses and commas between them. Read for each mail, so that a change
+/// needs no deployment.
+#[derive(Clone)]
+pub struct Recipients {
+    parameters: Arc<dyn Parameters>,
     name: String,
 }
 
-impl RecipientsParameter {
-    pub fn shared(config: &aws_config::SdkConfig, name: String) -> Arc<dyn Recipients> {
-        Arc::new(RecipientsParameter { client: Client::new(config), name })
+impl Recipients {
+    pub fn new(config: &aws_config::SdkConfig, name: String) -> Self {
+        Recipients::over(Arc::new(Ssm::new(config)), name)
     }
-}
 
-#[async_trait]
-impl Recipients for RecipientsParameter {
-    async fn list(&self) -> Result<Vec<String>, MailError> {
-        let found = self.client.get_parameter().name(&self.name).send().await;
-        let found = found.map_err(|error| fault(&self.name, error))?;
-        Ok(addresses(&found.parameter.and_then(|parameter| parameter.value).unwrap_or_default()))
+    pub fn over(parameters: Arc<dyn Parameters>, name: impl Into<String>) -> Self {
+        Recipients { parameters, name: name.into() }
     }
-}
 
-fn fault<E>(name: &str, error: SdkError<E>) -> MailError
-where
-    E: std::error::Error + Send + Sync + ProvideErrorMetadata + 'static,
-{
-    let name = name.to_owned();
-    let message = [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    match error.code() {
-        Some("ParameterNotFound") => MailError::RecipientsMissing { name },
-        Some("AccessDeniedException" | "AccessDenied") => MailError::RecipientsDenied { name, message },
-        _ => MailError::RecipientsUnavailable { name, message, source: Box::new(error) },
+    pub async fn list(&self) -> Result<Vec<String>, MailError> {
+        Ok(addresses(&self.parameters.get(&self.name).await?))
     }
 }
 
@@ -55,33 +32,6 @@ fn addresses(value: &str) -> Vec<String> {
         c == '\n' || (c == ',' && !is_quoted)
     });
     parts.map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
-}
-
-/// Parameter Store in memory, for unit tests and simulations.
-pub struct MemoryRecipients {
-    value: String,
-    network: Arc<dyn Network>,
-}
-
-impl MemoryRecipients {
-    /// `value` as an operator would write it.
-    pub fn shared(network: Arc<dyn Network>, value: &str) -> Arc<dyn Recipients> {
-        Arc::new(MemoryRecipients { value: value.to_owned(), network })
-    }
-}
-
-#[async_trait]
-impl Recipients for MemoryRecipients {
-    async fn list(&self) -> Result<Vec<String>, MailError> {
-        let name = "/memory/mail".to_owned();
-        let request = Request { service: "ssm", operation: "GetParameter", subject: name.clone() };
-        let answer = through(&*self.network, &request, || addresses(&self.value)).await;
-        answer.map_err(|broken| MailError::RecipientsUnavailable {
-            name,
-            message: broken.to_string(),
-            source: broken.into(),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,10 @@ mod rows;
 mod state;
 mod status;
 
+pub use self::parameters::{BuildParameter, IngestParameter};
 pub use layout::{
     LINES, PAGE_KEY, QUARANTINE, REQUESTS, SCHEMA_KEY, build_parameter, build_state_key, ingest_parameter, known_key,
     manifest_key, members_key, request_key, segment_key,
-};
-pub use parameters::{
-    BuildParameter, IngestParameter, MemoryParameters, ParameterError, Parameters, Ssm, recall, tell,
 };
 pub use rows::{BuildRow, ClaimError, FailureNote, IngestRow, Planned, SourceColumn, Warehouse};
 pub use state::{BuildState, BuiltObject, Place, Segment, SourceState, StoredLines, Superseded, TablePart, TableState};

@@ -5,10 +5,12 @@ use crate::{
     objects::{self, Listed, Numbered},
     parquet::{DividedWriter, TableWriter, processors, write_empty},
     segments::{self, Segments},
+    side_by_side::side_by_side,
     spill::Spill,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
+use parameters::tell;
 use runtime::{Call, Metrics, Unit};
 use serde::Deserialize;
 use std::{
@@ -16,7 +18,6 @@ use std::{
     sync::Arc,
 };
 use storage::{Objects, sha256_hex};
-use tokio::task::JoinSet;
 use warehouse::{
     calendar::Calendar,
     dimension::{Difference, History, Members, Newest, UNKNOWN},
@@ -30,7 +31,7 @@ use warehouse::{
 use warehouse_state::{
     BuildParameter, BuildRow, BuildState, BuiltObject, LINES, PAGE_KEY, Pending, QUARANTINE, REQUESTS, SCHEMA_KEY,
     SourceState, Standing, StandingError, StoredLines, Superseded, TablePart, TableState, build_parameter,
-    build_state_key, manifest_key, members_key, tell,
+    build_state_key, manifest_key, members_key,
 };
 
 /// Readers may go on with an earlier location for this long. The contract says ten minutes.
@@ -188,20 +189,16 @@ impl Plan {
                 None => Vec::new(),
             };
             let landed = bucket(deps, source).map(|bucket| event.landed(bucket.bucket())).unwrap_or_default();
-            let is_forced = forced.has(&source.name, Some(&found));
-            match change(source, before.sources.get(&source.name), &found, &landed) {
-                _ if is_forced => {
-                    changed.insert(at);
-                    anew.insert(at);
-                }
-                Change::Anew => {
-                    changed.insert(at);
-                    anew.insert(at);
-                }
-                Change::Added => {
-                    changed.insert(at);
-                }
-                Change::None => {}
+            let change = if forced.has(&source.name, Some(&found)) {
+                Change::Anew
+            } else {
+                change(source, before.sources.get(&source.name), &found, &landed)
+            };
+            if change != Change::None {
+                changed.insert(at);
+            }
+            if change == Change::Anew {
+                anew.insert(at);
             }
             listed.push(found);
         }
@@ -766,26 +763,6 @@ fn positions(objects: &[BuiltObject]) -> Vec<u32> {
         positions[object.number as usize] = position;
     }
     positions
-}
-
-/// Does a work for each of these, so many at once. They end with it.
-async fn side_by_side<T: Send + 'static, W: Future<Output = Result<T, Error>> + Send + 'static>(
-    of: impl IntoIterator<Item = usize>,
-    at_once: usize,
-    mut work: impl FnMut(usize) -> W,
-) -> Result<BTreeMap<usize, T>, Error> {
-    let (mut waiting, mut tasks, mut done) = (of.into_iter(), JoinSet::new(), BTreeMap::new());
-    loop {
-        while tasks.len() < at_once
-            && let Some(at) = waiting.next()
-        {
-            let work = work(at);
-            tasks.spawn(async move { (at, work.await) });
-        }
-        let Some(ended) = tasks.join_next().await else { return Ok(done) };
-        let (at, result) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        done.insert(at, result?);
-    }
 }
 
 /// Writes the rows of a dimension that one segment makes; returns their members, too. The members that every dimension

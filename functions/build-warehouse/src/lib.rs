@@ -10,15 +10,17 @@ mod event;
 mod objects;
 mod parquet;
 mod segments;
+mod side_by_side;
 mod spill;
 
 use aws_config::SdkConfig;
 use errors::{Name, Named};
+use parameters::{Parameters, Ssm};
 use runtime::{Call, Config, ConfigMissing};
 use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError, Table};
 use warehouse::schema::Problem;
-use warehouse_state::{ClaimError, Parameters, Ssm, Warehouse};
+use warehouse_state::{ClaimError, Warehouse};
 
 pub use event::{Event, Response};
 

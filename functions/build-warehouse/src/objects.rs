@@ -2,6 +2,7 @@
 
 use crate::{
     Error,
+    side_by_side::side_by_side,
     spill::{Order, Spill},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -10,12 +11,9 @@ use errors::{Name, Named};
 use futures::TryStreamExt;
 use lines::Step;
 use serde_json::json;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 use storage::{ObjectReader, Objects, StoreError, Upload};
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::sync::Mutex;
 use warehouse::{
     line::{Change, LineReader},
     object::Place,
@@ -83,19 +81,11 @@ pub async fn read(
         spill: Spill::new(objects.iter().map(|object| object.listed.bytes).sum(), part_bytes)?,
         quarantine: Mutex::new(Quarantine { objects: warehouse.clone(), key: key.clone(), upload: None }),
     });
-    let (mut waiting, mut tasks, mut read) = (objects.into_iter().enumerate(), JoinSet::new(), BTreeMap::new());
-    loop {
-        while tasks.len() < AT_ONCE
-            && let Some((at, object)) = waiting.next()
-        {
-            let reading = reading.clone();
-            tasks.spawn(async move { (at, reading.object(object.number, &object.listed).await) });
-        }
-        let Some(done) = tasks.join_next().await else { break };
-        let (at, object) = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        read.insert(at, object?);
-    }
-    drop(tasks);
+    let read = side_by_side(0..objects.len(), AT_ONCE, |at| {
+        let (reading, object) = (reading.clone(), objects[at].clone());
+        async move { reading.object(object.number, &object.listed).await }
+    });
+    let read = read.await?;
     let reading = Arc::into_inner(reading).expect("all tasks have ended");
     let has_quarantined = reading.quarantine.into_inner().finish().await?;
     let objects = read.into_values().flatten().collect();

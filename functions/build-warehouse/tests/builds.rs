@@ -3,6 +3,7 @@
 use build_warehouse::{Deps, Event, handle};
 use bytes::Bytes;
 use network::{Broken, Calm, Network, OneFault, Request, Strike};
+use parameters::MemoryParameters;
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
@@ -20,7 +21,7 @@ use std::{
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
 use tokio::sync::Notify;
-use warehouse_state::{BuildRow, BuildState, MemoryParameters, SCHEMA_KEY, Warehouse, manifest_key};
+use warehouse_state::{BuildRow, BuildState, SCHEMA_KEY, Warehouse, manifest_key};
 
 const SCHEMA: &str = "\
 version: 1

@@ -1,8 +1,9 @@
 use errors::{Name, Named};
+use parameters::ParameterError;
 use storage::{LedgerError, StoreError};
 use tokio_postgres::error::SqlState;
 use warehouse::schema::Problem;
-use warehouse_state::{ClaimError, ParameterError};
+use warehouse_state::ClaimError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

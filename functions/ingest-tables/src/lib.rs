@@ -18,14 +18,13 @@ pub use error::Error;
 
 use aws_config::SdkConfig;
 use errors::Named;
+use parameters::{Parameters, Ssm};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use storage::{Objects, Table, sha256_hex};
 use warehouse::schema::{self, Schema, Source};
-use warehouse_state::{
-    FailureNote, IngestRow, PAGE_KEY, Parameters, Pending, SCHEMA_KEY, Ssm, Standing, StandingError, Warehouse,
-};
+use warehouse_state::{FailureNote, IngestRow, PAGE_KEY, Pending, SCHEMA_KEY, Standing, StandingError, Warehouse};
 
 /// A table whose connection broke is read again from its beginning so many times.
 const TRIES: u32 = 3;

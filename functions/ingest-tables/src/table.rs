@@ -10,6 +10,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use lines::{Lines, Step};
+use parameters::{recall, tell};
 use runtime::Call;
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +19,7 @@ use std::{
 };
 use storage::PutOnce;
 use warehouse::{schema::Table, time};
-use warehouse_state::{IngestParameter, IngestRow, SourceColumn, ingest_parameter, known_key, recall, tell};
+use warehouse_state::{IngestParameter, IngestRow, SourceColumn, ingest_parameter, known_key};
 
 /// Keys that are asked for at once.
 const KEYS_AT_ONCE: usize = 1000;
@@ -375,11 +376,12 @@ mod tests {
     use super::*;
     use crate::{Database, Secrets};
     use network::{Calm, Network, OneFault, Strike};
+    use parameters::MemoryParameters;
     use runtime::SystemClock;
     use std::sync::Arc;
     use storage::{MemoryObjects, MemoryTables, Objects, Table as Rows};
     use warehouse::schema::Schema;
-    use warehouse_state::{MemoryParameters, Warehouse};
+    use warehouse_state::Warehouse;
 
     struct NoSecrets;
 

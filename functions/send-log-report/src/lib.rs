@@ -6,7 +6,7 @@ use errors::{Name, Named};
 use ledger::Once;
 use log_entries::{LogMail, PAYLOAD, ReportTask};
 use logs::LogReport;
-use mail::{Content, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
+use mail::{Content, MailError, Mailer, Outbox, Recipients, Ses, send_once};
 use reports::letter::Rendered;
 use reports::log_errors::letter;
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
@@ -18,7 +18,7 @@ pub struct Deps {
     pub mails: Table<LogMail>,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Arc<dyn Recipients>,
+    pub to: Recipients,
     pub dashboard: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl Deps {
             mails: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_OBJECTS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
+            to: Recipients::new(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
         };
         config.check()?;
@@ -115,8 +115,9 @@ impl Outbox for ReportOutbox<'_> {
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use mail::{MemoryMailer, MemoryRecipients};
+    use mail::MemoryMailer;
     use network::{Calm, Network, OneFault, Strike};
+    use parameters::MemoryParameters;
     use runtime::ManualClock;
     use std::time::Duration;
     use storage::{MemoryObjects, MemoryTables};
@@ -125,6 +126,7 @@ mod tests {
         objects: MemoryObjects,
         tables: MemoryTables,
         mailer: MemoryMailer,
+        parameters: MemoryParameters,
     }
 
     impl Cloud {
@@ -132,7 +134,8 @@ mod tests {
             let objects = MemoryObjects::new(Calm::shared()).bucket("archive");
             let tables = MemoryTables::new(Calm::shared()).table("objects", "object", None);
             Objects::over(objects.clone(), "archive").put_json("r.json", &LogReport::default()).await.expect("stored");
-            Cloud { objects, tables, mailer: MemoryMailer::new(Calm::shared()) }
+            let parameters = MemoryParameters::default().with("/mail", "a@example.com,b@example.com");
+            Cloud { objects, tables, mailer: MemoryMailer::new(Calm::shared()), parameters }
         }
 
         async fn send(&self, id: &str, network: Arc<dyn Network>) -> Result<(), Error> {
@@ -141,7 +144,7 @@ mod tests {
                 mails: Table::over(self.tables.through(network.clone()), "objects"),
                 mailer: Arc::new(self.mailer.through(network.clone())),
                 from: "archive@example.com".into(),
-                to: MemoryRecipients::shared(network, "a@example.com,b@example.com"),
+                to: Recipients::over(Arc::new(self.parameters.through(network)), "/mail"),
                 dashboard: None,
             };
             let task = ReportTask { v: PAYLOAD, id: id.into(), report_key: "r.json".into() };

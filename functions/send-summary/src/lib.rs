@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use ledger::Once;
-use mail::{Content, File, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
+use mail::{Content, File, MailError, Mailer, Outbox, Recipients, Ses, send_once};
 use reports::{
     console_of,
     dashboard::{PIPELINES, RUNS_KEY, section_key},
@@ -31,7 +31,7 @@ pub struct Deps {
     pub job_runs: JobRuns,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Arc<dyn Recipients>,
+    pub to: Recipients,
     pub dashboard: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
+            to: Recipients::new(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
         };
         config.check()?;

@@ -9,7 +9,7 @@ use errors::{Name, Named, describe};
 use identity::instant;
 use jiff::Timestamp;
 use ledger::Once;
-use mail::{Content, MailError, Mailer, Outbox, Recipients, RecipientsParameter, Ses, send_once};
+use mail::{Content, MailError, Mailer, Outbox, Recipients, Ses, send_once};
 use reports::{
     letter::Rendered,
     mail::{Overdue, overdue},
@@ -23,7 +23,7 @@ pub struct Deps {
     pub job_runs: JobRuns,
     pub mailer: Arc<dyn Mailer>,
     pub from: String,
-    pub to: Arc<dyn Recipients>,
+    pub to: Recipients,
     pub dashboard: Option<String>,
     /// Days without a completed run after which something is wrong.
     pub silent_days: u64,
@@ -36,7 +36,7 @@ impl Deps {
             job_runs: JobRuns::new(aws, config.required("ALERT_ARCHIVE_JOB_RUNS_TABLE")),
             mailer: Arc::new(Ses::new(aws)),
             from: config.required("ALERT_ARCHIVE_MAIL_FROM"),
-            to: RecipientsParameter::shared(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
+            to: Recipients::new(aws, config.required("ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER")),
             dashboard: config.optional("ALERT_ARCHIVE_DASHBOARD_URL"),
             silent_days: config.parsed("ALERT_ARCHIVE_SILENT_DAYS", 8),
         };

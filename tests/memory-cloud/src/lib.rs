@@ -6,8 +6,9 @@ pub mod given;
 use archive::{JobRuns, Tracking, Windows};
 use jiff::Timestamp;
 use ledger::Keyed;
-use mail::{Mailer, MemoryMailer, MemoryRecipients, Recipients};
+use mail::{Mailer, MemoryMailer, Recipients};
 use network::{Calm, Network, OneFault, Strike};
+use parameters::MemoryParameters;
 use runtime::{Call, ManualClock};
 use serde_json::{Value, json};
 use sources::{Indices, MemoryNode, OpenSearch, Sources};
@@ -20,6 +21,8 @@ pub const MACHINE: &str = "arn:aws:states:eu-central-1:1:stateMachine:archive-al
 pub const JOB_RUNS: &str = "job-runs";
 pub const WINDOWS: &str = "windows";
 pub const TRACKING: &str = "message-tracking";
+/// The parameter with who gets the mails.
+const RECIPIENTS: &str = "/memory/mail";
 /// What Lambda would allow one call.
 const ALLOWED: Duration = Duration::from_secs(900);
 
@@ -31,6 +34,7 @@ pub struct Cloud {
     pub node: MemoryNode,
     pub executions: MemoryWorkflow,
     pub mails: MemoryMailer,
+    pub parameters: MemoryParameters,
     pub clock: Arc<ManualClock>,
 }
 
@@ -51,6 +55,7 @@ impl Default for Cloud {
             node: node.index("messages").index("history").index("audit"),
             executions: MemoryWorkflow::new(network.clone(), clock.clone()),
             mails: MemoryMailer::new(network),
+            parameters: MemoryParameters::default(),
             clock,
         }
     }
@@ -64,7 +69,8 @@ impl Cloud {
             tables: self.tables.through(network.clone()),
             node: self.node.through(network.clone()),
             executions: self.executions.through(network.clone()),
-            mails: self.mails.through(network),
+            mails: self.mails.through(network.clone()),
+            parameters: self.parameters.through(network),
             clock: self.clock.clone(),
         }
     }
@@ -100,8 +106,8 @@ impl Cloud {
     }
 
     /// Addresses with commas between them, as Parameter Store holds them.
-    pub fn recipients(&self, addresses: &str) -> Arc<dyn Recipients> {
-        MemoryRecipients::shared(self.mails.network(), addresses)
+    pub fn recipients(&self, addresses: &str) -> Recipients {
+        Recipients::over(Arc::new(self.parameters.clone().with(RECIPIENTS, addresses)), RECIPIENTS)
     }
 
     /// A call that has all of Lambda's time.

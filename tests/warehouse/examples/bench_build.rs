@@ -7,6 +7,7 @@ use build_warehouse::{Deps, Event, SEGMENT_BYTES};
 use bytes::Bytes;
 use futures::StreamExt;
 use network::Calm;
+use parameters::MemoryParameters;
 use runtime::{Call, SystemClock};
 use std::{
     fs, io,
@@ -18,7 +19,7 @@ use storage::{
     Complete, Content, Get, Head, ListPage, Listed, MemoryTables, ObjectStore, Objects, Part, PartDone, Put, PutEnd,
     StoreError, Table,
 };
-use warehouse_state::{BuildState, MemoryParameters, SCHEMA_KEY, Warehouse};
+use warehouse_state::{BuildState, SCHEMA_KEY, Warehouse};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ingest_tables::{Database, Request, Response, Secrets};
 use jiff::{SignedDuration, Timestamp};
 use network::{Calm, Network};
+use parameters::MemoryParameters;
 use runtime::{Call, Clock};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
-use warehouse_state::{BuildState, MemoryParameters, SCHEMA_KEY, Warehouse, request_key};
+use warehouse_state::{BuildState, SCHEMA_KEY, Warehouse, request_key};
 
 pub const INGESTION: &str = "ingestion";
 pub const WAREHOUSE: &str = "warehouse";

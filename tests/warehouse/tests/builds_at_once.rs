@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use build_warehouse::Event;
 use jiff::{SignedDuration, Timestamp};
 use network::{Answer, Broken, Calm, Network, Request};
+use parameters::MemoryParameters;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use runtime::{Call, Clock};
@@ -22,7 +23,7 @@ use std::{
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
 use tokio::sync::Notify;
-use warehouse_state::{BuildState, MemoryParameters, REQUESTS, SCHEMA_KEY, Warehouse, manifest_key, request_key};
+use warehouse_state::{BuildState, REQUESTS, SCHEMA_KEY, Warehouse, manifest_key, request_key};
 use warehouse_tests::reader::{Row, rows};
 
 const SCHEMA: &str = "\

@@ -3,11 +3,12 @@
 //! seeds.
 
 use network::{Calm, Network};
+use parameters::{recall, tell};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tokio_postgres::Client;
-use warehouse_state::{IngestParameter, recall, tell};
+use warehouse_state::IngestParameter;
 use warehouse_tests::{
     faults::{disturbed, killed},
     odd::Database,
