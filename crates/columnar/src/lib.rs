@@ -445,6 +445,22 @@ mod tests {
     }
 
     #[test]
+    fn documents_that_repeat_each_other_far_apart_are_compressed_together() {
+        // No two of them have anything in common, but each comes twice, 1.5 MB apart.
+        let mut state = 1u64;
+        let mut digits = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!("{state:016x}")
+        };
+        let body = |_| (0..1600).map(|_| digits()).collect::<String>();
+        let sources: Vec<String> =
+            (0..60).map(body).map(|body| format!("{{\"alerts\":[],\"x\":\"{body}\"}}")).collect();
+        let once: Vec<(&str, &str)> = sources.iter().map(|source| ("a", source.as_str())).collect();
+        let (once, twice) = (object(&once).len(), object(&[once.as_slice(), &once].concat()).len());
+        assert!(twice < once + once / 4, "{once} bytes, and {twice} with everything a second time");
+    }
+
+    #[test]
     fn a_row_can_be_taken_out_and_an_emptied_object_still_opens() {
         let identities = HashSet::from([Identity::new("messages", "a")]);
         let Split { kept, kept_rows, taken } =

@@ -240,6 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn seven_years_of_half_a_million_messages_cost_less_than_five_dollars_with_their_storage() {
+        let (weeks, messages) = (7 * 52, 500_000);
+        let source_bytes = 25_000 * messages;
+        let all = Work {
+            runs: weeks,
+            windows: weeks,
+            messages,
+            changed: messages,
+            source_bytes,
+            archive_bytes: source_bytes / COMPRESSION,
+        };
+        let bill = cost(&all, Prices::built_in());
+        // What is archived grows evenly over 84 months.
+        let total = bill.usd + bill.usd_a_month * 84.0 / 2.0;
+        assert!(total < 5.0, "${total}: {bill:?}");
+    }
+
+    #[test]
     fn amounts_are_easy_to_read() {
         assert_eq!(
             [0.0, 0.00001, 0.0042, 1.234, 12345.6].map(usd),
