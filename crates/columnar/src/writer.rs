@@ -12,9 +12,9 @@ use parquet::{
 
 /// Compressed bytes of a row group.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Raw bytes of a page of documents. A page is compressed on its own, and messages have much in common with those of the same
-/// hours: pages of 1 MiB make objects a tenth larger, and larger ones than these hardly smaller. A reader of one row
-/// unpacks a page, and a writer holds one.
+/// Raw bytes of a page of documents. A page is compressed on its own, and messages have much in common with those of the
+/// same hours: pages of 1 MiB make objects a tenth larger, and larger ones than these hardly smaller. A reader of one
+/// row unpacks a page, and a writer holds one.
 const DOCUMENT_PAGE_BYTES: usize = 8 << 20;
 /// How hard documents are compressed: level 5 of zstd takes twice the instructions for 3 % less (bench/RESULTS.md).
 const DOCUMENT_LEVEL: i32 = 4;
