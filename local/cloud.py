@@ -174,6 +174,14 @@ def _link_commands() -> None:
         link.symlink_to(target)
 
 
+def empty_aws() -> None:
+    """Starts our AWS again, with nothing in it."""
+    with one_at_a_time():
+        servers.stop(AWS)
+        shutil.rmtree(STATE / "ministack", ignore_errors=True)
+    up()
+
+
 def up_api() -> None:
     with one_at_a_time():
         chosen = endpoints().get(API.name)

@@ -208,15 +208,25 @@ def apply(*only: str) -> None:
 
 
 def apply_twice() -> None:
-    """Applies all; once again if that fails on a cloud of our own. An apply goes on where it stopped, and a busy
-    machine was seen to fail one that passes elsewhere. What failed is told either way."""
+    """Applies all; once again if that fails on a cloud of our own. What failed is told either way."""
     try:
         apply()
     except CloudError as error:
         if not endpoints()[AWS.name].ours:
             raise
         print(f"{error}\nonce again", file=sys.stderr, flush=True)
+        begin_anew_if_never_deployed()
         apply()
+
+
+def begin_anew_if_never_deployed() -> None:
+    """What was made while its answer was lost stands in no state, and in the way of every later apply. Where nothing was
+    ever deployed, nothing else is lost with it."""
+    if OUTPUTS_FILE.exists():
+        return
+    import cloud
+    cloud.empty_aws()
+    (TERRAFORM / "terraform.tfstate").unlink(missing_ok=True)
 
 
 def everything() -> None:

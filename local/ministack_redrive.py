@@ -254,7 +254,9 @@ def extend() -> None:
 
 if __name__ == "__main__":
     import ministack_partiql
+    import ministack_responses
 
     ministack_partiql.extend()
+    ministack_responses.extend()
     extend()
     app.main()

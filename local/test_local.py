@@ -215,16 +215,23 @@ class Ownership(unittest.TestCase):
 
 
 class Deployment(unittest.TestCase):
-    def applied(self, *failures: bool, own: bool = True) -> int:
+    def applied(self, *failures: bool, own: bool = True, deployed_before: bool = False) -> int:
         """How often Terraform is applied, the failures given one after the other."""
         ends = [settings.CloudError("a connection ended") if failed else None for failed in failures]
         where = {settings.AWS.name: settings.Endpoint(settings.AWS, "http://127.0.0.1:1", 1, ours=own)}
-        with mock.patch.object(deploy, "apply", side_effect=ends) as apply, \
-                mock.patch.object(deploy, "endpoints", return_value=where), mock.patch("sys.stderr"):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(deploy, "apply", side_effect=ends) as apply, \
+                mock.patch.object(deploy, "endpoints", return_value=where), mock.patch("sys.stderr"), \
+                mock.patch.object(deploy, "OUTPUTS_FILE", Path(folder) / "outputs.json") as outputs, \
+                mock.patch.object(deploy, "TERRAFORM", Path(folder)), mock.patch.object(cloud, "empty_aws") as emptied:
+            state = Path(folder) / "terraform.tfstate"
+            state.touch()
+            if deployed_before:
+                outputs.touch()
             try:
                 deploy.apply_twice()
             finally:
-                self.calls = apply.call_count
+                self.calls, self.emptied = apply.call_count, emptied.call_count
+                self.assertEqual(state.exists(), not self.emptied, "what AWS forgets, Terraform forgets")
         return self.calls
 
     def test_a_failed_apply_is_repeated_once_on_our_own_cloud_and_never_on_another(self):
@@ -234,7 +241,15 @@ class Deployment(unittest.TestCase):
             self.applied(True, True)
         with self.assertRaises(settings.CloudError):
             self.applied(True, False, own=False)
-        self.assertEqual(self.calls, 1)
+        self.assertEqual((self.calls, self.emptied), (1, 0))
+
+    def test_a_cloud_that_was_never_deployed_begins_anew_and_one_that_was_keeps_what_it_holds(self):
+        self.applied(True, False)
+        self.assertEqual(self.emptied, 1)
+        self.applied(True, False, deployed_before=True)
+        self.assertEqual(self.emptied, 0)
+        self.applied(False)
+        self.assertEqual(self.emptied, 0)
 
 
 if __name__ == "__main__":
