@@ -8,7 +8,7 @@ mod extraction;
 
 use aws_config::SdkConfig;
 use claim::{Claimed, Holder};
-use errors::{Name, Named};
+use errors::{Name, Named, describe};
 use events::s3::{NotificationError, ObjectEvent};
 use events::sqs::{self, Batch, BatchResponse, Message};
 use jiff::Timestamp;
@@ -104,12 +104,17 @@ pub async fn settings(archive: &Objects) -> Result<Settings, Error> {
     Settings::parse(text).map_err(|source| Error::Patterns { key: SETTINGS, source })
 }
 
+/// All objects of a message are tried before it fails for one of them: it comes again as a whole, and with one that
+/// can never be read it ends in the dead-letter queue.
 async fn deliver(deps: &Deps, settings: &Settings, message: &Message, call: &Call) -> Result<(), Error> {
     let created = message.created();
+    let mut first_error = created.first_error.map(Error::from);
     for event in &created.objects {
-        extract(deps, settings, event, call).await?;
+        let Err(error) = extract(deps, settings, event, call).await else { continue };
+        tracing::warn!(object = event.key, error = error.name().as_str(), what = describe(&error), "not extracted");
+        first_error = first_error.or(Some(error));
     }
-    created.first_error.map_or(Ok(()), |error| Err(error.into()))
+    first_error.map_or(Ok(()), Err)
 }
 
 /// Sees to it that the object's entries are those of this version, or of a later one.

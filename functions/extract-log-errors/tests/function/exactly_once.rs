@@ -71,6 +71,17 @@ async fn one_message_that_fails_takes_no_other_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_object_that_fails_takes_no_other_of_its_message_with_it() {
+    let cloud = Cloud::new();
+    let event = cloud.put(KEY, &log(0..3), "01").await;
+    let mut gone = event.clone();
+    gone["s3"]["object"]["key"] = json!("shop/2024/07/01/gone.gz");
+    gone["s3"]["object"]["versionId"] = json!(null);
+    assert_eq!(cloud.deliver_messages(Calm::shared(), &[&[gone, event]]).await, 1);
+    assert_eq!(lines(&cloud), [1, 3, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_stands_before_a_damage_counts_and_the_damage_is_noted() {
     let cloud = Cloud::new();
     let event = cloud.put(KEY, &log(0..500), "01").await;

@@ -61,9 +61,17 @@ impl Cloud {
 
     /// One call with a message for each event; how many failed.
     pub async fn deliver(&self, network: Arc<dyn Network>, events: &[Value]) -> usize {
-        let message =
-            |event: &Value| json!({"messageId": event.to_string(), "body": json!({"Records": [event]}).to_string()});
-        let batch: Batch = serde_json::from_value(json!({"Records": events.iter().map(message).collect::<Vec<_>>()}))
+        let messages: Vec<&[Value]> = events.chunks(1).collect();
+        self.deliver_messages(network, &messages).await
+    }
+
+    /// One call with these messages, each of some events; how many failed.
+    pub async fn deliver_messages(&self, network: Arc<dyn Network>, messages: &[&[Value]]) -> usize {
+        let message = |events: &&[Value]| {
+            let body = json!({"Records": events}).to_string();
+            json!({"messageId": body, "body": body})
+        };
+        let batch: Batch = serde_json::from_value(json!({"Records": messages.iter().map(message).collect::<Vec<_>>()}))
             .expect("a batch");
         let call = Call::new(self.clock.clone(), Duration::from_secs(900));
         let deps = self.deps(network);
@@ -78,7 +86,7 @@ impl Cloud {
         };
         match done {
             Ok(response) => response.batch_item_failures.len(),
-            Err(_) => events.len(),
+            Err(_) => messages.len(),
         }
     }
 
