@@ -48,9 +48,10 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Takes a line out of all that stands around it. Whatever is not understood is text.
+/// Takes a line out of all that stands around it. Whatever is not understood is text. A byte order mark stands in front
+/// of each part of a file that was put together from several.
 pub fn open(line: &str) -> Piece<'_> {
-    open_at(line, 0)
+    open_at(line.trim_start_matches('\u{feff}'), 0)
 }
 
 fn open_at(line: &str, depth: usize) -> Piece<'_> {
@@ -152,32 +153,10 @@ fn json_object(line: &str, depth: usize) -> Object<'_> {
     if let Some(fields) = Fields::parse(line) {
         return fields_in(fields, depth).map_or(Object::SaysNothing, |piece| Object::Read(Box::new(piece)));
     }
-    // Writers that do not escape control characters: JSON forbids them, people still want the entry.
-    if !line.bytes().any(|byte| byte < b' ') {
-        return Object::Broken;
-    }
-    let repaired = with_escapes(line);
+    // JSON forbids what some writers leave in it; people still want the entry.
+    let repaired = record::repaired(line);
     let Some(fields) = Fields::parse(&repaired) else { return Object::Broken };
     fields_in(fields, depth).map_or(Object::SaysNothing, |piece| Object::Read(Box::new(owned(piece))))
-}
-
-/// Control characters in strings, escaped.
-fn with_escapes(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() + 64);
-    let (mut in_string, mut escaped) = (false, false);
-    for c in json.chars() {
-        if in_string && c < ' ' {
-            out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            escaped = false;
-            continue;
-        }
-        if c == '"' && !escaped {
-            in_string = !in_string;
-        }
-        escaped = in_string && c == '\\' && !escaped;
-        out.push(c);
-    }
-    out
 }
 
 fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {

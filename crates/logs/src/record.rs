@@ -456,11 +456,68 @@ impl<'a> Fields<'a> {
 
 fn unquoted(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
     }
+    let text: Option<String> = serde_json::from_str(raw).ok();
+    text.or_else(|| serde_json::from_str(&repaired(raw)).ok()).map(Cow::Owned)
+}
+
+/// JSON as some writers leave it, mended: control characters in strings are escaped, half of a surrogate pair, which
+/// stays where a text was cut in the middle of a character, becomes U+FFFD, and `NaN` and `Infinity` become `null`.
+pub(crate) fn repaired(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + 64);
+    let mut in_string = false;
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
+        match c {
+            '"' => {
+                in_string = !in_string;
+                out.push(c);
+            }
+            c if in_string && c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\\' if in_string => {
+                let escape = escape(rest);
+                length = escape.len();
+                out.push_str(if is_half(escape) { "\\ufffd" } else { escape });
+            }
+            _ if in_string => out.push(c),
+            _ => match ["NaN", "Infinity", "-Infinity"].iter().find(|word| rest.starts_with(**word)) {
+                Some(word) => {
+                    length = word.len();
+                    out.push_str("null");
+                }
+                None => out.push(c),
+            },
+        }
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// The escape that a text begins with: `\n`, `\u00fc`, or both halves of a surrogate pair.
+fn escape(text: &str) -> &str {
+    const UNIT: usize = r"\u0000".len();
+    let high = unit(text).is_some_and(|unit| (0xd800..0xdc00).contains(&unit));
+    let low = high && text.get(UNIT..).and_then(unit).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
+    let length = match unit(text) {
+        Some(_) if low => 2 * UNIT,
+        Some(_) => UNIT,
+        // Escaped is one character, a control character not.
+        None => 1 + text[1..].chars().next().filter(|c| *c >= ' ').map_or(0, char::len_utf8),
+    };
+    &text[..length]
+}
+
+/// The number of `\u00fc`.
+fn unit(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+}
+
+fn is_half(escape: &str) -> bool {
+    escape.len() == r"\u0000".len() && unit(escape).is_some_and(|unit| (0xd800..0xe000).contains(&unit))
 }
 
 /// `time=... level=error msg="..."`, as logrus and slog write it. `None` when the line is something else.
