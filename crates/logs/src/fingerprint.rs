@@ -84,11 +84,15 @@ pub fn template(text: &str) -> String {
     let text = IPV6.replace_all(&text, "*");
     let text = UUID.replace_all(&text, "*");
     let whole = text.trim().to_owned();
-    let text = QUOTED.replace_all(&text, |quoted: &Captures| {
+    let is_json = whole.starts_with('{') && whole.ends_with('}');
+    let unquoted = text;
+    let text = QUOTED.replace_all(&unquoted, |quoted: &Captures| {
+        let end = quoted.get(0).map_or(0, |all| all.end());
+        let is_name = is_json && unquoted[end..].trim_start().starts_with(':');
         let inner = quoted.get(2).or(quoted.get(3)).or(quoted.get(4)).map_or("", |inner| inner.as_str());
         // A name in quotes that is the whole text is what tells one error from another: `KeyError: 'amount'`.
         let is_all = whole.len() == quoted[0].len() - quoted[1].len();
-        let is_variable = inner.bytes().any(|byte| byte.is_ascii_digit()) || !is_all && !is_prose(inner);
+        let is_variable = inner.bytes().any(|byte| byte.is_ascii_digit()) || !is_all && !is_name && !is_prose(inner);
         let inner = if is_variable { "*" } else { inner };
         format!("{}'{inner}'", &quoted[1])
     });
@@ -181,6 +185,8 @@ mod tests {
             ("user 'Jane Doe' unknown", "user '*' unknown"),
             ("failed: 'connection refused'", "failed: 'connection refused'"),
             ("'amount'", "'amount'"),
+            (r#"{"code":5,"user":"jane"}"#, "{'code'*,'user':'*'}"),
+            (r#"code "a": 5"#, "code '*': *"),
             ("at com.acme.Order@1a2b3c", "at com.acme.Order@*"),
             ("to jane@example.com from 10.0.0.1:8080", "to * from *"),
             ("pointer 0x00007ffc deadbeef", "pointer *"),

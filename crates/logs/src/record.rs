@@ -57,6 +57,44 @@ pub struct Fields<'a> {
     has_objects: bool,
 }
 
+/// Where loggers write what happened.
+static MESSAGES: Names<20> = Names::new([
+    "message",
+    "msg",
+    "log",
+    "@m",
+    "fields.message",
+    "MESSAGE",
+    "event",
+    "short_message",
+    "RenderedMessage",
+    "Message",
+    "body",
+    "Body",
+    "textPayload",
+    "jsonPayload.message",
+    "text",
+    "@mt",
+    "MessageTemplate",
+    "full_message",
+    "formattedMessage",
+    "error_message",
+]);
+
+/// Where they write it of an error, when there is no message.
+static ERRORS: Names<10> = Names::new([
+    "error.message",
+    "err.message",
+    "exception.message",
+    "error",
+    "err",
+    "exception.exception_message",
+    "thrown.message",
+    "throwable.message",
+    "exception",
+    "Exception.Message",
+]);
+
 /// Names that are asked for one after the other.
 pub struct Names<const N: usize> {
     names: [&'static str; N],
@@ -180,6 +218,12 @@ impl<'a> Fields<'a> {
         self.among(names).find_map(|path| self.raw(path).and_then(name).filter(|text| !text.is_empty()))
     }
 
+    /// Any value but a text, as it is written; none that is empty.
+    fn first_value<const N: usize>(&self, names: &'static Names<N>) -> Option<Cow<'a, str>> {
+        let is_empty = |raw: &str| raw.bytes().all(|byte| b"{[\"\t\n\r ]}".contains(&byte));
+        self.among(names).find_map(|path| self.raw(path).filter(|raw| !is_empty(raw)).map(Cow::Borrowed))
+    }
+
     pub fn has(&self, path: &str) -> bool {
         self.raw(path).is_some()
     }
@@ -216,14 +260,18 @@ impl<'a> Fields<'a> {
                 b'"' => unquoted(raw).and_then(|word| {
                     let number = word.parse().ok().and_then(Level::from_number);
                     numbered = numbered.or(number);
-                    Level::from_word(&word).or_else(|| word.rsplit(['.', ':']).next().and_then(Level::from_word))
+                    let last_word = || word.rsplit(['.', ':']).next().and_then(Level::from_word);
+                    Level::from_word(&word).or_else(last_word).or_else(|| Level::from_letter(&word))
                 }),
                 // log4j's and Monolog's nested form.
                 b'{' => Fields::parse(raw)
                     .and_then(|inner| inner.text("name").or_else(|| inner.text("level")))
                     .and_then(|word| Level::from_word(&word)),
+                // Collectors whose filters know only floats write `50.0`.
                 _ => {
-                    numbered = numbered.or(raw.parse().ok().and_then(Level::from_number));
+                    let whole = raw.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|digit| digit == b'0'));
+                    let number = whole.map_or(raw, |(whole, _)| whole).parse().ok();
+                    numbered = numbered.or(number.and_then(Level::from_number));
                     None
                 }
             };
@@ -294,29 +342,7 @@ impl<'a> Fields<'a> {
 
     /// What the writer of a text line put around it: `log` of container collectors, `message` of everything else.
     pub fn message(&self) -> Option<Cow<'a, str>> {
-        static PATHS: Names<20> = Names::new([
-            "message",
-            "msg",
-            "log",
-            "@m",
-            "fields.message",
-            "MESSAGE",
-            "event",
-            "short_message",
-            "RenderedMessage",
-            "Message",
-            "body",
-            "Body",
-            "textPayload",
-            "jsonPayload.message",
-            "text",
-            "@mt",
-            "MessageTemplate",
-            "full_message",
-            "formattedMessage",
-            "error_message",
-        ]);
-        self.first_text(&PATHS).or_else(|| self.text("body.stringValue"))
+        self.first_text(&MESSAGES).or_else(|| self.text("body.stringValue"))
     }
 
     pub fn logger(&self) -> Option<Cow<'a, str>> {
@@ -437,19 +463,11 @@ impl<'a> Fields<'a> {
         }
         let (exception, stack) = (self.exception(), self.stack());
         let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
-        static ERRORS: Names<10> = Names::new([
-            "error.message",
-            "err.message",
-            "exception.message",
-            "error",
-            "err",
-            "exception.exception_message",
-            "thrown.message",
-            "throwable.message",
-            "exception",
-            "Exception.Message",
-        ]);
-        let message = self.message().or_else(|| self.first_text(&ERRORS)).unwrap_or_default();
+        let message = self.message().or_else(|| self.first_text(&ERRORS));
+        // A trace says more than what is no text.
+        let is_bare = message.is_none() && exception.is_none() && stack.is_none();
+        let message = if is_bare { self.first_value(&MESSAGES).or_else(|| self.first_value(&ERRORS)) } else { message };
+        let message = message.unwrap_or_default();
         Record { time: self.time(), level, logger: self.logger(), thread: self.thread(), message, exception, stack }
     }
 }

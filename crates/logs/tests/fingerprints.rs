@@ -181,3 +181,26 @@ fn an_entry_is_read_alike_alone_and_behind_any_other() {
         }
     }
 }
+
+#[test]
+fn a_message_that_is_no_text_is_told_by_what_it_holds() {
+    let of = |message: &str| format!("{{\"level\":\"error\",\"msg\":{message}}}");
+    let messages = [
+        "null",
+        "{}",
+        r#"{"code":5}"#,
+        r#"{"status":5}"#,
+        r#"{"code":5,"why":"refused"}"#,
+        "404",
+        "true",
+        r#"["a b c"]"#,
+    ];
+    let logs: Vec<String> = messages[1..].iter().map(|message| of(message)).collect();
+    different(&logs.iter().map(String::as_str).collect::<Vec<_>>());
+    same(&[&of("null"), &of("{}"), &of("[]"), r#"{"level":"error"}"#]);
+    same(&[&of(r#"{"code":5,"user":"jane"}"#), &of(r#"{"code":6,"user":"joe"}"#)]);
+    let entry = |log: &str| entries(log.as_bytes(), "shop/2024/07/01/app.gz").remove(0);
+    assert_eq!(entry(&of(r#"{"code": 5}"#)).message, r#"{"code": 5}"#);
+    assert_eq!(entry(r#"{"level":"error","err":{"errno":-111}}"#).message, r#"{"errno":-111}"#);
+    assert_eq!(entry(r#"{"level":"error","msg":{"a":1},"stack":"TypeError: b\n    at c (d.js:1:2)"}"#).message, "b");
+}
