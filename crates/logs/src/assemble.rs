@@ -41,6 +41,8 @@ struct Bare {
     /// An error also if no frame follows.
     is_sure: bool,
     pending: Vec<(LinePosition, String)>,
+    /// What `pending` holds.
+    pending_bytes: usize,
     /// Lines that turn out not to belong to it belong to the entry before.
     behind_quiet: Option<bool>,
 }
@@ -380,11 +382,9 @@ impl<'a> Step<'_, 'a> {
         if let Current::Bare(bare) = &mut self.source.current {
             match bare.follow.next(line) {
                 Next::Yes => return bare.accept(line),
-                Next::Perhaps => {
-                    bare.pending.push((position, line.to_owned()));
-                    return;
-                }
-                Next::No => self.close_bare(),
+                Next::Perhaps if bare.pending_bytes + line.len() <= LONGEST_STACK => return bare.wait(position, line),
+                // No trace goes on behind so much that may be none of it.
+                Next::Perhaps | Next::No => self.close_bare(),
             }
         }
         if trace::is_crash(line) {
@@ -455,6 +455,7 @@ impl<'a> Step<'_, 'a> {
             follow: Follow::begin(line),
             is_sure,
             pending: Vec::new(),
+            pending_bytes: 0,
             behind_quiet,
         }));
     }
@@ -493,7 +494,14 @@ impl Bare {
         for (_, pending) in self.pending.drain(..) {
             self.raw.push_stack(&pending);
         }
+        self.pending_bytes = 0;
         self.raw.push_stack(line);
+    }
+
+    fn wait(&mut self, position: LinePosition, line: &str) {
+        self.pending.push((position, line.to_owned()));
+        // An empty line takes memory, too.
+        self.pending_bytes += line.len() + size_of::<(LinePosition, String)>();
     }
 }
 
@@ -642,6 +650,28 @@ mod tests {
         assembler.finish();
         let entries = std::iter::from_fn(|| assembler.next_entry()).collect();
         (entries, assembler.unparsed())
+    }
+
+    #[test]
+    fn lines_that_may_go_on_with_a_trace_do_not_wait_without_end() {
+        let settings = Settings::built_in();
+        for (first, line) in [
+            ("java.lang.Error: boom", "    a dump"),
+            ("panic: boom", ""),
+            ("ValueError: boom", ""),
+            ("/app/a.js:1", ""),
+        ] {
+            let mut assembler = Assembler::new(Context::new("shop/2024/07/01/app.gz", &settings));
+            assembler.line(LinePosition { line: 1, byte: 0 }, first);
+            let mut most = 0;
+            for number in 2..70_000 {
+                assembler.line(LinePosition { line: number, byte: 0 }, line);
+                if let Current::Bare(bare) = &assembler.plain.current {
+                    most = most.max(bare.pending.len());
+                }
+            }
+            assert!(most < 60_000, "{most} lines wait behind {first}");
+        }
     }
 
     /// Over the logs of all cases, two after each other in every order, with lines of both mixed.
