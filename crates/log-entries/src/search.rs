@@ -7,7 +7,7 @@ use errors::{Name, Named};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use logs::{Mask, date_of, mask};
+use logs::{Mask, date_of, excerpt};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -15,7 +15,7 @@ use storage::{Listed, Objects, StoreError};
 
 /// Parquet objects read at once.
 const READS: usize = 8;
-/// A group's trace is cut to this many bytes.
+/// A group's message and trace are cut to this many bytes.
 const STACK: usize = 8 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +213,7 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
         if group.count == 1
             || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time)
         {
-            group.message = shown(&row.message, masks);
+            group.message = excerpt(&row.message, STACK, masks);
             group.exception = row.exception;
             group.level = row.level;
             group.category = row.category;
@@ -222,13 +222,8 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
                 line: row.line,
                 time,
                 message: group.message.clone(),
-                stack: row.stack.as_deref().map(|stack| shown(stack, masks)),
+                stack: row.stack.as_deref().map(|stack| excerpt(stack, STACK, masks)),
             };
         }
     }
-}
-
-/// A text as people may see it: without secrets, and cut.
-fn shown(text: &str, masks: &[Mask]) -> String {
-    mask(&text[..text.floor_char_boundary(STACK)], masks).into_owned()
 }

@@ -21,6 +21,6 @@ pub use assemble::time_of_line;
 pub use entry::{Entry, OTHER, date_of, service_of};
 pub use extract::{Extraction, LIMITS, ObjectStats};
 pub use level::Level;
-pub use mask::mask;
+pub use mask::excerpt;
 pub use report::{DamagedFile, FileShare, Finding, LogReport, Share};
 pub use settings::{Mask, Settings, SettingsError};

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 const HIDDEN: &str = "***";
 
 /// The text with each secret as `***`.
-pub fn mask<'a>(text: &'a str, masks: &[Mask]) -> Cow<'a, str> {
+fn mask<'a>(text: &'a str, masks: &[Mask]) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     for mask in masks {
         if !mask.pattern.is_match(&text) {
@@ -30,6 +30,17 @@ pub fn mask<'a>(text: &'a str, masks: &[Mask]) -> Cow<'a, str> {
         text = Cow::Owned(hidden.into_owned());
     }
     text
+}
+
+/// The longest secret that is looked for beyond a cut, in bytes.
+const LONGEST_SECRET: usize = 64 << 10;
+
+/// The beginning of a text as people may see it: without secrets, and of so many bytes at most. It is cut last, because
+/// half a secret does not look like one.
+pub fn excerpt(text: &str, bytes: usize, masks: &[Mask]) -> String {
+    let mut shown = mask(&text[..text.floor_char_boundary(bytes + LONGEST_SECRET)], masks).into_owned();
+    shown.truncate(shown.floor_char_boundary(bytes));
+    shown
 }
 
 /// The check digit of card numbers.
@@ -66,6 +77,17 @@ mod tests {
         ] {
             assert_eq!(hide(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn no_half_of_a_secret_is_left_in_front_of_a_cut() {
+        let text = "postgres://app:s3cret@db token='s3 cret' card 4111 1111 1111 1111";
+        for bytes in 0..=text.len() {
+            let shown = excerpt(text, bytes, &Settings::built_in().masks);
+            assert!(!["s3", "4111"].iter().any(|secret| shown.contains(secret)), "{bytes}: {shown}");
+            assert!(shown.len() <= bytes && hide(text).starts_with(&shown), "{bytes}: {shown}");
+        }
+        assert_eq!(excerpt("größe", 4, &[]), "gr\u{f6}");
     }
 
     #[test]

@@ -10,14 +10,14 @@ use jiff::tz::TimeZone;
 use log_entries::{
     Attempt, Contribution, Damaged, Moved, ObjectVersion, PartKey, Sample, VersionIntent, object_id, write,
 };
-use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, mask, service_of};
+use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, excerpt, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
 
 /// Bytes of entries that wait for a part of their own, in one partition and in all of them.
 const PART_BYTES: usize = 8 << 20;
 const WAITING_BYTES: usize = 24 << 20;
-/// A sample's message and trace in DynamoDB, in bytes.
+/// A sample's message and trace in DynamoDB, in bytes; an exception's type is no longer than a message.
 const SAMPLE_MESSAGE: usize = 1 << 10;
 const SAMPLE_STACK: usize = 4 << 10;
 /// Hours of one fingerprint in one object that are told apart.
@@ -137,13 +137,13 @@ impl<'a> Parts<'a> {
     fn count(&mut self, entry: &Entry) {
         let time = format!("{:.3}", entry.time.unwrap_or(self.undated));
         let (key, masks) = (self.key, self.masks);
-        let cut = |text: &str, bytes: usize| mask(&text[..text.floor_char_boundary(bytes)], masks).into_owned();
+        let cut = |text: &str, bytes: usize| excerpt(text, bytes, masks);
         let known = self.contributions.entry(entry.fingerprint.clone()).or_insert_with(|| Contribution {
             fingerprint: entry.fingerprint.clone(),
             service: self.service.to_owned(),
             category: entry.category.clone(),
             level: entry.level.as_str().to_owned(),
-            exception: entry.exception.clone(),
+            exception: entry.exception.as_deref().map(|exception| cut(exception, SAMPLE_MESSAGE)),
             count: 0,
             first_seen: time.clone(),
             last_seen: time.clone(),

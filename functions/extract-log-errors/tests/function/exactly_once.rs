@@ -168,3 +168,15 @@ async fn a_secret_stands_in_the_entries_and_in_no_table() {
     let tables = format!("{:?}", ["errors", "objects"].map(|table| cloud.tables.contents(table)));
     assert!(tables.contains("login failed") && !tables.contains("hunter2"), "{tables}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_is_too_long_for_a_row() {
+    let cloud = Cloud::new();
+    let long = "A".repeat(500_000);
+    let json = json!({"level": "error", "logger": long, "msg": long});
+    let text = format!("2024-07-01T10:00:00Z ERROR {long}Exception: boom\n{json}\n");
+    let event = cloud.put(KEY, &text, "01").await;
+    assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+    assert_eq!((lines(&cloud), cloud.counted().await), (vec![1, 2], 2));
+    assert_eq!(cloud.rows()[0].exception.as_ref().map(String::len), Some(500_009), "the rows hold it whole");
+}
