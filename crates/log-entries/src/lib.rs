@@ -11,7 +11,7 @@ pub use columns::{ColumnsError, EntryRow, read, write};
 pub use keys::{Attempt, ENTRIES, PartKey, SETTINGS, object_id};
 pub use payloads::{PAYLOAD, ReportInput, ReportTask, SearchRequest};
 pub use rows::{
-    Contribution, Damaged, EXTRACTED, Extracted, LogMail, LogObject, Moved, NOT_READ, ObjectVersion, Occurrence,
+    Contribution, Damaged, EXTRACTED, Extracted, LogMail, LogObject, Moved, NOT_READ, ObjectVersion, Occurrence, Part,
     Sample, Seen, VersionIntent,
 };
 pub use search::{Filter, Group, SearchError, group, groups, late_groups};

@@ -1,5 +1,6 @@
 //! Rows of the two tables: `log-objects`, one a log object, and `log-errors`, one a fingerprint and object.
 
+use crate::keys::{Attempt, PartKey, object_id};
 use identity::instant;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -88,8 +89,8 @@ pub struct ObjectVersion {
     pub unparsed: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<Damaged>,
-    /// Keys of its Parquet parts.
-    pub parts: Vec<String>,
+    /// Its Parquet objects.
+    pub parts: Vec<Part>,
     /// Key of its [`Contribution`]s, JSON lines.
     pub contributions: String,
 }
@@ -99,6 +100,44 @@ impl ObjectVersion {
     pub fn not_read_on(&self) -> Option<Date> {
         let is_read = self.damaged.is_none() && self.unparsed == 0;
         (!is_read).then(|| self.at.to_zoned(TimeZone::UTC).date())
+    }
+
+    /// Keys of its parts, in their order. `object`: the log object's key.
+    pub fn part_keys(&self, object: &str) -> impl Iterator<Item = String> {
+        let object = object_id(object);
+        self.parts.iter().map(move |Part { date, is_dated, number }| {
+            let (object, sequencer) = (object.clone(), self.sequencer.clone());
+            PartKey { date: *date, object, sequencer, is_dated: *is_dated, number: *number }.key()
+        })
+    }
+}
+
+/// One of a version's Parquet objects. In the row it is a dozen bytes, because a log may have errors of each day of
+/// many years, and a row has 400 KB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Part {
+    pub date: Date,
+    pub is_dated: bool,
+    /// From 0, over all of the version.
+    pub number: usize,
+}
+
+impl From<Part> for String {
+    fn from(Part { date, is_dated, number }: Part) -> Self {
+        format!("{date}~{number}{}", if is_dated { "" } else { "~undated" })
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let (dated, is_dated) = text.strip_suffix("~undated").map_or((text.as_str(), true), |dated| (dated, false));
+        let part = dated
+            .split_once('~')
+            .and_then(|(date, number)| Some(Part { date: date.parse().ok()?, is_dated, number: number.parse().ok()? }));
+        part.ok_or_else(|| format!("{text} is no part"))
     }
 }
 
@@ -114,13 +153,23 @@ pub struct Damaged {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VersionIntent {
     pub version: ObjectVersion,
-    pub moves: Vec<Moved>,
+    /// Which attempt at the version has written its parts.
+    pub attempt: u64,
     /// What it replaces.
     pub before: Option<ObjectVersion>,
 }
 
+impl VersionIntent {
+    /// The parts' ways from where they wait. `object`: the log object's key.
+    pub fn moves(&self, object: &str) -> impl Iterator<Item = Moved> {
+        let attempt = Attempt { sequencer: self.version.sequencer.clone(), number: self.attempt };
+        let parts = self.version.parts.iter().zip(self.version.part_keys(object));
+        parts.map(move |(part, to)| Moved { from: attempt.staged_key(object, part.number), to })
+    }
+}
+
 /// A part that is written, on its way to where readers look.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     pub from: String,
     pub to: String,
@@ -276,5 +325,22 @@ impl Keyed for LogMail {
 
     fn holds(partition: &str) -> bool {
         partition.starts_with(MAIL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+
+    #[test]
+    fn a_part_comes_back_from_its_row() {
+        for is_dated in [true, false] {
+            let part = Part { date: date(2024, 7, 1), is_dated, number: 12 };
+            assert_eq!(Part::try_from(String::from(part)), Ok(part));
+        }
+        for text in ["", "2024-07-01", "2024-07-01~", "~1", "2024-07-01~1~", "2024-07-01~1~undated~undated"] {
+            assert!(Part::try_from(text.to_owned()).is_err(), "{text}");
+        }
     }
 }

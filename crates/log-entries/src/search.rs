@@ -142,10 +142,10 @@ pub async fn late_groups(
     let lines = |row: &LogObject| row.lines_before(when.start)..row.lines_before(when.end);
     let came: HashMap<&str, Range<u64>> = extracted.iter().map(|row| (row.object.as_str(), lines(row))).collect();
     let last = filter.from.to_zoned(TimeZone::UTC).date();
-    let may_be_late = |key: &&String| PartKey::parse(key).is_some_and(|part| !part.is_dated || part.date <= last);
+    let may_be_late = |key: &String| PartKey::parse(key).is_some_and(|part| !part.is_dated || part.date <= last);
     let came_any = extracted.iter().filter(|row| came.get(row.object.as_str()).is_some_and(|lines| !lines.is_empty()));
-    let parts = came_any.filter_map(|row| row.current.as_ref()).flat_map(|version| &version.parts);
-    let wanted: Vec<String> = parts.filter(may_be_late).cloned().collect();
+    let parts = came_any.filter_map(|row| Some(row.current.as_ref()?.part_keys(&row.object))).flatten();
+    let wanted: Vec<String> = parts.filter(may_be_late).collect();
     let is_late = |row: &EntryRow| {
         span(row).is_some_and(|(_, end)| end <= filter.from)
             && came.get(row.object.as_str()).is_some_and(|lines| lines.contains(&(row.line - 1)))

@@ -153,7 +153,7 @@ mod tests {
             parts: vec![],
             contributions: String::new(),
         };
-        VersionIntent { version, moves: vec![], before: None }
+        VersionIntent { version, attempt: 1, before: None }
     }
 
     fn begun(row: Option<&LogObject>, sequencer: &str, now: i64) -> LogObject {

@@ -13,7 +13,7 @@ pub const PARQUET: &str = "application/vnd.apache.parquet";
 const WRITES: usize = 16;
 
 pub async fn carry_out(deps: &Deps, key: &str, intent: &VersionIntent) -> Result<(), Error> {
-    for moved in &intent.moves {
+    for moved in intent.moves(key) {
         let Some(body) = deps.archive.find(&moved.from).await? else {
             // Another executor of this intent was quicker.
             deps.archive
@@ -48,8 +48,8 @@ pub async fn carry_out(deps: &Deps, key: &str, intent: &VersionIntent) -> Result
     // An object without rows takes the place of each earlier part. Were the part deleted, an executor of the earlier
     // version that was thought dead could create it again.
     let empty = write(service_of(key), key, &[]).map_err(|source| Error::Columns { key: key.to_owned(), source })?;
-    for part in before.parts.iter().filter(|part| !version.parts.contains(part)) {
-        deps.archive.put(part, empty.clone(), PARQUET).await?;
+    for part in before.part_keys(key) {
+        deps.archive.put(&part, empty.clone(), PARQUET).await?;
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ async fn note(deps: &Deps, rows: Vec<Occurrence>) -> Result<(), Error> {
 
 /// What served the commit only, and what attempts left that died before it.
 pub async fn clean_up(deps: &Deps, holder: &Holder, intent: &VersionIntent) -> Result<(), Error> {
-    for moved in &intent.moves {
+    for moved in intent.moves(&holder.key) {
         deps.archive.delete(&moved.from).await?;
     }
     if let Some(before) = &intent.before {

@@ -7,9 +7,7 @@ use events::s3::ObjectEvent;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use log_entries::{
-    Attempt, Contribution, Damaged, Moved, ObjectVersion, PartKey, Sample, VersionIntent, object_id, write,
-};
+use log_entries::{Attempt, Contribution, Damaged, ObjectVersion, Part, Sample, VersionIntent, write};
 use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, excerpt, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
@@ -76,7 +74,7 @@ struct Parts<'a> {
     undated: Timestamp,
     waiting: BTreeMap<(Date, bool), Waiting>,
     bytes: usize,
-    moves: Vec<Moved>,
+    staged: Vec<Part>,
     contributions: HashMap<String, Contribution>,
 }
 
@@ -93,7 +91,7 @@ impl<'a> Parts<'a> {
             undated: midnight(&event.key).unwrap_or(event.at),
             waiting: BTreeMap::new(),
             bytes: 0,
-            moves: Vec::new(),
+            staged: Vec::new(),
             contributions: HashMap::new(),
         }
     }
@@ -123,14 +121,11 @@ impl<'a> Parts<'a> {
         let Some(waiting) = self.waiting.remove(&place) else { return Ok(()) };
         self.bytes -= waiting.bytes;
         let (date, is_dated) = place;
-        let number = self.moves.len();
-        let (object, sequencer) = (object_id(self.key), self.sequencer.clone());
-        let part = PartKey { date, object, sequencer, is_dated, number };
+        let part = Part { date, is_dated, number: self.staged.len() };
         let body = write(self.service, self.key, &waiting.entries);
         let body = body.map_err(|source| Error::Columns { key: self.key.to_owned(), source })?;
-        let moved = Moved { from: self.attempt.staged_key(self.key, number), to: part.key() };
-        deps.archive.put(&moved.from, body, PARQUET).await?;
-        self.moves.push(moved);
+        deps.archive.put(&self.attempt.staged_key(self.key, part.number), body, PARQUET).await?;
+        self.staged.push(part);
         Ok(())
     }
 
@@ -195,9 +190,9 @@ impl<'a> Parts<'a> {
             entries: stats.entries,
             unparsed: stats.unparsed,
             damaged,
-            parts: self.moves.iter().map(|moved| moved.to.clone()).collect(),
+            parts: self.staged,
             contributions,
         };
-        Ok(VersionIntent { version, moves: self.moves, before })
+        Ok(VersionIntent { version, attempt: self.attempt.number, before })
     }
 }

@@ -415,7 +415,7 @@ mod tests {
             entries: lines,
             unparsed: 0,
             damaged: None,
-            parts: vec![part.key()],
+            parts: vec![log_entries::Part { date: part.date, is_dated: true, number: 0 }],
             contributions: String::new(),
         };
         let row = extracted.iter().fold(none, |row, (time, lines)| row.with_current(version(*lines), at(time)));

@@ -180,3 +180,18 @@ async fn no_text_is_too_long_for_a_row() {
     assert_eq!((lines(&cloud), cloud.counted().await), (vec![1, 2], 2));
     assert_eq!(cloud.rows()[0].exception.as_ref().map(String::len), Some(500_009), "the rows hold it whole");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_may_have_errors_of_each_day_of_years() {
+    const DAYS: i64 = 400;
+    let cloud = Cloud::new();
+    let key = format!("shop/2024/07/01/{}.gz", "long".repeat(50));
+    let time = |day: i64| jiff::Timestamp::from_second(day * 86_400 + 1_600_000_000).expect("in range");
+    let text: String = (0..DAYS).map(|day| format!("{:.3} ERROR gone\n", time(day))).collect();
+    // The second version has the first one beside it.
+    for sequencer in ["01", "02"] {
+        let event = cloud.put(&key, &text, sequencer).await;
+        assert_eq!(cloud.deliver(Calm::shared(), &[event]).await, 0);
+        assert_eq!((cloud.rows().len(), cloud.counted().await), (DAYS as usize, DAYS as u64));
+    }
+}
