@@ -123,8 +123,9 @@ fn object_event(record: &str) -> Result<ObjectEvent, NotificationError> {
     let key = decoded(&object.key).ok_or(NotificationError::Key { key: object.key })?;
     let sequencer = |text: String| ordered(&text).ok_or_else(|| unusable(format!("sequencer {text:?}")));
     let sequencer = object.sequencer.map(sequencer).transpose()?;
-    // An object of a bucket without versions, or older than they are, has none.
-    let version_id = object.version_id.filter(|id| !id.is_empty());
+    // An object of a bucket without versions, or older than they are, has none. While versions are suspended all
+    // objects of a key are called `null`, so that it tells none from another.
+    let version_id = object.version_id.filter(|id| !id.is_empty() && id != "null");
     if change == ObjectChange::Created && version_id.is_none() && sequencer.is_none() {
         return Err(unusable(format!("{key:?} was created without a version or a sequencer")));
     }
@@ -211,6 +212,11 @@ mod tests {
             ("ObjectTagging:Put", ObjectChange::Other),
         ] {
             assert_eq!(event(name, "k", "01").change, change, "{name}");
+        }
+        let mut unversioned = record("ObjectCreated:Put", "k", "01");
+        for none in [json!("null"), json!(""), Value::Null] {
+            unversioned["s3"]["object"]["versionId"] = none;
+            assert_eq!(events(&[unversioned.clone()]).remove(0).expect("an event").version_id, None);
         }
         assert_eq!(read(br#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"b"}"#), Ok(vec![]));
     }
