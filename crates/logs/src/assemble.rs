@@ -409,11 +409,7 @@ impl<'a> Step<'_, 'a> {
             _ if is_blank => {}
             _ => match trace::start(line) {
                 Start::Sure => self.begin_bare(position, collected, line, true),
-                Start::Likely => {
-                    let is_sure = trace::head(line)
-                        .is_some_and(|head| head.kind.ends_with("Exception") || head.kind.ends_with("Error"));
-                    self.begin_bare(position, collected, line, is_sure);
-                }
+                Start::Likely => self.begin_bare(position, collected, line, trace::is_sure(line)),
                 Start::No => self.unknown(position, collected, line),
             },
         }

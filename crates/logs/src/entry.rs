@@ -186,7 +186,7 @@ impl Raw {
         stack.truncate(stack.trim_end().len());
         let level = match self.level {
             Some(level) => level,
-            None if self.is_bare || reading.has_trace => {
+            None if self.is_bare || reading.has_trace || trace::is_sure(&message) => {
                 let is_fatal = matches!(reading.exception.as_deref(), Some("panic" | "fatal error"));
                 if is_fatal { Level::Fatal } else { Level::Error }
             }

@@ -183,6 +183,12 @@ pub fn start(line: &str) -> Start {
     }
 }
 
+/// An error also if no frame follows.
+pub fn is_sure(line: &str) -> bool {
+    let is_type = |kind: &str| kind.ends_with("Exception") || kind.ends_with("Error");
+    is_crash(line) || head(line).is_some_and(|head| is_type(head.kind))
+}
+
 fn is_goroutine(line: &str) -> bool {
     line.strip_prefix("goroutine ")
         .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.ends_with("]:"))
