@@ -73,6 +73,16 @@ mod tests {
             ("order 4111111111111112 declined", "order 4111111111111112 declined"),
             ("key AKIAIOSFODNN7EXAMPLE denied", "key *** denied"),
             ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc_def", "token ***"),
+            ("postgres://app:p@ss@db/orders refused", "postgres://app:***@db/orders refused"),
+            (
+                r#"body="{\"password\":\"hunter2\",\"user\":\"jane\"}""#,
+                r#"body="{\"password\":***,\"user\":\"jane\"}""#,
+            ),
+            (r#"{\\"token\\": \\"a b\\"}"#, r#"{\\"token\\": ***}"#),
+            ("Cookie: sid=abc; theme=x; auth=def", "Cookie: ***"),
+            ("<ns:Password type='text'>hunter2</ns:Password>", "<ns:Password type='text'>***</ns:Password>"),
+            ("mysqldump --password hunter2 orders", "mysqldump --password *** orders"),
+            ("GET /a?X-Amz-Signature=abc123&x=1", "GET /a?X-Amz-Signature=***&x=1"),
             ("nothing to hide in order 17", "nothing to hide in order 17"),
         ] {
             assert_eq!(hide(text), expected, "{text}");
