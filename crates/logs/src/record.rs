@@ -261,7 +261,9 @@ impl<'a> Fields<'a> {
                     let number = word.parse().ok().and_then(Level::from_number);
                     numbered = numbered.or(number);
                     let last_word = || word.rsplit(['.', ':']).next().and_then(Level::from_word);
-                    Level::from_word(&word).or_else(last_word).or_else(|| Level::from_letter(&word))
+                    // Other letters are grades and sizes.
+                    let letter = || Level::from_letter(&word).filter(|_| "TDIWEF".contains(&*word));
+                    Level::from_word(&word).or_else(last_word).or_else(letter)
                 }),
                 // log4j's and Monolog's nested form.
                 b'{' => Fields::parse(raw)
