@@ -104,7 +104,7 @@ pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<R
     let earlier = groups(&deps.archive, &before, &settings.masks).await?;
     let known = known(deps, &now, from).await?;
     let mut report = report(id.clone(), &filter, &now, &earlier, &known);
-    (report.damaged, report.unread_files) = not_read(deps, &filter).await?;
+    (report.damaged, report.unread_files) = not_read(deps, &filter, call.now()).await?;
     report.searched_at = instant::iso(searched_at);
     if request.input.scheduled_for.is_some() {
         let late = late(deps, &filter, searched_at, &settings, &call).await?;
@@ -184,11 +184,13 @@ async fn known(deps: &Deps, groups: &[Group], from: Timestamp) -> Result<HashMap
 }
 
 /// Files that came in the days of the period and could not be read as a whole, and those with lines in no known format.
-async fn not_read(deps: &Deps, filter: &Filter) -> Result<(Vec<DamagedFile>, Vec<FileShare>), Error> {
+async fn not_read(deps: &Deps, filter: &Filter, now: Timestamp) -> Result<(Vec<DamagedFile>, Vec<FileShare>), Error> {
     let (mut damaged, mut unread) = (Vec::new(), Vec::new());
     let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
-    let last = date(filter.to - SignedDuration::from_millis(1));
-    for day in date(filter.from).series(1.day()).take_while(|day| *day <= last).take(DAYS) {
+    // No file comes after today, and of a period of centuries only the last years can have any.
+    let last = date(filter.to - SignedDuration::from_millis(1)).min(date(now));
+    let first = date(filter.from).max(last.saturating_sub((DAYS as i64).days()));
+    for day in first.series(1.day()).take_while(|day| *day <= last) {
         for row in deps.objects.by_index(NOT_READ, "not_read_on", &day.to_string(), None).await? {
             let Some(version) = row.current else { continue };
             let service = service_of(&row.object);
@@ -371,6 +373,64 @@ mod tests {
         assert_eq!(day, (at("2024-07-01T06:00:00Z"), at("2024-07-02T06:00:00Z")));
     }
 
+    fn cloud() -> Deps {
+        let tables = storage::MemoryTables::new(network::Calm::shared())
+            .table("objects", "object", None)
+            .table("errors", "fingerprint", Some("object"))
+            .index("objects", NOT_READ, "not_read_on", "object")
+            .index("objects", EXTRACTED, "extracted_on", "object");
+        let objects = storage::MemoryObjects::new(network::Calm::shared()).bucket("archive");
+        Deps {
+            archive: Objects::over(objects, "archive"),
+            objects: Table::over(tables.clone(), "objects"),
+            occurrences: Table::over(tables, "errors"),
+        }
+    }
+
+    fn not_extracted(object: &str) -> LogObject {
+        LogObject {
+            object: object.to_owned(),
+            current: None,
+            claimed: None,
+            work: None,
+            not_read_on: None,
+            extractions: vec![],
+            extracted_on: None,
+            revision: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_were_not_read_are_told_of_a_period_of_any_length() {
+        let deps = cloud();
+        let version = log_entries::ObjectVersion {
+            sequencer: "01".into(),
+            version_id: None,
+            at: at("2024-07-10T12:00:00Z"),
+            lines: 9,
+            bytes: 1,
+            entries: 0,
+            unparsed: 3,
+            damaged: None,
+            parts: vec![],
+            contributions: String::new(),
+        };
+        let row = not_extracted("shop/2024/07/10/app.gz").with_current(version, at("2024-07-10T12:01:00Z"));
+        deps.objects.put(&row).await.expect("stored");
+        for (from, to, expected) in [
+            ("2024-07-10T00:00:00Z", "2024-07-11T00:00:00Z", 1),
+            ("1970-01-01T00:00:00Z", "2024-07-11T00:00:00Z", 1),
+            ("2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z", 1),
+            ("0001-01-01T00:00:00Z", "9999-12-30T00:00:00Z", 1),
+            ("2024-07-11T00:00:00Z", "2100-01-01T00:00:00Z", 0),
+            ("2090-01-01T00:00:00Z", "2100-01-01T00:00:00Z", 0),
+        ] {
+            let filter = Filter { from: at(from), to: at(to), services: vec![], error_types: vec![] };
+            let (_, unread) = not_read(&deps, &filter, at("2024-08-01T00:00:00Z")).await.expect("read");
+            assert_eq!(unread.len(), expected, "{from} to {to}");
+        }
+    }
+
     /// A log with one error at noon of `day`, which came to be read at `extracted`.
     async fn put_log(deps: &Deps, day: &str, extracted: &[(&str, u64)], lines: &[u64]) {
         let object = format!("shop/{}/app.gz", day.replace('-', "/"));
@@ -396,16 +456,7 @@ mod tests {
         let entries: Vec<logs::Entry> = lines.iter().map(entry).collect();
         let body = log_entries::write("shop", &object, &entries).expect("written");
         deps.archive.put(&part.key(), body, "application/vnd.apache.parquet").await.expect("stored");
-        let none = LogObject {
-            object: object.clone(),
-            current: None,
-            claimed: None,
-            work: None,
-            not_read_on: None,
-            extractions: vec![],
-            extracted_on: None,
-            revision: 0,
-        };
+        let none = not_extracted(&object);
         let version = |lines| log_entries::ObjectVersion {
             sequencer: "01".into(),
             version_id: None,
@@ -440,17 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_told_by_the_report_of_its_day_or_by_the_next_when_its_log_came_too_late() {
-        let tables = storage::MemoryTables::new(network::Calm::shared())
-            .table("objects", "object", None)
-            .table("errors", "fingerprint", Some("object"))
-            .index("objects", NOT_READ, "not_read_on", "object")
-            .index("objects", EXTRACTED, "extracted_on", "object");
-        let objects = storage::MemoryObjects::new(network::Calm::shared()).bucket("archive");
-        let deps = Deps {
-            archive: Objects::over(objects, "archive"),
-            objects: Table::over(tables.clone(), "objects"),
-            occurrences: Table::over(tables, "errors"),
-        };
+        let deps = cloud();
         put_log(&deps, "2024-07-10", &[("2024-07-10T12:01:00Z", 1)], &[1]).await;
         let first = scheduled(&deps, "2024-07-11T00:00:00Z", "2024-07-11T00:05:00Z").await;
         assert_eq!((first.entries, first.late_entries), (1, 0));
