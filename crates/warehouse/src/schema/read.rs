@@ -151,7 +151,7 @@ impl Reader {
                 );
                 Vec::new()
             }
-            Some(node) => self.column_list(node, &key_field, &entry.key, &found),
+            Some(node) => self.some_columns(node, &key_field, &entry.key, &found),
         };
         for column in &key {
             if !columns[*column].of.is_keyable() {
@@ -170,7 +170,7 @@ impl Reader {
             }
             None => Vec::new(),
             Some(node) => {
-                let cursor = self.column_list(node, &cursor_field, &entry.key, &found);
+                let cursor = self.some_columns(node, &cursor_field, &entry.key, &found);
                 for column in &cursor {
                     if !columns[*column].of.is_instant() {
                         let message = format!(
@@ -186,7 +186,7 @@ impl Reader {
 
         let soft_delete = table
             .get("soft_delete")
-            .and_then(|node| self.column_list(node, &table.field("soft_delete"), &entry.key, &found).first().copied());
+            .and_then(|node| self.one_column(node, &table.field("soft_delete"), &entry.key, &found));
         let lookback = table.get("lookback").and_then(|node| self.duration(node, &table.field("lookback")));
         let hard_deletes = table.get("hard_deletes").and_then(|node| self.duration(node, &table.field("hard_deletes")));
         for name in ["lookback", "hard_deletes"] {
@@ -341,7 +341,7 @@ impl Reader {
         let table = &known.tables[from];
         let found = |name: &str| table.column(name);
         let as_of = fact.get("as_of").and_then(|node| {
-            let column = *self.column_list(node, &fact.field("as_of"), &table.name, &found).first()?;
+            let column = self.one_column(node, &fact.field("as_of"), &table.name, &found)?;
             let of = &table.columns[column].of;
             if !of.is_instant() && *of != Type::Date {
                 let message =
@@ -405,7 +405,7 @@ impl Reader {
             _ => (entry.key.as_str(), &entry.value, entry.line),
         };
         let columns_line = columns.line;
-        let columns = self.column_list(columns, &field, &table.name, &|name| table.column(name));
+        let columns = self.some_columns(columns, &field, &table.name, &|name| table.column(name));
         let Some(position) = known.dimensions.iter().position(|other| other.name == dimension) else {
             // One that is there but wrong has been reported.
             if !known.all_dimensions.contains(dimension) {
@@ -441,8 +441,8 @@ impl Reader {
         for entry in self.named(node, &field) {
             let field = join(&field, &entry.key);
             self.output_name(entry, &field);
-            let columns = self.column_list(&entry.value, &field, &table.name, &|name| table.column(name));
-            let Some(column) = columns.first().copied() else { continue };
+            let column = self.one_column(&entry.value, &field, &table.name, &|name| table.column(name));
+            let Some(column) = column else { continue };
             let of = &table.columns[column].of;
             if !of.is_instant() && *of != Type::Date {
                 let message = format!(
@@ -614,6 +614,35 @@ impl Reader {
         columns
     }
 
+    /// The columns of a property that is of no use without any: a key of none would make one row of a whole table.
+    fn some_columns(
+        &mut self,
+        node: &Node,
+        field: &str,
+        table: &str,
+        found: &dyn Fn(&str) -> Option<usize>,
+    ) -> Vec<usize> {
+        if matches!(&node.kind, Kind::List(items) if items.is_empty()) {
+            self.report(node.line, field, "InvalidValue", "a column is wanted, the list is empty");
+        }
+        self.column_list(node, field, table, found)
+    }
+
+    /// The column of a property that takes one; a list of one is as good.
+    fn one_column(
+        &mut self,
+        node: &Node,
+        field: &str,
+        table: &str,
+        found: &dyn Fn(&str) -> Option<usize>,
+    ) -> Option<usize> {
+        let columns = self.some_columns(node, field, table, found);
+        if columns.len() > 1 {
+            self.report(node.line, field, "WrongType", format!("one column is wanted, here are {}", columns.len()));
+        }
+        columns.first().copied()
+    }
+
     fn boolean(&mut self, node: &Node, field: &str) -> Option<bool> {
         match self.scalar(node, field)? {
             "true" => Some(true),
@@ -746,6 +775,15 @@ facts:
             ("60s", "60", "6 tables.patient.lookback InvalidValue"),
             ("    key: patient_id", "    key: patient", "4 tables.patient.key UnknownColumn"),
             ("    key: patient_id\n", "", "4 tables.patient.key MissingProperty"),
+            ("    key: patient_id", "    key: []", "4 tables.patient.key InvalidValue"),
+            ("[updated_at, created_at]", "[]", "5 tables.patient.cursor InvalidValue"),
+            ("soft_delete: deleted_at", "soft_delete: []", "7 tables.patient.soft_delete InvalidValue"),
+            ("soft_delete: deleted_at", "soft_delete: [deleted_at, born]", "7 tables.patient.soft_delete WrongType"),
+            ("as_of: started_at", "as_of: []", "28 facts.visit.as_of InvalidValue"),
+            ("as_of: started_at", "as_of: [started_at, due_on]", "28 facts.visit.as_of WrongType"),
+            ("price: [sku, day], g", "price: [], g", "29 facts.visit.dimensions.price InvalidValue"),
+            ("due: due_on", "due: []", "30 facts.visit.dates.due InvalidValue"),
+            ("due: due_on", "due: [due_on, started_at]", "30 facts.visit.dates.due WrongType"),
             ("born: date", "born: days", "9 tables.patient.columns.born UnknownType"),
             ("decimal(38,10)", "decimal(39,10)", "9 tables.patient.columns.balance UnknownType"),
             ("[updated_at, created_at]", "[updated_at, born]", "5 tables.patient.cursor WrongType"),
