@@ -22,6 +22,7 @@ locals {
 }
 
 output "api_environment" {
+  description = "What `make env` prints for the API; empty where it is not read."
   value = local.reads_api ? {
     ALERT_ARCHIVE_API_URL       = var.api_url
     ALERT_ARCHIVE_API_SECRET_ID = local.api_secret_arn

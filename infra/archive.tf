@@ -168,6 +168,7 @@ resource "aws_cloudwatch_metric_alarm" "silent" {
 }
 
 output "archive_environment" {
+  description = "What `make env` prints for the archive."
   value = merge(local.tables_environment, local.mail_environment, {
     ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
   })

@@ -148,6 +148,7 @@ module "report_feeds" {
 }
 
 output "feeds_environment" {
+  description = "What `make env` prints for the partner feeds."
   value = merge(local.feeds_environment, {
     ALERT_ARCHIVE_FEEDS_QUEUE_URL = module.feeds.queue_url
     ALERT_ARCHIVE_FEEDS_DLQ_URL   = module.feeds.dlq_url

@@ -238,6 +238,7 @@ resource "aws_athena_named_query" "logs" {
 }
 
 output "logs_environment" {
+  description = "What `make env` prints for the log errors."
   value = merge(local.logs_environment, {
     ALERT_ARCHIVE_LOGS_QUEUE_URL               = module.logs_pipeline.queue_url
     ALERT_ARCHIVE_LOGS_DLQ_URL                 = module.logs_pipeline.dlq_url

@@ -2,7 +2,8 @@
 # workflows, and `make env` prints them.
 
 output "bucket" {
-  value = module.storage.bucket
+  description = "The bucket of the archive."
+  value       = module.storage.bucket
 }
 
 output "role_arns" {
@@ -11,5 +12,6 @@ output "role_arns" {
 }
 
 output "alarm_topic_arn" {
-  value = module.monitoring.topic_arn
+  description = "The SNS topic that every alarm goes to."
+  value       = module.monitoring.topic_arn
 }

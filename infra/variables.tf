@@ -11,8 +11,9 @@ variable "local" {
 }
 
 variable "region" {
-  type    = string
-  default = "us-east-1"
+  description = "AWS region of everything that is deployed."
+  type        = string
+  default     = "us-east-1"
 }
 
 variable "prefix" {
@@ -90,8 +91,9 @@ variable "api_url" {
 }
 
 variable "api_page_size" {
-  type    = number
-  default = 500
+  description = "Messages a page of the API: at most 500."
+  type        = number
+  default     = 500
 
   validation {
     condition     = var.api_page_size >= 1 && var.api_page_size <= 500 && floor(var.api_page_size) == var.api_page_size
@@ -155,18 +157,21 @@ variable "opensearch_domain_arn" {
 }
 
 variable "messages_index" {
-  type    = string
-  default = "messages"
+  description = "Index or alias that holds the messages."
+  type        = string
+  default     = "messages"
 }
 
 variable "history_index" {
-  type    = string
-  default = "history"
+  description = "Index or alias that holds the history of messages."
+  type        = string
+  default     = "history"
 }
 
 variable "audit_index" {
-  type    = string
-  default = "audit"
+  description = "Index or alias that holds the audit trail of messages."
+  type        = string
+  default     = "audit"
 }
 
 variable "vpc" {
@@ -181,13 +186,15 @@ variable "vpc" {
 # The work
 
 variable "open_statuses" {
-  type    = list(string)
-  default = ["open", "new", "reopened", "pending", "in_progress", "acknowledged"]
+  description = "Statuses of an alert that hold its message over, in lower case."
+  type        = list(string)
+  default     = ["open", "new", "reopened", "pending", "in_progress", "acknowledged"]
 }
 
 variable "closed_statuses" {
-  type    = list(string)
-  default = ["closed"]
+  description = "Statuses of an alert that is closed, in lower case. A status in neither list sends its message to quarantine."
+  type        = list(string)
+  default     = ["closed"]
 }
 
 variable "window_messages" {
@@ -214,8 +221,9 @@ variable "settle_minutes" {
 }
 
 variable "write_jsonl" {
-  type    = bool
-  default = false
+  description = "Whether archived messages are written as JSON lines, too."
+  type        = bool
+  default     = false
 }
 
 variable "write_message_json" {
@@ -242,8 +250,9 @@ variable "function_sizes" {
 }
 
 variable "log_level" {
-  type    = string
-  default = "info"
+  description = "Level from which on the functions log: error, warn, info, debug or trace."
+  type        = string
+  default     = "info"
 }
 
 # Reports
@@ -293,18 +302,21 @@ variable "alarm_mails" {
 # Time
 
 variable "schedule" {
-  type    = string
-  default = "cron(0 6 ? * MON *)"
+  description = "When the archive runs: a cron or rate expression of EventBridge Scheduler."
+  type        = string
+  default     = "cron(0 6 ? * MON *)"
 }
 
 variable "schedule_timezone" {
-  type    = string
-  default = "UTC"
+  description = "Time zone of the schedule, by its IANA name."
+  type        = string
+  default     = "UTC"
 }
 
 variable "schedule_enabled" {
-  type    = bool
-  default = true
+  description = "Whether the archive runs by its schedule."
+  type        = bool
+  default     = true
 }
 
 variable "silent_days" {
@@ -314,8 +326,9 @@ variable "silent_days" {
 }
 
 variable "log_retention_days" {
-  type    = number
-  default = 90
+  description = "Days after which CloudWatch deletes logs."
+  type        = number
+  default     = 90
 }
 
 variable "spool_retention_days" {
@@ -363,8 +376,9 @@ variable "ingest_schedule" {
 }
 
 variable "ingest_enabled" {
-  type    = bool
-  default = false
+  description = "Whether the tables of a database are loaded by their schedule."
+  type        = bool
+  default     = false
 }
 
 variable "warehouse_schema_file" {

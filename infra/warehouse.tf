@@ -278,6 +278,7 @@ resource "aws_cloudwatch_metric_alarm" "warehouse" {
 }
 
 output "warehouse_environment" {
+  description = "What `make env` prints for the warehouse."
   value = merge(local.warehouse_functions_environment, {
     ALERT_ARCHIVE_INGEST_TABLES_FUNCTION = module.warehouse_function["ingest-tables"].function.name
     ALERT_ARCHIVE_WAREHOUSE_SCHEMA       = "s3://${local.warehouse_bucket}/${local.warehouse_schema}"

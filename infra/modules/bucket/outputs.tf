@@ -1,7 +1,9 @@
 output "bucket" {
-  value = aws_s3_bucket.bucket.bucket
+  description = "Name of the bucket."
+  value       = aws_s3_bucket.bucket.bucket
 }
 
 output "arn" {
-  value = local.arn
+  description = "ARN of the bucket, known before it exists."
+  value       = local.arn
 }

@@ -1,9 +1,11 @@
 variable "deployment" {
-  type = object({ account = string, partition = string, local = bool })
+  description = "Account and partition, and whether this is the local cloud."
+  type        = object({ account = string, partition = string, local = bool })
 }
 
 variable "name" {
-  type = string
+  description = "Name of the bucket."
+  type        = string
 }
 
 variable "protected" {
@@ -12,8 +14,9 @@ variable "protected" {
 }
 
 variable "versioning" {
-  type    = bool
-  default = true
+  description = "Whether the bucket keeps what is overwritten and deleted."
+  type        = bool
+  default     = true
 }
 
 variable "kms_key_arn" {

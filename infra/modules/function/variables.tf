@@ -1,4 +1,5 @@
 variable "deployment" {
+  description = "What all functions of a deployment share."
   type = object({
     prefix             = string
     region             = string
@@ -35,8 +36,9 @@ variable "concurrency" {
 }
 
 variable "environment" {
-  type    = map(string)
-  default = {}
+  description = "Environment variables of the function, beside those that every function has."
+  type        = map(string)
+  default     = {}
 }
 
 variable "policies" {

@@ -1,11 +1,13 @@
 # Who may send the reports, and to whom.
 
 variable "deployment" {
-  type = object({ prefix = string, region = string, account = string, partition = string, local = bool })
+  description = "Prefix of names, region, account and partition, and whether this is the local cloud."
+  type        = object({ prefix = string, region = string, account = string, partition = string, local = bool })
 }
 
 variable "mail_from" {
-  type = string
+  description = "Sender of the mails: an address, with or without a name."
+  type        = string
 }
 
 variable "mail_to" {
@@ -47,6 +49,7 @@ resource "aws_ssm_parameter" "recipients" {
 
 # From names, so that a plan shows each policy whole.
 output "recipients" {
+  description = "By kind of report, the parameter with its recipients: name and ARN."
   value = { for kind in keys(var.mail_to) : kind => {
     name = "/${var.deployment.prefix}/mail/${kind}"
     arn  = "arn:${var.deployment.partition}:ssm:${var.deployment.region}:${var.deployment.account}:parameter/${var.deployment.prefix}/mail/${kind}"
@@ -56,5 +59,6 @@ output "recipients" {
 # For the Resource of ses:SendRawEmail; a condition on ses:FromAddress keeps it to one sender. The local cloud checks
 # the sending of mail against no resource at all, so nothing narrower would match there.
 output "identity_arns" {
-  value = var.deployment.local ? ["*"] : [for name in distinct(concat([local.sender], local.recipients)) : "${local.identities}/${name}"]
+  description = "SES identities that a policy for sending names."
+  value       = var.deployment.local ? ["*"] : [for name in distinct(concat([local.sender], local.recipients)) : "${local.identities}/${name}"]
 }

@@ -1,3 +1,4 @@
 output "topic_arn" {
-  value = aws_sns_topic.alarms.arn
+  description = "The SNS topic that every alarm goes to."
+  value       = aws_sns_topic.alarms.arn
 }

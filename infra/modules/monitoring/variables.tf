@@ -1,4 +1,5 @@
 variable "deployment" {
+  description = "What the alarms and the rules of a deployment share."
   type = object({
     prefix          = string
     region          = string
@@ -11,7 +12,8 @@ variable "deployment" {
 }
 
 variable "alarm_mails" {
-  type = list(string)
+  description = "Addresses that are told of each alarm."
+  type        = list(string)
 }
 
 variable "workflows" {

@@ -1,4 +1,5 @@
 variable "deployment" {
+  description = "What the parts of a deployment share."
   type = object({
     prefix          = string
     region          = string
@@ -22,16 +23,19 @@ variable "function" {
 # The source bucket
 
 variable "bucket" {
-  type = string
+  description = "Name of the source bucket."
+  type        = string
 }
 
 variable "protected" {
-  type = bool
+  description = "Whether a destroy leaves the bucket alone."
+  type        = bool
 }
 
 variable "versioning" {
-  type    = bool
-  default = true
+  description = "Whether the bucket keeps what is overwritten and deleted."
+  type        = bool
+  default     = true
 }
 
 variable "kms_key_arn" {
@@ -59,8 +63,9 @@ variable "prefix_filter" {
 }
 
 variable "suffix_filter" {
-  type    = string
-  default = null
+  description = "The end of the keys whose events count; without it, all do."
+  type        = string
+  default     = null
 }
 
 # The queue

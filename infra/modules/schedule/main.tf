@@ -1,15 +1,18 @@
 # A schedule that starts a state machine or calls a function, with the role that it needs for that.
 
 variable "deployment" {
-  type = object({ account = string, schedule_group = string, undelivered_arn = string })
+  description = "Account, schedule group, and the queue of what could not be delivered."
+  type        = object({ account = string, schedule_group = string, undelivered_arn = string })
 }
 
 variable "name" {
-  type = string
+  description = "Name of the schedule and of its role."
+  type        = string
 }
 
 variable "target_arn" {
-  type = string
+  description = "State machine or function that is started."
+  type        = string
 }
 
 variable "action" {
@@ -18,7 +21,8 @@ variable "action" {
 }
 
 variable "schedule" {
-  type = object({ expression = string, timezone = string, enabled = bool, input = string })
+  description = "Expression of EventBridge Scheduler with its time zone, whether it is enabled, and the input as JSON."
+  type        = object({ expression = string, timezone = string, enabled = bool, input = string })
 }
 
 resource "aws_iam_role" "scheduler" {

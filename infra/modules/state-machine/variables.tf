@@ -1,4 +1,5 @@
 variable "deployment" {
+  description = "What the parts of a deployment share."
   type = object({
     prefix             = string
     region             = string
@@ -45,8 +46,9 @@ variable "policy" {
 }
 
 variable "policy_variables" {
-  type    = any
-  default = {}
+  description = "What the policy names beside the functions."
+  type        = any
+  default     = {}
 }
 
 variable "schedule" {

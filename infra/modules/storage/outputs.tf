@@ -1,31 +1,39 @@
 output "bucket" {
-  value = module.bucket.bucket
+  description = "Name of the bucket of the archive."
+  value       = module.bucket.bucket
 }
 
 output "bucket_arn" {
-  value = module.bucket.arn
+  description = "ARN of the bucket of the archive."
+  value       = module.bucket.arn
 }
 
 output "job_runs_table" {
-  value = module.job_runs.name
+  description = "Table with a row a run."
+  value       = module.job_runs.name
 }
 
 output "job_runs_arn" {
-  value = module.job_runs.arn
+  description = "ARN of the table with a row a run."
+  value       = module.job_runs.arn
 }
 
 output "windows_table" {
-  value = module.windows.name
+  description = "Table with a row a window."
+  value       = module.windows.name
 }
 
 output "windows_arn" {
-  value = module.windows.arn
+  description = "ARN of the table with a row a window."
+  value       = module.windows.arn
 }
 
 output "message_tracking_table" {
-  value = module.message_tracking.name
+  description = "Table with a row a message."
+  value       = module.message_tracking.name
 }
 
 output "message_tracking_arn" {
-  value = module.message_tracking.arn
+  description = "ARN of the table with a row a message."
+  value       = module.message_tracking.arn
 }

@@ -1,4 +1,5 @@
 variable "deployment" {
+  description = "What the parts of a deployment share."
   type = object({
     prefix          = string
     region          = string
@@ -10,23 +11,28 @@ variable "deployment" {
 }
 
 variable "bucket" {
-  type = string
+  description = "Name of the bucket of the archive."
+  type        = string
 }
 
 variable "protected" {
-  type = bool
+  description = "Whether a destroy leaves bucket and tables alone."
+  type        = bool
 }
 
 variable "spool_retention_days" {
-  type = number
+  description = "Days after which the spool expires: more than the 14 in which a run can be redriven."
+  type        = number
 }
 
 variable "noncurrent_retention_days" {
-  type = number
+  description = "Days for which the bucket keeps what was overwritten or deleted."
+  type        = number
 }
 
 variable "archive_transition_days" {
-  type = number
+  description = "Days after which archived objects move to colder storage."
+  type        = number
 }
 
 variable "kept_folders" {

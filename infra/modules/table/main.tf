@@ -1,6 +1,7 @@
 # A DynamoDB table: on demand, encrypted, restorable to any second of the last 35 days, with alarms on throttling.
 
 variable "deployment" {
+  description = "What the parts of a deployment share."
   type = object({
     prefix          = string
     region          = string
@@ -16,7 +17,8 @@ variable "name" {
 }
 
 variable "protected" {
-  type = bool
+  description = "Whether a destroy leaves the table alone."
+  type        = bool
 }
 
 variable "hash_key" {
@@ -25,8 +27,9 @@ variable "hash_key" {
 }
 
 variable "range_key" {
-  type    = string
-  default = null
+  description = "The sort key; without it, the table has none."
+  type        = string
+  default     = null
 }
 
 variable "indexes" {
@@ -119,9 +122,11 @@ resource "aws_cloudwatch_metric_alarm" "throttled" {
 }
 
 output "name" {
-  value = aws_dynamodb_table.table.name
+  description = "Name of the table."
+  value       = aws_dynamodb_table.table.name
 }
 
 output "arn" {
-  value = local.arn
+  description = "ARN of the table, known before it exists."
+  value       = local.arn
 }
