@@ -33,6 +33,53 @@ impl AddAssign for Messages {
     }
 }
 
+/// Alerts of messages, by what they are called. What leaves the archive is counted below nothing until what it was
+/// counted with is known, too: so the order in which windows are counted does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertCounts {
+    /// Whose alerts these are.
+    pub messages: i64,
+    pub severities: BTreeMap<String, i64>,
+    pub categories: BTreeMap<String, i64>,
+}
+
+/// How many names are told apart, of severities and of categories: they come from the source, and may be anything.
+const NAMES: usize = 40;
+/// Characters of a name that are looked at.
+const NAME_LENGTH: usize = 60;
+/// Where a name is counted that is one too many.
+pub const OTHER_NAMES: &str = "other";
+/// Where an alert is counted that names none.
+pub const NO_NAME: &str = "(none)";
+
+impl AlertCounts {
+    pub fn add_alert(&mut self, severity: Option<&str>, category: Option<&str>) {
+        add(&mut self.severities, name(severity), 1);
+        add(&mut self.categories, name(category), 1);
+    }
+
+    /// Adds them `times` over: -1 takes them away.
+    pub fn add_all(&mut self, other: &AlertCounts, times: i64) {
+        self.messages += times * other.messages;
+        for (into, from) in [(&mut self.severities, &other.severities), (&mut self.categories, &other.categories)] {
+            for (name, count) in from {
+                add(into, name.clone(), times * count);
+            }
+        }
+    }
+}
+
+/// Alike whatever its case and the white space around it.
+fn name(given: Option<&str>) -> String {
+    let name: String = given.unwrap_or_default().trim().to_lowercase().chars().take(NAME_LENGTH).collect();
+    if name.is_empty() { NO_NAME.to_owned() } else { name }
+}
+
+fn add(counts: &mut BTreeMap<String, i64>, name: String, count: i64) {
+    let name = if counts.contains_key(&name) || counts.len() < NAMES { name } else { OTHER_NAMES.to_owned() };
+    *counts.entry(name).or_default() += count;
+}
+
 /// `source`: bytes of all documents of the windows; `archive`: bytes of the Parquet and quarantine objects that hold
 /// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,5 +125,34 @@ impl Tally {
     pub fn before_the_write(mut self) -> Self {
         self.messages.archived = 0;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_counted_by_names_that_are_bounded_and_alike_in_any_case() {
+        let mut counts = AlertCounts::default();
+        counts.add_alert(Some(" High "), Some("fraud"));
+        counts.add_alert(Some("HIGH"), None);
+        counts.add_alert(Some(""), Some(&"x".repeat(500)));
+        assert_eq!(counts.severities, BTreeMap::from([("high".into(), 2), (NO_NAME.into(), 1)]));
+        assert_eq!(counts.categories.keys().map(|name| name.chars().count()).max(), Some(NAME_LENGTH));
+        for n in 0..1000 {
+            counts.add_alert(None, Some(&format!("c{n}")));
+        }
+        assert_eq!(counts.categories.len(), NAMES + 1);
+        assert_eq!(counts.categories.values().sum::<i64>(), 1003, "none is lost");
+    }
+
+    #[test]
+    fn what_is_taken_away_before_it_was_added_is_not_counted_either() {
+        let (mut one, mut all) = (AlertCounts { messages: 1, ..AlertCounts::default() }, AlertCounts::default());
+        one.add_alert(Some("high"), Some("fraud"));
+        all.add_all(&one, -1);
+        all.add_all(&one, 1);
+        assert_eq!((all.messages, all.severities["high"], all.categories["fraud"]), (0, 0, 0));
     }
 }

@@ -59,9 +59,14 @@ pub fn message_key(date: &str, source_index: &str, id: &str) -> String {
     format!("archive/messages/date={date}/{}/{}.json", safe_component(source_index), safe_component(id))
 }
 
-pub fn superseded_key(parquet_key: &str, window_id: &str, run_id: &str) -> String {
+/// The rows that were taken out of an object, one object for each window that took some.
+pub fn superseded_prefix(parquet_key: &str) -> String {
     let name = parquet_key.strip_prefix(PARQUET).unwrap_or(parquet_key);
-    format!("{SUPERSEDED}{}/by-{window_id}.{run_id}.parquet", name.trim_end_matches(".parquet"))
+    format!("{SUPERSEDED}{}/", name.trim_end_matches(".parquet"))
+}
+
+pub fn superseded_key(parquet_key: &str, window_id: &str, run_id: &str) -> String {
+    format!("{}by-{window_id}.{run_id}.parquet", superseded_prefix(parquet_key))
 }
 
 /// Which rows of the archive are no longer final, because their messages are open again.

@@ -1,6 +1,7 @@
 //! The Parquet objects of the archive: typed columns for queries and, beside them, the document byte for byte.
 //! [`writer`] knows no schema, so that other pipelines share it.
 
+pub mod alert_counts;
 #[cfg(test)]
 mod fuzz;
 pub mod reopened;
@@ -396,7 +397,7 @@ mod tests {
         }
     }
 
-    fn object(sources: &[(&str, &str)]) -> Bytes {
+    pub fn object(sources: &[(&str, &str)]) -> Bytes {
         let origin = Origin { run_id: "r1".into(), archived_at: instant::parse("2026-01-01").expect("instant") };
         let mut writer = ObjectWriter::new(origin).expect("writer");
         for (id, source) in sources {

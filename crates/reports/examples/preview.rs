@@ -217,6 +217,7 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         gaps: (0..gaps).map(gap).collect(),
         covered: vec![Span { from: now - DAY * 2557, to: now }],
         days,
+        alerts: Default::default(),
         oldest_open: (0..10).map(open).collect(),
     };
     let before = Before {

@@ -60,6 +60,7 @@ fn overview() -> Overview {
         gaps: vec![],
         covered,
         days: vec![day],
+        alerts: Default::default(),
         oldest_open: vec![open("MSG-1", "2024-01-02T00:00:00Z", "2024-09-29T00:00:00Z")],
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, ops::Range, sync::Arc, time::Duration};
 
 /// How often a conditional write is tried again while another of the same key is under way.
 const TRIES: usize = 8;
@@ -25,6 +25,14 @@ const TRIES: usize = 8;
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     bucket: String,
+}
+
+/// Some bytes of an object, and what the whole of it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectPart {
+    pub body: Bytes,
+    pub object_bytes: u64,
+    pub tag: String,
 }
 
 /// The end of a write that must not overwrite.
@@ -79,6 +87,21 @@ impl Objects {
         let Some(reader) = opened else { return Ok(None) };
         let tag = reader.tag().to_owned();
         Ok(Some((reader.collect().await?, tag)))
+    }
+
+    /// The bytes of `range`, as far as the object has them, and nothing behind them; `None` when there is no such object.
+    /// `range` begins within the object. With a `tag`, another object in its place is [`StoreError::Changed`].
+    pub async fn find_part(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        tag: Option<&str>,
+    ) -> Result<Option<ObjectPart>, StoreError> {
+        let get = Get { bucket: &self.bucket, key, version: None, from: range.start, tag };
+        let Some(reader) = ObjectReader::open_at(self.store.clone(), get).await? else { return Ok(None) };
+        let (object_bytes, tag) = (reader.bytes(), reader.tag().to_owned());
+        let body = reader.collect_next(range.end.saturating_sub(range.start)).await?;
+        Ok(Some(ObjectPart { body, object_bytes, tag }))
     }
 
     /// `None` when there is no such object.

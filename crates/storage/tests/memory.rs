@@ -49,6 +49,22 @@ impl Network for Overtake {
 }
 
 #[tokio::test]
+async fn a_part_of_an_object_comes_by_itself_and_of_that_object_only() {
+    let objects = Objects::over(s3().with_chunks_of(3), BUCKET);
+    objects.put("k", body("0123456789"), "text/plain").await.expect("written");
+    let first = objects.find_part("k", 0..4, None).await.expect("read").expect("it is there");
+    assert_eq!((first.body, first.object_bytes), (body("0123"), 10));
+    for (range, expected) in [(4..9, "45678"), (8..10, "89"), (8..99, "89"), (0..10, "0123456789"), (3..3, "")] {
+        let part = objects.find_part("k", range.clone(), Some(&first.tag)).await.expect("read").expect("it is there");
+        assert_eq!((part.body, part.object_bytes), (body(expected), 10), "{range:?}");
+    }
+    objects.put("k", body("abcdefghij"), "text/plain").await.expect("written");
+    let other = objects.find_part("k", 4..9, Some(&first.tag)).await.expect_err("another object");
+    assert_eq!(other.name(), "StoreUnavailable");
+    assert_eq!(objects.find_part("none", 0..4, None).await.expect("read"), None);
+}
+
+#[tokio::test]
 async fn two_uploads_of_a_key_at_once_are_a_conflict_and_then_decided() {
     let store = s3();
     let overtaken = || {

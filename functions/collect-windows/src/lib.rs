@@ -120,7 +120,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut bytes = Bytes::default();
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let mut by_purpose: HashMap<Purpose, Messages> = HashMap::new();
-    let (mut done, mut skipped, mut failures, mut failed) = (Vec::new(), 0, Vec::new(), Vec::new());
+    let (mut done, mut failures, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut skipped, mut set_aside_messages) = (0, 0);
     let mut grid = Grid::new();
     for window in planned.iter() {
         match records.get(&window.window_id) {
@@ -137,6 +138,7 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
             // Skipped by an operator: reported each time, but no reason to fail the run.
             Some(record) if record.status == State::Skipped => {
                 skipped += 1;
+                set_aside_messages += window.expected;
                 let failure = failure(window, Some(record));
                 grid.push(Cell::new(window, Some(record), CellState::SetAside, Some(&failure)));
                 failures.push(failure);
@@ -198,6 +200,8 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         run_id: run_id.clone(),
         failed_windows: report.windows.failed,
         failed_messages: failed.iter().map(|window| window.expected).sum(),
+        set_aside_windows: skipped,
+        set_aside_messages,
         ..Before::default()
     };
     let details = Details {

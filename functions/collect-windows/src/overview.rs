@@ -52,9 +52,9 @@ pub async fn around(
     let (covered, gaps) = covered_and_gaps(&covered);
 
     let oldest_first: Vec<_> = runs.iter().rev().cloned().collect();
-    let written = totals::up_to_date(deps, &oldest_first).await?.days;
+    let totals = totals::up_to_date(deps, &oldest_first).await?;
     let mut days: BTreeMap<String, Day> = BTreeMap::new();
-    for (date, Written { archived, bytes }) in written {
+    for (date, Written { archived, bytes }) in totals.days {
         days.insert(date, Day { archived, bytes, ..Day::default() });
     }
     let count_open = |row: Row| {
@@ -87,6 +87,7 @@ pub async fn around(
         gaps,
         covered,
         days: days.into_iter().map(|(date, day)| Day { date, ..day }).collect(),
+        alerts: totals.alerts,
         oldest_open,
     };
     Ok(Around { overview, before })

@@ -4,12 +4,14 @@
 
 use crate::{Deps, Error};
 use alerts::{
-    commit::manifest::Manifest,
-    keys::{PARQUET, date_of, manifest_key, superseded_key, totals_key},
+    commit::manifest::{Manifest, WrittenObject},
+    counts::AlertCounts,
+    keys::{PARQUET, date_of, manifest_key, superseded_key, superseded_prefix, totals_key},
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
 };
+use columnar::alert_counts::{Counted, Parts, alert_counts};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,10 @@ use storage::{Objects, PutOnce};
 
 /// Requests to S3 that are under way at once.
 const READS: usize = 16;
+/// Windows that are counted before the sums are stored.
+const AT_ONCE: usize = 500;
+/// From the beginning of an object: all of a small one, and the columns with its alerts as a rule.
+const BEGINNING_BYTES: u64 = 128 << 10;
 /// How often the sums are taken up again when another report was quicker to write them.
 const TRIES: usize = 5;
 
@@ -25,6 +31,9 @@ const TRIES: usize = 5;
 pub struct OverviewTotals {
     /// Rows and bytes that were written, by date, without the rows that newer versions have replaced.
     pub days: BTreeMap<String, Written>,
+    /// The alerts of these rows, by month. Of windows that were counted before their alerts were, there is nothing.
+    #[serde(default)]
+    pub alerts: BTreeMap<String, AlertCounts>,
     /// Runs whose windows are all counted.
     runs: BTreeSet<String>,
     /// Of the others, the windows that are counted.
@@ -44,9 +53,18 @@ struct OfWindow {
     written: BTreeMap<String, Written>,
     /// Rows that it took out of older objects.
     replaced: BTreeMap<String, u64>,
+    /// By month, without those of the rows that it took out.
+    alerts: BTreeMap<String, AlertCounts>,
 }
 
-/// The sums up to now. After each run they are stored, so that a call that is cut short has not counted in vain.
+impl OfWindow {
+    fn add_alerts(&mut self, date: &str, counts: &AlertCounts, times: i64) {
+        let month = date.get(..7).unwrap_or(date);
+        self.alerts.entry(month.to_owned()).or_default().add_all(counts, times);
+    }
+}
+
+/// The sums up to now. They are stored again and again, so that a call that is cut short has not counted in vain.
 pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<OverviewTotals, Error> {
     let (mut totals, mut tag) = stored(&deps.objects).await?;
     let mut tries = 0;
@@ -57,7 +75,7 @@ pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<OverviewTotals, 
             continue;
         }
         let mut next = totals.clone();
-        count(deps, run, &mut next).await?;
+        let is_whole = count(deps, run, &mut next).await?;
         if next != totals {
             match store(&deps.objects, &next, tag.as_deref()).await? {
                 Some(written) => tag = Some(written),
@@ -72,7 +90,7 @@ pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<OverviewTotals, 
             }
             totals = next;
         }
-        at += 1;
+        at += usize::from(is_whole);
     }
     Ok(totals)
 }
@@ -98,8 +116,9 @@ async fn store(objects: &Objects, totals: &OverviewTotals, tag: Option<&str>) ->
     Ok(tag.filter(|_| stands == *totals))
 }
 
-/// Adds the windows of a run that are committed and not counted yet.
-async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result<(), Error> {
+/// Adds windows of a run that are committed and not counted yet, a part of them where there are many; returns whether
+/// that were all.
+async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result<bool, Error> {
     let records = deps.windows.rows.partition(&run.run_id).await?;
     let is_done = |record: &WindowRecord| {
         record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified)
@@ -108,9 +127,12 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result
     let is_final = is_all && records.iter().all(is_done);
     let mut counted = totals.windows.remove(&run.run_id).unwrap_or_default();
     let is_new = |record: &&WindowRecord| record.status == State::Completed && !counted.contains(&record.window_id);
-    let windows = records.iter().filter(is_new).map(|record| of_window(deps, record));
-    let windows: Vec<OfWindow> = stream::iter(windows).buffer_unordered(READS).try_collect().await?;
-    for OfWindow { window_id, written, replaced } in windows {
+    let new: Vec<&WindowRecord> = records.iter().filter(is_new).collect();
+    let is_whole = new.len() <= AT_ONCE;
+    let windows = new.into_iter().take(AT_ONCE).map(|record| of_window(deps, record));
+    // In order: which names of alerts are told apart must not depend on the network.
+    let windows: Vec<OfWindow> = stream::iter(windows).buffered(READS).try_collect().await?;
+    for OfWindow { window_id, written, replaced, alerts } in windows {
         for (date, Written { archived, bytes }) in written {
             let day = totals.days.entry(date).or_default();
             day.archived += archived;
@@ -120,14 +142,17 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result
             let day = totals.days.entry(date).or_default();
             day.archived = day.archived.saturating_sub(rows);
         }
+        for (month, counts) in alerts {
+            totals.alerts.entry(month).or_default().add_all(&counts, 1);
+        }
         counted.insert(window_id);
     }
-    if is_final {
+    if is_final && is_whole {
         totals.runs.insert(run.run_id.clone());
     } else if !counted.is_empty() {
         totals.windows.insert(run.run_id.clone(), counted);
     }
-    Ok(())
+    Ok(is_whole)
 }
 
 async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error> {
@@ -155,14 +180,50 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
                 let day = of_window.written.entry(date.to_owned()).or_default();
                 day.archived += object.rows;
                 day.bytes += object.bytes;
+                of_window.add_alerts(date, &alerts_of(&deps.objects, object).await?, 1);
                 continue;
             }
             let taken = superseded_key(&object.key, window_id, run_id);
             if let Some(body) = deps.objects.find(&taken).await? {
-                let rows = columnar::row_count(body).map_err(|error| deps.objects.corrupt(&taken, error))?;
+                let damaged = |error| deps.objects.corrupt(&taken, error);
+                let rows = columnar::row_count(body.clone()).map_err(damaged)?;
                 *of_window.replaced.entry(date.to_owned()).or_default() += rows;
+                if let Counted::All(counts) = alert_counts(&Parts::whole(body)).map_err(damaged)? {
+                    of_window.add_alerts(date, &counts, -1);
+                }
             }
         }
     }
     Ok(of_window)
+}
+
+/// The alerts of an object as it was committed.
+async fn alerts_of(objects: &Objects, object: &WrittenObject) -> Result<AlertCounts, Error> {
+    let mut counts = read_alerts(objects, &object.key).await?;
+    // Rows have been taken out since. The windows that took them out take their alerts away.
+    if counts.messages.unsigned_abs() < object.rows {
+        for taken in objects.list(&superseded_prefix(&object.key)).await? {
+            counts.add_all(&read_alerts(objects, &taken).await?, 1);
+        }
+    }
+    Ok(counts)
+}
+
+/// The alerts of an object as it stands, of which only the parts are read that tell them; none where it is gone.
+async fn read_alerts(objects: &Objects, key: &str) -> Result<AlertCounts, Error> {
+    let Some(beginning) = objects.find_part(key, 0..BEGINNING_BYTES, None).await? else {
+        return Ok(Default::default());
+    };
+    let mut parts = Parts::of(beginning.object_bytes);
+    parts.add(0, beginning.body);
+    loop {
+        match alert_counts(&parts).map_err(|error| objects.corrupt(key, error))? {
+            Counted::All(counts) => return Ok(counts),
+            Counted::Needs(range) => {
+                let part = objects.find_part(key, range.clone(), Some(&beginning.tag)).await?;
+                let Some(part) = part else { return Ok(AlertCounts::default()) };
+                parts.add(range.start, part.body);
+            }
+        }
+    }
 }

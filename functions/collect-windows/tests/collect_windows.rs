@@ -1,15 +1,21 @@
 //! The report of a run over a cloud in memory.
 
 use alerts::{
+    commit::manifest::WrittenObject,
     counts::Messages,
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     run::payloads::{CollectRequest, Version},
-    window::record::{State, WindowRecord},
+    window::{
+        record::{State, WindowRecord},
+        spool::Record,
+    },
 };
 use async_trait::async_trait;
 use collect_windows::{Deps, handle};
+use columnar::{ObjectWriter, Origin};
 use errors::Named;
+use identity::Identity;
 use ledger::Fence;
 use memory_cloud::{
     Cloud, fail_each_request,
@@ -17,9 +23,12 @@ use memory_cloud::{
 };
 use network::{Broken, Network, Request};
 use serde_json::{Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 fn deps(cloud: &Cloud) -> Deps {
@@ -205,6 +214,88 @@ async fn the_overview_counts_each_manifest_once_and_never_reads_it_again() {
     assert_eq!(counting.0.load(Ordering::SeqCst), 2);
 }
 
+/// An object of the archive with a message for each of these severities, and its manifest.
+async fn given_object(cloud: &Cloud, window_id: &str, severities: &[&str]) -> WrittenObject {
+    let origin = Origin { run_id: RUN.into(), archived_at: day(0).from };
+    let mut writer = ObjectWriter::new(origin).expect("a writer");
+    for (n, severity) in severities.iter().enumerate() {
+        let alert = json!({"status": "closed", "severity": severity, "category": "fraud"});
+        let message = json!({"message_id": n.to_string(), "alerts": [alert]}).to_string();
+        let entry = json!({
+            "index": "messages", "id": n.to_string(), "at": "2024-07-01T08:00:00.000Z", "version": "v",
+            "bytes": message.len(), "disposition": "closed",
+        });
+        let record = Record { message: message.into_bytes(), ..Record::default() };
+        writer.push(&serde_json::from_value(entry).expect("an entry"), record).expect("a row");
+    }
+    let body = writer.finish().expect("an object");
+    let key = format!("archive/parquet/date=2024-07-01/{window_id}.{RUN}.0000.parquet");
+    let (rows, bytes, sha256) = (severities.len() as u64, body.len() as u64, storage::sha256_hex(&body));
+    cloud.objects().put(&key, body, "application/vnd.apache.parquet").await.expect("written");
+    WrittenObject { key, rows, bytes, sha256 }
+}
+
+async fn commit(cloud: &Cloud, window_id: &str, objects: &[&WrittenObject]) {
+    let manifest = json!({
+        "v": 1, "run_id": RUN, "window_id": window_id, "attempt": 1, "committed_at": "2024-08-01T00:00:00.000Z",
+        "source": 5, "counts": Messages::default(), "objects": objects,
+    });
+    let key = format!("archive/_commits/{window_id}/{RUN}-1.json");
+    cloud.objects().put_json(&key, &manifest).await.expect("written");
+    let committed = |record: &WindowRecord| {
+        Ok(WindowRecord { status: State::Completed, manifest_key: Some(key.clone()), ..record.clone() })
+    };
+    cloud.windows().change(RUN, window_id, committed).await.expect("committed");
+}
+
+/// Takes the message with this number out of an object, as a window does that has a newer version of it.
+async fn take_out(cloud: &Cloud, object: &WrittenObject, number: usize, window_id: &str) {
+    let named = HashSet::from([Identity::new("messages", number.to_string())]);
+    let split = columnar::split(cloud.object(&object.key), &named).expect("Parquet").expect("it holds the message");
+    let taken = alerts::keys::superseded_key(&object.key, window_id, RUN);
+    for (key, body) in [(&taken, split.taken), (&object.key, split.kept)] {
+        cloud.objects().put(key, body, "application/vnd.apache.parquet").await.expect("written");
+    }
+}
+
+#[tokio::test]
+async fn alerts_are_counted_by_month_as_often_as_their_messages_stand_in_the_archive() {
+    let cloud = ended().await;
+    let severities = |cloud: &Cloud| {
+        let month = cloud.json("runs/r1/details.json")["overview"]["alerts"]["2024-07"].clone();
+        (month["messages"].clone(), month["severities"].clone())
+    };
+    let first = given_object(&cloud, &day(0).window_id, &["high", "HIGH", "low"]).await;
+    commit(&cloud, &day(0).window_id, &[&first]).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!(severities(&cloud), (json!(3), json!({"high": 2, "low": 1})));
+    // Two windows have newer versions: the first of a message that is counted, the second of one that is not yet.
+    let second = given_object(&cloud, &day(1).window_id, &["critical", "low"]).await;
+    commit(&cloud, &day(1).window_id, &[&second, &first]).await;
+    take_out(&cloud, &first, 0, &day(1).window_id).await;
+    let third = given_object(&cloud, &day(2).window_id, &["low"]).await;
+    commit(&cloud, &day(2).window_id, &[&third, &second]).await;
+    take_out(&cloud, &second, 0, &day(2).window_id).await;
+    for _ in 0..2 {
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+        let left = json!({"high": 1, "low": 3, "critical": 0});
+        assert_eq!(severities(&cloud), (json!(4), left));
+    }
+}
+
+#[tokio::test]
+async fn sums_from_before_alerts_were_counted_go_on_without_them() {
+    let cloud = ended().await;
+    let totals =
+        json!({"days": {"2024-07-01": {"archived": 7, "bytes": 70}}, "runs": [], "windows": {RUN: [day(0).window_id]}});
+    cloud.objects().put_json("runs/#totals.json", &totals).await.expect("written");
+    let later = given_object(&cloud, &day(1).window_id, &["high"]).await;
+    commit(&cloud, &day(1).window_id, &[&later]).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+    assert_eq!((&overview["archived"], &overview["alerts"]["2024-07"]["messages"]), (&json!(8), &json!(1)));
+}
+
 #[tokio::test]
 async fn the_next_attempt_knows_what_failed_before_however_often_it_reports() {
     let cloud = ended().await;
@@ -246,6 +337,8 @@ async fn a_skipped_window_is_reported_but_does_not_fail_the_run() {
     let report = cloud.json("runs/r1/report.json");
     assert_eq!((&report["failures"][0]["error"], &report["reconciled"]), (&json!("WindowSkipped"), &json!(false)));
     assert_eq!(report["unresolved"].as_array().map(Vec::len), Some(1));
+    let noted = cloud.json("runs/r1/details.json")["failed"].clone();
+    assert_eq!((&noted["set_aside_windows"], &noted["set_aside_messages"]), (&json!(1), &json!(day(1).expected)));
 }
 
 #[tokio::test]

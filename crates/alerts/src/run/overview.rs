@@ -1,9 +1,11 @@
 //! The archive as it stands, whichever runs made it: what a report tells beside its own run.
 
+use crate::counts::AlertCounts;
 use crate::run::unresolved::Span;
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// All runs together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Overview {
     pub covered: Vec<Span>,
     /// In order of their dates; a day without messages is not there.
     pub days: Vec<Day>,
+    /// Of archived messages, by their months (`2024-07`). Of what was archived before this was counted, nothing.
+    #[serde(default)]
+    pub alerts: BTreeMap<String, AlertCounts>,
     /// By their own time, oldest first.
     pub oldest_open: Vec<OpenMessage>,
 }

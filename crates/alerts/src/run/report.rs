@@ -207,6 +207,11 @@ pub struct Before {
     /// Windows of this very run that had failed, and the messages in them.
     pub failed_windows: u64,
     pub failed_messages: u64,
+    /// Those that an operator had set aside.
+    #[serde(default)]
+    pub set_aside_windows: u64,
+    #[serde(default)]
+    pub set_aside_messages: u64,
 }
 
 /// How many of the oldest open messages a report lists.

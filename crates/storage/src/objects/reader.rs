@@ -26,9 +26,13 @@ impl ObjectReader {
         key: &str,
         version: Option<&str>,
     ) -> Result<Option<Self>, StoreError> {
-        let found = store.get(Get { bucket, key, version, from: 0, tag: None }).await?;
-        let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        Ok(found.map(|content| ObjectReader { store, bucket, key, content, position: 0 }))
+        Self::open_at(store, Get { bucket, key, version, from: 0, tag: None }).await
+    }
+
+    pub(super) async fn open_at(store: Arc<dyn ObjectStore>, get: Get<'_>) -> Result<Option<Self>, StoreError> {
+        let found = store.get(get).await?;
+        let (bucket, key, position) = (get.bucket.to_owned(), get.key.to_owned(), get.from);
+        Ok(found.map(|content| ObjectReader { store, bucket, key, content, position }))
     }
 
     /// Size of the whole object.
@@ -105,6 +109,17 @@ impl ObjectReader {
     /// As a reader of bytes; a [`StoreError`] is the source of its errors.
     pub fn into_read(self) -> impl AsyncRead + Send + Unpin + 'static {
         StreamReader::new(self.into_stream().map_err(io::Error::other).boxed())
+    }
+
+    /// The next `bytes` of the object, or all that is left of it; what lies behind them is not fetched.
+    pub(super) async fn collect_next(mut self, bytes: u64) -> Result<Bytes, StoreError> {
+        let mut next = BytesMut::new();
+        while (next.len() as u64) < bytes {
+            let Some(piece) = self.chunk().await? else { break };
+            next.extend_from_slice(&piece);
+        }
+        next.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(next.freeze())
     }
 
     /// The whole object in memory.
