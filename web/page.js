@@ -130,7 +130,7 @@ const meets = (all, from, to) => all.some(([start, end]) => start < to && from <
 const within = (all, from, to) => all.some(([start, end]) => start <= from && to <= end);
 const KINDS = {
   gap: ["c-gap", "failed", "gap: not archived"], quarantined: ["c-quarantined", "set_aside", "some in quarantine"], open: ["c-open", "waiting", "some still open"],
-  archived: ["c-archived", "done", "archived"], nothing: ["c-nothing", "nothing", "run, nothing there"], unknown: ["c-unknown", "unknown", "not yet run"],
+  archived: ["c-archived", "done", "archived"], nothing: ["c-nothing", "nothing", "run, nothing there"], part: ["c-part", "part", "run in part"], unknown: ["c-unknown", "unknown", "not yet run"],
   future: ["c-future", "", "yet to come"],
 };
 
@@ -143,10 +143,12 @@ function calendar(data) {
     const [from, to, day] = [Date.parse(date), Date.parse(date) + DAY, days.get(date)];
     if (from > Date.parse(data.generated_at)) return "future";
     if (meets(gaps, from, to)) return "gap";
+    // Of a day that lies at the edge of a range, or was only staged, there may be more than is archived of it.
+    if (!within(covered, from, to)) return day || meets(covered, from, to) ? "part" : "unknown";
     if (day && day.quarantined > 0) return "quarantined";
     if (day && day.open > 0) return "open";
     if (day && day.archived > 0) return "archived";
-    return within(covered, from, to) ? "nothing" : "unknown";
+    return "nothing";
   };
   const said = (date) => {
     const day = days.get(date) || { archived: 0, open: 0, quarantined: 0, size: 0 };
@@ -160,8 +162,8 @@ function calendar(data) {
   const open = (date) => {
     const next = iso(Date.parse(date) + DAY);
     const kind = kindOf(date);
-    const run = kind === "gap" || kind === "unknown" ? [`alert-archive run --from ${date} --to ${next} --wait`] : [`alert-archive restore --from ${date} --to ${next} --out ${date}.jsonl`, `alert-archive verify --from ${date} --to ${next}`];
-    const runs = list((PAGE.runs || {}).runs).filter((one) => Date.parse(one.from) < Date.parse(next) && Date.parse(date) < Date.parse(one.to)).slice(0, 5);
+    const run = ["gap", "unknown", "part"].includes(kind) ? [`alert-archive run --from ${date} --to ${next} --wait`] : [`alert-archive restore --from ${date} --to ${next} --out ${date}.jsonl`, `alert-archive verify --from ${date} --to ${next}`];
+    const runs = list((PAGE.runs || {}).runs).filter((one) => !["recheck", "process"].includes(one.mode) && Date.parse(one.from) < Date.parse(next) && Date.parse(date) < Date.parse(one.to)).slice(0, 5);
     const named = runs.map((one) => make("li", { children: [make("button", { text: one.run_id, on: { click: () => openRun(one.run_id) } }), ` ${texts(one.outcome)}, ${texts(one.range)}`] }));
     opened.replaceChildren(make("h3", { text: said(date) }), make("pre", { children: [make("code", { text: run.join("\n") })] }), ...(named.length ? [make("p", { class: "soft", text: "Runs over this day:" }), make("ul", { children: named })] : []));
   };
@@ -175,7 +177,7 @@ function yearOf(year, { days, kindOf, said, open, line }) {
   const offset = (new Date(from).getUTCDay() + 6) % 7;
   const [cell, gap] = [13, 3];
   const counts = {};
-  const months = Array.from({ length: 12 }, () => ({ archived: 0, open: 0, quarantined: 0, gap: 0, unknown: 0 }));
+  const months = Array.from({ length: 12 }, () => ({ archived: 0, open: 0, quarantined: 0, gap: 0, part: 0, unknown: 0 }));
   const shapes = [];
   for (let n = 0; n < length; n += 1) {
     const date = iso(from + n * DAY);
@@ -183,12 +185,12 @@ function yearOf(year, { days, kindOf, said, open, line }) {
     const [place, month, day] = [n + offset, months[Number(date.slice(5, 7)) - 1], days.get(date)];
     counts[kind] = (counts[kind] || 0) + 1;
     if (day) for (const key of ["archived", "open", "quarantined"]) month[key] += number(day[key]);
-    if (month[kind] !== undefined && (kind === "gap" || kind === "unknown")) month[kind] += 1;
+    if (month[kind] !== undefined && ["gap", "part", "unknown"].includes(kind)) month[kind] += 1;
     shapes.push(make("svg:rect", { x: Math.floor(place / 7) * (cell + gap), y: 14 + (place % 7) * (cell + gap), width: cell, height: cell, rx: 2, class: KINDS[kind][0], "data-date": date }));
     if (date.endsWith("-01")) shapes.push(make("svg:text", { x: Math.floor(place / 7) * (cell + gap), y: 10, text: new Date(from + n * DAY).toLocaleString("en-US", { month: "short", timeZone: "UTC" }) }));
   }
   const total = (key) => months.reduce((sum, month) => sum + month[key], 0);
-  const problems = [[counts.gap, "day", "with a gap"], [counts.unknown, "day", "not yet run"], [total("open"), "message", "still open"], [total("quarantined"), "message", "in quarantine"]];
+  const problems = [[counts.gap, "day", "with a gap"], [counts.part, "day", "run in part"], [counts.unknown, "day", "not yet run"], [total("open"), "message", "still open"], [total("quarantined"), "message", "in quarantine"]];
   const told = problems.filter(([count]) => count > 0).map(([count, noun, what]) => `${plural(count, noun)} ${what}`);
   const verdict = told.length === 0 ? "complete" : told.join(", ");
   const title = `${year}: ${verdict}; ${plural(total("archived"), "message")} archived`;
@@ -213,8 +215,8 @@ function yearOf(year, { days, kindOf, said, open, line }) {
   svg.addEventListener("focus", () => show(Math.max(at, 0)));
   svg.addEventListener("pointermove", (event) => { const index = rects.indexOf(event.target); if (index >= 0) show(index); });
   svg.addEventListener("click", (event) => { if (event.target.dataset && event.target.dataset.date) open(event.target.dataset.date); });
-  const rows = months.map((month, n) => [`${year}-${String(n + 1).padStart(2, "0")}`, grouped(month.archived), grouped(month.open), grouped(month.quarantined), grouped(month.gap), grouped(month.unknown)]);
-  const titles = ["Month", "Archived", "Still open", "In quarantine", "Days with a gap", "Days not yet run"].map((text, n) => ({ title: text, kind: n ? "number" : "short" }));
+  const rows = months.map((month, n) => [`${year}-${String(n + 1).padStart(2, "0")}`, grouped(month.archived), grouped(month.open), grouped(month.quarantined), grouped(month.gap), grouped(month.part), grouped(month.unknown)]);
+  const titles = ["Month", "Archived", "Still open", "In quarantine", "Days with a gap", "Days run in part", "Days not yet run"].map((text, n) => ({ title: text, kind: n ? "number" : "short" }));
   const numbers = make("details", { children: [make("summary", { text: `${year} by month, as a table` }), table(`${year} by month`, titles, rows)] });
   return make("div", { class: "year", children: [make("h3", { text: title }), make("div", { class: "scroll", children: [svg] }), numbers] });
 }
@@ -250,6 +252,21 @@ function growth(data) {
   chart(section, "Messages by month", labels, [{ label: "Archived", values: column("archived"), colour: "done" }, { label: "Still open", values: column("open"), colour: "waiting" }, { label: "In quarantine", values: column("quarantined"), colour: "set-aside" }]);
   let whole = 0;
   chart(section, "Growth of the archive", labels, [{ label: "Size, all months up to this one", values: column("size").map((size) => (whole += size)), colour: "done", type: "line" }], bytes);
+}
+
+// What the archived alerts were: one bar a month, by severity and by category.
+function alertsByMonth(data) {
+  const { messages, months, severities, categories } = data.alerts || {};
+  if (list(months).length === 0) return;
+  const section = card("", "Alerts of archived messages", "all runs, by the month of the messages", []);
+  const archived = list(data.days).reduce((sum, [, count]) => sum + number(count), 0);
+  if (number(messages) < archived) {
+    const text = `Of ${grouped(messages)} of ${plural(archived, "archived message")}: the others were archived before their alerts were counted.`;
+    section.append(make("p", { class: "soft", text }));
+  }
+  const shown = (kind) => list(kind).map(({ name, counts }, n) => ({ label: texts(name), values: list(counts), colour: `series-${n + 1}` }));
+  chart(section, "Alerts by severity", months, shown(severities));
+  chart(section, "Alerts by category", months, shown(categories));
 }
 
 // ---- Runs
@@ -433,6 +450,7 @@ function start() {
   if (latest) calendar(latest);
   if (latest && list(latest.open_ages).length) card("", "Open messages by age", "all runs; age counts from the message's own time", [barTable("Open messages by age", latest.open_ages)]);
   if (latest) growth(latest);
+  if (latest) alertsByMonth(latest);
   if (all.length) runsCard(runs);
   for (const { name, section } of list(PAGE.pipelines)) refreshed(texts(name), sectionCard(section));
 }

@@ -56,6 +56,27 @@ async function faults(page) {
   return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target.join(" ")).slice(0, 4).join("; ")}`);
 }
 
+// A page as the one of a state, but for what `change` does to its data.
+async function openedWith(state, change) {
+  const whole = readFileSync(join(pages, state, "index.html"), "utf8");
+  const [, before] = /id="data">(.*?)<\/script>/s.exec(whole);
+  const data = JSON.parse(before);
+  change(data);
+  const folder = mkdtempSync(join(tmpdir(), "changed-"));
+  const changed = whole.replace(before, () => JSON.stringify(data).replaceAll("<", "\\u003c"));
+  writeFileSync(join(folder, "index.html"), changed);
+  const changedPage = await opened(pathToFileURL(join(folder, "index.html")).href);
+  assert.deepEqual(changedPage.complaints, []);
+  return changedPage;
+}
+
+async function saidWith(state, change) {
+  const { page } = await openedWith(state, change);
+  const told = await page.$eval("main", (node) => node.textContent);
+  await page.close();
+  return told;
+}
+
 const beyond = (page) => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
 
 async function keepPicture(page, name) {
@@ -168,6 +189,21 @@ test("what runs wrote and what they cost stand in charts, each with its table", 
   await page.close();
 });
 
+test("alerts stand by month, severity and category, and the page says of how many messages", async () => {
+  const { page } = await opened(address("healthy"));
+  const titles = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
+  for (const title of ["Alerts by severity", "Alerts by category"]) assert.ok(titles.includes(title), titles.join("; "));
+  const heads = await page.$$eval("[aria-label='Alerts by severity'] th", (nodes) => nodes.map((node) => node.textContent));
+  assert.deepEqual(heads, ["", "critical", "high", "medium", "low", "(none)"]);
+  assert.doesNotMatch(await page.$eval("main", (node) => node.textContent), /before their alerts were counted/);
+  await page.close();
+  const written = await saidWith("healthy", (data) => { data.latest.alerts.messages -= 9; });
+  assert.match(written, /Of [\d,]+ of [\d,]+ archived messages: the others were archived before their alerts were counted\./);
+  const older = await saidWith("healthy", (data) => { delete data.latest.alerts; });
+  assert.doesNotMatch(older, /Alerts by severity|could not be drawn/);
+  assert.match(older, /Growth of the archive/);
+});
+
 test("the calendar is read and opened with the keyboard", async () => {
   const { page } = await opened(address("failing"));
   await page.$eval("svg.calendar", (calendar) => calendar.focus());
@@ -177,6 +213,31 @@ test("the calendar is read and opened with the keyboard", async () => {
   await page.keyboard.press("Enter");
   const commands = await page.$$eval("pre code", (nodes) => nodes.map((node) => node.textContent));
   assert.ok(commands.some((text) => text.includes(`--from ${said.slice(0, 10)}`)), commands.join("; "));
+  await page.close();
+});
+
+test("a day of which only a part was run is not called archived, and a recheck is no run over it", async () => {
+  const day = "2024-07-01";
+  const { page } = await openedWith("healthy", (data) => {
+    const { latest, runs } = data;
+    latest.covered = [{ from: "2024-06-01T00:00:00.000Z", to: `${day}T06:00:00.000Z` }];
+    latest.gaps = [];
+    latest.days = [["2024-06-30", 5, 0, 0, 1], [day, 9, 0, 0, 1], ["2024-07-02", 1, 0, 0, 1]];
+    const every = { from: "1970-01-01T00:00:00.000Z", to: "2030-01-01T00:00:00.000Z" };
+    Object.assign(runs.runs[0], every, { mode: "recheck", run_id: "the-recheck" });
+    Object.assign(runs.runs[1], every, { mode: "range", run_id: "the-range" });
+  });
+  const kind = (date) => page.$eval(`rect[data-date="${date}"]`, (rect) => rect.getAttribute("class"));
+  assert.equal(await kind("2024-06-30"), "c-archived");
+  assert.equal(await kind("2024-06-29"), "c-nothing");
+  assert.equal(await kind(day), "c-part");
+  assert.equal(await kind("2024-07-02"), "c-part", "one late message is not the whole day");
+  assert.equal(await kind("2024-07-03"), "c-unknown");
+  await page.$eval(`rect[data-date="${day}"]`, (rect) => rect.dispatchEvent(new MouseEvent("click", { bubbles: true })));
+  const named = await page.$$eval("section ul button", (buttons) => buttons.map((button) => button.textContent));
+  assert.deepEqual(named.filter((name) => name.startsWith("the-")), ["the-range"]);
+  const verdict = await page.$eval(".year h3", (node) => node.textContent);
+  assert.match(verdict, /^2024: 2 days run in part, 3\d\d days not yet run; 15 messages archived$/);
   await page.close();
 });
 

@@ -1,6 +1,7 @@
 //! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a
 //! state.
 
+use alerts::counts::AlertCounts;
 use alerts::run::{
     grid::{Cell, CellState, Grid},
     job_run::RunStatus,
@@ -15,7 +16,7 @@ use reports::letter::Rendered;
 use reports::mail::{CHART, Earlier, Links, Mail, Summary, mail};
 use reports::section::{Account, Bar, Colour, Figure, Section, State, Table};
 use std::path::PathBuf;
-use std::{env, error::Error, fs};
+use std::{collections::BTreeMap, env, error::Error, fs};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -201,6 +202,7 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         }
     };
     let archived = days.iter().map(|day| day.archived).sum();
+    let alerts = alerts(&days);
     let overview = Overview {
         as_of: now,
         since: Some(instant::iso(now - DAY * 2557)),
@@ -217,7 +219,7 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         gaps: (0..gaps).map(gap).collect(),
         covered: vec![Span { from: now - DAY * 2557, to: now }],
         days,
-        alerts: Default::default(),
+        alerts,
         oldest_open: (0..10).map(open).collect(),
     };
     let before = Before {
@@ -228,6 +230,24 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         ..Before::default()
     };
     Details { overview: Some(overview), before: Some(before), ..Details::default() }
+}
+
+/// Two alerts a message, of severities that differ in number and of more categories than a chart tells apart.
+fn alerts(days: &[Day]) -> BTreeMap<String, AlertCounts> {
+    let severities = ["low", "medium", "low", "high", "medium", "low", "critical", ""];
+    let mut months: BTreeMap<String, AlertCounts> = BTreeMap::new();
+    let mut n = 0;
+    for day in days {
+        let counts = months.entry(day.date[..7].to_owned()).or_default();
+        counts.messages += day.archived as i64;
+        for _ in 0..2 * day.archived {
+            n += 1;
+            // Of twelve, the first ones come more often.
+            let category = format!("category {}", (n * n % 144_u64).isqrt());
+            counts.add_alert(Some(severities[n as usize % severities.len()]), Some(&category));
+        }
+    }
+    months
 }
 
 fn feeds() -> Section {

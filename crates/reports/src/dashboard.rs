@@ -6,6 +6,7 @@ use crate::archive::{account, became, now_section, run_section};
 use crate::cost::{self, Prices};
 use crate::section::{Bar, Colour, Section, State, tamed};
 use crate::words;
+use alerts::counts::{AlertCounts, NO_NAME, OTHER_NAMES};
 use alerts::run::{
     grid::{Cell, Grid},
     overview::{Day, Overview},
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Upper bounds of the age groups, in days; the last group has none.
 const AGES: [u64; 5] = [7, 30, 60, 90, 180];
@@ -32,6 +34,11 @@ pub const PIPELINES: [&str; 3] = ["feeds", "logs", "warehouse"];
 pub const RUNS: usize = 400;
 /// Of how many windows the page shows each, those of the newest runs; of older runs it shows how many were done.
 pub const CELLS: usize = 4000;
+
+/// Severities, and categories, that a chart tells apart.
+const NAMED: usize = 7;
+/// The usual severities, the worst first: they stand in this order whichever is the most frequent.
+const SEVERITIES: [&str; 5] = ["critical", "high", "medium", "low", "info"];
 
 const PAGE: &str = include_str!("../../../web/index.html");
 const STYLE: &str = include_str!("../../../web/page.css");
@@ -219,5 +226,53 @@ pub fn latest(latest: &Latest) -> Value {
         "covered": covered,
         "gaps": gaps,
         "days": days.iter().map(day).collect::<Vec<_>>(),
+        "alerts": alerts_by_month(&overview.alerts),
     }))
+}
+
+/// One number a month for each severity and each category.
+fn alerts_by_month(months: &BTreeMap<String, AlertCounts>) -> Value {
+    let messages: i64 = months.values().map(|counts| counts.messages).sum();
+    json!({
+        "messages": messages.max(0),
+        "months": months.keys().collect::<Vec<_>>(),
+        "severities": series(months, |counts| &counts.severities, &SEVERITIES),
+        "categories": series(months, |counts| &counts.categories, &[]),
+    })
+}
+
+/// The most frequent names, those of `order` first, and at last all others together.
+fn series(
+    months: &BTreeMap<String, AlertCounts>,
+    names: fn(&AlertCounts) -> &BTreeMap<String, i64>,
+    order: &[&str],
+) -> Vec<Value> {
+    let mut totals: BTreeMap<&str, i64> = BTreeMap::new();
+    for (name, count) in months.values().flat_map(names) {
+        *totals.entry(name).or_default() += count;
+    }
+    let mut shown: Vec<(&str, i64)> =
+        totals.into_iter().filter(|(name, count)| *count > 0 && *name != OTHER_NAMES).collect();
+    shown.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    shown.truncate(NAMED);
+    let rank = |name: &str| order.iter().position(|known| *known == name).unwrap_or(order.len());
+    // What has no name comes last: it is no kind of its own.
+    shown.sort_by_key(|(name, _)| (*name == NO_NAME, rank(name)));
+    let count = |counts: &AlertCounts, name: &str| names(counts).get(name).copied().unwrap_or(0).max(0);
+    let mut series: Vec<Value> = shown
+        .iter()
+        .map(|(name, _)| {
+            let counts: Vec<i64> = months.values().map(|counts| count(counts, name)).collect();
+            json!({"name": name, "counts": counts})
+        })
+        .collect();
+    let is_shown = |name: &str| shown.iter().any(|(shown, _)| *shown == name);
+    let others = |counts: &AlertCounts| -> i64 {
+        names(counts).iter().filter(|(name, _)| !is_shown(name)).map(|(_, count)| *count).sum()
+    };
+    let others: Vec<i64> = months.values().map(|counts| others(counts).max(0)).collect();
+    if others.iter().any(|count| *count > 0) {
+        series.push(json!({"name": "all others", "counts": others}));
+    }
+    series
 }

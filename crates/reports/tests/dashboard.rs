@@ -1,5 +1,6 @@
 //! The page's own promises, and the data that it is given.
 
+use alerts::counts::AlertCounts;
 use alerts::run::{
     grid::{Cell, CellState, Grid},
     job_run::RunStatus,
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use reports::dashboard::{self, Latest, ListedRun, Runs};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
@@ -192,4 +194,56 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     assert_eq!(data["days"][0], serde_json::json!(["2024-07-01", 9, 1, 2, 77]));
     assert_eq!(data["gaps"][0]["from"], "2024-03-01T00:00:00.000Z");
     assert_eq!(data["report"]["messages"]["source"], report.messages.source);
+}
+
+/// Alerts of one message.
+fn alerts(of: &[(&str, &str)]) -> AlertCounts {
+    let mut counts = AlertCounts { messages: 1, ..AlertCounts::default() };
+    of.iter().for_each(|(severity, category)| counts.add_alert(Some(severity), Some(category)));
+    counts
+}
+
+fn latest_with(alerts: BTreeMap<String, AlertCounts>) -> Value {
+    let details = Details { overview: Some(Overview { alerts, ..Overview::default() }), ..Details::default() };
+    let now = at("2024-10-01T06:00:00Z");
+    dashboard::latest(&Latest { report: &report("run-7"), details: &details, open_ages: &[], now })
+}
+
+#[test]
+fn alerts_are_told_by_month_the_worst_severity_first_and_the_most_frequent_category_first() {
+    let july = alerts(&[("low", "fraud"), ("low", "abuse"), ("odd", "abuse"), ("critical", "abuse"), ("", "")]);
+    let august = alerts(&[("HIGH", "fraud")]);
+    let data = latest_with(BTreeMap::from([("2024-07".into(), july), ("2024-08".into(), august)]));
+    let told = &data["alerts"];
+    assert_eq!((&told["messages"], &told["months"]), (&2.into(), &serde_json::json!(["2024-07", "2024-08"])));
+    let of = |kind: &str| -> Vec<(String, Value)> {
+        let series = told[kind].as_array().expect("a list").iter();
+        series.map(|one| (one["name"].as_str().expect("a name").to_owned(), one["counts"].clone())).collect()
+    };
+    let expect = |of: &[(&str, [i64; 2])]| -> Vec<(String, Value)> {
+        of.iter().map(|(name, counts)| ((*name).to_owned(), serde_json::json!(counts))).collect()
+    };
+    let severities = [("critical", [1, 0]), ("high", [0, 1]), ("low", [2, 0]), ("odd", [1, 0]), ("(none)", [1, 0])];
+    assert_eq!(of("severities"), expect(&severities));
+    assert_eq!(of("categories"), expect(&[("abuse", [3, 0]), ("fraud", [1, 1]), ("(none)", [1, 0])]));
+}
+
+#[test]
+fn a_hundred_categories_are_seven_and_the_others_together_and_none_is_lost() {
+    let names: Vec<String> = (0..100).map(|n| format!("category {n}")).collect();
+    let all: Vec<(&str, &str)> = names.iter().map(|name| ("high", name.as_str())).collect();
+    let data = latest_with(BTreeMap::from([("2024-07".into(), alerts(&all))]));
+    let series = data["alerts"]["categories"].as_array().expect("a list");
+    assert_eq!((series.len(), &series[7]["name"]), (8, &"all others".into()));
+    assert_eq!(series.iter().map(|one| one["counts"][0].as_i64().expect("a number")).sum::<i64>(), 100);
+}
+
+#[test]
+fn an_archive_whose_alerts_were_never_counted_says_nothing_of_them() {
+    let empty: Overview = serde_json::from_str(
+        r#"{"as_of":"2024-10-01T06:00:00.000Z","runs":1,"archived":9,"bytes":9,"open":0,"quarantined":0,
+            "quarantine_reasons":[],"gaps":[],"covered":[],"days":[],"oldest_open":[]}"#,
+    )
+    .expect("as it was before");
+    assert_eq!(latest_with(empty.alerts)["alerts"]["months"], serde_json::json!([]));
 }
