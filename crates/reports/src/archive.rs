@@ -4,6 +4,7 @@ use crate::cost;
 use crate::section::{Account, Bar, Colour, Figure, Problem, Section, State, Table};
 use crate::words::{self, Left, bytes, count, grouped};
 use alerts::run::{
+    job_run::RunStatus,
     overview::{Overview, span_of},
     report::{Before, Details, Failure, OpenMessage, RunReport},
     unresolved::{Span, Unresolved},
@@ -37,6 +38,7 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
                 },
             )
         }
+        (0, ..) if overview.archived > 0 => (State::Plain, "No run over a whole range has ended yet.".to_owned()),
         (0, ..) => (State::Plain, "No run has archived anything yet.".to_owned()),
         (gaps, ..) => {
             (State::Bad, format!("{} that runs were to archive and none has committed.", count(gaps as u64, "gap")))
@@ -110,8 +112,8 @@ fn set_aside(section: Section, unresolved: &[Unresolved], now: Timestamp) -> Sec
 
 /// One run.
 pub fn run_section(report: &RunReport, details: &Details) -> Section {
-    let range = words::range(report.from, report.to);
-    let scope = format!("{}, {range}, {}, attempt {}", report.run_id, report.mode, report.attempt);
+    let extent = words::extent(report);
+    let scope = format!("{}, {extent}, {}, attempt {}", report.run_id, report.mode, report.attempt);
     let mut section = Section::new("This run", scope).headline(words::state(report), words::sentence(report));
     if let Some(repaired) = repaired(report, details) {
         section = section.text(repaired);
@@ -119,10 +121,11 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
     if report.windows.planned > 0 || report.messages.source > 0 {
         section = section.account(account(report));
     }
-    section = section.notes(notes(report)).problems("What failed", problems(report, &details.execution_arn));
-    if words::failures(report).next().is_some() {
-        let why = "Only what failed runs again, with this command or with Redrive in the console:";
-        section = section.command(why, vec![words::rerun_command(&report.run_id)]);
+    let is_at_work = report.status == RunStatus::Running;
+    let title = if is_at_work { "What had failed, and may run again now" } else { "What failed" };
+    section = section.notes(notes(report)).problems(title, problems(report, &details.execution_arn));
+    if !is_at_work && words::failures(report).next().is_some() {
+        section = section.command(how_to_run_again(report), vec![words::rerun_command(&report.run_id)]);
     }
     let gone = details.gone.iter().map(|gone| {
         [
@@ -142,6 +145,15 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
     )
 }
 
+/// Windows that are done are never run again; of a run that has not come so far, nothing is known to be done.
+fn how_to_run_again(report: &RunReport) -> &'static str {
+    if report.windows.failed > 0 {
+        "Only what failed runs again, with this command or with Redrive in the console:"
+    } else {
+        "When the cause is gone, run it again with this command or with Redrive in the console; what is done stays done:"
+    }
+}
+
 /// What was to be archived, and what became of it: counted against the plan.
 pub fn account(report: &RunReport) -> Account {
     let (messages, Left { failed, set_aside }) = (&report.messages, words::left(report));
@@ -152,6 +164,7 @@ pub fn account(report: &RunReport) -> Account {
         ("In quarantine", messages.quarantined, Colour::SetAside),
     ];
     for (label, count, colour) in [
+        ("Staged, to be written by mode process", words::staged(report), Colour::Waiting),
         ("Not archived yet, in failed windows", failed.missing, Colour::Failed),
         ("In failed windows, in part committed by other runs", failed.in_part, Colour::Failed),
         ("In failed windows that other runs have committed", failed.by_other_runs, Colour::Other),
@@ -169,8 +182,12 @@ pub fn account(report: &RunReport) -> Account {
 /// Told when failed windows of an earlier attempt are done now.
 fn repaired(report: &RunReport, details: &Details) -> Option<String> {
     let before = details.before.as_ref().filter(|before| before.run_id == report.run_id)?;
-    let windows = before.failed_windows.saturating_sub(report.windows.failed);
-    let messages = before.failed_messages.saturating_sub(words::left(report).failed.all());
+    let left = words::left(report);
+    // What an operator has set aside since is no repair.
+    let windows_aside = words::set_aside_here(report).saturating_sub(before.set_aside_windows);
+    let messages_aside = left.set_aside.all().saturating_sub(before.set_aside_messages);
+    let windows = before.failed_windows.saturating_sub(report.windows.failed + windows_aside);
+    let messages = before.failed_messages.saturating_sub(left.failed.all() + messages_aside);
     (windows > 0).then(|| {
         format!("Repaired: {}, {} since the last report.", count(windows, "window"), count(messages, "message"))
     })
@@ -242,17 +259,7 @@ fn notes(report: &RunReport) -> Vec<String> {
         messages.no_alerts,
         format!("{} had no alerts at all and count as closed.", count(messages.no_alerts, "message")),
     );
-    note(
-        recheck.looked_at,
-        format!(
-            "{} of earlier runs looked at again: {} closed since, {} still open, {} sent to quarantine, {} gone from the source.",
-            count(recheck.looked_at, "open message"),
-            grouped(recheck.closed),
-            grouped(recheck.open),
-            grouped(recheck.quarantined),
-            grouped(recheck.gone)
-        ),
-    );
+    note(recheck.looked_at, format!("Of earlier runs: {}.", words::looked_at_again(recheck)));
     note(
         sweep.late + sweep.changed + sweep.reopened,
         format!(
@@ -320,7 +327,9 @@ pub fn size(report: &RunReport) -> Option<String> {
     let what = count(messages.archived + messages.quarantined, "message");
     let about = if messages.archived + messages.quarantined == messages.source { "" } else { "about " };
     let saved = match archive {
-        archive if archive < source => format!(": {} % less", 100 - u128::from(archive) * 100 / u128::from(source)),
+        archive if archive < source => {
+            format!(": {} % less", (100 - u128::from(archive) * 100 / u128::from(source)).min(99))
+        }
         _ => String::new(),
     };
     Some(format!("{what} of {about}{} became {} in the archive{saved}.", bytes(source), bytes(archive)))

@@ -148,7 +148,7 @@ fn run(ListedRun { report, execution_arn, grid }: &ListedRun) -> Value {
         "mode": report.mode,
         "from": instant::iso(report.from),
         "to": instant::iso(report.to),
-        "range": words::range(report.from, report.to),
+        "range": words::extent(report),
         "status": report.status,
         "outcome": words::outcome_label(report),
         "state": words::state(report),

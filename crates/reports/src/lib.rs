@@ -43,6 +43,6 @@ pub mod warehouse;
 mod words;
 
 pub use words::{
-    all_well, bytes, console_of, count, days, duration, failures, grouped, log_of, minute, outcome_label, quoted,
-    range, rerun_command, sentence, state,
+    SetAside, all_well, bytes, console_of, count, days, duration, extent, failures, grouped, log_of, minute,
+    outcome_label, quoted, range, rerun_command, sentence, set_aside, state,
 };

@@ -6,6 +6,7 @@ use crate::section::{Block, Colour, Section, State, Table};
 use crate::words::{self, count, grouped, one_line};
 use crate::{chart, table_file};
 use alerts::counts::Messages;
+use alerts::mode::Mode;
 use alerts::run::{
     job_run::RunStatus,
     report::{Details, RunReport},
@@ -42,6 +43,8 @@ pub struct Summary<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Earlier {
     pub run_id: String,
+    #[serde(default)]
+    pub mode: String,
     /// Where its range begins, as an instant in ISO 8601.
     pub from: String,
     pub outcome: String,
@@ -66,6 +69,7 @@ impl Earlier {
     fn of(report: &RunReport) -> Self {
         Earlier {
             run_id: report.run_id.clone(),
+            mode: report.mode.clone(),
             from: identity::instant::iso(report.from),
             outcome: words::outcome_label(report),
             messages: report.messages,
@@ -121,14 +125,17 @@ fn last_runs(summary: &Summary) -> Vec<Earlier> {
 /// The same runs as the chart, for those who see none.
 fn last_runs_section(runs: &[Earlier]) -> Section {
     let done = |run: &Earlier| grouped(run.messages.archived + run.messages.already_archived);
-    let rows = runs.iter().map(|run| [begins(&run.from), done(run), grouped(run.not_archived), run.outcome.clone()]);
+    let rows = runs.iter().map(|run| [begins(run), done(run), grouped(run.not_archived), run.outcome.clone()]);
     let columns = ["Messages from", "#Archived", "#Not yet", "Outcome"];
     Section::new("The last runs", "newest first").table(Table::new("", &columns).rows(rows, None))
 }
 
 /// A whole range would take five lines of a phone.
-fn begins(from: &str) -> String {
-    let (date, time) = from.split_once('T').unwrap_or((from, ""));
+fn begins(run: &Earlier) -> String {
+    if [Mode::Recheck, Mode::Process].iter().any(|mode| mode.as_str() == run.mode) {
+        return "any time".to_owned();
+    }
+    let (date, time) = run.from.split_once('T').unwrap_or((&run.from, ""));
     match time.get(..5) {
         None | Some("00:00") => date.to_owned(),
         Some(minute) => format!("{date} {minute}"),
@@ -144,7 +151,7 @@ pub fn is_for_everybody(report: &RunReport) -> bool {
 
 fn letter(summary: &Summary) -> Letter {
     let &Summary { report, details, links, now, .. } = summary;
-    let range = words::range(report.from, report.to);
+    let extent = words::extent(report);
     // The mail's headline says it already.
     let mut this_run = Section { headline: String::new(), ..run_section(report, details) };
     if let Some(died_of) = summary.died_of.filter(|_| words::all_well(report)) {
@@ -172,9 +179,9 @@ fn letter(summary: &Summary) -> Letter {
     let link = |label: &str, url: &Option<String>| url.clone().map(|url| Link { label: label.to_owned(), url });
     let links = [link("Page", &links.dashboard), link("Execution in the console", &links.console)];
     Letter {
-        subject: format!("Alert archive: {} ({range})", subject(report, state)),
+        subject: format!("Alert archive: {} ({extent})", subject(report, state)),
         duplicate: summary.duplicate,
-        about: format!("Alert archive, {range}"),
+        about: format!("Alert archive, {extent}"),
         state,
         headline: format!("{} {}", call(state, report), words::sentence(report)),
         sections,
@@ -236,6 +243,9 @@ fn call(state: State, report: &RunReport) -> &'static str {
 
 fn subject(report: &RunReport, state: State) -> String {
     match (report.windows.failed, state) {
+        (0, State::Good | State::Plain) if words::staged(report) > 0 => {
+            format!("{} staged", count(words::staged(report), "message"))
+        }
         (0, State::Good | State::Plain) if report.messages.archived == 0 => "nothing new to archive".to_owned(),
         (0, State::Good | State::Plain) => format!("{} archived", count(report.messages.archived, "message")),
         (0, _) if words::all_well(report) => "there are gaps".to_owned(),

@@ -1,10 +1,12 @@
 //! How outcomes, errors, counts and ages are put into words, the same way everywhere.
 
 use crate::state::State;
+use alerts::counts::Messages;
+use alerts::mode::Mode;
 use alerts::run::{
     job_run::RunStatus,
     overview::Extent,
-    report::{Failure, RunReport},
+    report::{Failure, Recheck, RunReport},
     unresolved::{Span, Unresolved},
 };
 use identity::{Identity, instant::iso};
@@ -52,25 +54,38 @@ fn outcome(report: &RunReport) -> String {
     let missing = unaccounted(report);
     let left = left(report);
     let in_all = messages.source + left.failed.all() + left.set_aside.all();
-    if windows.failed > 0 {
+    // While the run is at work again, what had failed is what it does now.
+    if report.status != RunStatus::Running && windows.failed > 0 {
         return format!(
-            "{} of {} failed{}; the others are safe.",
+            "{} of {} failed{}{}.",
             grouped(windows.failed),
             count(windows.planned, "window"),
             left_in_failed(left.failed, in_all),
+            beside_failed(report),
         );
     }
     match report.status {
-        RunStatus::Failed if windows.succeeded < windows.planned || windows.planned == 0 => {
-            let cause = report.failures.first().map(|failure| format!(" ({})", one_line(&failure.error)));
+        RunStatus::Failed if is_refused(report) => {
+            "The run was refused (RangeBusy), because another run is at work on a part of its range; nothing was lost."
+                .to_owned()
+        }
+        RunStatus::Failed
+            if report.reported_at.is_none() && (windows.succeeded < windows.planned || windows.planned == 0) =>
+        {
             format!(
                 "The run ended before its windows were done{}; nothing was lost, but it has to run again.",
-                cause.unwrap_or_default()
+                cause(report)
             )
+        }
+        RunStatus::Failed => format!("The run failed after its report{}: {done}.", cause(report)),
+        // How far it is by now is known to those who watch it.
+        RunStatus::Running if windows.planned == 0 => "The run has not finished.".to_owned(),
+        RunStatus::Running if report.reported_at.is_none() => {
+            format!("The run has not finished: {} planned.", count(windows.planned, "window"))
         }
         RunStatus::Running => {
             format!(
-                "The run has not finished: {} of {} done so far.",
+                "The run has not finished: at its last report {} of {} were done.",
                 grouped(windows.succeeded),
                 count(windows.planned, "window")
             )
@@ -95,19 +110,75 @@ fn outcome(report: &RunReport) -> String {
             )
         }
         _ if !report.reconciled => format!("The run ended, but its counts could not be confirmed: {done}."),
-        RunStatus::Failed => format!("The run failed after its windows were done: {done}."),
         RunStatus::Completed if messages.source == 0 && report.recheck.looked_at == 0 => {
             "There was nothing to archive.".to_owned()
         }
-        RunStatus::Completed if messages.source == 0 => {
-            format!(
-                "{} looked at again: {} closed since, {} still open.",
-                count(report.recheck.looked_at, "open message"),
-                grouped(report.recheck.closed),
-                grouped(report.recheck.open)
-            )
-        }
+        RunStatus::Completed if messages.source == 0 => format!("{}.", looked_at_again(&report.recheck)),
+        RunStatus::Completed if staged(report) > 0 => format!(
+            "Nothing is archived yet: {} wait to be written (alert-archive run --mode process), {} still open, {} for quarantine.",
+            count(staged(report), "message"),
+            grouped(messages.open),
+            grouped(messages.quarantined)
+        ),
         RunStatus::Completed => format!("All went well: {done}."),
+    }
+}
+
+/// ` (SourceUnavailable)`, of a run that failed as a whole.
+fn cause(report: &RunReport) -> String {
+    let first = report.failures.first().filter(|failure| failure.window_id.is_empty());
+    first.map(|failure| format!(" ({})", one_line(&failure.error))).unwrap_or_default()
+}
+
+/// What there is beside failed windows.
+fn beside_failed(report: &RunReport) -> String {
+    let aside = match set_aside_here(report) {
+        0 => String::new(),
+        1 => "; 1 is set aside".to_owned(),
+        some => format!("; {} are set aside", grouped(some)),
+    };
+    let others = if report.windows.succeeded > 0 { "; the others are safe" } else { "" };
+    format!("{aside}{others}")
+}
+
+/// `5 open messages looked at again: 3 closed since, 1 still open, 1 gone from the source`; what is none is left out,
+/// but for the open ones.
+pub fn looked_at_again(recheck: &Recheck) -> String {
+    let parts = [
+        (recheck.closed, "closed since"),
+        (recheck.open, "still open"),
+        (recheck.quarantined, "sent to quarantine"),
+        (recheck.gone, "gone from the source"),
+    ];
+    let told = parts.iter().filter(|(count, what)| *count > 0 || *what == "still open");
+    let told: Vec<String> = told.map(|(count, what)| format!("{} {what}", grouped(*count))).collect();
+    format!("{} looked at again: {}", count(recheck.looked_at, "open message"), told.join(", "))
+}
+
+/// Refused before it did anything: at its plan, or when it was to go on.
+fn is_refused(report: &RunReport) -> bool {
+    let first = report.failures.first();
+    first.is_some_and(|failure| failure.window_id.is_empty() && failure.error == "RangeBusy")
+}
+
+/// Messages that a run of mode `extract` leaves to be written.
+pub fn staged(report: &RunReport) -> u64 {
+    let Messages { source, archived, already_archived, open, quarantined, .. } = report.messages;
+    if report.mode == Mode::Extract.as_str() {
+        source.saturating_sub(archived + already_archived + open + quarantined)
+    } else {
+        0
+    }
+}
+
+/// Of which messages the run is: those of its range, or others wherever they lie.
+pub fn extent(report: &RunReport) -> String {
+    if report.mode == Mode::Recheck.as_str() {
+        "held-over messages".to_owned()
+    } else if report.mode == Mode::Process.as_str() {
+        "staged messages".to_owned()
+    } else {
+        range(report.from, report.to)
     }
 }
 
@@ -118,6 +189,8 @@ pub fn outcome_label(report: &RunReport) -> String {
         RunStatus::Failed if report.windows.failed > 0 => {
             format!("Failed, {} of {}", grouped(report.windows.failed), count(report.windows.planned, "window"))
         }
+        RunStatus::Failed if is_refused(report) => "Refused, its range is busy".to_owned(),
+        RunStatus::Failed if report.reported_at.is_some() => "Failed after its report".to_owned(),
         RunStatus::Failed => "Failed before its report".to_owned(),
         RunStatus::Completed if all_well(report) => "Completed".to_owned(),
         RunStatus::Completed if set_aside_here(report) > 0 => {
@@ -216,6 +289,7 @@ pub fn unaccounted(report: &RunReport) -> i128 {
         - i128::from(messages.already_archived)
         - i128::from(messages.open)
         - i128::from(messages.quarantined)
+        - i128::from(staged(report))
 }
 
 /// The command that repeats what failed, and nothing else.
@@ -313,7 +387,8 @@ pub fn days(since: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(now.duration_since(since).as_hours() / 24).unwrap_or(0)
 }
 
-/// `2024-07-01 to 2024-09-28` for whole days, else with times and the end as it stands.
+/// `2024-07-01 to 2024-09-28` for whole days, else with times and the end as it stands, no finer than is needed to tell
+/// them apart; `up to 2024-10-01 05:50 UTC` for an empty range.
 pub fn range(from: Timestamp, to: Timestamp) -> String {
     const DAY: i64 = 86_400_000;
     let midnight = |at: Timestamp| at.as_millisecond().rem_euclid(DAY) == 0;
@@ -321,6 +396,12 @@ pub fn range(from: Timestamp, to: Timestamp) -> String {
         let last = Timestamp::from_millisecond(to.as_millisecond() - 1).unwrap_or(to);
         let (first, last) = (date(from), date(last));
         return if first == last { first } else { format!("{first} to {last}") };
+    }
+    if from >= to {
+        return format!("up to {} UTC", minute(to));
+    }
+    if minute(from) == minute(to) {
+        return format!("{} to {}", iso(from), iso(to));
     }
     format!("{} to {} UTC", minute(from), minute(to))
 }
@@ -443,6 +524,9 @@ mod tests {
             range(at("2024-07-01T00:00:00Z"), at("2024-07-02T06:30:00Z")),
             "2024-07-01 00:00 to 2024-07-02 06:30 UTC"
         );
+        let [instant, next] = [at("2024-07-01T10:00:00.017Z"), at("2024-07-01T10:00:00.018Z")];
+        assert_eq!(range(instant, next), "2024-07-01T10:00:00.017Z to 2024-07-01T10:00:00.018Z");
+        assert_eq!(range(instant, instant), "up to 2024-07-01 10:00 UTC", "a scheduled run found nothing new");
     }
 
     #[test]

@@ -363,6 +363,7 @@ fn what_other_pipelines_have_published_is_repeated() {
 
 fn earlier() -> Vec<Earlier> {
     let run = |n: u64| Earlier {
+        mode: "scheduled".into(),
         run_id: format!("weekly-{n}"),
         from: format!("2024-01-{:02}T06:00:00.000Z", n + 1),
         outcome: "Completed".into(),
@@ -421,4 +422,127 @@ fn a_list_of_runs_that_cannot_be_read_costs_the_chart_and_not_the_mail() {
         .len(),
         1
     );
+}
+
+/// A run in which nothing was read but what another run had held over.
+fn recheck(looked_at: Recheck) -> RunReport {
+    let (from, to) = (Timestamp::UNIX_EPOCH, at("2024-10-01T06:00:00Z"));
+    RunReport { mode: "recheck".into(), from, to, messages: Messages::default(), recheck: looked_at, ..report() }
+}
+
+#[test]
+fn a_recheck_is_not_about_a_range_and_tells_what_is_gone() {
+    let nothing = mailed(&recheck(Recheck::default()), &details());
+    assert_eq!(nothing.subject, "Alert archive: nothing new to archive (held-over messages)");
+    assert!(nothing.text.starts_with("Nothing to do. There was nothing to archive."), "{}", nothing.text);
+    let gone = Recheck { looked_at: 5, open: 3, gone: 2, ..Recheck::default() };
+    let mail = mailed_after(&recheck(gone), &details(), &[Earlier::default()], None).rendered;
+    let said = "Nothing to do. 5 open messages looked at again: 3 still open, 2 gone from the source.";
+    assert!(mail.text.starts_with(said), "{}", mail.text);
+    assert!(mail.text.contains("any time") && !mail.text.contains("1970"), "{}", mail.text);
+}
+
+#[test]
+fn an_extraction_has_archived_nothing_and_lost_nothing() {
+    let messages = Messages { source: 1000, open: 140, quarantined: 10, ..Messages::default() };
+    let staged = RunReport { mode: "extract".into(), messages, ..report() };
+    let mail = mailed(&staged, &details());
+    let said = "Nothing to do. Nothing is archived yet: 850 messages wait to be written (alert-archive run --mode \
+                process), 140 still open, 10 for quarantine.";
+    assert!(mail.text.starts_with(said), "{}", mail.text);
+    assert!(mail.subject.contains("850 messages staged"), "{}", mail.subject);
+    assert!(mail.text.contains("850  Staged, to be written by mode process"), "{}", mail.text);
+    assert!(!mail.text.contains("NOT ACCOUNTED FOR") && reports::all_well(&staged), "{}", mail.text);
+    let ranged = RunReport { mode: "range".into(), ..staged };
+    assert!(first_line(&ranged).contains("850 of 1,000 messages cannot be accounted for"), "only of an extraction");
+}
+
+#[test]
+fn beside_failed_windows_only_what_is_committed_is_called_safe() {
+    let of = |planned, succeeded| RunReport { windows: Windows { planned, succeeded, failed: 3 }, ..failed() };
+    let line = first_line(&of(3, 0));
+    assert!(line.ends_with("433 of 5,433 messages are not archived yet."), "no other is there: {line}");
+    let line = first_line(&of(5, 0));
+    assert!(line.ends_with("are not archived yet; 2 are set aside."), "{line}");
+    let line = first_line(&of(91, 87));
+    assert!(line.ends_with("are not archived yet; 1 is set aside; the others are safe."), "{line}");
+}
+
+#[test]
+fn a_run_that_was_refused_did_not_die_and_one_that_died_says_how_it_goes_on() {
+    let of = |error: &str| RunReport {
+        status: RunStatus::Failed,
+        reconciled: false,
+        windows: Windows { planned: 3, ..Windows::default() },
+        messages: Messages::default(),
+        failures: vec![failure("", error, 0)],
+        ..report()
+    };
+    let refused = mailed(&of("RangeBusy"), &Details::default());
+    assert!(refused.subject.contains("Refused, its range is busy"), "{}", refused.subject);
+    let said = "Please act. The run was refused (RangeBusy), because another run is at work on a part of its range";
+    assert!(refused.text.starts_with(said), "{}", refused.text);
+    let died = mailed(&of("ExecutionDied"), &Details::default()).text;
+    assert!(died.contains("run it again with this command") && !died.contains("Only what failed"), "{died}");
+    assert!(mailed(&failed(), &details()).text.contains("Only what failed runs again"));
+    let after = RunReport { reported_at: Some("2024-10-01T06:00:00.000Z".into()), ..of("ExecutionDied") };
+    let mail = mailed(&after, &details());
+    assert!(mail.subject.contains("Failed after its report"), "{}", mail.subject);
+    assert!(mail.text.starts_with("Please act. The run failed after its report (ExecutionDied): "), "{}", mail.text);
+}
+
+#[test]
+fn a_run_that_is_at_work_again_has_not_failed() {
+    let again = RunReport {
+        status: RunStatus::Running,
+        attempt: 2,
+        reported_at: Some("2024-10-01T06:00:00.000Z".into()),
+        ..failed()
+    };
+    assert_eq!(reports::sentence(&again), "The run has not finished: at its last report 88 of 91 windows were done.");
+    let section = serde_json::json!(reports::archive::run_section(&again, &details())).to_string();
+    assert!(section.contains("What had failed, and may run again now") && !section.contains("alert-archive rerun"));
+    let windows = Windows { planned: 91, ..Windows::default() };
+    let first = RunReport { reported_at: None, failures: vec![], windows, ..again };
+    assert_eq!(reports::sentence(&first), "The run has not finished: 91 windows planned.");
+}
+
+#[test]
+fn a_window_that_was_set_aside_is_not_repaired() {
+    let aside = failure(&window(3), "WindowSkipped", 55);
+    let windows = Windows { planned: 91, succeeded: 90, failed: 0 };
+    let report = RunReport { failures: vec![aside], windows, reconciled: false, ..report() };
+    let repaired = |before: Before| {
+        let before = Before { run_id: report.run_id.clone(), ..before };
+        let text = mailed(&report, &Details { before: Some(before), ..details() }).text;
+        text.lines().find(|line| line.contains("Repaired")).map(str::to_owned)
+    };
+    assert_eq!(repaired(Before { failed_windows: 1, failed_messages: 55, ..Before::default() }), None);
+    let two = Before { failed_windows: 2, failed_messages: 488, ..Before::default() };
+    assert_eq!(repaired(two.clone()).as_deref(), Some("Repaired: 1 window, 433 messages since the last report."));
+    // Set aside before that report already.
+    let earlier = Before { set_aside_windows: 1, set_aside_messages: 55, ..two };
+    assert_eq!(repaired(earlier).as_deref(), Some("Repaired: 2 windows, 488 messages since the last report."));
+}
+
+#[test]
+fn twenty_three_failed_windows_are_six_places_and_a_number() {
+    let failures: Vec<Failure> = (1..=23).map(|n| failure(&window(n), "SourceUnavailable", 10)).collect();
+    let apart: Vec<Failure> = failures.iter().step_by(2).cloned().collect();
+    let windows = |failed| Windows { planned: 91, succeeded: 91 - failed, failed };
+    let together = mailed(&RunReport { failures, windows: windows(23), ..failed() }, &details()).text;
+    assert!(together.contains("2024-07-01 to 2024-07-23: 23 windows"), "{together}");
+    let apart = mailed(&RunReport { failures: apart, windows: windows(12), ..failed() }, &details()).text;
+    assert!(apart.contains("12 windows, 120 messages") && apart.contains("and 6 ranges more"), "{apart}");
+    assert!(apart.contains(&window(11)) && !apart.contains(&window(13)), "{apart}");
+}
+
+#[test]
+fn an_archive_that_no_range_run_has_filled_is_not_called_empty() {
+    let filled = Overview { covered: vec![], ..overview() };
+    let text = mailed(&report(), &Details { overview: Some(filled), ..Details::default() }).text;
+    assert!(text.contains("No run over a whole range has ended yet.") && !text.contains("archived anything"), "{text}");
+    let empty = Overview { covered: vec![], archived: 0, ..overview() };
+    let text = mailed(&report(), &Details { overview: Some(empty), ..Details::default() }).text;
+    assert!(text.contains("No run has archived anything yet."), "{text}");
 }

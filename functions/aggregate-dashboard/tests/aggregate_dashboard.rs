@@ -66,9 +66,11 @@ async fn a_run_that_died_or_was_refused_is_red_though_it_has_no_report() {
     }
     handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
     let runs = cloud.json("dashboard/data/runs.json")["runs"].clone();
-    for (n, (run_id, error)) in [("dead", "ExecutionDied"), ("refused", "RangeBusy")].into_iter().enumerate() {
+    let told =
+        [("dead", "ExecutionDied", "Failed before its report"), ("refused", "RangeBusy", "Refused, its range is busy")];
+    for (n, (run_id, error, outcome)) in told.into_iter().enumerate() {
         let run = runs.as_array().expect("a list").iter().find(|run| run["run_id"] == run_id).expect(run_id);
-        assert_eq!((&run["state"], &run["outcome"]), (&json!("bad"), &json!("Failed before its report")), "{n}");
+        assert_eq!((&run["state"], &run["outcome"]), (&json!("bad"), &json!(outcome)), "{n}");
         assert!(run["section"].to_string().contains(error), "{run:#}");
     }
     assert_eq!(cloud.json("dashboard/data/latest.json")["run_id"], RUN, "the last report is still told, as what it is");
