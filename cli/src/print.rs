@@ -6,8 +6,10 @@ use alerts::run::{
 };
 use anyhow::Result;
 use comfy_table::{Table, presets::NOTHING};
-use identity::{Identity, instant};
+use identity::instant;
+use jiff::Timestamp;
 use reports::{
+    SetAside,
     archive::{account, run_section},
     letter::Letter,
     section::State,
@@ -55,7 +57,9 @@ pub fn report(report: &RunReport, json: bool) -> Result<()> {
 
 /// The report in the words of the mail, but for what operators have set aside.
 fn text(report: &RunReport) -> Result<String> {
-    let mut about = vec![format!("messages of {}", reports::range(report.from, report.to))];
+    let extent = reports::extent(report);
+    // Those of a recheck are messages by name.
+    let mut about = vec![if extent.ends_with("messages") { extent } else { format!("messages of {extent}") }];
     about.extend(
         report.started_at.as_ref().map(|at| format!("started {} UTC", at[..at.len().min(16)].replace('T', " "))),
     );
@@ -71,30 +75,28 @@ fn text(report: &RunReport) -> Result<String> {
 
 /// What operators have set aside, and the way back.
 pub fn unresolved(items: &[Unresolved]) -> Result<()> {
-    for item in items {
-        match item {
-            Unresolved::SkippedWindow { run_id, window_id, reason, since, .. } => {
-                say!("unresolved: window {window_id} of {run_id}, skipped {}: {reason}", instant::date(*since));
-                say!("  when its cause is gone: alert-archive skip {run_id} {window_id} --undo");
-            }
-            Unresolved::QuarantinedByOperator { document: Identity { source_index, id }, reason, since, .. } => {
-                say!(
-                    "unresolved: message {id} of {source_index}, quarantined by an operator {}: {reason}",
-                    instant::date(*since)
-                );
-                say!("  when its cause is gone: alert-archive quarantine release {id} --index {source_index}");
-            }
-            Unresolved::WatermarkSet { before, at, reason, since, left } => {
-                let (before, at, day) = (instant::iso(*before), instant::iso(*at), instant::date(*since));
-                say!("unresolved: the watermark, moved from {before} to {at} {day}: {reason}");
-                for span in left {
-                    let (from, to) = (instant::iso(span.from), instant::iso(span.to));
-                    say!("  unless the next scheduled run covers it: alert-archive run --from {from} --to {to} --wait");
-                }
-            }
-        }
+    for line in items.iter().flat_map(told_of) {
+        say!("{line}");
     }
     Ok(())
+}
+
+/// The commands quote what they name: ids come from the source, and a person copies them.
+fn told_of(item: &Unresolved) -> Vec<String> {
+    let SetAside { name, of, reason, since, way_back, .. } = reports::set_aside(item, Timestamp::UNIX_EPOCH);
+    let (told, when) = match item {
+        Unresolved::SkippedWindow { .. } => {
+            (format!("window {name} of {of}, skipped {since}"), "when its cause is gone")
+        }
+        Unresolved::QuarantinedByOperator { .. } => {
+            (format!("message {name} of {of}, quarantined by an operator {since}"), "when its cause is gone")
+        }
+        Unresolved::WatermarkSet { .. } => {
+            (format!("the watermark, moved from {of} to {name} {since}"), "unless the next scheduled run covers it")
+        }
+    };
+    let commands = way_back.iter().map(|command| format!("  {when}: {command}"));
+    std::iter::once(format!("unresolved: {told}: {reason}")).chain(commands).collect()
 }
 
 /// All runs, newest first: two lines each that fit 80 columns, or one line with everything.
@@ -119,7 +121,7 @@ pub fn reports(reports: &[RunReport], wide: bool, json: bool) -> Result<()> {
             State::Bad => "X ",
         };
         let account = account(report);
-        let mut facts = vec![reports::outcome_label(report), reports::range(report.from, report.to)];
+        let mut facts = vec![reports::outcome_label(report), reports::extent(report)];
         let done = report.messages.archived + report.messages.already_archived;
         facts.push(format!("{} of {} archived", reports::grouped(done), reports::grouped(account.total)));
         facts.extend(took(report));
@@ -147,7 +149,7 @@ fn table(reports: &[RunReport]) -> Table {
         table.add_row([
             report.run_id.clone(),
             reports::outcome_label(report),
-            reports::range(report.from, report.to),
+            reports::extent(report),
             report.started_at.clone().unwrap_or_default(),
             took(report).unwrap_or_default(),
             format!("{}/{}", report.windows.succeeded, report.windows.planned),
@@ -180,7 +182,7 @@ mod tests {
         counts::{Bytes, Messages},
         run::report::{Failure, Windows},
     };
-    use jiff::Timestamp;
+    use identity::Identity;
 
     fn report(failures: &[&str]) -> RunReport {
         RunReport {
@@ -224,6 +226,25 @@ mod tests {
         assert!(matches!(harmless("Grüße, 世界"), Cow::Borrowed(_)));
         let spelled = harmless("{\"id\":\"\u{9b}\"}").into_owned();
         assert_eq!(serde_json::from_str::<serde_json::Value>(&spelled).expect("JSON")["id"], "\u{9b}");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_told_with_commands_that_a_shell_takes_as_they_are_meant() {
+        let id = Identity::new("messages", "a'; rm -rf ~");
+        let lines = told_of(&Unresolved::excluded(id, "kills its window", Timestamp::UNIX_EPOCH)).join("\n");
+        let said = "unresolved: message a'; rm -rf ~ of messages, quarantined by an operator 1970-01-01: kills its window\n  \
+                    when its cause is gone: alert-archive quarantine release 'a'\\''; rm -rf ~' --index messages";
+        assert_eq!(lines, said);
+        let lines = told_of(&skipped("r1", "w1"));
+        assert_eq!(lines[0], "unresolved: window w1 of r1, skipped 1970-01-01: shard 3 is lost");
+        assert_eq!(lines[1], "  when its cause is gone: alert-archive skip r1 w1 --undo");
+    }
+
+    #[test]
+    fn a_recheck_is_told_by_what_it_looks_at() {
+        let recheck = RunReport { mode: "recheck".into(), from: Timestamp::UNIX_EPOCH, ..report(&[]) };
+        let text = text(&recheck).expect("a text");
+        assert!(text.contains("\nheld-over messages") && !text.contains("1970"), "{text}");
     }
 
     #[test]

@@ -34,8 +34,10 @@ impl Open {
         let now = Timestamp::now();
         let (old, held) = (ago("--older-than", &self.older_than, now)?, ago("--held-for", &self.held_for, now)?);
         let mut open: Vec<(Timestamp, Row)> = Vec::new();
+        let mut held_over = 0;
         let take = |row: Row| {
             let since = row.first_seen_open.filter(|_| row.disposition == Disposition::Open);
+            held_over += u64::from(since.is_some());
             open.extend(since.filter(|since| is_wanted(row.timestamp, *since, old, held)).map(|since| (since, row)));
         };
         archive.ledger.staged(take).await?;
@@ -55,10 +57,21 @@ impl Open {
             let (age, held) = (reports::days(row.timestamp, now), reports::days(*since, now));
             say!("{age:>10}  {held:>10}  {}  {}  {}", instant::date(row.timestamp), row.source_index, row.message_id);
         }
-        let shown = if all > open.len() { format!(", {} of them shown", open.len()) } else { String::new() };
-        say!("{} held over{shown}", reports::count(all as u64, "message"));
+        say!("{}", told(held_over, all as u64, open.len() as u64));
         Ok(true)
     }
+}
+
+/// How many are held over in all, how many of them were asked for, and how many of those are shown.
+fn told(held_over: u64, wanted: u64, shown: u64) -> String {
+    let mut told = format!("{} held over", reports::count(held_over, "message"));
+    if wanted < held_over {
+        told.push_str(&format!(", {} of them for so long", reports::grouped(wanted)));
+    }
+    if shown < wanted {
+        told.push_str(&format!(", {} shown", reports::grouped(shown)));
+    }
+    told
 }
 
 /// The instant that lies an age before now.
@@ -76,6 +89,14 @@ fn is_wanted(timestamp: Timestamp, since: Timestamp, old: Timestamp, held: Times
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_none_is_so_old_does_not_mean_that_none_is_held_over() {
+        assert_eq!(told(952, 0, 0), "952 messages held over, 0 of them for so long");
+        assert_eq!(told(952, 952, 3), "952 messages held over, 3 shown");
+        assert_eq!(told(952, 17, 3), "952 messages held over, 17 of them for so long, 3 shown");
+        assert_eq!(told(1, 1, 1), "1 message held over");
+    }
 
     #[test]
     fn the_age_of_a_message_is_not_how_long_it_was_held_over() {

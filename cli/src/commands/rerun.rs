@@ -2,6 +2,7 @@ use super::watch::follow;
 use crate::{archive::Archive, print};
 use alerts::{
     keys::plan_key,
+    mode::Mode,
     run::{
         job_run::{JobRun, RunStatus},
         payloads::Input,
@@ -76,11 +77,27 @@ fn way(known: &Known) -> Way {
 }
 
 fn without_redrive(run: &JobRun, has_plan: bool) -> Way {
-    match &run.scheduled_for {
+    let (from, to) = (instant::iso(run.from), instant::iso(run.to));
+    match (run.mode, &run.scheduled_for) {
         _ if has_plan => Way::FailedOnly,
-        Some(scheduled_for) => Way::Anew(Input::Scheduled { scheduled_for: scheduled_for.clone() }),
-        None => Way::Anew(Input::Range { from: instant::iso(run.from), to: instant::iso(run.to) }),
+        (_, Some(scheduled_for)) => Way::Anew(Input::Scheduled { scheduled_for: scheduled_for.clone() }),
+        (Mode::Recheck, None) => Way::Anew(Input::Recheck),
+        (Mode::Process, None) => Way::Anew(Input::Process),
+        (Mode::Extract, None) => Way::Anew(Input::Extract { from, to }),
+        (Mode::Range | Mode::Scheduled | Mode::FailedOnly, None) => Way::Anew(Input::Range { from, to }),
     }
+}
+
+/// A window that is set aside has not failed, and is not done either.
+fn left_alone(run_id: &str, set_aside: u64) -> String {
+    let aside = match set_aside {
+        0 => String::new(),
+        some => format!(
+            "; {} set aside, and wanted again with: alert-archive skip {run_id} WINDOW --undo",
+            reports::count(some, "window")
+        ),
+    };
+    format!("nothing failed in {run_id}: nothing is started{aside}")
 }
 
 impl Rerun {
@@ -118,7 +135,8 @@ impl Rerun {
         match way {
             Way::Wait => bail!("run {} is at work; follow it with: alert-archive watch {}", run.run_id, run.run_id),
             Way::Nothing | Way::Redrive => {
-                eprintln!("nothing failed in {}: nothing is started", run.run_id);
+                let set_aside = records.iter().filter(|record| record.status == State::Skipped).count() as u64;
+                eprintln!("{}", left_alone(&run.run_id, set_aside));
                 if self.json {
                     say!("{}", serde_json::to_string_pretty(&archive.report(&run).await?)?);
                 }
@@ -134,7 +152,7 @@ impl Rerun {
                 let name = format!("again-{unique}");
                 let input = serde_json::to_string(&input)?;
                 let execution = archive.workflow.start(&archive.state_machine_arn, &name, input).await?;
-                let how = format!("{} never had a plan, so that a new run is started over its range", run.run_id);
+                let how = format!("{} never had a plan, so that a new run of its kind is started", run.run_id);
                 self.went_on(archive, &name, &execution, &how).await
             }
         }
@@ -196,6 +214,18 @@ mod tests {
         let scheduled = JobRun { scheduled_for: Some("2024-08-01T06:00:00Z".into()), ..failed };
         let again = Input::Scheduled { scheduled_for: "2024-08-01T06:00:00Z".into() };
         assert_eq!(way_of(&scheduled, None, false, false), Way::Anew(again));
+        let anew = |mode| way_of(&JobRun { mode, ..run(RunStatus::Failed) }, None, false, false);
+        assert_eq!(anew(Mode::Recheck), Way::Anew(Input::Recheck), "its range is all of time");
+        assert_eq!(anew(Mode::Process), Way::Anew(Input::Process));
+        assert!(matches!(anew(Mode::Extract), Way::Anew(Input::Extract { .. })));
+    }
+
+    #[test]
+    fn a_window_that_is_set_aside_is_named_where_nothing_failed() {
+        assert_eq!(left_alone("r1", 0), "nothing failed in r1: nothing is started");
+        let said = "nothing failed in r1: nothing is started; 1 window set aside, and wanted again with: \
+                    alert-archive skip r1 WINDOW --undo";
+        assert_eq!(left_alone("r1", 1), said);
     }
 
     #[test]

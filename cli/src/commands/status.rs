@@ -50,7 +50,11 @@ impl Status {
                 reports.push(report);
             }
         }
-        print::reports(&reports, self.wide, self.json)?;
+        if reports.is_empty() && !runs.is_empty() && !self.json {
+            say!("{}", none_of(runs.len()));
+        } else {
+            print::reports(&reports, self.wide, self.json)?;
+        }
         if !self.json {
             print::unresolved(&archive.job_runs.unresolved().await?.items)?;
         }
@@ -59,4 +63,9 @@ impl Status {
         }
         Ok(malformed.is_empty())
     }
+}
+
+/// Where there are runs, and none that is asked for.
+fn none_of(runs: usize) -> String {
+    format!("none of {} is among them", reports::count(runs as u64, "run"))
 }

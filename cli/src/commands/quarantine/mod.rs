@@ -62,6 +62,14 @@ struct Filter {
     index: Option<String>,
 }
 
+impl Filter {
+    /// Whether it lets everything through.
+    fn is_any(&self) -> bool {
+        let Filter { reason, from, to, index } = self;
+        [reason, from, to, index].iter().all(|part| part.is_none())
+    }
+}
+
 #[derive(Args)]
 struct List {
     #[command(flatten)]
@@ -163,7 +171,9 @@ impl Quarantine {
         }
         let here = listed.iter().filter(|line| line.object.is_some()).count();
         let shown = if listed.len() > *limit { format!(", {limit} of them shown") } else { String::new() };
-        say!("{} in quarantine{shown}", reports::count(here as u64, "message"));
+        // With a filter there may be others.
+        let asked = if filter.is_any() { "" } else { " that you asked for" };
+        say!("{} in quarantine{asked}{shown}", reports::count(here as u64, "message"));
         if listed.len() > here {
             say!("{} more are excluded: the next attempt of their windows puts them there", listed.len() - here);
         }
