@@ -135,7 +135,8 @@ fn name_of(error: &anyhow::Error) -> Option<Name> {
         let of_table = || cause.downcast_ref::<storage::LedgerError>().map(Named::name);
         let of_source = || cause.downcast_ref::<sources::SourceError>().map(Named::name);
         let of_workflow = || cause.downcast_ref::<workflow::WorkflowError>().map(Named::name);
-        of_store.or_else(of_table).or_else(of_source).or_else(of_workflow)
+        let of_verify = || cause.downcast_ref::<verify::Error>().and_then(verify::Error::name);
+        of_store.or_else(of_table).or_else(of_source).or_else(of_workflow).or_else(of_verify)
     })
 }
 

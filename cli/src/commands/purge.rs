@@ -2,14 +2,7 @@
 //! object in S3 is as its manifest says, the ledger's row names it, the bytes in it are those of the source, and the
 //! source deletes on condition that nothing was written since those bytes were read.
 
-use super::{
-    bar, instant_of,
-    verify::{
-        evidence::{Evidence, PARQUET},
-        read_through, repair,
-        rules::Days,
-    },
-};
+use super::{bar, instant_of, verify::seen_whole};
 use crate::archive::Archive;
 use alerts::{
     message::{
@@ -32,6 +25,13 @@ use serde::Serialize;
 use sources::{Deleted, OpenSearch, Stored};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use verify::{
+    Finding,
+    evidence::{Evidence, PARQUET},
+    look,
+    rules::Days,
+    with_lock,
+};
 
 /// What is read, compared and deleted with one request each.
 const DOCUMENTS_AT_ONCE: usize = 500;
@@ -122,7 +122,7 @@ impl Purge {
         if self.dry_run {
             return self.purge(archive, &source, before).await;
         }
-        repair::with_lock(archive, "purge", self.purge(archive, &source, before)).await
+        with_lock(&seen_whole(archive)?, "purge", self.purge(archive, &source, before)).await
     }
 
     async fn purge(&self, archive: &Archive, source: &OpenSearch, before: Timestamp) -> Result<bool> {
@@ -131,7 +131,7 @@ impl Purge {
             bail!("run {} is at work; nothing was deleted. Try again when it has ended", run.run_id);
         }
         eprintln!("verifying everything before {} ...", instant::iso(before));
-        let (evidence, findings) = read_through(archive, Days::around(instant::first(), before)).await?;
+        let (evidence, findings) = read_through(archive, before).await?;
         if !findings.is_empty() {
             for finding in findings.iter().take(SHOWN) {
                 eprintln!("{}  {}: {}", finding.kind, finding.what, finding.detail);
@@ -162,6 +162,13 @@ impl Purge {
         }
         Ok(())
     }
+}
+
+/// All that there is to be seen before an instant, and what differs there when every object is read.
+async fn read_through(archive: &Archive, before: Timestamp) -> Result<(Evidence, Vec<Finding>)> {
+    let days = Days::around(instant::first(), before);
+    let (evidence, outcome) = look(&seen_whole(archive)?, days, true).await?;
+    Ok((evidence, outcome.findings))
 }
 
 async fn delete(
@@ -329,7 +336,7 @@ mod tests {
         async fn purge(&self, dry_run: bool, network: Arc<dyn Network>) -> Result<Outcome> {
             let options = Purge { before: "2024-07-02".into(), rate: u32::MAX, dry_run, json: false };
             let before = instant::parse("2024-07-02").expect("an instant");
-            let (evidence, findings) = read_through(&self.archive, Days::around(instant::first(), before)).await?;
+            let (evidence, findings) = read_through(&self.archive, before).await?;
             assert!(findings.is_empty(), "{findings:?}");
             delete(&self.archive, &self.source(network), &evidence, before, &options).await
         }
@@ -413,7 +420,7 @@ mod tests {
     async fn an_object_that_is_not_as_it_was_verified_holds_everything_back() {
         let world = given().await;
         let before = instant::parse("2024-07-02").expect("an instant");
-        let (evidence, _) = read_through(&world.archive, Days::around(instant::first(), before)).await.expect("read");
+        let (evidence, _) = read_through(&world.archive, before).await.expect("read");
         // A row is taken out after the verification.
         let one = std::collections::HashSet::from([Identity::new("messages", "a")]);
         let split = columnar::split(world.cloud.object(&world.key), &one).expect("split").expect("it holds it");

@@ -1,19 +1,12 @@
-mod check;
-pub(super) mod evidence;
-pub(super) mod repair;
-pub(super) mod rules;
-
-use super::range_of;
+use super::{bar, range_of};
 use crate::archive::Archive;
 use anyhow::Result;
-use check::Check;
 use clap::Args;
-use evidence::Evidence;
-use jiff::Timestamp;
-use repair::Repair;
+use indicatif::ProgressBar;
 use reports::{count, grouped};
-use rules::Days;
-use serde::Serialize;
+use runtime::SystemClock;
+use std::sync::{Mutex, PoisonError};
+use verify::{Finding, Outcome, Progress, Repair, Sum, look, repair, rules::Days};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -51,66 +44,29 @@ pub struct Verify {
     json: bool,
 }
 
-/// Something that is not as it should be.
-#[derive(Debug, Serialize)]
-pub(super) struct Finding {
-    pub kind: &'static str,
-    /// The object's key or the message's id.
-    pub what: String,
-    pub detail: String,
-    /// What `--repair` did about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repaired: Option<String>,
-    /// What `--repair` would do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would: Option<String>,
-    /// Of the message, or of the object's partition, where it is known.
-    #[serde(skip)]
-    day: Option<Timestamp>,
-    #[serde(skip)]
-    repair: Option<Repair>,
-}
-
-#[derive(Default, Serialize)]
-struct Outcome {
-    ok: bool,
-    windows: u64,
-    objects: u64,
-    bytes: u64,
-    rows: u64,
-    messages_read: u64,
-    /// What the source holds where runs have been, against the ledger; none when the source was not asked.
-    accounted: Option<Sum>,
-    findings: Vec<Finding>,
-}
-
-/// Messages by what became of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-struct Sum {
-    source: u64,
-    archived: u64,
-    open: u64,
-    quarantined: u64,
-}
-
-impl Sum {
-    /// More in the ledger than in the source is no fault: the source may forget what is archived.
-    fn told(&self) -> String {
-        let &Sum { source, archived, open, quarantined } = self;
-        let parts = [(archived, "archived"), (open, "open"), (quarantined, "quarantined")];
-        let parts = parts.map(|(count, name)| format!("{name} {}", grouped(count))).join(" + ");
-        match archived + open + quarantined {
-            known if known == source => format!("source {} = {parts}", grouped(source)),
-            known => format!("source {}; ledger {} = {parts}", grouped(source), grouped(known)),
-        }
+/// More in the ledger than in the source is no fault: the source may forget what is archived.
+fn told(sum: &Sum) -> String {
+    let &Sum { source, archived, open, quarantined } = sum;
+    let parts = [(archived, "archived"), (open, "open"), (quarantined, "quarantined")];
+    let parts = parts.map(|(count, name)| format!("{name} {}", grouped(count))).join(" + ");
+    match archived + open + quarantined {
+        known if known == source => format!("source {} = {parts}", grouped(source)),
+        known => format!("source {}; ledger {} = {parts}", grouped(source), grouped(known)),
     }
 }
 
-/// All that there is to be seen of some days, and what differs there when every object is read.
-pub(super) async fn read_through(archive: &Archive, days: Days) -> Result<(Evidence, Vec<Finding>)> {
-    let evidence = Evidence::gather(archive, days).await?;
-    let findings = Check::run(archive, &evidence, true).await?.findings;
-    Ok((evidence, findings))
+/// What is looked at when an archive is held against itself.
+pub fn seen_whole(archive: &Archive) -> Result<verify::Archive> {
+    Ok(verify::Archive {
+        objects: archive.objects.clone(),
+        job_runs: archive.job_runs.clone(),
+        windows: archive.windows.clone(),
+        ledger: archive.ledger.clone(),
+        workflow: archive.workflow.clone(),
+        source: archive.source()?,
+        clock: SystemClock::shared(),
+        progress: Box::new(Bars(Mutex::new(ProgressBar::hidden()))),
+    })
 }
 
 impl Verify {
@@ -122,7 +78,8 @@ impl Verify {
             }
             None => Days::ALL,
         };
-        let (_, mut outcome) = self.look(archive, days).await?;
+        let archive = seen_whole(archive)?;
+        let (_, mut outcome) = look(&archive, days, self.deep).await?;
         let repairable = outcome.findings.iter().any(|finding| finding.repair.is_some());
         if self.dry_run {
             for finding in &mut outcome.findings {
@@ -130,41 +87,11 @@ impl Verify {
             }
         } else if self.repair && repairable {
             let found = std::mem::take(&mut outcome.findings);
-            let work = self.repair_what_is_found_again(archive, days, found);
-            outcome.findings = repair::with_lock(archive, "verify", work).await?;
+            outcome.findings = repair(&archive, days, self.deep, found).await?;
         }
         outcome.ok = outcome.findings.iter().all(|finding| finding.repaired.is_some());
         self.print(&outcome)?;
         Ok(outcome.ok)
-    }
-
-    async fn look(&self, archive: &Archive, days: Days) -> Result<(Evidence, Outcome)> {
-        let evidence = Evidence::gather(archive, days).await?;
-        let outcome = Check::run(archive, &evidence, self.deep).await?;
-        Ok((evidence, outcome))
-    }
-
-    /// Looks again at the days on which something was found. What is no longer so was a run's own doing.
-    async fn repair_what_is_found_again(
-        &self,
-        archive: &Archive,
-        days: Days,
-        found: Vec<Finding>,
-    ) -> Result<Vec<Finding>> {
-        let instants: Vec<Option<Timestamp>> = found.iter().map(|finding| finding.day).collect();
-        let (evidence, Outcome { findings: mut again, .. }) = self.look(archive, days.of(&instants)).await?;
-        let is_same = |first: &Finding, second: &Finding| {
-            (first.kind, &first.what, &first.detail) == (second.kind, &second.what, &second.detail)
-        };
-        again.retain(|second| found.iter().any(|first| is_same(first, second)));
-        let repairs: Vec<Repair> = again.iter().filter_map(|finding| finding.repair.clone()).collect();
-        let mut done =
-            repair::apply(&archive.objects, &archive.ledger.rows, &evidence.named, &repairs).await?.into_iter();
-        for finding in again.iter_mut().filter(|finding| finding.repair.is_some()) {
-            let is_done = done.next().unwrap_or_default();
-            finding.repaired = finding.repair.as_ref().filter(|_| is_done).map(Repair::describe);
-        }
-        Ok(again)
     }
 
     fn print(&self, outcome: &Outcome) -> Result<()> {
@@ -181,12 +108,35 @@ impl Verify {
             if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
         let Outcome { windows, objects, rows, findings, .. } = outcome;
         match &outcome.accounted {
-            Some(sum) => say!("{}", sum.told()),
+            Some(sum) => say!("{}", told(sum)),
             None => say!("the source was not asked: OPENSEARCH_URL is not set"),
         }
         let found = count(findings.len() as u64, "difference");
         say!("{}, {}, {}{read}: {found}", count(*windows, "window"), count(*objects, "object"), count(*rows, "row"));
         Ok(())
+    }
+}
+
+/// A bar for each stretch, on a terminal.
+struct Bars(Mutex<ProgressBar>);
+
+impl Bars {
+    fn with(&self, change: impl FnOnce(&mut ProgressBar)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Progress for Bars {
+    fn begin(&self, total: usize, of: &'static str) {
+        self.with(|shown| *shown = bar(total, of));
+    }
+
+    fn step(&self) {
+        self.with(|shown| shown.inc(1));
+    }
+
+    fn end(&self) {
+        self.with(|shown| shown.finish_and_clear());
     }
 }
 
@@ -197,8 +147,8 @@ mod tests {
     #[test]
     fn the_sum_that_was_proved_is_told() {
         let sum = Sum { source: 7900, archived: 6875, open: 949, quarantined: 76 };
-        assert_eq!(sum.told(), "source 7,900 = archived 6,875 + open 949 + quarantined 76");
+        assert_eq!(told(&sum), "source 7,900 = archived 6,875 + open 949 + quarantined 76");
         let forgotten = Sum { source: 7000, ..sum };
-        assert_eq!(forgotten.told(), "source 7,000; ledger 7,900 = archived 6,875 + open 949 + quarantined 76");
+        assert_eq!(told(&forgotten), "source 7,000; ledger 7,900 = archived 6,875 + open 949 + quarantined 76");
     }
 }

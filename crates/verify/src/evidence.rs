@@ -1,16 +1,15 @@
 //! What there is to be seen of some days: objects, the manifests that explain them, rows and windows.
 
-use super::rules::{
-    Days, Named, RunWindow, Verdict, committer_of, is_alive, is_unfinished, judge, taker_of, writer_of,
+use crate::{
+    Archive, Error,
+    rules::{Days, Named, RunWindow, Verdict, committer_of, is_alive, is_unfinished, judge, taker_of, writer_of},
 };
-use crate::{archive::Archive, commands::bar};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
     message::tracking::Row,
     run::job_run::JobRun,
     window::record::{State, WindowRecord},
 };
-use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::Identity;
 use jiff::Timestamp;
@@ -57,8 +56,8 @@ pub struct Rebuilt {
 impl Evidence {
     /// Windows come before rows and rows before objects, so that what a run does meanwhile looks unfinished and not
     /// lost.
-    pub async fn gather(archive: &Archive, days: Days) -> Result<Self> {
-        let now = Timestamp::now();
+    pub async fn gather(archive: &Archive, days: Days) -> Result<Self, Error> {
+        let now = archive.clock.now();
         let Scanned { rows: runs, malformed } = archive.job_runs.runs.scan().await?;
         let mut windows = Vec::new();
         archive.windows.rows.for_each(|record: WindowRecord| windows.push(record)).await?;
@@ -86,7 +85,7 @@ impl Evidence {
         Ok(evidence)
     }
 
-    async fn read_rows(&mut self, archive: &Archive) -> Result<()> {
+    async fn read_rows(&mut self, archive: &Archive) -> Result<(), Error> {
         let (days, rows) = (self.days, &mut self.rows);
         let is_of_days = |row: &Row| {
             let places = [&row.s3_path, &row.archived_path];
@@ -101,20 +100,20 @@ impl Evidence {
         Ok(archive.ledger.rows.for_each(keep).await?)
     }
 
-    async fn look_at_objects(&mut self, archive: &Archive) -> Result<()> {
+    async fn look_at_objects(&mut self, archive: &Archive) -> Result<(), Error> {
         let mut keys = Vec::new();
         for place in PLACES {
             keys.extend(archive.objects.list(place).await?.into_iter().filter(|key| self.days.hold_key(key)));
         }
-        let progress = bar(keys.len(), "objects");
+        archive.progress.begin(keys.len(), "objects");
         let heads =
             keys.into_iter().map(|key| async move { Ok::<_, StoreError>((archive.objects.head(&key).await?, key)) });
         let mut heads = stream::iter(heads).buffer_unordered(AT_ONCE);
         while let Some((head, key)) = heads.try_next().await? {
             self.objects.extend(head.map(|head| (key, head)));
-            progress.inc(1);
+            archive.progress.step();
         }
-        progress.finish_and_clear();
+        archive.progress.end();
         for key in archive.objects.list("archive/superseded/").await? {
             if let Some((object, taker)) = taker_of(&key).filter(|(object, _)| self.days.hold_key(object)) {
                 self.takers.entry(object).or_default().insert(taker);
@@ -124,7 +123,7 @@ impl Evidence {
     }
 
     /// The manifests of the windows of these days, and of all that wrote an object of them or took rows out of one.
-    async fn read_manifests(&mut self, archive: &Archive) -> Result<()> {
+    async fn read_manifests(&mut self, archive: &Archive) -> Result<(), Error> {
         let of_days: HashSet<RunWindow> = self.windows_of_days().map(window_of).collect();
         let writers = self.objects.keys().filter_map(|key| writer_of(key));
         let wanted: HashSet<RunWindow> =
@@ -134,7 +133,7 @@ impl Evidence {
         let present: HashSet<&String> = keys.iter().collect();
         let absent = |record: &&WindowRecord| record.manifest_key.as_ref().is_some_and(|key| !present.contains(key));
         let mut absent: Vec<WindowRecord> = self.windows_of_days().filter(absent).cloned().collect();
-        let progress = bar(keys.len(), "manifests");
+        archive.progress.begin(keys.len(), "manifests");
         let reads = keys.into_iter().map(|key| async move { (archive.objects.get_json::<Manifest>(&key).await, key) });
         let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
         let mut damaged = Vec::new();
@@ -144,9 +143,9 @@ impl Evidence {
                 Err(error @ StoreError::Corrupt { .. }) => damaged.push((key, error.to_string())),
                 Err(error) => return Err(error.into()),
             }
-            progress.inc(1);
+            archive.progress.step();
         }
-        progress.finish_and_clear();
+        archive.progress.end();
         absent.extend(
             self.windows
                 .iter()
@@ -210,7 +209,7 @@ fn window_of(record: &WindowRecord) -> RunWindow {
 
 /// The objects of a window carry its id and its run's in their names; those that it took rows out of have what it took
 /// beside them.
-async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest> {
+async fn rebuild(archive: &Archive, record: &WindowRecord) -> Result<Manifest, Error> {
     let own = Some(window_of(record));
     let mut keys = Vec::new();
     for place in PLACES {

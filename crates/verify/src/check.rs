@@ -1,12 +1,11 @@
 //! Holds what was seen against each other, and names everything that differs.
 
-use super::{
-    Finding, Outcome, Sum,
+use crate::{
+    Archive, Error, Finding, Outcome, Sum,
     evidence::{Evidence, JSONL, PARQUET, QUARANTINE},
     repair::Repair,
     rules::{Verdict, covered, judge, writer_of},
 };
-use crate::{archive::Archive, commands::bar};
 use alerts::{
     keys::date_of,
     message::{
@@ -17,7 +16,6 @@ use alerts::{
     run::unresolved::Span,
     window::plan::{Interval, Window},
 };
-use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use columnar::ArchivedRow;
@@ -46,7 +44,7 @@ struct QuarantineLine {
 }
 
 impl<'a> Check<'a> {
-    pub async fn run(archive: &'a Archive, evidence: &'a Evidence, deep: bool) -> Result<Outcome> {
+    pub async fn run(archive: &'a Archive, evidence: &'a Evidence, deep: bool) -> Result<Outcome, Error> {
         let outcome = Outcome {
             windows: evidence.windows_of_days().count() as u64,
             objects: evidence.objects.len() as u64,
@@ -92,7 +90,7 @@ impl<'a> Check<'a> {
     }
 
     /// Judges every object that is there or should be; returns those that are sound.
-    async fn objects(&mut self) -> Result<Vec<String>> {
+    async fn objects(&mut self) -> Result<Vec<String>, Error> {
         let evidence = self.evidence;
         let mut keys: Vec<&String> = evidence.objects.keys().chain(evidence.named.keys()).collect();
         keys.sort();
@@ -144,7 +142,7 @@ impl<'a> Check<'a> {
 
     /// An object that is not as its manifests say. What it holds decides: when it can be read, only the manifests are
     /// wrong, and each of its messages is looked at by itself.
-    async fn differs(&mut self, kind: &'static str, key: &str, detail: String) -> Result<()> {
+    async fn differs(&mut self, kind: &'static str, key: &str, detail: String) -> Result<(), Error> {
         let body = self.archive.objects.find(key).await?.unwrap_or_default();
         match contents(&self.archive.objects, key, body.clone()) {
             Ok(held) => {
@@ -200,10 +198,10 @@ impl<'a> Check<'a> {
     }
 
     /// Reads every sound object and compares it, message by message, with the ledger.
-    async fn contents(&mut self, sound: &[String]) -> Result<()> {
-        let progress = bar(sound.len(), "objects read");
+    async fn contents(&mut self, sound: &[String]) -> Result<(), Error> {
+        self.archive.progress.begin(sound.len(), "objects read");
         for key in sound.iter().filter(|key| !key.starts_with(JSONL)) {
-            progress.inc(1);
+            self.archive.progress.step();
             let Some(body) = self.archive.objects.find(key).await? else { continue };
             let sha256 = storage::sha256_hex(&body);
             let said = self.evidence.objects.get(key).and_then(|head| head.sha256.clone());
@@ -217,16 +215,17 @@ impl<'a> Check<'a> {
                 Err(error) => self.differs("object_damaged", key, error).await?,
             }
         }
-        progress.finish_and_clear();
+        self.archive.progress.end();
         Ok(())
     }
 
     /// Holds what an object holds against the ledger.
-    async fn compare(&mut self, key: &str, body: Bytes, held: &HashMap<Identity, String>) -> Result<()> {
+    async fn compare(&mut self, key: &str, body: Bytes, held: &HashMap<Identity, String>) -> Result<(), Error> {
         self.outcome.messages_read += held.len() as u64;
         if key.starts_with(PARQUET) {
-            for row in columnar::rows(body)? {
-                self.place(key, &row?).await?;
+            let damaged = |source| Error::Parquet { key: key.to_owned(), source };
+            for row in columnar::rows(body).map_err(damaged)? {
+                self.place(key, &row.map_err(damaged)?).await?;
             }
         }
         if key.starts_with(JSONL) {
@@ -262,7 +261,7 @@ impl<'a> Check<'a> {
     }
 
     /// Whether the object is where the message belongs. Its ledger row decides, wherever that points.
-    async fn place(&mut self, key: &str, archived: &ArchivedRow) -> Result<()> {
+    async fn place(&mut self, key: &str, archived: &ArchivedRow) -> Result<(), Error> {
         let identity = archived.identity.clone();
         let (id, day) = (archived.identity.id.as_str(), Some(archived.timestamp));
         if document::version(&archived.record.message) != archived.version {
@@ -324,7 +323,7 @@ impl<'a> Check<'a> {
             run_id: archived.run_id.clone(),
             no_alerts: archived.no_alerts,
         };
-        let next = restored(row.as_ref(), facts, self.archive.objects.uri(key), Timestamp::now());
+        let next = restored(row.as_ref(), facts, self.archive.objects.uri(key), self.archive.clock.now());
         self.find("row_differs", id, day, fault, Some(Repair::Row { row: Box::new(next) }));
         Ok(())
     }
@@ -334,7 +333,7 @@ impl<'a> Check<'a> {
     }
 
     /// The archive object that the row names, when it holds the message in the row's version.
-    async fn other_place(&mut self, row: &Row, identity: &Identity) -> Result<Option<String>> {
+    async fn other_place(&mut self, row: &Row, identity: &Identity) -> Result<Option<String>, Error> {
         let places = [&row.s3_path, &row.archived_path];
         let mut keys = places.into_iter().flatten().filter_map(|path| self.archive.objects.key_of(path));
         let Some(key) = keys.find(|key| key.starts_with(PARQUET)).map(str::to_owned) else { return Ok(None) };
@@ -347,8 +346,8 @@ impl<'a> Check<'a> {
     }
 
     /// Counts the source by day against the ledger, wherever windows have committed or found nothing.
-    async fn source(&mut self, deep: bool) -> Result<()> {
-        let Some(source) = self.archive.source()? else { return Ok(()) };
+    async fn source(&mut self, deep: bool) -> Result<(), Error> {
+        let Some(source) = &self.archive.source else { return Ok(()) };
         let spans = covered(&self.evidence.runs, &self.evidence.windows);
         let mut instants: Vec<Timestamp> = self.evidence.rows.values().map(|row| row.timestamp).collect();
         instants.sort_unstable();
@@ -384,11 +383,11 @@ impl<'a> Check<'a> {
             }
         }
         self.outcome.accounted = Some(sum);
-        self.unknown_messages(&source, &suspicious).await
+        self.unknown_messages(source, &suspicious).await
     }
 
     /// Names the messages of these days that are in the source and in no row.
-    async fn unknown_messages(&mut self, source: &OpenSearch, days: &[Span]) -> Result<()> {
+    async fn unknown_messages(&mut self, source: &OpenSearch, days: &[Span]) -> Result<(), Error> {
         for day in days {
             let day = Window::new(day.from, day.to, 0);
             let mut unknown = Vec::new();

@@ -2,15 +2,13 @@
 //! and every write is on condition that what it changes is as it was seen. The last copy of a message is never deleted:
 //! what leaves the readers' way is kept under `archive/superseded`.
 
-use super::{evidence::AT_ONCE, rules::Named};
-use crate::archive::Archive;
+use crate::{Archive, Error, evidence::AT_ONCE, rules::Named};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
     keys::superseded_key,
     message::tracking::{Row, set_back},
     run::lock::Held,
 };
-use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::{Identity, instant};
@@ -69,35 +67,39 @@ impl Repair {
 
 /// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of
 /// objects of other days than those of its run.
-pub async fn with_lock<T>(archive: &Archive, holder: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let holder = format!("{holder}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%S%3f"));
+pub async fn with_lock<T, E: From<Error>>(
+    archive: &Archive,
+    holder: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let clock = &archive.clock;
+    let holder = format!("{holder}-{}", clock.now().strftime("%Y%m%dT%H%M%S%3f"));
     let (from, to) = (instant::first(), instant::parse_edge("9999-12-31").unwrap_or(Timestamp::MAX));
     let acquire = async || {
-        let until = Some(Timestamp::now() + LEASE);
+        let until = Some(clock.now() + LEASE);
         let wanted = Held { holder: holder.clone(), execution_arn: String::new(), from, to, until };
-        let is_running =
-            async |held: &Held| Ok::<_, anyhow::Error>(archive.workflow.is_running(&held.execution_arn).await?);
-        match archive.job_runs.acquire(&wanted, Timestamp::now(), is_running).await? {
-            Some(held) => {
-                bail!("run {} is at work: this waits until no run is; try again when it has ended", held.holder)
-            }
+        let is_running = async |held: &Held| Ok::<_, Error>(archive.workflow.is_running(&held.execution_arn).await?);
+        match archive.job_runs.acquire(&wanted, clock.now(), is_running).await? {
+            Some(Held { holder, .. }) => Err(Error::Busy { holder }),
             None => Ok(()),
         }
     };
     acquire().await?;
     let renew = async {
         loop {
-            tokio::time::sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
+            clock.sleep(Duration::from_secs(LEASE.as_secs().unsigned_abs() / 3)).await;
             if let Err(error) = acquire().await {
                 return error;
             }
         }
     };
     let outcome = tokio::select! {
+        // In this order, so that a simulated history can be repeated.
+        biased;
         done = work => done,
-        lost = renew => Err(lost.context("the lock of the archive was lost, nothing more is repaired")),
+        lost = renew => Err(Error::LockLost { source: Box::new(lost) }.into()),
     };
-    archive.job_runs.release(&holder, "").await?;
+    archive.job_runs.release(&holder, "").await.map_err(Error::from)?;
     outcome
 }
 
@@ -108,7 +110,7 @@ pub async fn apply(
     rows: &Table<Row>,
     named: &BTreeMap<String, Vec<Named>>,
     repairs: &[Repair],
-) -> Result<Vec<bool>> {
+) -> Result<Vec<bool>, Error> {
     // All that is taken out of one object is taken at once.
     let mut outs: HashMap<&str, HashSet<Identity>> = HashMap::new();
     for repair in repairs {
@@ -130,7 +132,7 @@ pub async fn apply(
     }
     let changed = &changed;
     let done = repairs.iter().map(|repair| async move {
-        Ok::<_, anyhow::Error>(match repair {
+        Ok::<_, Error>(match repair {
             Repair::Manifest { key, manifest } => put_manifest(objects, key, manifest).await?,
             Repair::Row { row } => rows.put(row).await?,
             Repair::SetBack { row, after } => {
@@ -143,8 +145,8 @@ pub async fn apply(
     stream::iter(done).buffered(AT_ONCE).try_collect().await
 }
 
-async fn put_manifest(objects: &Objects, key: &str, manifest: &Manifest) -> Result<bool> {
-    let body = Bytes::from(serde_json::to_vec(manifest)?);
+async fn put_manifest(objects: &Objects, key: &str, manifest: &Manifest) -> Result<bool, Error> {
+    let body = json_of(key, manifest)?;
     match objects.find_versioned(key).await? {
         None => Ok(matches!(objects.put_once(key, body, "application/json").await?, PutOnce::Created(_))),
         // One that cannot be read; one that can has come back.
@@ -155,6 +157,11 @@ async fn put_manifest(objects: &Objects, key: &str, manifest: &Manifest) -> Resu
     }
 }
 
+fn json_of(key: &str, manifest: &Manifest) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(manifest).map_err(|source| Error::Manifest { key: key.to_owned(), source })?;
+    Ok(body.into())
+}
+
 /// An object that is to be changed.
 struct Object<'a> {
     objects: &'a Objects,
@@ -163,23 +170,25 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    async fn set_aside(&self) -> Result<bool> {
+    async fn set_aside(&self) -> Result<bool, Error> {
         let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
         self.keep(&format!("archive/superseded/damaged/{}", self.key), body).await?;
         self.objects.delete(self.key).await?;
         self.strike().await
     }
 
-    async fn take_out(&self, out: &HashSet<Identity>) -> Result<bool> {
+    async fn take_out(&self, out: &HashSet<Identity>) -> Result<bool, Error> {
         let Some((body, tag)) = self.objects.find_versioned(self.key).await? else { return Ok(false) };
-        let Some(split) = columnar::split(body.clone(), out)? else { return Ok(false) };
+        let Some(split) = columnar::split(body.clone(), out).map_err(|source| self.unreadable(source))? else {
+            return Ok(false);
+        };
         let kept_as = superseded_key(self.key, "verify", &storage::sha256_hex(&body)[..16]);
         self.keep(&kept_as, split.taken).await?;
         Ok(self.objects.replace(self.key, split.kept, PARQUET, &tag).await? && self.name_as_it_is().await?)
     }
 
     /// A copy, which S3 has verified, under a key that nothing else has.
-    async fn keep(&self, key: &str, body: Bytes) -> Result<()> {
+    async fn keep(&self, key: &str, body: Bytes) -> Result<(), Error> {
         let unlike_others = format!("{key}.{}", &storage::sha256_hex(&body)[..16]);
         for key in [key, &unlike_others] {
             let put = self.objects.put_once(key, body.clone(), "application/octet-stream").await?;
@@ -187,13 +196,18 @@ impl Object<'_> {
                 return Ok(());
             }
         }
-        bail!("{key} and {unlike_others} hold something else: {} stays as it is", self.key)
+        Err(Error::NotKept { key: self.key.to_owned(), first: key.to_owned(), second: unlike_others })
+    }
+
+    fn unreadable(&self, source: columnar::ColumnarError) -> Error {
+        Error::Parquet { key: self.key.to_owned(), source }
     }
 
     /// Every manifest that names the object says what it is now.
-    async fn name_as_it_is(&self) -> Result<bool> {
+    async fn name_as_it_is(&self) -> Result<bool, Error> {
         let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
-        let rows = if self.key.ends_with(".parquet") { Some(columnar::row_count(body.clone())?) } else { None };
+        let counted = self.key.ends_with(".parquet").then(|| columnar::row_count(body.clone()));
+        let rows = counted.transpose().map_err(|source| self.unreadable(source))?;
         let (bytes, sha256) = (body.len() as u64, storage::sha256_hex(&body));
         let is = |object: WrittenObject| {
             Some(WrittenObject { rows: rows.unwrap_or(object.rows), bytes, sha256: sha256.clone(), ..object })
@@ -202,19 +216,20 @@ impl Object<'_> {
     }
 
     /// No manifest names the object any more: its messages will stand in another one.
-    async fn strike(&self) -> Result<bool> {
+    async fn strike(&self) -> Result<bool, Error> {
         self.edit_manifests(|_| None).await
     }
 
-    async fn edit_manifests(&self, edit: impl Fn(WrittenObject) -> Option<WrittenObject>) -> Result<bool> {
+    async fn edit_manifests(&self, edit: impl Fn(WrittenObject) -> Option<WrittenObject>) -> Result<bool, Error> {
         let (objects, mut all) = (self.objects, true);
         for named in self.named {
             let Some((body, tag)) = objects.find_versioned(&named.manifest).await? else { continue };
-            let mut manifest: Manifest = serde_json::from_slice(&body).with_context(|| named.manifest.clone())?;
+            let mut manifest: Manifest = serde_json::from_slice(&body)
+                .map_err(|source| Error::Manifest { key: named.manifest.clone(), source })?;
             let entries = std::mem::take(&mut manifest.objects).into_iter();
             manifest.objects =
                 entries.filter_map(|entry| if entry.key == self.key { edit(entry) } else { Some(entry) }).collect();
-            let body = Bytes::from(serde_json::to_vec(&manifest)?);
+            let body = json_of(&named.manifest, &manifest)?;
             all &= objects.replace(&named.manifest, body, "application/json", &tag).await?;
         }
         Ok(all)
