@@ -53,6 +53,9 @@ fn print(row: &Row) -> Result<()> {
     if row.is_reopened() {
         say!("  what is archived of it is not final: it was opened again");
     }
+    if row.is_gone_unwritten() {
+        say!("  it left the source before a run had written it");
+    }
     Ok(())
 }
 

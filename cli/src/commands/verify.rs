@@ -18,7 +18,8 @@ Examples:
 
 A range is widened to whole days. What a run that is at work has not finished is no difference.
 With --repair the archive is locked while everything that differs is looked at again: what is found twice is repaired,
-and no run begins meanwhile. What leaves the archive is kept under archive/superseded.
+and no run begins meanwhile. What leaves the archive is kept under archive/superseded. A message that left the source
+before it was written is marked so; what was read of it is kept there, too.
 
 Exit code 0 means: nothing differs (or, with --repair, nothing is left that differs).
 With OPENSEARCH_URL set, the source is counted too.")]
@@ -106,10 +107,14 @@ impl Verify {
         }
         let read =
             if self.deep { format!(", {} messages read and compared", outcome.messages_read) } else { String::new() };
-        let Outcome { windows, objects, rows, findings, .. } = outcome;
+        let Outcome { windows, objects, rows, findings, gone, .. } = outcome;
         match &outcome.accounted {
             Some(sum) => say!("{}", told(sum)),
             None => say!("the source was not asked: OPENSEARCH_URL is not set"),
+        }
+        if *gone > 0 {
+            let gone = count(*gone, "message");
+            say!("{gone} left the source before a run had written them; alert-archive find ID tells since when");
         }
         let found = count(findings.len() as u64, "difference");
         say!("{}, {}, {}{read}: {found}", count(*windows, "window"), count(*objects, "object"), count(*rows, "row"));

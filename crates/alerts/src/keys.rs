@@ -69,6 +69,11 @@ pub fn superseded_key(parquet_key: &str, window_id: &str, run_id: &str) -> Strin
     format!("{}by-{window_id}.{run_id}.parquet", superseded_prefix(parquet_key))
 }
 
+/// What a run had read of a message that left the source before it was written.
+pub fn gone_key(date: &str, source_index: &str, id: &str) -> String {
+    format!("{SUPERSEDED}gone/date={date}/{}/{}.json", safe_component(source_index), safe_component(id))
+}
+
 /// Which rows of the archive are no longer final, because their messages are open again.
 pub const REOPENED: &str = "archive/reopened/reopened.parquet";
 

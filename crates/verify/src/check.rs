@@ -5,6 +5,7 @@ use crate::{
     evidence::{Evidence, JSONL, PARQUET, QUARANTINE},
     repair::Repair,
     rules::{Verdict, covered, judge, writer_of},
+    unwritten,
 };
 use alerts::{
     keys::date_of,
@@ -50,13 +51,14 @@ impl<'a> Check<'a> {
             objects: evidence.objects.len() as u64,
             bytes: evidence.objects.values().map(|head| head.bytes).sum(),
             rows: evidence.rows.len() as u64,
+            gone: evidence.rows.values().filter(|row| row.is_gone_unwritten()).count() as u64,
             ..Outcome::default()
         };
         let mut check = Check { archive, evidence, outcome, placed: HashMap::new(), beside: None };
         check.runs();
         check.manifests();
         let sound = check.objects().await?;
-        check.rows();
+        check.rows().await?;
         if deep {
             check.contents(&sound).await?;
         }
@@ -160,12 +162,21 @@ impl<'a> Check<'a> {
     }
 
     /// Rows that name nothing that is there, and rows that no window is about to finish.
-    fn rows(&mut self) {
+    async fn rows(&mut self) -> Result<(), Error> {
         let evidence = self.evidence;
+        let is_left = |row: &Row| {
+            row.status != Status::Completed
+                && row.disposition != Disposition::Open
+                && !row.is_gone_unwritten()
+                && evidence.days.hold(row.timestamp)
+                && !evidence.is_at_work(row)
+        };
         let mut rows: Vec<&Row> = evidence.rows.values().collect();
         rows.sort_by(|left, right| {
             (&left.message_id, &left.source_index).cmp(&(&right.message_id, &right.source_index))
         });
+        let left: Vec<&Row> = rows.iter().copied().filter(|row| is_left(row)).collect();
+        let gone = unwritten::gone(self.archive, &left).await?;
         for row in rows {
             let key = row.s3_path.as_deref().and_then(|path| self.archive.objects.key_of(path));
             if row.status == Status::Completed {
@@ -184,16 +195,27 @@ impl<'a> Check<'a> {
                     let detail = format!("its ledger row is Completed and names {place}, which is not there");
                     self.find("message_lost", &row.message_id, Some(row.timestamp), detail, Some(repair));
                 }
-            } else if row.disposition != Disposition::Open
-                && evidence.days.hold(row.timestamp)
-                && !evidence.is_at_work(row)
-            {
-                let detail = format!(
-                    "its ledger row is {:?} since run {}; a run over its day, or alert-archive run --mode process, finishes it",
-                    row.status, row.run_id
-                );
-                self.find("message_unfinished", &row.message_id, Some(row.timestamp), detail, None);
+            } else if is_left(row) {
+                self.unfinished(row, gone.contains(&row.identity()));
             }
+        }
+        Ok(())
+    }
+
+    /// A row that no run is at work on. `is_gone`: the source has its message no more.
+    fn unfinished(&mut self, row: &Row, is_gone: bool) {
+        let since = format!("its ledger row is {:?} since run {}", row.status, row.run_id);
+        let (id, day) = (row.message_id.as_str(), Some(row.timestamp));
+        if !is_gone {
+            let advice = "a run over its day, or alert-archive run --mode process, finishes it";
+            self.find("message_unfinished", id, day, format!("{since}; {advice}"), None);
+        } else if self.evidence.is_meant(row) {
+            let why = "the source has it no more, and its window is about to write it";
+            let detail = format!("{since}; {why}: alert-archive rerun {} finishes that", row.run_id);
+            self.find("message_unfinished", id, day, detail, None);
+        } else {
+            let detail = format!("{since}, none has written it, and the source has it no more");
+            self.find("message_gone", id, day, detail, Some(Repair::Gone { row: Box::new(row.clone()) }));
         }
     }
 
@@ -349,15 +371,14 @@ impl<'a> Check<'a> {
     async fn source(&mut self, deep: bool) -> Result<(), Error> {
         let Some(source) = &self.archive.source else { return Ok(()) };
         let spans = covered(&self.evidence.runs, &self.evidence.windows);
-        let mut instants: Vec<Timestamp> = self.evidence.rows.values().map(|row| row.timestamp).collect();
+        let rows = || self.evidence.rows.values().filter(|row| !row.is_gone_unwritten());
+        let mut instants: Vec<Timestamp> = rows().map(|row| row.timestamp).collect();
         instants.sort_unstable();
         let rows_before = |at: Timestamp| instants.partition_point(|instant| *instant < at) as u64;
         let mut suspicious = Vec::new();
         let mut sum = Sum::default();
         for span in spans.iter().filter_map(|span| self.evidence.days.cut(span)) {
-            let within =
-                self.evidence.rows.values().filter(|row| span.from <= row.timestamp && row.timestamp < span.to);
-            for row in within {
+            for row in rows().filter(|row| span.from <= row.timestamp && row.timestamp < span.to) {
                 match row.disposition {
                     Disposition::Closed => sum.archived += 1,
                     Disposition::Open => sum.open += 1,

@@ -192,6 +192,14 @@ impl Evidence {
             .is_some_and(|claim| self.unfinished.contains(&claim) || self.is_new(&claim))
     }
 
+    /// Whether an intent that is registered and not carried out writes the row's message.
+    pub fn is_meant(&self, row: &Row) -> bool {
+        let Some(claim) = &row.claim else { return false };
+        let is_of = |record: &&WindowRecord| record.run_id == claim.run_id && record.window_id == claim.window_id;
+        let window = self.windows.iter().find(is_of);
+        window.is_some_and(|record| record.status == State::Prepared && !record.is_over(claim.attempt))
+    }
+
     /// Whether a run is at work on the row.
     pub fn is_at_work(&self, row: &Row) -> bool {
         row.claim.as_ref().map(RunWindow::from).is_some_and(|claim| self.alive.contains(&claim) || self.is_new(&claim))

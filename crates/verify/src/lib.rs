@@ -6,11 +6,13 @@ mod check;
 pub mod evidence;
 mod repair;
 pub mod rules;
+mod unwritten;
 
 use archive::{JobRuns, Tracking, Windows};
 use errors::{Name, Named};
 use evidence::Evidence;
 use jiff::Timestamp;
+use repair::Place;
 pub use repair::{Repair, with_lock};
 use rules::Days;
 use runtime::Clock;
@@ -112,6 +114,8 @@ pub struct Outcome {
     pub bytes: u64,
     pub rows: u64,
     pub messages_read: u64,
+    /// Messages that left the source before a run had written them, as their rows say.
+    pub gone: u64,
     /// What the source holds where runs have been, against the ledger; none when the source was not asked.
     pub accounted: Option<Sum>,
     pub findings: Vec<Finding>,
@@ -152,8 +156,9 @@ async fn repair_what_is_found_again(
     };
     again.retain(|second| found.iter().any(|first| is_same(first, second)));
     let repairs: Vec<Repair> = again.iter().filter_map(|finding| finding.repair.clone()).collect();
-    let done = repair::apply(&archive.objects, &archive.ledger.rows, &evidence.named, &repairs).await?;
-    let mut done = done.into_iter();
+    let Archive { objects, ledger, windows, clock, .. } = archive;
+    let place = Place { objects, rows: &ledger.rows, windows, now: clock.now() };
+    let mut done = repair::apply(place, &evidence.named, &repairs).await?.into_iter();
     for finding in again.iter_mut().filter(|finding| finding.repair.is_some()) {
         let is_done = done.next().unwrap_or_default();
         finding.repaired = finding.repair.as_ref().filter(|_| is_done).map(Repair::describe);

@@ -2,13 +2,15 @@
 //! and every write is on condition that what it changes is as it was seen. The last copy of a message is never deleted:
 //! what leaves the readers' way is kept under `archive/superseded`.
 
-use crate::{Archive, Error, evidence::AT_ONCE, rules::Named};
+use crate::{Archive, Error, evidence::AT_ONCE, rules::Named, unwritten};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
-    keys::superseded_key,
-    message::tracking::{Row, set_back},
+    keys::{gone_key, superseded_key},
+    message::tracking::{Row, gone_unwritten, set_back},
     run::lock::Held,
+    window::record::{Refused, State, WindowRecord},
 };
+use archive::{WindowError, Windows};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::{Identity, instant};
@@ -37,6 +39,8 @@ pub enum Repair {
     Row { row: Box<Row> },
     /// Forget that the message is archived, once its object (`after`) is out of the way.
     SetBack { row: Box<Row>, after: Option<String> },
+    /// Say in its row that the message left the source before it was written, and keep what was read of it.
+    Gone { row: Box<Row> },
 }
 
 impl Repair {
@@ -51,6 +55,10 @@ impl Repair {
             Repair::SetBack { row, .. } => {
                 format!("set its row back, so that a run over {} archives it again", instant::date(row.timestamp))
             }
+            Repair::Gone { row } => {
+                let kept = "what was read of it, as far as the spool still has it";
+                format!("keep {kept}, as {}, and mark its row as gone", kept_as(row))
+            }
         }
     }
 
@@ -63,6 +71,10 @@ impl Repair {
             _ => None,
         }
     }
+}
+
+fn kept_as(row: &Row) -> String {
+    gone_key(&instant::date(row.timestamp), &row.source_index, &row.message_id)
 }
 
 /// Does something while no run may plan, be redriven or begin anew: a message that moves in time is taken out of
@@ -103,14 +115,22 @@ pub async fn with_lock<T, E: From<Error>>(
     outcome
 }
 
+/// Where repairs are carried out, and when.
+pub struct Place<'a> {
+    pub objects: &'a Objects,
+    pub rows: &'a Table<Row>,
+    pub windows: &'a Windows,
+    pub now: Timestamp,
+}
+
 /// Carries out repairs; says of each whether it was done. What has changed since it was seen is left alone. `named`:
 /// the manifests that name each object.
 pub async fn apply(
-    objects: &Objects,
-    rows: &Table<Row>,
+    place: Place<'_>,
     named: &BTreeMap<String, Vec<Named>>,
     repairs: &[Repair],
 ) -> Result<Vec<bool>, Error> {
+    let Place { objects, rows, .. } = place;
     // All that is taken out of one object is taken at once.
     let mut outs: HashMap<&str, HashSet<Identity>> = HashMap::new();
     for repair in repairs {
@@ -130,6 +150,7 @@ pub async fn apply(
         };
         changed.insert(key, done);
     }
+    let marked = &place.mark_gone(repairs).await?;
     let changed = &changed;
     let done = repairs.iter().map(|repair| async move {
         Ok::<_, Error>(match repair {
@@ -139,10 +160,72 @@ pub async fn apply(
                 let is_clear = after.as_deref().is_none_or(|key| changed.get(key).copied().unwrap_or_default());
                 is_clear && rows.put(&set_back(row)).await?
             }
+            Repair::Gone { row } => marked.contains(&row.identity()),
             _ => repair.object().and_then(|key| changed.get(key)).copied().unwrap_or_default(),
         })
     });
     stream::iter(done).buffered(AT_ONCE).try_collect().await
+}
+
+impl Place<'_> {
+    /// Marks the rows of messages that are gone, and says of which that was done. All that one attempt has read is
+    /// looked for at once.
+    async fn mark_gone(&self, repairs: &[Repair]) -> Result<HashSet<Identity>, Error> {
+        let mut of_attempts: BTreeMap<(&str, &str, u64), Vec<&Row>> = BTreeMap::new();
+        for repair in repairs {
+            if let Repair::Gone { row } = repair {
+                of_attempts.entry((&row.run_id, &row.window_id, row.attempt)).or_default().push(row);
+            }
+        }
+        let mut marked = HashSet::new();
+        for rows in of_attempts.into_values() {
+            if !self.fence_off(rows[0]).await? {
+                continue;
+            }
+            let mut read = unwritten::read_of(self.objects, &rows).await?;
+            for row in rows {
+                if let Some(body) = read.remove(&row.identity()) {
+                    keep(self.objects, &kept_as(row), body.into(), &row.message_id).await?;
+                }
+                let Some(next) = gone_unwritten(row, self.now) else { continue };
+                if self.rows.put(&next).await? {
+                    marked.insert(row.identity());
+                }
+            }
+        }
+        Ok(marked)
+    }
+
+    /// Sees to it that the attempt that has claimed a row registers no intent any more. `false`: it has registered one,
+    /// or may be at work.
+    async fn fence_off(&self, row: &Row) -> Result<bool, Error> {
+        let Some(claim) = &row.claim else { return Ok(true) };
+        let decide = |record: &WindowRecord| match record.status {
+            _ if record.is_over(claim.attempt) => Ok(record.clone()),
+            State::Prepared => Ok(record.clone()),
+            _ => record.abandon(self.now),
+        };
+        match self.windows.change(&claim.run_id, &claim.window_id, decide).await {
+            Ok(record) => Ok(record.is_over(claim.attempt)),
+            // An attempt whose window has no row registers nothing.
+            Err(WindowError::Refused(Refused::Unknown { .. })) => Ok(true),
+            Err(WindowError::Ledger(error)) => Err(error.into()),
+            Err(WindowError::Refused(_) | WindowError::NoAttempt { .. }) => Ok(false),
+        }
+    }
+}
+
+/// A copy, which S3 has verified, under a key that nothing else has. `of`: what it is a copy of, and what stays as it
+/// is when there is no such key.
+async fn keep(objects: &Objects, key: &str, body: Bytes, of: &str) -> Result<(), Error> {
+    let unlike_others = format!("{key}.{}", &storage::sha256_hex(&body)[..16]);
+    for key in [key, &unlike_others] {
+        let put = objects.put_once(key, body.clone(), "application/octet-stream").await?;
+        if matches!(put, PutOnce::Created(_)) {
+            return Ok(());
+        }
+    }
+    Err(Error::NotKept { key: of.to_owned(), first: key.to_owned(), second: unlike_others })
 }
 
 async fn put_manifest(objects: &Objects, key: &str, manifest: &Manifest) -> Result<bool, Error> {
@@ -172,7 +255,7 @@ struct Object<'a> {
 impl Object<'_> {
     async fn set_aside(&self) -> Result<bool, Error> {
         let Some(body) = self.objects.find(self.key).await? else { return Ok(false) };
-        self.keep(&format!("archive/superseded/damaged/{}", self.key), body).await?;
+        keep(self.objects, &format!("archive/superseded/damaged/{}", self.key), body, self.key).await?;
         self.objects.delete(self.key).await?;
         self.strike().await
     }
@@ -183,20 +266,8 @@ impl Object<'_> {
             return Ok(false);
         };
         let kept_as = superseded_key(self.key, "verify", &storage::sha256_hex(&body)[..16]);
-        self.keep(&kept_as, split.taken).await?;
+        keep(self.objects, &kept_as, split.taken, self.key).await?;
         Ok(self.objects.replace(self.key, split.kept, PARQUET, &tag).await? && self.name_as_it_is().await?)
-    }
-
-    /// A copy, which S3 has verified, under a key that nothing else has.
-    async fn keep(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        let unlike_others = format!("{key}.{}", &storage::sha256_hex(&body)[..16]);
-        for key in [key, &unlike_others] {
-            let put = self.objects.put_once(key, body.clone(), "application/octet-stream").await?;
-            if matches!(put, PutOnce::Created(_)) {
-                return Ok(());
-            }
-        }
-        Err(Error::NotKept { key: self.key.to_owned(), first: key.to_owned(), second: unlike_others })
     }
 
     fn unreadable(&self, source: columnar::ColumnarError) -> Error {
@@ -262,6 +333,7 @@ mod tests {
         store: MemoryObjects,
         objects: Objects,
         rows: Table<Row>,
+        windows: Windows,
         key: String,
         named: BTreeMap<String, Vec<Named>>,
     }
@@ -269,8 +341,13 @@ mod tests {
     impl Bench {
         async fn new() -> Self {
             let store = MemoryObjects::new(Calm::shared()).bucket("bucket");
-            let tables = MemoryTables::new(Calm::shared()).table("messages", "message_id", Some("source_index"));
-            let (objects, rows) = (Objects::over(store.clone(), "bucket"), Table::over(tables, "messages"));
+            let tables = MemoryTables::new(Calm::shared()).table("messages", "message_id", Some("source_index")).table(
+                "windows",
+                "run_id",
+                Some("window_id"),
+            );
+            let objects = Objects::over(store.clone(), "bucket");
+            let (rows, windows) = (Table::over(tables.clone(), "messages"), Windows::over(tables, "windows"));
             let key = parquet_key("2024-03-01", WINDOW, "r1", 0);
             let origin = Origin { run_id: "r1".into(), archived_at: Timestamp::UNIX_EPOCH };
             let mut writer = ObjectWriter::new(origin).expect("a writer");
@@ -312,7 +389,7 @@ mod tests {
             };
             objects.put_json(MANIFEST, &manifest).await.expect("written");
             let named = BTreeMap::from([(key.clone(), vec![Named { manifest: MANIFEST.into(), object }])]);
-            Bench { store, objects, rows, key, named }
+            Bench { store, objects, rows, windows, key, named }
         }
 
         fn row(&self, id: &str) -> Row {
@@ -327,7 +404,9 @@ mod tests {
         }
 
         async fn apply(&self, repairs: &[Repair]) -> Vec<bool> {
-            apply(&self.objects, &self.rows, &self.named, repairs).await.expect("applied")
+            let Bench { objects, rows, windows, .. } = self;
+            let place = Place { objects, rows, windows, now: Timestamp::UNIX_EPOCH };
+            apply(place, &self.named, repairs).await.expect("applied")
         }
 
         async fn held(&self, key: &str) -> Vec<String> {

@@ -94,8 +94,8 @@ pub struct Row {
     /// When a run found an archived message open again. What is archived of it is then no longer final.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub reopened_at: Option<Timestamp>,
-    /// Since when a held-over message stands in no index any more: no run waits for it. Found again, it is held over
-    /// again.
+    /// Since when a message that is held over, or was never written, stands in no index any more: no run waits for it.
+    /// Found again, it is dealt with again.
     #[serde(default, with = "optional_iso", skip_serializing_if = "Option::is_none")]
     pub gone_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +162,11 @@ impl Row {
     pub fn is_reopened(&self) -> bool {
         let is_unfinished = self.staging.is_some() || self.gone_at.is_some();
         self.disposition == Disposition::Open && is_unfinished && self.archived_object().is_some()
+    }
+
+    /// It left the source before a run had written it ([`gone_unwritten`]).
+    pub fn is_gone_unwritten(&self) -> bool {
+        self.status == Status::Failed && self.gone_at.is_some()
     }
 
     /// What `s3_path` names is a quarantine object.
@@ -520,6 +525,22 @@ pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
     next.gone_at = Some(now);
     next.reason = Some(GONE.to_owned());
     next.seen_at = Some(now);
+    next.revision = row.revision + 1;
+    Some(next)
+}
+
+/// A message that a run had staged and none has written, and that the source has no more: no run comes to its row.
+/// `None` when something of it is archived, it is held over, or its row says so already. The claim must be over.
+pub fn gone_unwritten(row: &Row, now: Timestamp) -> Option<Row> {
+    if row.status == Status::Completed || row.disposition == Disposition::Open || row.gone_at.is_some() {
+        return None;
+    }
+    let mut next = row.clone();
+    next.status = Status::Failed;
+    next.claim = None;
+    out_of_staging(&mut next);
+    next.gone_at = Some(now);
+    next.reason = Some(GONE.to_owned());
     next.revision = row.revision + 1;
     Some(next)
 }
@@ -967,6 +988,29 @@ mod tests {
         assert_eq!(again, Staged { row: None, decision: Decision::Hold });
         let reopened = stage(Some(&archived("v1")), &open, &claim("r2"), at("2026-02-01")).row.expect("row");
         assert_eq!(stage(Some(&reopened), &open, &claim("r3"), at("2026-03-01")).row, None);
+    }
+
+    #[test]
+    fn a_message_that_left_before_it_was_written_is_marked_and_dealt_with_when_it_comes_back() {
+        let claimed = stage(None, &entry(Disposition::Closed, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        let gone = gone_unwritten(&claimed, at("2026-01-02")).expect("marked");
+        assert_eq!((gone.status, gone.claim.as_ref(), gone.staging.as_ref()), (Status::Failed, None, None));
+        assert_eq!((gone.reason.as_deref(), gone.gone_at), (Some(GONE), Some(at("2026-01-02"))));
+        assert!(gone.is_gone_unwritten() && gone_unwritten(&gone, at("2026-01-03")).is_none());
+        assert_eq!(gone_unwritten(&archived("v1"), at("2026-01-02")), None, "something of it is archived");
+        let held = stage(None, &entry(Disposition::Open, "v1"), &claim("r1"), at("2026-01-01")).row.expect("row");
+        assert_eq!(gone_unwritten(&held, at("2026-01-02")), None, "the next run tells it");
+        // Also by a call that had read it before it was gone.
+        let again = stage(Some(&gone), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-01-01"));
+        let row = again.row.expect("claimed");
+        assert_eq!((again.decision, row.status), (Decision::Write, Status::Processing));
+        let path = "s3://b/archive/parquet/p".to_owned();
+        let row = complete(&row, &entry(Disposition::Closed, "v1"), &claim("r2"), path, at("2026-01-04"));
+        let row = row.expect("its own").expect("changed");
+        assert_eq!((row.status, row.gone_at, row.reason), (Status::Completed, None, None));
+        let reopened = stage(Some(&gone), &entry(Disposition::Open, "v2"), &claim("r2"), at("2026-02-01"));
+        let row = reopened.row.expect("held over");
+        assert_eq!((reopened.decision, row.gone_at, row.is_held_over()), (Decision::Hold, None, true));
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! What `alert-archive verify --deep --repair` says of archives that runs have left in memory.
+
+use alerts::run::{
+    job_run::RunStatus,
+    payloads::{PlanRequest, Version, WindowTask},
+};
+use async_trait::async_trait;
+use memory_cloud::Cloud;
+use network::{Broken, Network, Request};
+use runtime::Clock;
+use serde_json::{Value, json};
+use simulation::Archive as Workflow;
+use std::{sync::Arc, time::Duration};
+use verify::{Archive, Finding, Untold, look, repair, rules::Days};
+
+/// Lets no object of the archive through.
+struct NoArchive;
+
+#[async_trait]
+impl Network for NoArchive {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_of_archive = request.operation == "PutObject" && request.subject.contains("archive/parquet/");
+        if is_of_archive { Err(Broken) } else { Ok(()) }
+    }
+}
+
+fn range() -> Value {
+    json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"})
+}
+
+/// A run dies when it has staged the messages `left` and `stays`; its lease is over, and the source lets `left` go.
+async fn died(cloud: &Cloud, is_prepared: bool) -> WindowTask {
+    for id in ["stays", "left"] {
+        cloud.put_message(id, "2024-07-01T10:00:00Z", "closed");
+    }
+    let workflow = Workflow::new(cloud.clone());
+    let execution_arn = cloud.start("r1", &range()).await;
+    let (v, run_id) = (Version, "r1".to_owned());
+    let request = PlanRequest { v, input: range(), run_id, execution_arn: execution_arn.clone() };
+    let plan = workflow.plan(request).await.expect("a plan");
+    let task = workflow.tasks(&plan).pop().expect("a window");
+    let task = workflow.query(task).await.expect("read");
+    let task = workflow.classify(task).await.expect("staged");
+    if is_prepared {
+        let workflow = Workflow { retries: 0, ..Workflow::new(cloud.through(Arc::new(NoArchive))) };
+        workflow.write(task.clone()).await.expect_err("it is cut off behind its intent");
+    }
+    cloud.executions.end(&execution_arn, "ABORTED", None);
+    let now = cloud.clock.now();
+    cloud.job_runs().change("r1", |run| run.end(RunStatus::Failed, now)).await.expect("marked");
+    cloud.clock.advance(Duration::from_secs(600));
+    cloud.node.delete("messages", "left");
+    task
+}
+
+fn archive(cloud: &Cloud) -> Archive {
+    Archive {
+        objects: cloud.objects(),
+        job_runs: cloud.job_runs(),
+        windows: cloud.windows(),
+        ledger: cloud.tracking(),
+        workflow: cloud.workflow(),
+        source: cloud.sources().opensearch().cloned(),
+        clock: cloud.clock.clone(),
+        progress: Box::new(Untold),
+    }
+}
+
+/// Kind, message, and whether it was repaired.
+async fn verified(cloud: &Cloud, repairs: bool) -> Vec<(&'static str, String, bool)> {
+    let (_, outcome) = look(&archive(cloud), Days::ALL, true).await.expect("looked");
+    let mut findings = outcome.findings;
+    if repairs {
+        findings = repair(&archive(cloud), Days::ALL, true, findings).await.expect("repaired");
+    }
+    let told = |finding: Finding| (finding.kind, finding.what, finding.repaired.is_some());
+    findings.into_iter().map(told).collect()
+}
+
+async fn run(cloud: &Cloud, run_id: &str, input: Value) {
+    Workflow::new(cloud.clone()).run(run_id, input).await.expect("a good end");
+}
+
+fn row(cloud: &Cloud, id: &str) -> Value {
+    cloud.tracking_rows().into_iter().find(|row| row["message_id"] == id).expect("a row")
+}
+
+#[tokio::test]
+async fn a_message_that_was_staged_and_left_before_it_was_written_is_told_kept_and_marked() {
+    let cloud = Cloud::default();
+    let task = died(&cloud, false).await;
+    let unfinished = ("message_unfinished", "stays".to_owned(), false);
+    let gone = |is_repaired| ("message_gone", "left".to_owned(), is_repaired);
+    assert_eq!(verified(&cloud, false).await, [gone(false), unfinished.clone()]);
+    assert_eq!(verified(&cloud, true).await, [gone(true), unfinished.clone()]);
+    assert_eq!(verified(&cloud, true).await, [unfinished]);
+    let left = row(&cloud, "left");
+    assert_eq!((&left["status"], &left["reason"], &left["claim"]), (&json!("Failed"), &json!("gone"), &Value::Null));
+    let kept = cloud.json("archive/superseded/gone/date=2024-07-01/messages/left.json");
+    assert_eq!(kept["message"]["message_id"], "left");
+    // The attempt that had staged it wakes up late.
+    let late = Workflow { retries: 0, ..Workflow::new(cloud.clone()) }.write(task).await;
+    assert_eq!(late.expect_err("it was fenced off").name, "WindowSuperseded");
+    run(&cloud, "r2", range()).await;
+    assert_eq!(verified(&cloud, false).await, []);
+    let (_, outcome) = look(&archive(&cloud), Days::ALL, false).await.expect("looked");
+    assert_eq!((outcome.gone, outcome.accounted.map(|sum| (sum.source, sum.archived))), (1, Some((1, 1))));
+    // It comes back.
+    cloud.put_message("left", "2024-07-01T10:00:00Z", "closed");
+    run(&cloud, "r3", range()).await;
+    assert_eq!((&row(&cloud, "left")["status"], &row(&cloud, "left")["gone_at"]), (&json!("Completed"), &Value::Null));
+    assert_eq!(verified(&cloud, false).await, []);
+}
+
+#[tokio::test]
+async fn a_message_that_left_and_that_a_registered_intent_writes_is_not_marked() {
+    let cloud = Cloud::default();
+    died(&cloud, true).await;
+    let unfinished = |id: &str| ("message_unfinished", id.to_owned(), false);
+    assert_eq!(verified(&cloud, true).await, [unfinished("left"), unfinished("stays")]);
+    let (_, outcome) = look(&archive(&cloud), Days::ALL, false).await.expect("looked");
+    let detail = &outcome.findings[0].detail;
+    assert!(detail.contains("alert-archive rerun r1 finishes that"), "{detail}");
+    run(&cloud, "r2", json!({"mode": "failed-only", "run_id": "r1"})).await;
+    assert_eq!((&row(&cloud, "left")["status"], verified(&cloud, false).await), (&json!("Completed"), Vec::new()));
+}
