@@ -14,7 +14,6 @@ use alerts::{
         document,
         tracking::{Archived, NO_INDEX, Row, Status, restored},
     },
-    run::unresolved::Span,
     window::plan::{Interval, Window},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -392,14 +391,9 @@ impl<'a> Check<'a> {
                     continue;
                 }
                 let held = day.count - source.foreign(day.from, day.to).await?.min(day.count);
-                if held > known {
-                    let detail =
-                        format!("the source holds {held} messages of that day, the ledger {known}; run the day again");
-                    self.find("source_unaccounted", &instant::date(day.from), Some(day.from), detail, None);
-                }
                 // Counts may be equal although names differ: one message came, another went.
                 if held > known || deep {
-                    suspicious.push(Span { from: day.from, to: day.to });
+                    suspicious.push(Suspicious { from: day.from, to: day.to, held, known });
                 }
             }
         }
@@ -407,28 +401,57 @@ impl<'a> Check<'a> {
         self.unknown_messages(source, &suspicious).await
     }
 
-    /// Names the messages of these days that are in the source and in no row.
-    async fn unknown_messages(&mut self, source: &OpenSearch, days: &[Span]) -> Result<(), Error> {
-        for day in days {
-            let day = Window::new(day.from, day.to, 0);
-            let mut unknown = Vec::new();
+    /// Names the messages of these days that are in the source and in no row. Where each has one, there are more of them
+    /// than rows of that day only because messages have moved in time: a row keeps the instant of what is archived.
+    async fn unknown_messages(&mut self, source: &OpenSearch, days: &[Suspicious]) -> Result<(), Error> {
+        for Suspicious { from, to, held, known } in days {
+            let day = Window::new(*from, *to, 0);
+            let mut strange = Vec::new();
             let look = |document: sources::Document| {
                 let identity = Identity::new(document.hit.index, document.hit.id);
-                if day.contains(document.at) && !self.evidence.rows.contains_key(&identity) {
-                    unknown.push(identity);
+                if day.contains(document.at) && !is_known(self.evidence.rows.get(&identity)) {
+                    strange.push(identity);
                 }
             };
             source.for_each_name(&day, look).await?;
-            for Identity { source_index, id } in unknown {
-                // Its row may say another day: the message has moved in time since.
-                if self.archive.ledger.rows.get(&id, Some(&source_index)).await?.is_none() {
-                    let detail = format!("it stands in {source_index} and in no row of the ledger; run its day again");
-                    self.find("message_unaccounted", &id, Some(day.from), detail, None);
+            let mut unknown = Vec::new();
+            for name in strange {
+                if !is_known(self.archive.ledger.rows.get(&name.id, Some(&name.source_index)).await?.as_ref()) {
+                    unknown.push(name);
                 }
+            }
+            if held > known && !unknown.is_empty() {
+                let detail =
+                    format!("the source holds {held} messages of that day, the ledger {known}; run the day again");
+                self.find("source_unaccounted", &instant::date(day.from), Some(day.from), detail, None);
+            }
+            for name in unknown {
+                let Identity { source_index, id } = &name;
+                let detail = match self.evidence.rows.get(&name) {
+                    None => format!("it stands in {source_index} and in no row of the ledger; run its day again"),
+                    Some(_) => {
+                        format!("it stands in {source_index} again, and its row calls it gone; run its day again")
+                    }
+                };
+                self.find("message_unaccounted", id, Some(day.from), detail, None);
             }
         }
         Ok(())
     }
+}
+
+/// It has a row, which does not say that it is gone.
+fn is_known(row: Option<&Row>) -> bool {
+    row.is_some_and(|row| !row.is_gone_unwritten())
+}
+
+/// A day of which the source may hold messages that have no row.
+struct Suspicious {
+    from: Timestamp,
+    to: Timestamp,
+    /// Messages in the source, and rows.
+    held: u64,
+    known: u64,
 }
 
 /// The version in which an object holds a row's message, perhaps still under the name from before any index had it.

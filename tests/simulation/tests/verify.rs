@@ -107,9 +107,25 @@ async fn a_message_that_was_staged_and_left_before_it_was_written_is_told_kept_a
     assert_eq!((outcome.gone, outcome.accounted.map(|sum| (sum.source, sum.archived))), (1, Some((1, 1))));
     // It comes back.
     cloud.put_message("left", "2024-07-01T10:00:00Z", "closed");
+    let back = [("source_unaccounted", "2024-07-01"), ("message_unaccounted", "left")];
+    assert_eq!(verified(&cloud, false).await, back.map(|(kind, what)| (kind, what.to_owned(), false)));
     run(&cloud, "r3", range()).await;
     assert_eq!((&row(&cloud, "left")["status"], &row(&cloud, "left")["gone_at"]), (&json!("Completed"), &Value::Null));
     assert_eq!(verified(&cloud, false).await, []);
+}
+
+#[tokio::test]
+async fn a_message_that_moved_in_time_and_was_reopened_is_no_difference() {
+    let cloud = Cloud::default();
+    cloud.put_message("moved", "2024-07-01T10:00:00Z", "closed");
+    run(&cloud, "r1", range()).await;
+    cloud.put_message("moved", "2024-07-03T10:00:00Z", "open");
+    run(&cloud, "r2", range()).await;
+    assert_eq!(row(&cloud, "moved")["disposition"], "open");
+    assert_eq!(verified(&cloud, false).await, []);
+    cloud.put_message("unknown", "2024-07-03T10:00:00Z", "closed");
+    let expected = [("source_unaccounted", "2024-07-03"), ("message_unaccounted", "unknown")];
+    assert_eq!(verified(&cloud, false).await, expected.map(|(kind, what)| (kind, what.to_owned(), false)));
 }
 
 #[tokio::test]
