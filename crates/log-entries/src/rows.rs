@@ -133,6 +133,10 @@ impl TryFrom<String> for Part {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
+        // Rows of earlier versions hold the whole key.
+        if let Some(PartKey { date, is_dated, number, .. }) = PartKey::parse(&text) {
+            return Ok(Part { date, is_dated, number });
+        }
         let (dated, is_dated) = text.strip_suffix("~undated").map_or((text.as_str(), true), |dated| (dated, false));
         let part = dated
             .split_once('~')
@@ -338,6 +342,9 @@ mod tests {
         for is_dated in [true, false] {
             let part = Part { date: date(2024, 7, 1), is_dated, number: 12 };
             assert_eq!(Part::try_from(String::from(part)), Ok(part));
+            let (object, sequencer) = ("o".to_owned(), "05".to_owned());
+            let key = PartKey { date: part.date, object, sequencer, is_dated, number: part.number }.key();
+            assert_eq!(Part::try_from(key), Ok(part), "as earlier versions have written it");
         }
         for text in ["", "2024-07-01", "2024-07-01~", "~1", "2024-07-01~1~", "2024-07-01~1~undated~undated"] {
             assert!(Part::try_from(text.to_owned()).is_err(), "{text}");
