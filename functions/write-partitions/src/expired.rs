@@ -24,7 +24,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use identity::Identity;
 use runtime::Call;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use std::collections::{BTreeMap, HashSet};
 use storage::{Change, PutOnce, StoreError};
 
@@ -110,6 +110,7 @@ async fn take_key(
     planned: &PlannedObject,
     executor: &mut Executor<'_>,
 ) -> Result<Vec<Written>, Error> {
+    name_lines(deps, planned, executor).await?;
     let body = empty(intent, planned)?;
     let head = match deps.objects.put_once(&planned.key, body, content_type(planned.disposition)).await? {
         PutOnce::Created(head) => {
@@ -121,14 +122,17 @@ async fn take_key(
     let body = deps.objects.get(&planned.key).await?;
     let written =
         if planned.disposition == Disposition::Closed { rows(planned, body)? } else { lines(deps, planned, &body)? };
-    let rows = written.len() as u64;
-    if let Some(key) = planned.jsonl_key.as_ref().filter(|_| rows > 0)
-        && let Some(beside) = deps.objects.head(key).await?
-    {
-        executor.note(key, rows, &beside)?;
-    }
-    executor.note(&planned.key, rows, &head)?;
+    executor.note(&planned.key, written.len() as u64, &head)?;
     Ok(written)
+}
+
+/// The JSON lines beside an object are written before it. They stay, whether it was written or not: of a message that
+/// left the source since they may be the last copy.
+async fn name_lines(deps: &Deps, planned: &PlannedObject, executor: &mut Executor<'_>) -> Result<(), Error> {
+    let Some(key) = &planned.jsonl_key else { return Ok(()) };
+    let Some(head) = deps.objects.head(key).await? else { return Ok(()) };
+    let lines: Vec<IgnoredAny> = deps.objects.get_lines(key).await?;
+    executor.note(key, lines.len() as u64, &head)
 }
 
 fn rows(planned: &PlannedObject, body: Bytes) -> Result<Vec<Written>, Error> {

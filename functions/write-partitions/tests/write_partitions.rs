@@ -85,6 +85,18 @@ fn archived(cloud: &Cloud) -> Vec<(String, String)> {
     rows
 }
 
+/// Objects that no manifest names.
+fn unnamed(cloud: &Cloud) -> Vec<String> {
+    let manifests = cloud.keys("archive/_commits/").into_keys().map(|key| cloud.json(&key));
+    let named: Vec<String> = manifests
+        .flat_map(|manifest| column(manifest["objects"].as_array().expect("a list"), "key"))
+        .map(|key| key.as_str().expect("a key").to_owned())
+        .collect();
+    let places = ["archive/parquet/", "archive/jsonl/", "quarantine/"];
+    let keys = places.into_iter().flat_map(|place| cloud.keys(place).into_keys());
+    keys.filter(|key| !named.contains(key)).collect()
+}
+
 fn expected() -> Vec<(String, String)> {
     ["a", "b"].map(|id| (id.to_owned(), message(id, "closed"))).into()
 }
@@ -357,6 +369,22 @@ async fn an_earlier_version_of_a_message_is_overwritten_by_the_window_that_has_i
     assert!(cloud.object(&key).starts_with(b"{\"message\":"));
 }
 
+#[tokio::test]
+async fn json_lines_whose_messages_are_all_excluded_before_their_object_is_written_are_named() {
+    let cloud = classified().await;
+    let dies = cloud.through(Arc::new(Without("archive/parquet/")));
+    handle(&deps(&dies), task(day(0), Some(1)), cloud.call()).await.expect_err("it dies between the two");
+    assert_eq!(cloud.keys("archive/jsonl/").len(), 1);
+    for id in ["a", "b"] {
+        let exclude = |register: Register| {
+            register.with(Unresolved::excluded(Identity::new("messages", id), "it kills its window", cloud.clock.now()))
+        };
+        cloud.job_runs().change_unresolved(exclude).await.expect("excluded");
+    }
+    handle(&deps(&cloud), task(day(0), Some(1)), cloud.call()).await.expect("carried out");
+    assert_eq!((archived(&cloud), unnamed(&cloud)), (vec![], vec![]));
+}
+
 /// Lets no object be written whose key holds this.
 struct Without(&'static str);
 
@@ -391,6 +419,7 @@ async fn a_registered_intent_whose_spool_has_expired_holds_its_messages_no_longe
         let (cloud, second) = expired(missing).await;
         handle(&deps(&cloud), task(second, Some(1)), cloud.call()).await.expect("written");
         assert_eq!(archived(&cloud), expected(), "{missing}");
+        assert!(unnamed(&cloud).is_empty(), "{missing}: {:?}", unnamed(&cloud));
         let statuses = column(&cloud.tracking_rows(), "status");
         assert_eq!(statuses, ["Completed", "Completed", "Pending", "Completed"], "{missing}");
         let window = cloud.windows().rows.get(RUN, Some(&day(0).window_id)).await.expect("read").expect("a row");
@@ -467,6 +496,6 @@ async fn whatever_request_fails_while_an_expired_intent_ends_the_archive_is_the_
     };
     let second = day(1);
     let write = async |cloud: &Cloud| handle(&deps(cloud), task(second.clone(), Some(1)), cloud.call()).await;
-    let look = |cloud: &Cloud| (archived(cloud), column(&cloud.tracking_rows(), "status"));
+    let look = |cloud: &Cloud| (archived(cloud), unnamed(cloud), column(&cloud.tracking_rows(), "status"));
     assert!(fail_each_request(set_up, write, look).await > 20);
 }

@@ -86,10 +86,9 @@ impl Intent {
                 quarantine.replaces.push((*position, object.key.clone()));
             }
             let replaces = object.replaces.iter().filter(|(position, _)| entries.contains(position)).cloned().collect();
-            // One that loses all its entries is written all the same, empty: otherwise an executor of the earlier
-            // intent, which wakes up late, would still find its key free.
-            let jsonl_key = object.jsonl_key.clone().filter(|_| !entries.is_empty());
-            next.objects.push(PlannedObject { entries, replaces, jsonl_key, ..object.clone() });
+            // One that loses all its entries is written all the same, empty, and so are its JSON lines: otherwise an
+            // executor of the earlier intent, which wakes up late, would still find its key free.
+            next.objects.push(PlannedObject { entries, replaces, ..object.clone() });
         }
         next.objects.extend(by_date.into_values());
         next
