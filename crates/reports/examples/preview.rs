@@ -7,7 +7,8 @@ use alerts::run::{
     job_run::RunStatus,
     overview::{Day, Overview},
     report::{Before, Details, Failure, OpenMessage, RunReport, Windows},
-    unresolved::{Span, Unresolved},
+    span::Span,
+    unresolved::Unresolved,
 };
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};

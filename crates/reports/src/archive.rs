@@ -7,7 +7,8 @@ use alerts::run::{
     job_run::RunStatus,
     overview::{Overview, span_of},
     report::{Before, Details, Failure, OpenMessage, RunReport},
-    unresolved::{Span, Unresolved},
+    span::Span,
+    unresolved::Unresolved,
 };
 use jiff::Timestamp;
 use serde::Serialize;

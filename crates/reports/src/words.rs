@@ -7,7 +7,8 @@ use alerts::run::{
     job_run::RunStatus,
     overview::Extent,
     report::{Failure, Recheck, RunReport},
-    unresolved::{Span, Unresolved},
+    span::Span,
+    unresolved::Unresolved,
 };
 use identity::{Identity, instant::iso};
 use jiff::{Timestamp, tz::TimeZone};

@@ -6,7 +6,8 @@ use alerts::run::{
     job_run::RunStatus,
     overview::{Day, Overview},
     report::{Details, Failure, RunReport},
-    unresolved::{Span, Unresolved},
+    span::Span,
+    unresolved::Unresolved,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::Identity;

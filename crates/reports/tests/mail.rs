@@ -4,7 +4,8 @@ use alerts::run::{
     job_run::RunStatus,
     overview::{Day, Extent, Overview},
     report::{Before, Details, Failure, OpenMessage, Recheck, RunReport, Windows},
-    unresolved::{Span, Unresolved},
+    span::Span,
+    unresolved::Unresolved,
 };
 use alerts::{counts::Bytes, counts::Messages};
 use identity::Identity;

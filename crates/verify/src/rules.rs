@@ -8,7 +8,7 @@ use alerts::{
     mode::Mode,
     run::{
         job_run::{JobRun, RunStatus},
-        unresolved::{Span, subtract},
+        span::{Span, joined, without},
     },
     window::{
         plan::Interval,
@@ -185,26 +185,11 @@ pub fn covered(runs: &[JobRun], windows: &[WindowRecord]) -> Vec<Span> {
     let mut spans: Vec<Span> = of_range().filter(is_done).map(span).collect();
     let reads_its_range = |mode: Mode| matches!(mode, Mode::Range | Mode::Scheduled);
     for run in runs.iter().filter(|run| run.status == RunStatus::Completed && reads_its_range(run.mode)) {
-        let mut left = vec![Span { from: run.from, to: run.to }];
-        for record in of_range().filter(|record| record.run_id == run.run_id && !is_done(record)) {
-            left = subtract(left, &span(record));
-        }
-        spans.extend(left);
+        let whole = vec![Span { from: run.from, to: run.to }];
+        let undone = of_range().filter(|record| record.run_id == run.run_id && !is_done(record));
+        spans.extend(without(whole, &joined(undone.map(span))));
     }
-    merged(spans)
-}
-
-fn merged(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.retain(|span| span.from < span.to);
-    spans.sort_by_key(|span| (span.from, span.to));
-    let mut merged: Vec<Span> = Vec::new();
-    for span in spans {
-        match merged.last_mut() {
-            Some(last) if span.from <= last.to => last.to = last.to.max(span.to),
-            _ => merged.push(span),
-        }
-    }
-    merged
+    joined(spans)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use alerts::{
             Before, Details, Failure, GONE_SHOWN, OLDEST_SHOWN, OpenMessage, Recheck, RunReport, Sweep,
             Windows as WindowCounts,
         },
-        unresolved::Span,
+        span::Span,
     },
     source::Source,
     window::{

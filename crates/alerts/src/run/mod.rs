@@ -9,6 +9,7 @@ pub mod looked_at;
 pub mod overview;
 pub mod payloads;
 pub mod report;
+pub mod span;
 pub mod swept;
 pub mod turns;
 pub mod unresolved;

@@ -1,7 +1,7 @@
 //! The archive as it stands, whichever runs made it: what a report tells beside its own run.
 
 use crate::counts::AlertCounts;
-use crate::run::unresolved::Span;
+use crate::run::span::{Span, joined, without};
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,45 +105,11 @@ pub fn span_of(window_id: &str) -> Option<Span> {
 
 /// What the runs have covered together, and what of their ranges none of them has: both in order, without overlaps.
 pub fn covered_and_gaps(runs: &[Coverage]) -> (Vec<Span>, Vec<Span>) {
-    let wanted = joined(runs.iter().map(|run| run.range.clone()).collect());
+    let wanted = joined(runs.iter().map(|run| run.range.clone()));
     let committed = runs.iter().flat_map(|run| without(vec![run.range.clone()], &joined(run.uncommitted.clone())));
-    let covered = joined(committed.collect());
+    let covered = joined(committed);
     let gaps = without(wanted, &covered);
     (covered, gaps)
-}
-
-/// In order, with what touches or overlaps made one.
-fn joined(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.retain(|span| span.from < span.to);
-    spans.sort_by_key(|span| (span.from, span.to));
-    let mut out: Vec<Span> = Vec::new();
-    for span in spans {
-        match out.last_mut() {
-            Some(last) if span.from <= last.to => last.to = last.to.max(span.to),
-            _ => out.push(span),
-        }
-    }
-    out
-}
-
-/// `spans` without what lies in `taken`; both are joined.
-fn without(spans: Vec<Span>, taken: &[Span]) -> Vec<Span> {
-    let mut out = Vec::new();
-    for Span { mut from, to } in spans {
-        for gone in taken.iter().filter(|gone| gone.from < to) {
-            if gone.to <= from {
-                continue;
-            }
-            if from < gone.from {
-                out.push(Span { from, to: gone.from });
-            }
-            from = from.max(gone.to);
-        }
-        if from < to {
-            out.push(Span { from, to });
-        }
-    }
-    out
 }
 
 #[cfg(test)]

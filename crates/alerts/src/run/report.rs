@@ -5,7 +5,7 @@ use crate::mode::Mode;
 use crate::run::job_run::{JobRun, RunStatus};
 pub use crate::run::overview::OpenMessage;
 use crate::run::overview::{Coverage, Extent, Overview, span_of};
-use crate::run::unresolved::{Span, Unresolved};
+use crate::run::{span::Span, unresolved::Unresolved};
 use crate::window::plan::Left;
 use identity::instant;
 use jiff::Timestamp;

@@ -4,7 +4,10 @@
 use super::keyed_by_run;
 use crate::{
     mode::Mode,
-    run::job_run::{JobRun, RunStatus},
+    run::{
+        job_run::{JobRun, RunStatus},
+        span::{Span, joined, without},
+    },
     window::record::{State, WindowRecord},
 };
 use identity::{Identity, instant};
@@ -56,15 +59,6 @@ pub enum Unresolved {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         released_by: Option<String>,
     },
-}
-
-/// `[from, to)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
-    #[serde(with = "instant::serde_iso")]
-    pub from: Timestamp,
-    #[serde(with = "instant::serde_iso")]
-    pub to: Timestamp,
 }
 
 impl Unresolved {
@@ -190,7 +184,7 @@ impl Register {
         }
         for item in next.items.iter_mut().filter(|item| !of_run(item)) {
             if let Some((left, since)) = item.left() {
-                *left = committed_since(run, records, since).iter().fold(std::mem::take(left), subtract);
+                *left = without(std::mem::take(left), &committed_since(run, records, since));
             }
         }
         let is_complete = !records.is_empty() && records.iter().all(|record| record.status == State::Completed);
@@ -210,21 +204,9 @@ fn committed_since(run: &JobRun, records: &[WindowRecord], since: Timestamp) -> 
     let of_range = || records.iter().filter(|record| record.window.purpose.is_range());
     if run.created_at > since && matches!(run.mode, Mode::Range | Mode::Scheduled) {
         let whole = vec![Span { from: run.from, to: run.to }];
-        return of_range()
-            .filter(|record| !is_done(record))
-            .fold(whole, |whole, record| subtract(whole, &span(record)));
+        return without(whole, &joined(of_range().filter(|record| !is_done(record)).map(span)));
     }
-    of_range().filter(is_done).filter(|record| record.updated_at > since).map(span).collect()
-}
-
-/// What is left of stretches of time without another.
-pub fn subtract(left: Vec<Span>, gone: &Span) -> Vec<Span> {
-    let around = |span: Span| {
-        let before = Span { from: span.from, to: span.to.min(gone.from) };
-        let behind = Span { from: span.from.max(gone.to), to: span.to };
-        [before, behind].into_iter().filter(|part| part.from < part.to)
-    };
-    left.into_iter().flat_map(around).collect()
+    joined(of_range().filter(is_done).filter(|record| record.updated_at > since).map(span))
 }
 
 #[cfg(test)]
