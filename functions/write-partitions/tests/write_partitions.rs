@@ -274,6 +274,16 @@ async fn whatever_request_fails_the_archive_is_the_same_after_another_call() {
     assert!(fail_each_request(classified, write, look).await > 20);
 }
 
+/// In a thread of its own, because the executor that is held up waits in this one.
+fn carried_out_by_another(cloud: &Cloud, window: Window) {
+    let cloud = cloud.clone();
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(handle(&deps(&cloud), task(window, Some(1)), cloud.call())).expect("carried out by another");
+    });
+    other.join().expect("carried out by another");
+}
+
 /// Holds an executor up in front of its first per-message object, until another has carried the intent out and a later
 /// version of that message has been written.
 struct HeldUp(Cloud, AtomicBool);
@@ -285,14 +295,7 @@ impl Network for HeldUp {
             && request.subject.contains("archive/messages/")
             && !self.1.swap(true, Ordering::SeqCst)
         {
-            let cloud = self.0.clone();
-            let other = std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-                let deps = deps(&cloud);
-                let done = runtime.block_on(handle(&deps, task(day(0), Some(1)), cloud.call()));
-                done.expect("carried out by another");
-            });
-            other.join().expect("carried out by another");
+            carried_out_by_another(&self.0, day(0));
             for key in self.0.keys("archive/messages/").into_keys() {
                 self.0.objects().put(&key, "newer", "application/json").await.expect("written");
             }
@@ -396,6 +399,14 @@ impl Network for Without {
     }
 }
 
+/// A month passes, and the spool of the first window is gone.
+async fn expire(cloud: &Cloud) {
+    for key in cloud.keys(&spool_prefix(RUN, &day(0).window_id, 1)).into_keys() {
+        cloud.objects().delete(&key).await.expect("deleted");
+    }
+    cloud.clock.advance(std::time::Duration::from_secs(31 * 24 * 3600));
+}
+
 /// The intent of the first window is registered, and carried out up to the objects whose keys hold `missing`; its spool
 /// has expired since. Another window has the same messages.
 async fn expired(missing: &'static str) -> (Cloud, Window) {
@@ -405,10 +416,7 @@ async fn expired(missing: &'static str) -> (Cloud, Window) {
     handle(&deps(&cut), task(day(0), Some(1)), cloud.call()).await.expect_err("cut off");
     let row = cloud.windows().rows.get(RUN, Some(&day(0).window_id)).await.expect("read").expect("a row");
     assert!(row.status == alerts::window::record::State::Prepared, "{row:?}");
-    for key in cloud.keys(&spool_prefix(RUN, &day(0).window_id, 1)).into_keys() {
-        cloud.objects().delete(&key).await.expect("deleted");
-    }
-    cloud.clock.advance(std::time::Duration::from_secs(31 * 24 * 3600));
+    expire(&cloud).await;
     (cloud, second)
 }
 
@@ -430,6 +438,35 @@ async fn a_registered_intent_whose_spool_has_expired_holds_its_messages_no_longe
             assert!(cloud.keys(&key).contains_key(&key), "{missing}: {key}");
         }
     }
+}
+
+/// Lets a month pass before it sends its first Parquet object: the spool expires, and another window takes the messages.
+struct SleepsForAMonth {
+    cloud: Cloud,
+    second: Window,
+    has_slept: AtomicBool,
+}
+
+#[async_trait]
+impl Network for SleepsForAMonth {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_meant = request.operation == "PutObject" && request.subject.contains("archive/parquet");
+        if is_meant && !self.has_slept.swap(true, Ordering::Relaxed) {
+            expire(&self.cloud).await;
+            carried_out_by_another(&self.cloud, self.second.clone());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_executor_that_sleeps_until_its_spool_has_expired_finds_its_keys_taken() {
+    let cloud = classified().await;
+    let second = given_second_window(&cloud).await;
+    let sleeper = SleepsForAMonth { cloud: cloud.clone(), second, has_slept: AtomicBool::default() };
+    let sleeps = cloud.through(Arc::new(sleeper));
+    handle(&deps(&sleeps), task(day(0), Some(1)), cloud.call()).await.expect_err("its window is abandoned");
+    assert_eq!((archived(&cloud), unnamed(&cloud)), (expected(), vec![]));
 }
 
 /// Lets no write to a window pass once message `a` is archived in the second window's object.
