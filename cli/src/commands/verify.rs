@@ -91,11 +91,11 @@ impl Verify {
             outcome.findings = repair(&archive, days, self.deep, found).await?;
         }
         outcome.ok = outcome.findings.iter().all(|finding| finding.repaired.is_some());
-        self.print(&outcome)?;
+        self.print(&outcome, archive.source.is_some())?;
         Ok(outcome.ok)
     }
 
-    fn print(&self, outcome: &Outcome) -> Result<()> {
+    fn print(&self, outcome: &Outcome, has_source: bool) -> Result<()> {
         if self.json {
             say!("{}", serde_json::to_string_pretty(outcome)?);
             return Ok(());
@@ -110,6 +110,7 @@ impl Verify {
         let Outcome { windows, objects, rows, findings, gone, .. } = outcome;
         match &outcome.accounted {
             Some(sum) => say!("{}", told(sum)),
+            None if has_source => say!("no run has read any of these days: the source was not counted"),
             None => say!("the source was not asked: OPENSEARCH_URL is not set"),
         }
         if *gone > 0 {

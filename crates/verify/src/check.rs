@@ -370,13 +370,17 @@ impl<'a> Check<'a> {
     async fn source(&mut self, deep: bool) -> Result<(), Error> {
         let Some(source) = &self.archive.source else { return Ok(()) };
         let spans = covered(&self.evidence.runs, &self.evidence.windows);
+        let spans: Vec<_> = spans.iter().filter_map(|span| self.evidence.days.cut(span)).collect();
+        if spans.is_empty() {
+            return Ok(());
+        }
         let rows = || self.evidence.rows.values().filter(|row| !row.is_gone_unwritten());
         let mut instants: Vec<Timestamp> = rows().map(|row| row.timestamp).collect();
         instants.sort_unstable();
         let rows_before = |at: Timestamp| instants.partition_point(|instant| *instant < at) as u64;
         let mut suspicious = Vec::new();
         let mut sum = Sum::default();
-        for span in spans.iter().filter_map(|span| self.evidence.days.cut(span)) {
+        for span in spans {
             for row in rows().filter(|row| span.from <= row.timestamp && row.timestamp < span.to) {
                 match row.disposition {
                     Disposition::Closed => sum.archived += 1,

@@ -116,7 +116,8 @@ pub struct Outcome {
     pub messages_read: u64,
     /// Messages that left the source before a run had written them, as their rows say.
     pub gone: u64,
-    /// What the source holds where runs have been, against the ledger; none when the source was not asked.
+    /// What the source holds where runs have been, against the ledger; none when the source was not asked, or no run has
+    /// been anywhere in these days.
     pub accounted: Option<Sum>,
     pub findings: Vec<Finding>,
 }

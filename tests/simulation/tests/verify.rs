@@ -115,6 +115,17 @@ async fn a_message_that_was_staged_and_left_before_it_was_written_is_told_kept_a
 }
 
 #[tokio::test]
+async fn the_source_is_counted_only_where_runs_have_been() {
+    let cloud = Cloud::default();
+    let counted =
+        async || look(&archive(&cloud), Days::ALL, false).await.expect("looked").1.accounted.map(|sum| sum.source);
+    cloud.put_message("new", "2024-07-01T10:00:00Z", "closed");
+    assert_eq!(counted().await, None);
+    run(&cloud, "r1", range()).await;
+    assert_eq!(counted().await, Some(1));
+}
+
+#[tokio::test]
 async fn a_message_that_moved_in_time_and_was_reopened_is_no_difference() {
     let cloud = Cloud::default();
     cloud.put_message("moved", "2024-07-01T10:00:00Z", "closed");
