@@ -6,7 +6,10 @@ use super::{
 };
 use crate::value::Type;
 use jiff::{civil::Date, tz::TimeZone};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// The longest name that PostgreSQL keeps.
 const NAME_BYTES: usize = 63;
@@ -486,7 +489,7 @@ impl Reader {
         }
     }
 
-    /// Columns that are made beside columns that come along; readers of Parquet do not tell case apart.
+    /// Columns of one name, those made here and those that come along; readers of Parquet do not tell case apart.
     fn clashes<'a>(
         &mut self,
         line: usize,
@@ -501,16 +504,19 @@ impl Reader {
                 self.report(line, field, "DuplicateName", format!("two columns would be called {name}"));
             }
         }
+        let mut along: HashMap<String, &str> = HashMap::new();
         for column in columns {
-            let name = &table.columns[*column].name;
-            if seen.contains(&name.to_lowercase()) {
-                self.report(
-                    line,
-                    field,
-                    "DuplicateName",
-                    format!("the column {name} of {} has the name of a column that is made here", table.name),
-                );
-            }
+            let name = table.columns[*column].name.as_str();
+            let message = match along.insert(name.to_lowercase(), name) {
+                _ if seen.contains(&name.to_lowercase()) => {
+                    format!("the column {name} of {} has the name of a column that is made here", table.name)
+                }
+                Some(other) if other != name => {
+                    format!("the columns {other} and {name} of {} differ only by case", table.name)
+                }
+                _ => continue,
+            };
+            self.report(line, field, "DuplicateName", message);
         }
     }
 
@@ -764,6 +770,16 @@ facts:
         assert_eq!((patient.cursor.clone(), patient.soft_delete), (vec![8, 7], Some(9)));
         assert_eq!(schema.facts[0].roles[2].dimension, 0);
         assert!(schema.tables[1].sequential);
+    }
+
+    #[test]
+    fn columns_that_differ_only_by_case_do_not_come_along_together() {
+        let both = EXAMPLE.replace("notes: text,", "notes: text, Notes: text,");
+        assert!(Schema::parse(both.as_bytes()).is_ok(), "one of them comes along");
+        let problems = Schema::parse(both.replace("[fee, notes]", "[fee, notes, Notes]").as_bytes()).expect_err("both");
+        let told: Vec<_> = problems.iter().map(|p| (p.field.as_str(), p.error, p.message.as_str())).collect();
+        let message = "the columns notes and Notes of visit differ only by case";
+        assert_eq!(told, [("facts.visit", "DuplicateName", message)]);
     }
 
     #[test]
