@@ -121,7 +121,7 @@ fn rows(object: Bytes) -> Vec<Row> {
     reader.get_row_iter(None).expect("rows").map(|row| row.expect("row")).collect()
 }
 
-/// Members that change, events that come before theirs, a deletion, a line that is no row.
+/// Members that change, events that come before theirs, a deletion of each, a line that is no row.
 fn objects() -> Vec<(String, String)> {
     let at = |day: u32| format!("2024-01-{day:02}T00:00:00+00:00");
     let member = |id: u32, city: &str, day: u32| {
@@ -131,14 +131,15 @@ fn objects() -> Vec<(String, String)> {
         format!("{{\"id\":{id},\"member\":{member},\"amount\":{id}.5,\"at\":\"{}\"}}\n", at(day))
     };
     let key = |table: &str, day: u32, id: u32| format!("{table}/202401{day:02}T000000.000000Z-{id:010}.jsonl");
-    let deletion = format!("{{\"id\":2,\"_deleted\":true,\"_deleted_at\":\"{}\"}}\n", at(20));
+    let deletion = |id: u32, day: u32| format!("{{\"id\":{id},\"_deleted\":true,\"_deleted_at\":\"{}\"}}\n", at(day));
     vec![
         (key("member", 1, 1), member(1, "Rome", 1) + &member(2, "Oslo", 1)),
         (key("member", 5, 2), member(1, "Paris", 5) + "{\"id\":"),
         (key("member", 9, 3), member(1, "Rome", 9) + &member(3, "Bonn", 9)),
-        (key("member", 20, 4), deletion),
-        (key("event", 6, 1), event(1, 1, 6) + &event(2, 3, 2) + &event(3, 9, 6)),
+        (key("member", 20, 4), deletion(2, 20)),
+        (key("event", 6, 1), event(1, 1, 6) + &event(2, 3, 2) + &event(3, 9, 6) + &event(5, 1, 6)),
         (key("event", 10, 2), event(4, 1, 10) + &event(1, 1, 3)),
+        (key("event", 11, 3), deletion(5, 11)),
     ]
 }
 
@@ -155,7 +156,7 @@ async fn built_at_once() -> BTreeMap<String, BTreeSet<String>> {
 async fn a_fact_finds_the_version_of_its_time_and_unknown_members_are_counted() {
     let tables = built_at_once().await;
     let cities = |table: &str| tables[table].iter().map(|row| row.matches("Rome").count()).sum::<usize>();
-    assert_eq!((tables["dim_member"].len(), tables["fact_event"].len(), cities("dim_member")), (2 + 3 + 2 + 1, 4, 2));
+    assert_eq!((tables["dim_member"].len(), tables["fact_event"].len(), cities("dim_member")), (2 + 3 + 2 + 1, 5, 2));
     assert_eq!(tables["dim_date"].len(), 2 + 31);
     assert_eq!(tables["fact_event"].iter().filter(|row| row.contains("member_key: -1")).count(), 1);
 }
@@ -372,7 +373,7 @@ async fn an_object_that_cannot_be_read_is_set_aside_alone_until_it_is_made_good(
     for (key, body) in objects() {
         world.put("ingestion", &key, &body).await;
     }
-    let key = "event/20240111T000000.000000Z-0000000003.jsonl";
+    let key = "event/20240112T000000.000000Z-0000000004.jsonl";
     let object = Objects::over(world.objects.clone(), "ingestion");
     object.put(key, b"\x1f\x8b damaged".to_vec(), "application/gzip").await.expect("put");
     world.build().await;
