@@ -5,6 +5,18 @@ use bytes::Bytes;
 use hyper::Request;
 use std::time::Duration;
 
+/// The head of the table of faults, with which `tests/README.md` ends.
+pub const TABLE: &str = concat!(
+    "| function | fault | what makes it good | attempted | ok | lost | duplicated | unexpected | test |\n",
+    "|---|---|---|--:|--:|--:|--:|--:|---|\n",
+);
+
+/// The README with other rows in its table; `None` when it has no table.
+pub fn with_rows(readme: &str, rows: &str) -> Option<String> {
+    let (before, _) = readme.split_once(TABLE)?;
+    Some(format!("{before}{TABLE}{rows}"))
+}
+
 /// A request that a function makes; an empty field matches everything.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -200,5 +212,19 @@ impl Point {
         words.push(self.target);
         words.extend(self.body);
         format!("`{}`", words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_keeps_its_text_when_its_table_gets_other_rows() {
+        let readme = include_str!("../README.md");
+        let (text, rows) = readme.split_once(TABLE).expect("tests/README.md has the table of faults");
+        assert_eq!(with_rows(readme, rows).as_deref(), Some(readme));
+        assert_eq!(with_rows(readme, "| row |\n"), Some(format!("{text}{TABLE}| row |\n")));
+        assert_eq!(with_rows("text", ""), None);
     }
 }

@@ -6,7 +6,7 @@ use pipeline_tests::{
     documents::mixture,
     faults::{
         ALWAYS, CONFLICT, CUT_AFTER, CUT_BEFORE, ENDED_EARLY, Fault, KILL_AFTER, KILL_BEFORE, SHARDS_FAILED, THROTTLE,
-        TIMED_OUT, Then, delay, dynamodb, fault, opensearch, s3, ses, states,
+        TIMED_OUT, Then, delay, dynamodb, fault, opensearch, s3, ses, states, with_rows,
     },
     proxy::Harm,
 };
@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 use tokio::sync::OnceCell;
 
 /// Names the faults for `cargo test -- "[fault]"`.
@@ -281,18 +282,14 @@ async fn heal(cloud: &Cloud, stretch: &Stretch, then: Then, run_id: &str) -> Res
 /// `tests/README.md` lists the faults, once all of them were survived.
 pub fn write_table() {
     let survived = SURVIVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut text = include_str!("faults.md").to_owned();
-    text.push_str(
-        "\n| function | fault | what makes it good | attempted | ok | lost | duplicated | unexpected | test |\n",
-    );
-    text.push_str("|---|---|---|--:|--:|--:|--:|--:|---|\n");
+    let mut rows = String::new();
     let mut sum = Account::default();
     for fault in FAULTS {
         let Some(account) = survived.get(fault.name) else { return };
         let Account { attempted, ok, lost, duplicated, unexpected } = account;
         let (name, what, then) = (fault.name.replace(' ', "_"), fault.what(), fault.then.describe());
         let _ = writeln!(
-            text,
+            rows,
             "| {} | {what} | {then} | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | `{name}` |",
             fault.function
         );
@@ -300,11 +297,16 @@ pub fn write_table() {
     }
     let Account { attempted, ok, lost, duplicated, unexpected } = sum;
     let _ = writeln!(
-        text,
+        rows,
         "| all | {} faults | | {attempted} | {ok} | {lost} | {duplicated} | {unexpected} | |",
         FAULTS.len()
     );
-    if let Err(error) = std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"), text) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let no_table = || io::Error::other("it has no table of faults");
+    let written = fs::read_to_string(path)
+        .and_then(|readme| with_rows(&readme, &rows).ok_or_else(no_table))
+        .and_then(|readme| fs::write(path, readme));
+    if let Err(error) = written {
         eprintln!("tests/README.md cannot be written: {error}");
     }
 }
