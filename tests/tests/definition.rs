@@ -74,6 +74,9 @@ fn a_name_that_differs_between_state_folder_binary_and_terraform_is_caught() {
     caught("no folder functions/gate-run", |project| assert!(project.packages.remove("gate-run").is_some()));
     caught("functions/gate-run needs", |project| assert!(project.package("gate-run").binaries.remove("gate-run")));
     caught("functions/gate-run needs", |project| project.package("gate-run").name = "gate".into());
+    caught("functions/gate-run/src/main.rs: its log would name `gate`", |project| {
+        project.package("gate-run").serves = "gate".into()
+    });
     caught("functions/gate-run: add `gate-run` to the map of functions in infra/archive.tf", |project| {
         assert!(project.functions.remove("gate-run").is_some())
     });
@@ -88,9 +91,10 @@ fn a_function_that_nothing_starts_is_caught() {
     let spare = |project: &mut Project| {
         let (package, function) = (project.package("gate-run").clone(), project.function("gate-run").clone());
         let arn = "arn:spare".to_owned();
-        project
-            .packages
-            .insert("spare".into(), Package { name: "spare".into(), binaries: ["spare".into()].into(), ..package });
+        project.packages.insert(
+            "spare".into(),
+            Package { name: "spare".into(), binaries: ["spare".into()].into(), serves: "spare".into(), ..package },
+        );
         project.functions.insert("spare".into(), Function { arn: arn.clone(), ..function });
         arn
     };

@@ -235,6 +235,10 @@ fn one_name(project: &Project) -> Vec<String> {
         if package.name != *folder || !package.binaries.contains(folder) {
             faults.push(format!("functions/{folder} needs a package and a binary of the name `{folder}`"));
         }
+        if package.serves != *folder {
+            let serves = &package.serves;
+            faults.push(format!("functions/{folder}/src/main.rs: its log would name `{serves}` and not `{folder}`"));
+        }
         if !project.functions.contains_key(folder) {
             faults.push(format!("no function is deployed for functions/{folder}: {}", entries::wanted(folder)));
         }

@@ -156,6 +156,14 @@ fn grants_outside_a_functions_field_are_caught() {
 }
 
 #[test]
+fn a_function_that_may_not_write_its_log_is_caught() {
+    let expected = "infra/policies/gate-run.json: no statement lets the function write its log";
+    caught("gate-run", "Action", json!(["logs:CreateLogStream"]), expected);
+    let of_another = "arn:aws:logs:us-east-1:123456789012:log-group:/aws/lambda/alert-archive-send-summary:*";
+    caught("gate-run", "Resource", json!(of_another), expected);
+}
+
+#[test]
 fn a_name_that_stands_twice_in_a_policy_is_caught() {
     caught("gate-run", "Sid", json!("JobRuns"), "stands twice");
 }
@@ -177,6 +185,10 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
     let mut faults = Vec::new();
     let mut used: BTreeSet<(&str, &str)> = BTreeSet::new();
     for (address, policy) in policies {
+        if let Some(file) = policy.file.as_ref().filter(|_| !writes_its_log(policy)) {
+            faults
+                .push(format!("{file}: no statement lets the function write its log: begin with `Log`, as others do"));
+        }
         let mut sids = BTreeSet::new();
         for statement in policy.text["Statement"].as_array().into_iter().flatten() {
             let sid = statement["Sid"].as_str().unwrap_or_default();
@@ -255,6 +267,15 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
     let unused = listed.filter(|exception| !used.contains(exception));
     faults.extend(unused.map(|(holder, sid)| format!("{holder}/{sid}: the exception is no longer needed")));
     faults
+}
+
+fn writes_its_log(policy: &Policy) -> bool {
+    let log = format!(":log-group:/aws/lambda/alert-archive-{}:*", policy.holder);
+    policy.text["Statement"].as_array().into_iter().flatten().any(|statement| {
+        let actions = strings(&statement["Action"]);
+        ["logs:CreateLogStream", "logs:PutLogEvents"].iter().all(|action| actions.contains(action))
+            && strings(&statement["Resource"]).iter().any(|resource| resource.ends_with(&log))
+    })
 }
 
 fn strings(value: &Value) -> Vec<&str> {

@@ -28,6 +28,8 @@ pub struct Project {
 pub struct Package {
     pub name: String,
     pub binaries: BTreeSet<String>,
+    /// What its `main` tells `runtime::serve` that it is called.
+    pub serves: String,
     /// The project's environment variables that it reads, or a crate that it depends on.
     pub reads: BTreeSet<String>,
 }
@@ -139,6 +141,7 @@ fn packages() -> BTreeMap<String, Package> {
         let described = Package {
             name: (*name).to_owned(),
             binaries: binaries.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect(),
+            serves: served(&package_folder.join("src/main.rs")),
             reads: with_dependencies(name, &all)
                 .into_iter()
                 .flat_map(|name| variables(&folder(all[name]).join("src")))
@@ -147,6 +150,13 @@ fn packages() -> BTreeMap<String, Package> {
         (package_folder.file_name().and_then(|name| name.to_str()).expect("a name").to_owned(), described)
     });
     functions.collect()
+}
+
+/// The name in `runtime::serve("...", `; empty where there is none.
+fn served(main: &Path) -> String {
+    let text = fs::read_to_string(main).unwrap_or_default();
+    let name = text.split_once("runtime::serve(\"").and_then(|(_, rest)| rest.split_once('"'));
+    name.map(|(name, _)| name.to_owned()).unwrap_or_default()
 }
 
 /// A package, the packages of this workspace that it depends on, and so on.
