@@ -1,5 +1,5 @@
 //! What a person at a terminal is told of an error: what happened, without what the SDK says twice, and what to do. The
-//! registry's advice is for runs; whoever types a command may have nothing but an expired login.
+//! registry's advice is for runs; the operator of a command may have nothing but an expired login.
 
 use errors::{Name, advice, describe};
 
@@ -15,7 +15,7 @@ const NOT_LOGGED_IN: &[&str] = &[
     "IncompleteSignature",
 ];
 
-/// How the SDK says that nobody answered.
+/// How the SDK says that no service responded.
 const UNCONNECTED: &[&str] =
     &["dispatch failure: io error: client error (Connect)", "dispatch failure: timeout", "dispatch failure: other"];
 
@@ -60,7 +60,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    /// What DynamoDB's client makes of whoever listens on a port.
+    /// What DynamoDB's client makes of a server that is not DynamoDB, or of none.
     async fn asked(port: u16) -> (String, &'static str) {
         let credentials = Credentials::new("key", "secret", None, None, "test");
         // Not what the environment says: it may point at a local cloud.
@@ -71,7 +71,7 @@ mod tests {
             .region(Region::new("us-east-1"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::disabled());
-        let error = JobRuns::new(&aws.build(), "runs".to_owned()).get("r1").await.expect_err("nobody knows");
+        let error = JobRuns::new(&aws.build(), "runs".to_owned()).get("r1").await.expect_err("it is not DynamoDB");
         let what = what(&error);
         let advice = what_to_do(&what, error.name());
         (what, advice)

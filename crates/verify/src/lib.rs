@@ -36,7 +36,7 @@ pub struct Archive {
     pub progress: Box<dyn Progress>,
 }
 
-/// Is told how far a long look is. One stretch follows another.
+/// Is told how far a long check is. One phase follows another.
 pub trait Progress: Send + Sync {
     /// So many of something come.
     fn begin(&self, _total: usize, _of: &'static str) {}
@@ -45,7 +45,7 @@ pub trait Progress: Send + Sync {
     fn end(&self) {}
 }
 
-/// Nobody is told.
+/// Shows no progress.
 pub struct Untold;
 
 impl Progress for Untold {}

@@ -9,6 +9,6 @@ pub enum Misfit {
     Digits,
     #[error("is NaN or infinite, which a decimal cannot hold")]
     NotFinite,
-    #[error("has a part of a surrogate pair, which is no text")]
+    #[error("has a part of a surrogate pair, which is not valid text")]
     Surrogate,
 }

@@ -98,7 +98,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Gives up what was opened, unread.
+    /// Closes what was opened, without reading it.
     pub async fn close(self) {
         if let Reading::OpenSearch(drain) = self {
             drain.close().await;

@@ -308,7 +308,7 @@ impl Reader {
             let text = self.scalar(node, &properties.field(name))?;
             let date = text.parse::<Date>().ok().filter(|date| date.year() >= FIRST_YEAR && text.len() == 10);
             if date.is_none() {
-                let message = format!("{text} is no date; write it as 2024-12-31");
+                let message = format!("{text} is not a date; write it as 2024-12-31");
                 self.report(node.line, properties.field(name), "InvalidValue", message);
             }
             date
