@@ -64,7 +64,8 @@ names! {
     NoProgress {
         retried: No,
         meaning: "a step was called twice in a row and got no further",
-        advice: "One document or day is too large: the message names it. Give the function more memory or time, then redrive.",
+        advice: "One document or day is too large: the message names it. Give the function more memory or time, then \
+            redrive.",
     }
     CompressionFailed {
         retried: No,
@@ -86,7 +87,8 @@ names! {
     SourceBusy {
         retried: Yes,
         meaning: "the nodes of OpenSearch hold as many points in time as they may",
-        advice: "Lower `max_concurrency`, or raise `search.max_open_pit_context` of the cluster. Then run what failed again.",
+        advice: "Lower `max_concurrency`, or raise `search.max_open_pit_context` of the cluster. Then run what failed \
+            again.",
     }
     SourceIndexMissing {
         retried: No,
@@ -96,7 +98,8 @@ names! {
     SourceIndexClosed {
         retried: No,
         meaning: "an index that is asked for is closed",
-        advice: "Open the index that the message names (`POST /INDEX/_open`), or take it out of the alias, then run what failed again.",
+        advice: "Open the index that the message names (`POST /INDEX/_open`), or take it out of the alias, then run \
+            what failed again.",
     }
     MappingUnsupported {
         retried: No,
@@ -105,13 +108,17 @@ names! {
     }
     SourceRejected {
         retried: No,
-        meaning: "the source refused the request: its rights, its address, or the request itself; a redirect is not followed",
-        advice: "The message says what was asked, of which index, and the source's answer. Status 401 or 403: check role and secret. A redirect: check the address. Else correct what the answer names. Then run what failed again.",
+        meaning: "the source refused the request: its rights, its address, or the request itself; a redirect is not \
+            followed",
+        advice: "The message says what was asked, of which index, and the source's answer. Status 401 or 403: check \
+            role and secret. A redirect: check the address. Else correct what the answer names. Then run what failed \
+            again.",
     }
     SourceUnreadable {
         retried: Yes,
         meaning: "what the API answered is not a page: cut, empty, HTML, or without a list of messages or its totals",
-        advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run what failed again.",
+        advice: "Look at what the API answers: a proxy or a login page may stand before it. Then run what failed \
+            again.",
     }
     PageIncomplete {
         retried: Yes,
@@ -120,13 +127,16 @@ names! {
     }
     PointInTimeExpired {
         retried: Yes,
-        meaning: "the source forgot the snapshot that the window was read from, and again after the function had started over",
+        meaning: "the source forgot the snapshot that the window was read from, and again after the function had \
+            started over",
         advice: "Run what failed again. If it comes back, let a point in time live longer in the cluster.",
     }
     CountMismatch {
         retried: No,
-        meaning: "documents read and documents counted differ, or `source = archived + already_archived + open + quarantined` does not hold",
-        advice: "The source changed while it was read: run what failed again. If it comes back, run `alert-archive verify` and report the numbers.",
+        meaning: "documents read and documents counted differ, or `source = archived + already_archived + open + \
+            quarantined` does not hold",
+        advice: "The source changed while it was read: run what failed again. If it comes back, run `alert-archive \
+            verify` and report the numbers.",
     }
 
     // Stores
@@ -148,17 +158,20 @@ names! {
     ObjectMissing {
         retried: No,
         meaning: "an object that an earlier step wrote is gone",
-        advice: "After more than 30 days the spool has expired: run what failed again, it is read anew. Before that, find out who deletes in the bucket.",
+        advice: "After more than 30 days the spool has expired: run what failed again, it is read anew. Before that, \
+            find out who deletes in the bucket.",
     }
     ObjectConflict {
         retried: No,
         meaning: "an object that must be new exists with another content",
-        advice: "Run what failed again: it goes on with the object that it finds. If it comes back, report the key and do not delete it.",
+        advice: "Run what failed again: it goes on with the object that it finds. If it comes back, report the key and \
+            do not delete it.",
     }
     ObjectCorrupt {
         retried: No,
         meaning: "an object read back is not what was written",
-        advice: "Do not delete anything at the source. Run what failed again; if it comes back, run `alert-archive verify --deep`.",
+        advice: "Do not delete anything at the source. Run what failed again; if it comes back, run `alert-archive \
+            verify --deep`.",
     }
     LedgerUnavailable {
         retried: Yes,
@@ -195,7 +208,8 @@ names! {
     WindowSuperseded {
         retried: No,
         meaning: "a newer attempt has taken the window over, or its intent was amended meanwhile",
-        advice: "Wait for the newer attempt, which reports on the window. Run what failed again only if that one fails.",
+        advice: "Wait for the newer attempt, which reports on the window. Run what failed again only if that one \
+            fails.",
     }
     SpoolUnfinished {
         retried: No,
@@ -209,7 +223,8 @@ names! {
     }
     StepCrashed {
         retried: No,
-        meaning: "stands in a report: a step of the window began and never came back, killed, timed out or out of memory, after the workflow's retries",
+        meaning: "stands in a report: a step of the window began and never came back, killed, timed out or out of \
+            memory, after the workflow's retries",
         advice: "The log of the step's function says why. Then run what failed again.",
     }
     NotStarted {
@@ -219,8 +234,10 @@ names! {
     }
     WindowSkipped {
         retried: No,
-        meaning: "stands in a report: an operator skipped the window, with a reason; `unresolved` of every later report names it",
-        advice: "When its cause is gone: `alert-archive skip RUN WINDOW --undo`, then `alert-archive rerun RUN`. A later run over all of its range resolves it as well.",
+        meaning: "stands in a report: an operator skipped the window, with a reason; `unresolved` of every later \
+            report names it",
+        advice: "When its cause is gone: `alert-archive skip RUN WINDOW --undo`, then `alert-archive rerun RUN`. A \
+            later run over all of its range resolves it as well.",
     }
     WindowsFailed {
         retried: No,
@@ -332,7 +349,8 @@ names! {
     }
     PermissionDenied {
         retried: No,
-        meaning: "the role of the functions may not read the table, all of its rows, or the start of other transactions",
+        meaning: "the role of the functions may not read the table, all of its rows, or the start of other \
+            transactions",
         advice: "Grant the role what docs/warehouse.md names, then ingest again.",
     }
     ReadFailed {
@@ -348,7 +366,8 @@ names! {
     ParameterMissing {
         retried: No,
         meaning: "a parameter that the message names is not in Parameter Store",
-        advice: "A list of recipients: apply the Terraform again, then run what failed again. One of the warehouse: ingest its table again.",
+        advice: "A list of recipients: apply the Terraform again, then run what failed again. One of the warehouse: \
+            ingest its table again.",
     }
     ParameterUnreadable {
         retried: No,
@@ -368,7 +387,8 @@ names! {
     SecretUnavailable {
         retried: Yes,
         meaning: "the secret with the database's credentials cannot be read, or lacks a part",
-        advice: "See whether the secret exists, has username, password, host and dbname, and may be read by the function.",
+        advice: "See whether the secret exists, has username, password, host and dbname, and may be read by the \
+            function.",
     }
     WarehouseBusy {
         retried: Slowly,
@@ -410,7 +430,8 @@ names! {
     // Partner feeds: the queue delivers such a message again, and after ten times it is in the dead-letter queue
     UnknownContentType {
         retried: No,
-        meaning: "a partner's file has a key without content type or partner, or a content type without a row in the partners' table",
+        meaning: "a partner's file has a key without content type or partner, or a content type without a row in the \
+            partners' table",
         advice: "Add the row to the partners' table, or correct the key. Then run `alert-archive feeds replay-dlq`.",
     }
     FeedFileMissing {
@@ -425,7 +446,8 @@ names! {
     }
     LineTooLong {
         retried: No,
-        meaning: "a line of a partner's file is longer than the function reads; the lines in front of it are consolidated",
+        meaning: "a line of a partner's file is longer than the function reads; the lines in front of it are \
+            consolidated",
         advice: "The message names the line: ask the partner for a file with a record a line.",
     }
     ForeignBucket {
