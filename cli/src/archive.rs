@@ -63,8 +63,8 @@ impl Archive {
         change.await?;
         ensure!(
             has_room,
-            "{items} windows and documents are set aside already, and there is no room for more: release or resume some; \
-             alert-archive status names them"
+            "{items} windows and documents are set aside already, and there is no room for more: release or resume \
+             some; alert-archive status names them"
         );
         Ok(())
     }

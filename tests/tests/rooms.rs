@@ -126,7 +126,8 @@ fn misplaced(table: &[String], packages: &[Package]) -> Vec<String> {
         let later = package.needs.iter().filter(|needed| place(needed).is_some_and(|place| place >= own));
         faults.extend(later.map(|needed| {
             format!(
-                "{}/Cargo.toml: `{name}` stands before `{needed}` in the table of ARCHITECTURE.md, so it may not need it",
+                "{}/Cargo.toml: `{name}` stands before `{needed}` in the table of ARCHITECTURE.md, so it may not \
+                 need it",
                 package.folder.display()
             )
         }));

@@ -20,7 +20,8 @@ const SHOWN: usize = 20;
 /// The windows of `[from, to)`, planned as plan-windows plans what comes from OpenSearch.
 pub async fn show(archive: &Archive, from: Timestamp, to: Timestamp, as_json: bool) -> Result<bool> {
     let source = archive.source()?.context(
-        "OPENSEARCH_URL is not set: a dry run counts what the source holds; in a checkout, run: eval \"$(make -s env)\"",
+        "OPENSEARCH_URL is not set: a dry run counts what the source holds; in a checkout, run: \
+         eval \"$(make -s env)\"",
     )?;
     let mut config = Config::default();
     let target = config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1);

@@ -103,7 +103,8 @@ impl Restore {
                     let (id, index) = (row.identity.id.clone(), row.identity.source_index.clone());
                     if let Some(other) = indices.insert(id.clone(), index.clone()) {
                         bail!(
-                            "message {id} stands in {other} and in {index}: one index cannot take both; choose with --source-index"
+                            "message {id} stands in {other} and in {index}: one index cannot take both; choose with \
+                            --source-index"
                         );
                     }
                 }
@@ -226,7 +227,8 @@ impl Target {
         let index = restore.into_index.clone().unwrap_or_default();
         ensure!(
             restore.force || !source.is_read_from(&index).await?,
-            "the archive reads from {index}: what is restored there would be looked at by every run; choose another index, or --force"
+            "the archive reads from {index}: what is restored there would be looked at by every run; choose another \
+            index, or --force"
         );
         let most = restore.rate.map_or(usize::MAX, |rate| rate as usize);
         Ok(Target::Index { source: Box::new(source), index, batch: Vec::new(), bytes: 0, most, there: 0 })

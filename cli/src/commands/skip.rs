@@ -45,7 +45,8 @@ impl Skip {
             let hint = match before.status {
                 State::Completed | State::Classified => "it is done",
                 State::Prepared => {
-                    "its intent is registered: a rerun has to finish it, if need be without a document (alert-archive quarantine add)"
+                    "its intent is registered: a rerun has to finish it, if need be without a document (alert-archive \
+                    quarantine add)"
                 }
                 State::Skipped => "it is skipped already",
                 _ => "it is not skipped",

@@ -151,7 +151,8 @@ fn how_to_run_again(report: &RunReport) -> &'static str {
     if report.windows.failed > 0 {
         "Only what failed runs again, with this command or with Redrive in the console:"
     } else {
-        "When the cause is gone, run it again with this command or with Redrive in the console; what is done stays done:"
+        "When the cause is gone, run it again with this command or with Redrive in the console; what is done stays \
+        done:"
     }
 }
 
@@ -281,7 +282,8 @@ fn notes(report: &RunReport) -> Vec<String> {
         note(
             left.messages.max(1),
             format!(
-                "Left to the next run, because one run takes no more: {}, {}. To go on at once: alert-archive run --mode scheduled --catch-up.",
+                "Left to the next run, because one run takes no more: {}, {}. To go on at once: alert-archive run \
+                --mode scheduled --catch-up.",
                 count(left.messages, "message"),
                 words::range(left.from, left.to)
             ),

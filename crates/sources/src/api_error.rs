@@ -8,7 +8,8 @@ pub enum ApiError {
     Unreachable { source: reqwest::Error },
     #[error("the API cannot answer now (status {status})")]
     Unavailable { status: u16, retry_after: Option<Duration> },
-    #[error("the API asks to wait {} s before the next request (status {status}), which is too long for this call", .wait.as_secs())]
+    #[error("the API asks to wait {} s before the next request (status {status}), which is too long for this \
+        call", .wait.as_secs())]
     WaitTooLong { status: u16, wait: Duration },
     #[error("the call ends before the next request may be sent: the limit of requests a second is used up")]
     NoTurn,

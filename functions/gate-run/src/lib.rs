@@ -43,7 +43,8 @@ impl Deps {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{failed} windows of run {run_id} failed; the report names each. Redrive this execution, or: alert-archive rerun {run_id} --redrive"
+        "{failed} windows of run {run_id} failed; the report names each. Redrive this execution, or: alert-archive \
+        rerun {run_id} --redrive"
     )]
     WindowsFailed { run_id: String, failed: u64 },
     #[error("run {run_id} is not in job-runs")]

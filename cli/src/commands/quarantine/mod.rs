@@ -223,7 +223,8 @@ impl Quarantine {
             say!("{}", serde_json::to_string_pretty(&exclusion)?);
         } else {
             say!(
-                "{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN --redrive --wait"
+                "{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN \
+                --redrive --wait"
             );
         }
         Ok(true)

@@ -102,8 +102,8 @@ impl Release {
             let dates = || listed.iter().filter_map(|line| line.date.as_deref());
             let (first, last) = (dates().min().unwrap_or_default(), dates().max().unwrap_or_default());
             bail!(
-                "{} messages are chosen, and each takes a run of its own: release at most {MOST} at once. A run over their \
-                 time judges all of them again: alert-archive run --from {first} --to {} --wait",
+                "{} messages are chosen, and each takes a run of its own: release at most {MOST} at once. A run over \
+                 their time judges all of them again: alert-archive run --from {first} --to {} --wait",
                 reports::grouped(listed.len() as u64),
                 day_after(last)
             );
@@ -130,7 +130,8 @@ async fn one(archive: &Archive, which: &Which, json: bool) -> Result<bool> {
         Outcome::Judged(Released { released, disposition, reason, .. }) => {
             if disposition.is_some() && !released {
                 eprintln!(
-                    "{message_id} is still in quarantine: the rules say {}; change the message or the rule, then release it again",
+                    "{message_id} is still in quarantine: the rules say {}; change the message or the rule, then \
+                    release it again",
                     reason.unwrap_or_default()
                 );
             }
