@@ -286,7 +286,7 @@ async fn an_aborted_run_is_marked_failed_and_its_redrive_works_beside_its_own_ch
     Ok(())
 }
 
-/// A node holds 300 of them, and then refuses everybody.
+/// A node holds 300 of them, and then refuses every other.
 async fn points_in_time(cloud: &Cloud) -> Result<usize> {
     let (_, body) =
         cloud.http.send(Method::GET, &format!("{}/_search/point_in_time/_all", cloud.opensearch_url), "").await?;

@@ -364,7 +364,7 @@ async fn connections_that_break_while_a_table_is_read_lose_and_double_nothing(cl
         "version: 1\ntables:\n  broken: {key: id, cursor: updated_at, columns: {id: integer, updated_at: timestamptz}}\n",
     )
     .await?;
-    // As a restart of the database does to whoever reads at that moment.
+    // As a restart of the database does to a reader.
     let breaking = async {
         for _ in 0..2000 {
             let ended = sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \

@@ -194,7 +194,7 @@ async fn after_each_week_archive_open_rows_and_report_are_what_a_simple_model_sa
     // What other tests left is dealt with first: a scheduled run also looks behind its range.
     let week = async |name: &str, to: Timestamp| -> Result<Value> {
         let name = cloud.name(name, &stretch);
-        // An hour of settling.
+        // The settle margin of an hour.
         let at = iso(to + SignedDuration::from_hours(1));
         let ended = cloud.execute(&name, &json!({"mode": "scheduled", "scheduled_for": at})).await?;
         ensure!(ended.status == "SUCCEEDED", "{name}: {ended:?}");
@@ -208,7 +208,7 @@ async fn after_each_week_archive_open_rows_and_report_are_what_a_simple_model_sa
         world.live(now).await?;
         let is_aborted = number % 8 == 5;
         match number % 8 {
-            // Nobody was there.
+            // No run was started.
             3 => continue,
             // An execution is aborted, and its functions may go on meanwhile.
             5 => {

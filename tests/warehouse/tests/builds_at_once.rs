@@ -48,7 +48,7 @@ fn seeds() -> Range<u64> {
     from.parse().expect("a number")..to.parse().expect("a number")
 }
 
-/// Time passes while somebody waits for it.
+/// Time passes while a call waits for it.
 #[derive(Default)]
 struct SimulatedClock(AtomicU64);
 
@@ -327,7 +327,7 @@ async fn play(seed: u64) {
     assert_eq!(world.read(&state), expected, "all that landed is built");
     assert!(!world.objects.contents("warehouse").keys().any(|key| key.starts_with(REQUESTS)), "a request is left");
 
-    // Once nobody may read them any more, only the tables in force are left.
+    // Once no reader may have them open any more, only the tables in force are left.
     world.clock.sleep(Duration::from_secs(3600)).await;
     for request in ["z1", "z2"] {
         world.put("warehouse", &request_key(request), "{}").await;

@@ -150,7 +150,7 @@ async fn an_ingest_begins_where_its_parameter_says_when_that_is_earlier_and_give
     let columns = "{id: integer, updated_at: timestamptz}";
     world.apply(&format!("version: 1\ntables:\n  told: {{key: id, cursor: updated_at, columns: {columns}}}\n")).await;
     ingest(&world, false).await;
-    // Behind what was read, as when a backup was restored: only somebody who knows can tell.
+    // Behind what was read, as when a backup was restored: only an operator can know.
     execute(&client, "INSERT INTO told VALUES (2, '2024-01-01')").await;
     ingest(&world, false).await;
     assert_eq!(world.lines("told").len(), 1);
