@@ -1,4 +1,4 @@
-//! Which room may know which: no circle between modules of a crate, and no pipeline in the crates that all share.
+//! Which crate may know which: no circle between modules of a crate, and no pipeline in the crates that all share.
 //! ARCHITECTURE.md says why; what fails here names the file to change.
 
 use serde_json::Value;
