@@ -27,7 +27,8 @@ pub fn parse(text: &str) -> Option<Timestamp> {
         .or_else(|| civil_utc(text.parse::<civil::DateTime>().ok()?))
         .or_else(|| civil_utc(text.parse::<civil::Date>().ok()?.at(0, 0, 0, 0)))
         .or_else(|| civil_utc(format!("{text}-01").parse::<civil::Date>().ok()?.at(0, 0, 0, 0)))?;
-    Timestamp::from_millisecond(at.as_millisecond()).ok()
+    // Cut to the millisecond that it lies in, also before 1970.
+    Timestamp::from_millisecond(i64::try_from(at.as_nanosecond().div_euclid(1_000_000)).ok()?).ok()
 }
 
 /// Reads the edge of a range: what [`parse`] reads, and the very end of the year 9999, which stands for the last
@@ -47,11 +48,21 @@ pub fn first() -> Timestamp {
 }
 
 /// Reads a JSON value as OpenSearch's `strict_date_optional_time||epoch_millis` would; `None` when it is no instant.
+/// Whether it is a number or a text makes no difference: four digits are a year, and other digits milliseconds.
 pub fn parse_json(value: &RawValue) -> Option<Timestamp> {
-    if let Ok(millis) = value.get().parse::<i64>() {
-        return Timestamp::from_millisecond(millis).ok();
+    let raw = value.get();
+    let is_text = raw.starts_with('"');
+    let text = if is_text { serde_json::from_str(raw).ok()? } else { raw.to_owned() };
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if text.len() == 4 && is_digits(&text) {
+        return parse(&format!("{text}-01-01"));
     }
-    parse(&serde_json::from_str::<String>(value.get()).ok()?)
+    let (millis, part) = text.split_once('.').unwrap_or((&text, "0"));
+    if is_digits(millis.strip_prefix('-').unwrap_or(millis)) && is_digits(part) {
+        let is_below = millis.starts_with('-') && part.bytes().any(|digit| digit != b'0');
+        return Timestamp::from_millisecond(millis.parse::<i64>().ok()?.checked_sub(i64::from(is_below))?).ok();
+    }
+    parse(&text).filter(|_| is_text)
 }
 
 fn civil_utc(at: civil::DateTime) -> Option<Timestamp> {
@@ -88,6 +99,33 @@ mod tests {
     }
 
     #[test]
+    fn an_instant_in_json_is_read_as_the_index_reads_it() {
+        let read = |json: &str| parse_json(&RawValue::from_string(json.to_owned()).expect("JSON")).map(iso);
+        for (json, at) in [
+            ("1790812800123", "2026-10-01T00:00:00.123Z"),
+            ("\"1790812800123\"", "2026-10-01T00:00:00.123Z"),
+            ("1790812800123.9", "2026-10-01T00:00:00.123Z"),
+            ("\"-1\"", "1969-12-31T23:59:59.999Z"),
+            ("-0.5", "1969-12-31T23:59:59.999Z"),
+            ("-1.0", "1969-12-31T23:59:59.999Z"),
+            ("0", "1970-01-01T00:00:00.000Z"),
+            ("12345", "1970-01-01T00:00:12.345Z"),
+            ("2024", "2024-01-01T00:00:00.000Z"),
+            ("\"2024\"", "2024-01-01T00:00:00.000Z"),
+            ("\"20240701\"", "1970-01-01T05:37:20.701Z"),
+            ("\"2024-07\"", "2024-07-01T00:00:00.000Z"),
+            ("\"2024-02-29T23:59:60Z\"", "2024-02-29T23:59:59.000Z"),
+            ("\"0001-01-01T00:00:00Z\"", "0001-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(read(json).as_deref(), Some(at), "{json}");
+        }
+        for none in ["null", "true", "{}", "[]", "\"\"", "\"-\"", "1e12", "99999999999999999999", "\".5\"", "\"soon\""]
+        {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn a_range_may_end_with_the_calendar() {
         for text in ["9999-12-31", "9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59"] {
             let edge = parse_edge(text).expect(text);
@@ -104,6 +142,7 @@ mod tests {
     #[test]
     fn instants_are_cut_to_the_millisecond() {
         assert_eq!(iso(parse("2024-07-01T00:00:00.123999Z").expect("instant")), "2024-07-01T00:00:00.123Z");
+        assert_eq!(iso(parse("1969-12-31T23:59:59.9995Z").expect("instant")), "1969-12-31T23:59:59.999Z");
         assert_eq!(iso("2024-07-01T23:59:59.999999Z".parse().expect("instant")), "2024-07-01T23:59:59.999Z");
         // A number that was meant as something else can lie before the year 0.
         let early = Timestamp::from_millisecond(-62_167_219_200_001).expect("in range");
