@@ -608,7 +608,7 @@ pub(crate) struct NamedHit {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
     pub document: Identity,
-    /// The earliest instant that the index knows.
+    /// The earliest instant that the index knows; none where no window reaches it.
     pub at: Option<Timestamp>,
     pub written: Option<Written>,
 }
@@ -616,6 +616,7 @@ pub struct Sighting {
 impl NamedHit {
     pub(crate) fn sighting(self) -> Sighting {
         let at = self.earliest().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        let at = at.filter(|at| *at >= identity::instant::first());
         Sighting { document: Identity::new(self.index, self.id), at, written: self.written }
     }
 

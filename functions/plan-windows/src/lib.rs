@@ -569,7 +569,8 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
 /// is asked for as much as a hybrid run would ask for.
 async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
     match deps.sources.opensearch() {
-        Some(source) => Ok(source.earliest().await?.unwrap_or(to)),
+        // What lies before the calendar of partitions is undated.
+        Some(source) => Ok(source.earliest().await?.unwrap_or(to).max(instant::first())),
         None => Ok(to - HYBRID_REACH),
     }
 }

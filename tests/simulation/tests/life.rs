@@ -184,6 +184,23 @@ async fn what_is_written_behind_the_range_is_found_once() {
     assert_eq!((&report["recheck"]["closed"], &report["sweep"]["changed"]), (&json!(1), &json!(0)));
 }
 
+#[tokio::test]
+async fn what_lies_before_the_calendar_is_undated_for_the_first_week_and_the_sweep_and_makes_no_partition() {
+    let cloud = Cloud::default();
+    let ancient =
+        |id: &str| cloud.node.put("messages", id, &format!(r#"{{"message_id":"{id}","timestamp":-70000000000000}}"#));
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    ancient("ancient-1");
+    let report = week(&cloud, 5).await;
+    assert_eq!((&report["messages"]["source"], &report["undated"]), (&json!(1), &json!(1)));
+    ancient("ancient-2");
+    cloud.put_message("year-one", "0001-01-01T00:00:00Z", "closed");
+    let report = week(&cloud, 12).await;
+    assert_eq!((&report["sweep"]["late"], &report["undated"]), (&json!(1), &json!(2)));
+    assert!(archived(&cloud)["year-one"].starts_with("archive/parquet/date=0001-01-01/"));
+    assert_eq!(archived(&cloud).len(), 2);
+}
+
 fn changed(id: &str) -> String {
     let alert = json!({"alert_id": "a", "status": "closed"});
     json!({"message_id": id, "timestamp": "2026-10-02T12:00:00Z", "text": "again", "alerts": [alert]}).to_string()

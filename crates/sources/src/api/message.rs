@@ -36,7 +36,8 @@ pub fn element(source: Bytes) -> Element {
         if is_object { serde_json::from_slice(&source).unwrap_or_default() } else { Fields::default() };
     let own_id: Option<String> = fields.message_id.and_then(|raw| serde_json::from_str(raw.get()).ok());
     let own_id = own_id.filter(|id| !id.is_empty() && id.len() <= LONGEST_ID);
-    let at = fields.timestamp.and_then(earliest);
+    // What lies before the calendar of partitions is as good as none, as it is for the index.
+    let at = fields.timestamp.and_then(earliest).filter(|at| *at >= instant::first());
     let has_usable_id = own_id.is_some();
     let id = own_id.unwrap_or_else(|| hex::encode(Sha256::digest(&source)));
     Element { id, has_usable_id, at, source }
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(at(r#""2026-10-01T02:00:00.5+02:00""#).as_deref(), Some("2026-10-01T00:00:00.500Z"));
         assert_eq!(at("1790812800000").as_deref(), Some("2026-10-01T00:00:00.000Z"));
         assert_eq!(at(r#"["2026-10-02","2026-10-01","no"]"#).as_deref(), Some("2026-10-01T00:00:00.000Z"));
-        for none in ["null", "{}", "[]", r#""no""#, "true"] {
+        for none in ["null", "{}", "[]", r#""no""#, "true", "-62167219200001", r#"["2026-10-01",-70000000000000]"#] {
             assert_eq!(at(none), None, "{none}");
         }
     }
