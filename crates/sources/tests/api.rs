@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::{Call, SystemClock};
 use sources::{
     ReadSecret, SecretError,
-    api::{Api, ApiError, Element, Listing, OwnPace, TimeRange, Turns},
+    api::{Api, ApiError, Element, Granted, Listing, OwnPace, Pace, TimeRange, Turns},
 };
 use std::{
     collections::BTreeMap,
@@ -236,11 +236,37 @@ async fn nothing_is_repeated_before_the_server_allows_it() {
     }
 }
 
+/// Counts the waits that all functions are told of.
+struct Pauses(OwnPace, Arc<Mutex<u32>>);
+
+#[async_trait]
+impl Pace for Pauses {
+    async fn reserve(&self, wanted: usize, now: Timestamp) -> Result<Granted, String> {
+        self.0.reserve(wanted, now).await
+    }
+
+    async fn pause(&self, until: Timestamp) -> Result<(), String> {
+        *self.1.lock().expect("lock") += 1;
+        self.0.pause(until).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wait_that_follows_the_last_try_holds_for_the_other_functions_too() {
+    let (one, pauses) = (start(10).await, Arc::new(Mutex::new(0)));
+    let turns = Turns::new(Box::new(Pauses(OwnPace::new(5000), pauses.clone())));
+    let api = Api::connect(&one.server.url, 10, one.secret.clone(), turns).expect("an API");
+    one.arm([Harm::Status { status: 429, retry_after: Some(Retry::Seconds(0)) }.into()]);
+    let error = api.count(span(), &soon()).await.expect_err("refused each time");
+    assert_eq!(error.name(), Name::SourceUnavailable, "{error}");
+    assert_eq!(*pauses.lock().expect("lock") as usize, one.server.state.take_asked().len());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_that_is_too_long_ends_the_window_at_once() {
     let one = start(10).await;
     one.load(&messages(15));
-    for retry_after in [Retry::Seconds(3600), Retry::Date(7200)] {
+    for retry_after in [Retry::Seconds(3600), Retry::Seconds(u64::MAX), Retry::Date(7200)] {
         one.arm([Harm::Status { status: 429, retry_after: Some(retry_after) }.into()]);
         let (name, text) = one.fails_with("too long").await;
         assert_eq!((name, one.server.state.take_asked().len()), (Name::SourceUnavailable, 1), "{text}");

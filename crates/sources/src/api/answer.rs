@@ -43,8 +43,9 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, now: SystemTime, 
 /// How long to wait: seconds, or the time until an HTTP date, by the server's clock or by ours, whichever is longer.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        // Rounded up, and never too large to be a number: a server that says so wants to be left alone.
+        return text.parse::<f64>().ok().map(|seconds| Duration::from_secs(seconds.ceil() as u64));
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let servers = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -216,7 +217,10 @@ mod tests {
                 .map(|(name, value)| (name.parse().expect("name"), HeaderValue::from_str(value).expect("value")));
             retry_after(&HeaderMap::from_iter(pairs), now)
         };
-        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        for (text, seconds) in [("7", 7), ("0", 0), ("1.2", 2), ("99999999999999999999", u64::MAX)] {
+            assert_eq!(wait(&[("retry-after", text)]), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!((wait(&[("retry-after", "")]), wait(&[("retry-after", "1.2.3")])), (None, None));
         assert_eq!(wait(&[("retry-after", "Mon, 16 Nov 2026 06:00:05 GMT")]), Some(Duration::from_secs(5)));
         let skewed = [("retry-after", "Mon, 16 Nov 2026 05:50:09 GMT"), ("date", "Mon, 16 Nov 2026 05:50:00 GMT")];
         assert_eq!(wait(&skewed), Some(Duration::from_secs(9)));

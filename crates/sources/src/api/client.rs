@@ -125,11 +125,12 @@ impl Api {
                     if wait > LONGEST_WAIT || wait >= call.left() {
                         return Err(ApiError::WaitTooLong { status, wait });
                     }
+                    // Also behind the last try: another function, or the next call, would ask too early.
+                    self.shared.turns.pause(wait, call).await?;
                     if delays.next().is_none() {
                         return Err(error);
                     }
                     tracing::info!(status, seconds = wait.as_secs(), page = ask.number, "the API asks to wait");
-                    self.shared.turns.pause(wait, call).await?;
                     call.sleep(wait).await;
                 }
                 _ if error.is_passing() => {
