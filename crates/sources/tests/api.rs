@@ -396,6 +396,24 @@ async fn pages_may_be_short_although_others_follow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_may_be_empty_although_others_follow_and_be_more_than_the_messages() {
+    let one = start(10).await;
+    let page = |number: u64, message: &str, total: u64| {
+        let body = format!(r#"{{"messages":[{message}],"total":{total},"total_pages":30}}"#);
+        Harm::Tell { body }.on_page(number, 1)
+    };
+    let message = |number: u64| if number == 30 { r#"{"message_id":"a"}"# } else { "" };
+    one.arm((1..=30).map(|number| page(number, message(number), 1)));
+    assert_eq!(one.list().await.expect("whole").len(), 1);
+    one.arm((1..=30).map(|number| page(number, "", 0)));
+    assert!(one.list().await.expect("whole").is_empty());
+    one.arm((1..=30).map(|number| page(number, "", 1)));
+    assert_eq!(one.fails_with("one is missing").await.0, Name::CountMismatch);
+    one.arm((1..=30).map(|number| page(number, &format!(r#"{{"message_id":"{number}"}}"#), 1)));
+    assert_eq!(one.fails_with("too many").await.0, Name::CountMismatch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listing_goes_on_in_another_process() {
     let one = start(10).await;
     let expected = messages(85);

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 const BYTES_AHEAD: u64 = 64 << 20;
 const PAGES_AHEAD: u64 = 64;
 /// Pages in a row that may bring nothing new: a listing that speaks of pages without end must not be read for ever.
-const FRUITLESS: u32 = 16;
+const FRUITLESS: u32 = 100;
 
 /// Where a listing stands: enough to go on in another process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -163,10 +163,6 @@ impl Listing {
         if page.total != total {
             return Err(self.not_whole(format!("the API counted {total} messages, and later {}", page.total)));
         }
-        // Each page holds at least one message, or there is no need for it.
-        if page.total_pages > total.max(1) {
-            return Err(self.not_whole(format!("the API speaks of {} pages for {total} messages", page.total_pages)));
-        }
         self.cursor.pages = self.cursor.pages.max(page.total_pages);
         self.cursor.largest = self.cursor.largest.max(page.bytes);
         self.cursor.next += 1;
@@ -181,6 +177,9 @@ impl Listing {
                 Some(before) if *before == content => {}
                 Some(_) => return Err(self.not_whole("one message came with two contents".into())),
             }
+        }
+        if self.cursor.seen() > total {
+            self.end()?;
         }
         Ok(fresh)
     }
