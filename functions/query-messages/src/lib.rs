@@ -323,14 +323,20 @@ impl Draining<'_> {
             let entry = self.entry(&document, quarantined(Reason::ByOperator));
             self.push(entry, &document.hit.source, &[], &[]).await?;
         }
+        let mut has_read = false;
         loop {
             let asked = call.took();
-            let page = self.reading.next_page().await?;
+            let page = match self.reading.next_page().await {
+                // What came before is kept, and the next call has time for it.
+                Err(error) if has_read && reading::is_out_of_time(&error, call) => return Ok(false),
+                page => page?,
+            };
             self.waited += call.took() - asked;
             if page.is_empty() {
                 return Ok(true);
             }
             self.page(&page, call).await?;
+            has_read = true;
             if call.is_ending() {
                 return Ok(false);
             }

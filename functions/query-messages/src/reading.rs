@@ -114,6 +114,16 @@ impl Reading {
     }
 }
 
+/// Whether the API was not asked, or did not answer, because the call ends: the limit of requests a second may put a
+/// turn behind that.
+pub fn is_out_of_time(error: &SourceError, call: &Call) -> bool {
+    match error {
+        SourceError::Api(ApiError::NoTurn) => true,
+        SourceError::Api(ApiError::Unreachable { .. }) => call.is_ending(),
+        _ => false,
+    }
+}
+
 /// How often a call reads a window again when what came of it is worth nothing.
 pub fn worth_again(error: &Error) -> u32 {
     match error {

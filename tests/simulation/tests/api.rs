@@ -36,6 +36,23 @@ impl Pace for NoLimit {
     }
 }
 
+/// One turn, the fourth, lies behind the end of the call: other functions took those before it.
+#[derive(Default)]
+struct Taken(std::sync::atomic::AtomicU32);
+
+#[async_trait]
+impl Pace for Taken {
+    async fn reserve(&self, _: usize, now: Timestamp) -> Result<Granted, String> {
+        let is_taken = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 3;
+        let at = if is_taken { now + SignedDuration::from_hours(1) } else { now };
+        Ok(Granted { first_micros: at.as_microsecond(), step_micros: 0, count: 1 })
+    }
+
+    async fn pause(&self, _: Timestamp) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 struct World {
     cloud: Cloud,
     server: Server,
@@ -172,6 +189,20 @@ async fn a_rerun_that_comes_so_late_that_the_api_has_dropped_messages_asks_the_i
     world.archive(SourceMode::Hybrid).run("r1-again", again).await.expect("a good end");
     assert_eq!(world.archived(), expected);
     assert!(world.furthest_back().is_none_or(|furthest| furthest < days(60)));
+}
+
+#[tokio::test]
+async fn a_turn_that_comes_too_late_for_a_call_is_left_to_the_next_with_what_has_come() {
+    let world = World::new().await;
+    for number in 0..60 {
+        world.put(&format!("m{number}"), world.now() - days(3), "closed", "first", false);
+    }
+    let api = Api::connect(&world.server.url, 10, Arc::new(Token), Turns::new(Box::new(Taken::default())));
+    let archive = Archive { window_messages: 1000, ..world.archive(SourceMode::Api) };
+    let archive = Archive { api: Some((SourceMode::Api, api.expect("an API"))), ..archive };
+    let (from, to) = (identity::instant::iso(world.now() - days(4)), identity::instant::iso(world.now()));
+    archive.run("r1", json!({"mode": "range", "from": from, "to": to})).await.expect("a good end");
+    assert_eq!(world.archived().len(), 60);
 }
 
 async fn week(world: &World, run_id: &str) -> Value {
