@@ -131,6 +131,21 @@ impl JobRuns {
         Ok(None)
     }
 
+    /// Whether any other run holds a range and is at work.
+    pub async fn is_another_at_work<E: From<LedgerError>>(
+        &self,
+        run_id: &str,
+        is_running: impl AsyncFn(&Held) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let lock = self.locks.get(LOCK, None).await?.unwrap_or_default();
+        for held in lock.held.iter().filter(|held| held.holder != run_id && held.until.is_none()) {
+            if is_running(held).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What this execution of a run holds is free again.
     pub async fn release(&self, holder: &str, execution_arn: &str) -> Result<(), LedgerError> {
         let update = self.locks.update(LOCK, None, |lock| {

@@ -385,7 +385,7 @@ async fn outside_the_range(
     }
     let held_over = held_over::look(deps, opensearch, is_in_range, &indices, call.now()).await?;
     let sweep = match opensearch.filter(|_| task.mode == Mode::Scheduled) {
-        Some(opensearch) => sweep::look(deps, opensearch, (task.from, task.to), &known, call).await?,
+        Some(opensearch) => sweep::look(deps, opensearch, &task.run_id, (task.from, task.to), &known, call).await?,
         None => Sweep::default(),
     };
     let (looked_for, gone) = (held_over.looked_at, held_over.gone.clone());

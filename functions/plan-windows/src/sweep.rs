@@ -8,7 +8,7 @@ use alerts::{
         classification::Disposition,
         tracking::{Row, Status},
     },
-    run::swept::IndexSwept,
+    run::{lock::Held, swept::IndexSwept},
     window::plan::{Dated, Purpose, Window},
 };
 use jiff::Timestamp;
@@ -40,10 +40,24 @@ impl Sweep {
     }
 }
 
+/// What the documents that were written are held against.
+#[derive(Clone, Copy)]
+struct World<'a> {
+    /// Indices of messages.
+    present: &'a HashSet<String>,
+    /// Of the run.
+    range: (Timestamp, Timestamp),
+    /// The index numbers its writes on from where it was looked at before.
+    is_numbered_on: bool,
+    /// No other run is at work.
+    is_settled: bool,
+}
+
 /// `[from, to)` is the range of the run, whose windows read what lies there.
 pub async fn look(
     deps: &Deps,
     opensearch: &OpenSearch,
+    run_id: &str,
     (from, to): (Timestamp, Timestamp),
     known: &HashMap<String, IndexSwept>,
     call: &Call,
@@ -58,6 +72,11 @@ pub async fn look(
         let indices = opensearch.writes(name).await?;
         // Behind the numbers: from now on a search sees everything up to them.
         let is_visible = opensearch.refresh(name).await?;
+        // Behind them too: a run at work may have read a message before its history grew, and archive it after we have
+        // looked. What belongs to messages is looked at again when it has.
+        let is_running = async |held: &Held| Ok::<_, Error>(deps.workflow.is_running(&held.execution_arn).await?);
+        let is_settled =
+            *name == names.messages || !deps.job_runs.is_another_at_work(run_id, is_running).await?;
         for IndexWrites { index, uuid, shards } in indices {
             let before = known.get(&index);
             let is_numbered_on = before.is_none_or(|before| before.is_numbered_on(&uuid));
@@ -72,11 +91,10 @@ pub async fn look(
                 let before = (*name == names.messages).then_some(from);
                 let (index, shard_name, message_fields) = (index.as_str(), shard.as_str(), message_fields.as_slice());
                 let writes = WrittenAfter { name, index, shard: shard_name, above, up_to, before, message_fields };
-                let reached =
-                    shard_of(deps, opensearch, writes, (&present, is_numbered_on), (from, to), &mut sweep, call)
-                        .await?;
-                // Where the source does not let us see everything, the same writes are looked at again.
-                looked.insert(shard, if is_visible || above == up_to { reached } else { above });
+                let world = World { present: &present, range: (from, to), is_numbered_on, is_settled };
+                let reached = shard_of(deps, opensearch, writes, world, &mut sweep, call).await?;
+                // Where we do not see everything yet, the same writes are looked at again.
+                looked.insert(shard, if is_visible && is_settled || above == up_to { reached } else { above });
             }
             sweep.swept.push(IndexSwept { index, uuid, shards: looked });
         }
@@ -89,8 +107,7 @@ async fn shard_of(
     deps: &Deps,
     opensearch: &OpenSearch,
     mut writes: WrittenAfter<'_>,
-    (present, is_numbered_on): (&HashSet<String>, bool),
-    range: (Timestamp, Timestamp),
+    world: World<'_>,
     sweep: &mut Sweep,
     call: &Call,
 ) -> Result<i64, Error> {
@@ -99,8 +116,8 @@ async fn shard_of(
         let Some(last) = page.last() else { return Ok(writes.up_to) };
         writes.above = last.seq_no;
         match writes.message_fields {
-            [] => messages(deps, page, present, is_numbered_on, range, sweep).await?,
-            _ => grown(deps, opensearch, page, range, sweep).await?,
+            [] => messages(deps, page, world, sweep).await?,
+            _ => grown(deps, opensearch, page, world, sweep).await?,
         }
     }
     Ok(writes.above)
@@ -109,9 +126,7 @@ async fn shard_of(
 async fn messages(
     deps: &Deps,
     page: Vec<Write>,
-    present: &HashSet<String>,
-    is_numbered_on: bool,
-    range: (Timestamp, Timestamp),
+    World { present, range, is_numbered_on, .. }: World<'_>,
     sweep: &mut Sweep,
 ) -> Result<(), Error> {
     let keys: Vec<_> = page.iter().map(|write| key_of(&write.sighting)).collect();
@@ -136,18 +151,22 @@ async fn messages(
     Ok(())
 }
 
-/// Archived messages to which a document of history or audit belongs that was written since.
+/// Archived messages to which a document of history or audit belongs that was written since, and those of which a run
+/// that ended has left the archiving to others: what it had read is older.
 async fn grown(
     deps: &Deps,
     opensearch: &OpenSearch,
     page: Vec<Write>,
-    range: (Timestamp, Timestamp),
+    World { range, is_settled, .. }: World<'_>,
     sweep: &mut Sweep,
 ) -> Result<(), Error> {
     let ids: BTreeSet<String> = page.into_iter().flat_map(|write| write.messages).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let keys: Vec<_> = opensearch.found(&ids).await?.iter().map(key_of).collect();
-    let is_archived = |row: &Row| row.status == Status::Completed && row.disposition == Disposition::Closed;
+    let is_archived = |row: &Row| {
+        let is_left_behind = is_settled && row.status == Status::Processing;
+        row.disposition == Disposition::Closed && (row.status == Status::Completed || is_left_behind)
+    };
     for row in deps.ledger.rows.get_many(&keys).await?.into_values() {
         if is_archived(&row) && !is_in(range, row.timestamp) {
             sweep.changed.push(Dated { at: row.timestamp, document: row.identity() });

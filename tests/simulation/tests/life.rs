@@ -1,5 +1,6 @@
 //! The life of a message over several runs: held over, looked at again, closed, reopened, gone.
 
+use alerts::run::payloads::{CollectRequest, Plan, PlanRequest, Version, WindowTask};
 use memory_cloud::Cloud;
 use network::{Broken, Network, Request};
 use serde_json::{Value, json};
@@ -392,6 +393,74 @@ async fn history_that_grows_after_a_message_was_archived_replaces_its_row() {
     grown("history", "unknown");
     let report = week(&cloud, 20).await;
     assert_eq!((&report["sweep"]["changed"], &report["windows"]["planned"]), (&json!(0), &json!(0)));
+}
+
+/// How much history stands beside a message in the archive.
+fn history_of(cloud: &Cloud, id: &str) -> usize {
+    let object = archived(cloud).remove(id).expect("archived");
+    let mut rows = columnar::rows(cloud.object(&object)).expect("Parquet").map(|row| row.expect("a row"));
+    rows.find(|row| row.identity.id == id).expect("the row").record.history.len()
+}
+
+/// A message that lies before all weekly runs, in the range of a run `by-hand` whose first window has been read. Its
+/// history grows then.
+async fn read_by_hand_before_its_history_grew(cloud: &Cloud, archive: &Archive<'_>) -> (Plan, WindowTask) {
+    cloud.job_runs().move_watermark("2026-10-01T00:00:00Z".parse().expect("an instant")).await.expect("moved");
+    cloud.put_message("m", "2026-09-02T12:00:00Z", "closed");
+    week(cloud, 5).await;
+    assert!(archived(cloud).is_empty());
+    let input = json!({"mode": "range", "from": "2026-09-01", "to": "2026-09-08"});
+    let execution_arn = cloud.start("by-hand", &input).await;
+    let plan = archive.plan(PlanRequest { v: Version, input, run_id: "by-hand".into(), execution_arn }).await;
+    let plan = plan.expect("a plan");
+    let task = archive.query(archive.tasks(&plan).remove(0)).await.expect("it is read");
+    let more = json!({"message_id": "m", "timestamp": "2026-11-06T12:00:00Z", "event": "noted"});
+    cloud.node.put("history", "m-later", &more.to_string());
+    (plan, task)
+}
+
+#[tokio::test]
+async fn history_that_grows_while_another_run_is_about_to_archive_its_message_is_found_when_it_has() {
+    let cloud = Cloud::default();
+    let archive = Archive::new(cloud.clone());
+    let (plan, task) = read_by_hand_before_its_history_grew(&cloud, &archive).await;
+    week(&cloud, 12).await;
+    let task = archive.classify(task).await.expect("classified");
+    archive.write(task).await.expect("written");
+    let Plan { v, run_id, mode, execution_arn, bucket, windows_key, .. } = plan;
+    let request = CollectRequest { v, run_id, mode, execution_arn: execution_arn.clone(), bucket, windows_key };
+    archive.gate(archive.collect(request).await.expect("collected")).await.expect("a good end");
+    cloud.executions.end(&execution_arn, "SUCCEEDED", None);
+    assert_eq!(history_of(&cloud, "m"), 1, "what was read before");
+    assert_eq!(week(&cloud, 19).await["sweep"]["changed"], 1);
+    assert_eq!(history_of(&cloud, "m"), 2);
+    assert_eq!(week(&cloud, 20).await["windows"]["planned"], 0, "once");
+}
+
+/// No object comes into the archive.
+struct NoArchive;
+
+#[async_trait::async_trait]
+impl Network for NoArchive {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_refused = request.operation == "PutObject" && request.subject.contains("/archive/parquet/");
+        if is_refused { Err(Broken) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn history_that_grows_after_a_run_died_over_its_message_is_archived_with_it() {
+    let cloud = Cloud::default();
+    let archive = Archive::new(cloud.clone());
+    let (plan, task) = read_by_hand_before_its_history_grew(&cloud, &archive).await;
+    let task = archive.classify(task).await.expect("classified");
+    let broken = Archive::new(cloud.through(Arc::new(NoArchive)));
+    broken.write(task).await.expect_err("the store is away");
+    cloud.executions.end(&plan.execution_arn, "ABORTED", None);
+    assert_eq!(row_of(&cloud, "m")["status"], "Processing");
+    week(&cloud, 12).await;
+    archive.run("again", json!({"mode": "failed-only", "run_id": "by-hand"})).await.expect("a good end");
+    assert_eq!(history_of(&cloud, "m"), 2);
 }
 
 /// Seven years of messages, and a schedule that takes two windows of three messages at once.
