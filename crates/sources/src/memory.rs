@@ -43,6 +43,8 @@ struct State {
     restored: BTreeMap<String, u64>,
     /// Refuses to refresh.
     is_read_only: bool,
+    /// `message_id` is a text with a keyword below it, which leaves out longer ids.
+    ignores_above: Option<usize>,
     aliases: BTreeMap<String, BTreeSet<String>>,
     points: HashMap<String, Point>,
     opened: u64,
@@ -71,6 +73,8 @@ struct Indexed {
     /// Milliseconds since 1970, in order.
     instants: Vec<i64>,
     messages: Vec<String>,
+    /// Those of them that the keyword has.
+    keywords: Vec<String>,
 }
 
 struct Point {
@@ -153,8 +157,10 @@ impl MemoryNode {
         let (key, lags) = ((index.clone(), id.clone(), routing.clone()), state.lags);
         state.indices.insert(index.clone());
         let seq_no = state.next_write(&index);
+        let longest = state.ignores_above.unwrap_or(usize::MAX);
+        let keywords = messages.iter().filter(|id| id.encode_utf16().count() <= longest).cloned().collect();
         let stored = state.documents.entry(key).or_default();
-        stored.live = Some(Arc::new(Indexed { index, id, routing, source, seq_no, instants, messages }));
+        stored.live = Some(Arc::new(Indexed { index, id, routing, source, seq_no, instants, messages, keywords }));
         if !lags {
             stored.searched = stored.live.clone();
         }
@@ -194,6 +200,12 @@ impl MemoryNode {
     /// From now on the node refuses what a reader may not do.
     pub fn let_only_read(&self) {
         self.state().is_read_only = true;
+    }
+
+    /// `message_id` is mapped as an index does by itself, with a keyword that leaves out what is longer than this, in
+    /// UTF-16 units. Before the first document is stored.
+    pub fn ignore_ids_above(&self, units: usize) {
+        self.state().ignores_above = Some(units);
     }
 
     /// Removes an index with all its documents, also from its aliases.
@@ -373,11 +385,18 @@ impl State {
             }
             (Method::Get, [index, "_field_caps"]) => {
                 let indices = self.named(index)?;
-                let fields = json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}});
+                let fields = match self.ignores_above {
+                    None => json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}}),
+                    Some(_) => json!({
+                        "message_id": {"text": {}}, "message_id.keyword": {"keyword": {}}, "timestamp": {"date": {}},
+                    }),
+                };
                 Ok(bytes(json!({"indices": indices, "fields": fields})))
             }
             (Method::Get, [index, "_mapping"]) => {
-                let mapping = |index: &String| (index.clone(), json!({"mappings": {}}));
+                let keyword = self.ignores_above.map(|units| json!({"keyword": {"ignore_above": units}}));
+                let properties = json!({"message_id": {"fields": keyword}});
+                let mapping = |index: &String| (index.clone(), json!({"mappings": {"properties": properties}}));
                 Ok(bytes(self.named(index)?.iter().map(mapping).collect::<serde_json::Map<_, _>>().into()))
             }
             _ => Err(Refusal(
@@ -521,7 +540,8 @@ impl State {
         } else {
             let hit = |document: &Arc<Indexed>| {
                 let instants = document.instants.iter().map(i64::to_string).collect::<Vec<_>>();
-                let fields = json!({"timestamp": instants, "message_id": document.messages});
+                let field = if self.ignores_above.is_some() { "message_id.keyword" } else { "message_id" };
+                let fields = json!({"timestamp": instants, field: document.keywords});
                 json!({
                     "_index": document.index, "_id": document.id, "_seq_no": document.seq_no, "_primary_term": 1,
                     "fields": fields, "sort": [document.seq_no],
@@ -634,7 +654,7 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     let (name, inner) = query.as_object().and_then(|query| query.iter().next()).ok_or_else(unknown)?;
     let contains =
         |values: &Value, text: &str| values.as_array().is_some_and(|values| values.iter().any(|value| value == text));
-    let names = |values: &Value| document.messages.iter().any(|message| contains(values, message));
+    let names = |values: &Value| document.keywords.iter().any(|message| contains(values, message));
     Ok(match name.as_str() {
         "match_all" => true,
         "exists" => inner["field"] == "_routing" && document.routing.is_some(),

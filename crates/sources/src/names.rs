@@ -4,15 +4,16 @@ use crate::{
     OpenSearch, SourceError,
     opensearch::{NamedHit, Sighting},
     page,
+    related::named,
 };
 use ::opensearch::http::Method;
 use alerts::message::entry::Written;
 use identity::Identity;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names in one page of what was written.
 const PAGE: u64 = 2000;
@@ -37,8 +38,15 @@ struct Looked {
 }
 
 #[derive(Deserialize)]
-struct Reply {
-    docs: Vec<Looked>,
+struct Reply<T> {
+    docs: Vec<T>,
+}
+
+/// A document with a part of its body; none where it cannot be read.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(rename = "_source")]
+    source: Option<Box<RawValue>>,
 }
 
 /// An index, and how far each of its shards has numbered its writes.
@@ -215,6 +223,21 @@ impl OpenSearch {
         Ok(page.hits.hits)
     }
 
+    /// The messages that documents of history or audit name in their bodies: a keyword leaves out a long id, and may
+    /// hold one in other letters. A document that cannot be read names none.
+    pub async fn named_in(&self, documents: &[Identity]) -> Result<BTreeSet<String>, SourceError> {
+        let mut names = BTreeSet::new();
+        for batch in documents.chunks(NAMES_AT_ONCE) {
+            let part = json!(["message_id"]);
+            let name = |one: &Identity| json!({"_index": one.source_index, "_id": one.id, "_source": part});
+            let body = json!({"docs": batch.iter().map(name).collect::<Vec<_>>()});
+            let Reply::<Body> { docs } = self.json(LISTING, Method::Post, "/_mget", body, "").await?;
+            let sources = docs.iter().filter_map(|document| document.source.as_ref());
+            names.extend(sources.filter_map(|source| named(source.get().as_bytes())).flatten());
+        }
+        Ok(names)
+    }
+
     /// The write that made each of these documents what it is now, whether a search finds it already or not. Documents
     /// that do not stand where their name says are absent: one that has a routing of its own may stand there all the
     /// same.
@@ -233,7 +256,7 @@ impl OpenSearch {
         let name = |document: &Identity| json!({"_index": document.source_index, "_id": document.id, "_source": false});
         let body = json!({"docs": documents.iter().map(name).collect::<Vec<_>>()});
         let doing = "look for held-over messages";
-        let Reply { docs } = self.json(doing, Method::Post, "/_mget", body, &self.indices.messages).await?;
+        let Reply::<Looked> { docs } = self.json(doing, Method::Post, "/_mget", body, &self.indices.messages).await?;
         for document in &docs {
             // An index that is gone holds nothing. Whatever else went wrong does not say that the document is gone.
             match document.error["type"].as_str() {

@@ -212,7 +212,7 @@ fn take(
 }
 
 /// The messages that a document names: one, or a list of them. `None` when it cannot be read.
-fn named(source: &[u8]) -> Option<BTreeSet<String>> {
+pub(crate) fn named(source: &[u8]) -> Option<BTreeSet<String>> {
     #[derive(Deserialize)]
     struct Naming<'a> {
         #[serde(borrow)]

@@ -160,9 +160,16 @@ async fn grown(
     World { range, is_settled, .. }: World<'_>,
     sweep: &mut Sweep,
 ) -> Result<(), Error> {
-    let ids: BTreeSet<String> = page.into_iter().flat_map(|write| write.messages).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let keys: Vec<_> = opensearch.found(&ids).await?.iter().map(key_of).collect();
+    let ids: BTreeSet<&str> = page.iter().flat_map(|write| &write.messages).map(String::as_str).collect();
+    let mut found = opensearch.found(&Vec::from_iter(ids)).await?;
+    // What the index holds of a document may not be what the document says: a long id is left out, another is folded.
+    let known: HashSet<&str> = found.iter().map(|sighting| sighting.document.id.as_str()).collect();
+    let is_told = |write: &&Write| write.messages.iter().any(|id| known.contains(id.as_str()));
+    let untold = page.iter().filter(|write| !is_told(write)).map(|write| write.sighting.document.clone());
+    let named = opensearch.named_in(&untold.collect::<Vec<_>>()).await?;
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    found.extend(opensearch.found(&named).await?);
+    let keys: Vec<_> = found.iter().map(key_of).collect();
     let is_archived = |row: &Row| {
         let is_left_behind = is_settled && row.status == Status::Processing;
         row.disposition == Disposition::Closed && (row.status == Status::Completed || is_left_behind)

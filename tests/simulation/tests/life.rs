@@ -395,6 +395,25 @@ async fn history_that_grows_after_a_message_was_archived_replaces_its_row() {
     assert_eq!((&report["sweep"]["changed"], &report["windows"]["planned"]), (&json!(0), &json!(0)));
 }
 
+#[tokio::test]
+async fn history_that_grows_is_found_although_the_keyword_leaves_out_the_long_id_of_its_message() {
+    let cloud = Cloud::default();
+    cloud.node.ignore_ids_above(256);
+    let long = "é/".repeat(150);
+    for id in [long.as_str(), "short"] {
+        cloud.put_message(id, "2026-10-02T12:00:00Z", "closed");
+    }
+    week(&cloud, 5).await;
+    assert_eq!(history_of(&cloud, &long), 1);
+    for (nth, id) in [long.as_str(), "short", "unknown"].into_iter().enumerate() {
+        let more = json!({"message_id": id, "timestamp": "2026-11-06T12:00:00Z", "event": "noted"});
+        cloud.node.put("history", &format!("later-{nth}"), &more.to_string());
+    }
+    assert_eq!(week(&cloud, 12).await["sweep"]["changed"], 2);
+    assert_eq!((history_of(&cloud, &long), history_of(&cloud, "short")), (2, 2));
+    assert_eq!(week(&cloud, 19).await["windows"]["planned"], 0);
+}
+
 /// How much history stands beside a message in the archive.
 fn history_of(cloud: &Cloud, id: &str) -> usize {
     let object = archived(cloud).remove(id).expect("archived");
