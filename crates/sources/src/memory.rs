@@ -41,6 +41,8 @@ struct State {
     remade: BTreeMap<String, u64>,
     /// How often an index was restored in place.
     restored: BTreeMap<String, u64>,
+    /// Indices that keep no bodies.
+    bare: BTreeSet<String>,
     /// Refuses to refresh.
     is_read_only: bool,
     /// `message_id` is a text with a keyword below it, which leaves out longer ids.
@@ -206,6 +208,11 @@ impl MemoryNode {
     /// UTF-16 units. Before the first document is stored.
     pub fn ignore_ids_above(&self, units: usize) {
         self.state().ignores_above = Some(units);
+    }
+
+    /// From now on an index says that it keeps no bodies.
+    pub fn keep_no_bodies(&self, index: &str) {
+        self.state().bare.insert(index.to_owned());
     }
 
     /// Removes an index with all its documents, also from its aliases.
@@ -396,7 +403,10 @@ impl State {
             (Method::Get, [index, "_mapping"]) => {
                 let keyword = self.ignores_above.map(|units| json!({"keyword": {"ignore_above": units}}));
                 let properties = json!({"message_id": {"fields": keyword}});
-                let mapping = |index: &String| (index.clone(), json!({"mappings": {"properties": properties}}));
+                let mapping = |index: &String| {
+                    let source = self.bare.contains(index).then(|| json!({"enabled": false}));
+                    (index.clone(), json!({"mappings": {"_source": source, "properties": properties}}))
+                };
                 Ok(bytes(self.named(index)?.iter().map(mapping).collect::<serde_json::Map<_, _>>().into()))
             }
             _ => Err(Refusal(

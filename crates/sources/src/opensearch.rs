@@ -175,9 +175,16 @@ impl OpenSearch {
             return Ok(MessageField::default());
         }
         let keywords = caps.message_id(index)?;
-        let path = format!("/{index}/_mapping?filter_path=*.mappings.dynamic,*.mappings.properties.message_id");
+        const LOOKED_AT: &str = "*.mappings.dynamic,*.mappings._source,*.mappings.properties.message_id";
+        let path = format!("/{index}/_mapping?filter_path={LOOKED_AT}");
         let mappings: HashMap<String, Value> =
             self.json("read the mapping", Method::Get, &path, Value::Null, index).await?;
+        // Every body would come back empty, and be taken for one that cannot be read.
+        let has_no_bodies = |mapping: &Value| mapping["mappings"]["_source"]["enabled"] == false;
+        if let Some((bare, _)) = mappings.iter().find(|(_, mapping)| has_no_bodies(mapping)) {
+            let problem = format!("is not kept by index `{bare}`: what it was given cannot be archived");
+            return Err(SourceError::Mapping { index: index.to_owned(), field: "_source", problem });
+        }
         // A message is found by its `_id`; what belongs to it only by this field.
         let is_blind =
             |name: &String| mappings.get(name).is_some_and(|mapping| mapping["mappings"]["dynamic"] == "false");

@@ -148,6 +148,18 @@ async fn a_plan_that_fails_leaves_its_range_free() {
 }
 
 #[tokio::test]
+async fn an_index_that_keeps_no_bodies_is_refused_by_name_and_nothing_is_quarantined_in_its_stead() {
+    for index in ["messages", "history", "audit"] {
+        let cloud = source().await;
+        cloud.node.keep_no_bodies(index);
+        let error = plan(&cloud, "r1", range("2023-01-01", "2025-01-01")).await.expect_err("refused");
+        let said = error.to_string();
+        assert_eq!(error.name(), "MappingUnsupported", "{said}");
+        assert!(said.contains("_source") && said.contains(index), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn whatever_request_fails_the_plan_can_be_made_again() {
     let make = async |cloud: &Cloud| plan(cloud, "r1", range("2023-01-01", "2025-01-01")).await;
     let look = |cloud: &Cloud| {
