@@ -70,8 +70,9 @@ impl Api {
             || !url.username().is_empty()
             || url.password().is_some()
             || url.query().is_some()
+            || url.fragment().is_some()
         {
-            return Err(fault("an http or https address without user, password and query is needed".into()));
+            return Err(fault("an http or https address without user, password, query and # is needed".into()));
         }
         // No proxy: a proxy of the environment would see every message. No redirect: the token would go with it.
         let http = Client::builder().no_proxy().redirect(Policy::none()).connect_timeout(CONNECT).read_timeout(SILENCE);

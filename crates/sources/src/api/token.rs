@@ -31,7 +31,26 @@ enum Secret {
 struct Issued {
     access_token: String,
     #[serde(default)]
-    expires_in: Option<f64>,
+    expires_in: Option<Lifetime>,
+}
+
+/// In seconds. Some servers write it as a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Lifetime {
+    Number(f64),
+    Text(String),
+}
+
+impl Lifetime {
+    /// None where it is no time: the token is then good until it is refused.
+    fn seconds(&self) -> Option<f64> {
+        let seconds = match self {
+            Lifetime::Number(seconds) => Some(*seconds),
+            Lifetime::Text(text) => text.trim().parse().ok(),
+        };
+        seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+    }
 }
 
 /// A token and which one it is: the first that was fetched is 1.
@@ -80,7 +99,7 @@ impl Tokens {
             Secret::Client { token_url, client_id, client_secret } => {
                 let url = Url::parse(&token_url).map_err(|error| none(format!("token_url: {error}")))?;
                 let issued = self.issued(url, &client_id, &client_secret, call).await?;
-                (issued.access_token, issued.expires_in.filter(|seconds| seconds.is_finite() && *seconds > 0.0))
+                (issued.access_token, issued.expires_in.and_then(|lifetime| lifetime.seconds()))
             }
         };
         let mut header = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
@@ -135,7 +154,8 @@ impl Tokens {
             header.set_sensitive(true);
             request = request.header(AUTHORIZATION, header);
         }
-        let answer = request.body(form.query().unwrap_or_default().to_owned()).send().await;
+        let request = request.timeout(call.left()).body(form.query().unwrap_or_default().to_owned());
+        let answer = request.send().await;
         let mut answer = answer.map_err(|error| {
             let error = error.without_url();
             Refused {
@@ -175,5 +195,28 @@ struct Refused {
 impl Refused {
     fn lasting(reason: String) -> Self {
         Refused { reason, status: None, is_passing: false, retry_after: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lifetime_of_a_token_is_a_number_or_a_text_and_never_what_refuses_the_token() {
+        for (expires_in, seconds) in [
+            ("3600", Some(3600.0)),
+            ("\"3599\"", Some(3599.0)),
+            ("0", None),
+            ("-1", None),
+            ("\"soon\"", None),
+            ("\"NaN\"", None),
+            ("null", None),
+        ] {
+            let issued = format!(r#"{{"access_token":"t","expires_in":{expires_in},"token_type":"Bearer"}}"#);
+            let issued: Issued = serde_json::from_str(&issued).expect(expires_in);
+            assert_eq!(issued.expires_in.and_then(|lifetime| lifetime.seconds()), seconds, "{expires_in}");
+        }
+        assert!(serde_json::from_str::<Issued>(r#"{"access_token":"t"}"#).expect("a token").expires_in.is_none());
     }
 }
