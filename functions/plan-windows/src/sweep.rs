@@ -6,7 +6,7 @@ use crate::{Deps, Error};
 use alerts::{
     message::{
         classification::Disposition,
-        tracking::{Row, Status},
+        tracking::{NO_INDEX, Row, Status},
     },
     run::{lock::Held, swept::IndexSwept},
     window::plan::{Dated, Purpose, Window},
@@ -169,14 +169,17 @@ async fn grown(
     let named = opensearch.named_in(&untold.collect::<Vec<_>>()).await?;
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
     found.extend(opensearch.found(&named).await?);
-    let keys: Vec<_> = found.iter().map(key_of).collect();
+    // A message that came of the API, when no index had it or none was asked, is called after none.
+    let called = |sighting: &Sighting| [key_of(sighting), (sighting.document.id.clone(), Some(NO_INDEX.to_owned()))];
+    let rows = deps.ledger.rows.get_many(&found.iter().flat_map(called).collect::<Vec<_>>()).await?;
     let is_archived = |row: &Row| {
         let is_left_behind = is_settled && row.status == Status::Processing;
         row.disposition == Disposition::Closed && (row.status == Status::Completed || is_left_behind)
     };
-    for row in deps.ledger.rows.get_many(&keys).await?.into_values() {
-        if is_archived(&row) && !is_in(range, row.timestamp) {
-            sweep.changed.push(Dated { at: row.timestamp, document: row.identity() });
+    for sighting in found {
+        let Some(row) = called(&sighting).iter().find_map(|key| rows.get(key)) else { continue };
+        if is_archived(row) && !is_in(range, row.timestamp) {
+            sweep.changed.push(Dated { at: row.timestamp, document: sighting.document });
         }
     }
     Ok(())

@@ -206,10 +206,31 @@ async fn a_turn_that_comes_too_late_for_a_call_is_left_to_the_next_with_what_has
 }
 
 async fn week(world: &World, run_id: &str) -> Value {
+    week_of(world, SourceMode::Api, run_id).await
+}
+
+async fn week_of(world: &World, mode: SourceMode, run_id: &str) -> Value {
     world.pass(7);
     let input = json!({"mode": "scheduled", "scheduled_for": identity::instant::iso(world.now())});
-    world.archive(SourceMode::Api).run(run_id, input).await.expect("a good end");
+    world.archive(mode).run(run_id, input).await.expect("a good end");
     world.cloud.json(&format!("runs/{run_id}/report.json"))
+}
+
+#[tokio::test]
+async fn history_of_a_message_that_the_api_alone_gave_is_archived_when_it_grows_beside_an_index() {
+    let world = World::new().await;
+    world.put("m", world.now() - days(3), "closed", "first", true);
+    week(&world, "alone").await;
+    assert_eq!(world.archived()["m"].0, "api");
+    week_of(&world, SourceMode::Hybrid, "beside-1").await;
+    let noted = json!({"message_id": "m", "timestamp": world.now(), "event": "noted"});
+    world.cloud.node.put("history", "m-1", &noted.to_string());
+    let report = week_of(&world, SourceMode::Hybrid, "beside-2").await;
+    assert_eq!((&report["sweep"]["changed"], world.archived().len()), (&json!(1), 1));
+    let objects = world.cloud.keys("archive/parquet/").into_keys().map(|key| world.cloud.object(&key));
+    let rows = objects.flat_map(|object| columnar::rows(object).expect("Parquet").map(|row| row.expect("a row")));
+    assert_eq!(rows.map(|row| row.record.history.len()).sum::<usize>(), 1);
+    assert_eq!(week_of(&world, SourceMode::Hybrid, "beside-3").await["sweep"]["changed"], 0);
 }
 
 #[tokio::test]

@@ -443,6 +443,10 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging
 
 /// History and audit grow after a message is closed: then the same version is written once more, with what came.
 fn has_same_related(row: &Row, entry: &Entry) -> bool {
+    if row.related.is_empty() && row.source == Source::Api {
+        // Archived while the API was the only source, which has neither.
+        return entry.related_bytes == 0;
+    }
     row.related.is_empty() || entry.related.is_empty() || row.related == entry.related
 }
 
@@ -1046,6 +1050,24 @@ mod tests {
         assert_eq!(again(&with("")), Decision::Already, "nothing is known of it this time");
         let unknown = Row { related: String::new(), ..row.clone() };
         assert_eq!(stage(Some(&unknown), &with("h2"), &claim("r2"), at("2026-02-01")).decision, Decision::Already);
+    }
+
+    #[test]
+    fn a_message_that_was_archived_without_history_gets_it_from_a_source_that_has_it() {
+        let without = Row { source: Source::Api, ..archived("v1") };
+        let with = |related_bytes| {
+            let entry = entry(Disposition::Closed, "v1");
+            stage(
+                Some(&without),
+                &Entry { related: "r".into(), related_bytes, ..entry },
+                &claim("r2"),
+                at("2026-02-01"),
+            )
+        };
+        assert_eq!(with(0).decision, Decision::Already, "there is none");
+        assert_eq!(with(7).decision, Decision::Replace { object: "archive/parquet/p".into() });
+        let of_the_api = Entry { source: Source::Api, ..entry(Disposition::Closed, "v1") };
+        assert_eq!(stage(Some(&without), &of_the_api, &claim("r2"), at("2026-02-01")).decision, Decision::Already);
     }
 
     #[test]
