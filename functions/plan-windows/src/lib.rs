@@ -223,15 +223,16 @@ async fn understand(deps: &Deps, request: &PlanRequest, input: Input, now: Times
                 return Err(Error::Future { at: instant::iso(at) });
             }
             let to = at - deps.settle;
-            let from = match deps.job_runs.watermark().await? {
+            let (from, to) = match deps.job_runs.watermark().await? {
                 // An API numbers no writes, so that no sweep can say what came late or was changed: what it still keeps
                 // is listed again, and the hash of each message decides.
-                Some(watermark) if deps.sources.opensearch().is_none() => watermark.min(to - HYBRID_REACH),
-                Some(watermark) => watermark,
-                None => earliest(deps, to).await?,
+                Some(watermark) if deps.sources.opensearch().is_none() => (watermark.min(to - HYBRID_REACH), to),
+                // A time that was missed may be made up for behind a later one: what ranges have passed is the sweep's.
+                Some(watermark) => (watermark, to.max(watermark)),
+                None => (earliest(deps, to).await?.min(to), to),
             };
             // Nothing new since the last run: an empty range is no fault of a schedule.
-            (Mode::Scheduled, from.min(to), to, Some(scheduled_for))
+            (Mode::Scheduled, from, to, Some(scheduled_for))
         }
         Input::Process => (Mode::Process, Timestamp::UNIX_EPOCH, now, None),
         // Wherever they lie: no run of a range may be at work on one of them.

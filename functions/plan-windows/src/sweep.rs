@@ -72,11 +72,10 @@ pub async fn look(
         let indices = opensearch.writes(name).await?;
         // Behind the numbers: from now on a search sees everything up to them.
         let is_visible = opensearch.refresh(name).await?;
-        // Behind them too: a run at work may have read a message before its history grew, and archive it after we have
-        // looked. What belongs to messages is looked at again when it has.
+        // Behind them too: a run at work may have read a message before it was written again, or before its history grew,
+        // and come to its end after we have looked.
         let is_running = async |held: &Held| Ok::<_, Error>(deps.workflow.is_running(&held.execution_arn).await?);
-        let is_settled =
-            *name == names.messages || !deps.job_runs.is_another_at_work(run_id, is_running).await?;
+        let is_settled = !deps.job_runs.is_another_at_work(run_id, is_running).await?;
         for IndexWrites { index, uuid, shards } in indices {
             let before = known.get(&index);
             let is_numbered_on = before.is_none_or(|before| before.is_numbered_on(&uuid));

@@ -414,6 +414,49 @@ async fn history_that_grows_is_found_although_the_keyword_leaves_out_the_long_id
     assert_eq!(week(&cloud, 19).await["windows"]["planned"], 0);
 }
 
+#[tokio::test]
+async fn a_missed_week_that_is_made_up_for_behind_a_later_one_hides_nothing_from_the_next_sweep() {
+    let cloud = Cloud::default();
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    week(&cloud, 5).await;
+    week(&cloud, 19).await;
+    cloud.put_message("late", "2026-11-15T12:00:00Z", "closed");
+    let report = week(&cloud, 12).await;
+    assert_eq!(report["sweep"], json!({"late": 1, "changed": 0, "reopened": 0, "moved": 0}));
+    week(&cloud, 20).await;
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["first", "late"]);
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_week_is_at_work_is_not_passed_over_by_another_that_is_quicker() {
+    let cloud = Cloud::default();
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    week(&cloud, 5).await;
+    cloud.put_message("second", "2026-11-14T12:00:00Z", "closed");
+    let archive = Archive::new(cloud.clone());
+    let input = json!({"mode": "scheduled", "scheduled_for": "2026-11-19T06:00:00Z"});
+    let execution_arn = cloud.start("slow", &input).await;
+    let plan = archive.plan(PlanRequest { v: Version, input, run_id: "slow".into(), execution_arn }).await;
+    let plan = plan.expect("a plan");
+    let task = archive.query(archive.tasks(&plan).remove(0)).await.expect("it is read");
+    cloud.put_message("late", "2026-11-14T13:00:00Z", "closed");
+    // A missed week is made up for meanwhile.
+    week(&cloud, 4).await;
+    let task = archive.classify(task).await.expect("classified");
+    archive.write(task).await.expect("written");
+    finish(&cloud, &archive, plan).await;
+    week(&cloud, 20).await;
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), ["first", "late", "second"]);
+}
+
+/// A run all of whose windows are done comes to its end.
+async fn finish(cloud: &Cloud, archive: &Archive<'_>, plan: Plan) {
+    let Plan { v, run_id, mode, execution_arn, bucket, windows_key, .. } = plan;
+    let request = CollectRequest { v, run_id, mode, execution_arn: execution_arn.clone(), bucket, windows_key };
+    archive.gate(archive.collect(request).await.expect("collected")).await.expect("a good end");
+    cloud.executions.end(&execution_arn, "SUCCEEDED", None);
+}
+
 /// How much history stands beside a message in the archive.
 fn history_of(cloud: &Cloud, id: &str) -> usize {
     let object = archived(cloud).remove(id).expect("archived");
@@ -446,10 +489,7 @@ async fn history_that_grows_while_another_run_is_about_to_archive_its_message_is
     week(&cloud, 12).await;
     let task = archive.classify(task).await.expect("classified");
     archive.write(task).await.expect("written");
-    let Plan { v, run_id, mode, execution_arn, bucket, windows_key, .. } = plan;
-    let request = CollectRequest { v, run_id, mode, execution_arn: execution_arn.clone(), bucket, windows_key };
-    archive.gate(archive.collect(request).await.expect("collected")).await.expect("a good end");
-    cloud.executions.end(&execution_arn, "SUCCEEDED", None);
+    finish(&cloud, &archive, plan).await;
     assert_eq!(history_of(&cloud, "m"), 1, "what was read before");
     assert_eq!(week(&cloud, 19).await["sweep"]["changed"], 1);
     assert_eq!(history_of(&cloud, "m"), 2);
