@@ -3,8 +3,8 @@ use crate::{
     opensearch::{Answer, KEEP_ALIVE, LARGEST_ANSWER, in_order},
     page,
 };
+use alerts::message::document::fields;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -213,14 +213,9 @@ fn take(
 
 /// The messages that a document names: one, or a list of them. `None` when it cannot be read.
 pub(crate) fn named(source: &[u8]) -> Option<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Naming<'a> {
-        #[serde(borrow)]
-        message_id: Option<&'a RawValue>,
-    }
-    let naming: Naming = serde_json::from_slice(source).ok()?;
+    let [message_id] = fields(std::str::from_utf8(source).ok()?, ["message_id"])?;
     let mut names = BTreeSet::new();
-    let mut values: Vec<&RawValue> = naming.message_id.into_iter().collect();
+    let mut values: Vec<&RawValue> = message_id.into_iter().collect();
     while let Some(value) = values.pop() {
         match value.get().as_bytes()[0] {
             b'[' => values.extend(serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?),
@@ -254,5 +249,7 @@ mod tests {
         }
         assert!(named(b"{}").expect("readable").is_empty());
         assert!(named(br#"{"message_id":"a","message_id":"b"}"#).is_none());
+        // A name that no text can hold spoils nothing.
+        assert_eq!(named(br#"{"\ud800":1,"message_id":"a"}"#), Some(BTreeSet::from(["a".to_owned()])));
     }
 }

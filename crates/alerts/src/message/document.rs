@@ -125,7 +125,8 @@ fn as_bytes(bodies: &[impl AsRef<[u8]>]) -> Vec<&[u8]> {
 }
 
 /// The fields `names` of a JSON object, null counting as absent. `None` when it is no object, or has one of them twice.
-fn fields<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Option<[Option<&'a RawValue>; N]> {
+/// Whatever other names it has, also such as no text can hold, is nothing to us.
+pub fn fields<'a, const N: usize>(object: &'a str, names: [&str; N]) -> Option<[Option<&'a RawValue>; N]> {
     let mut input = serde_json::Deserializer::from_str(object);
     let found = input.deserialize_map(Fields(names)).ok()?;
     input.end().ok()?;

@@ -1,9 +1,9 @@
 //! An element of the API's list: which message it is, and when it was.
 
+use alerts::message::document::fields;
 use bytes::Bytes;
 use identity::instant;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -21,23 +21,15 @@ pub struct Element {
     pub source: Bytes,
 }
 
-#[derive(Deserialize, Default)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    message_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    timestamp: Option<&'a RawValue>,
-}
-
 pub fn element(source: Bytes) -> Element {
     // A field that stands there twice is no field: which of the two is meant can only be guessed.
-    let is_object = source.first() == Some(&b'{');
-    let fields: Fields =
-        if is_object { serde_json::from_slice(&source).unwrap_or_default() } else { Fields::default() };
-    let own_id: Option<String> = fields.message_id.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let object = std::str::from_utf8(&source).ok();
+    let [message_id, timestamp] =
+        object.and_then(|object| fields(object, ["message_id", "timestamp"])).unwrap_or_default();
+    let own_id: Option<String> = message_id.and_then(|raw| serde_json::from_str(raw.get()).ok());
     let own_id = own_id.filter(|id| !id.is_empty() && id.len() <= LONGEST_ID);
     // What lies before the calendar of partitions is as good as none, as it is for the index.
-    let at = fields.timestamp.and_then(earliest).filter(|at| *at >= instant::first());
+    let at = timestamp.and_then(earliest).filter(|at| *at >= instant::first());
     let has_usable_id = own_id.is_some();
     let id = own_id.unwrap_or_else(|| hex::encode(Sha256::digest(&source)));
     Element { id, has_usable_id, at, source }
@@ -65,6 +57,8 @@ mod tests {
             (read(r#"{"message_id":"m-\u0031"}"#).id, read(r#"{"message_id":"m-\u0031"}"#).has_usable_id),
             ("m-1".into(), true)
         );
+        // A name that no text can hold spoils nothing.
+        assert_eq!(read(r#"{"\ud800":1,"message_id":"m-1","timestamp":0}"#).id, "m-1");
         let long = format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513));
         for text in [
             "{}",
