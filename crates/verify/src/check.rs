@@ -23,7 +23,7 @@ use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::Deserialize;
 use sources::OpenSearch;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use storage::Objects;
 
 pub struct Check<'a> {
@@ -100,13 +100,11 @@ impl<'a> Check<'a> {
         for key in keys {
             let named = evidence.named.get(key).map(Vec::as_slice).unwrap_or_default();
             let writer_unfinished = writer_of(key).is_some_and(|writer| evidence.unfinished.contains(&writer));
-            let taker_unfinished =
-                evidence.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&evidence.unfinished));
-            match judge(evidence.objects.get(key), named, writer_unfinished, taker_unfinished) {
+            match judge(evidence.objects.get(key), named, writer_unfinished, evidence.may_lose_rows(key)) {
                 Verdict::Sound => sound.push(key.clone()),
                 Verdict::Unfinished => {}
                 Verdict::Unnamed if writer_of(key).is_some_and(|writer| evidence.is_new(&writer)) => {}
-                Verdict::Missing => self.missing(key),
+                Verdict::Missing => self.missing(key).await?,
                 Verdict::Unnamed => {
                     let detail = "no committed window wrote it, and none is at work that could have";
                     self.find("object_without_manifest", key, day_of(key), detail, None);
@@ -117,18 +115,27 @@ impl<'a> Check<'a> {
         Ok(sound)
     }
 
-    fn missing(&mut self, key: &str) {
+    async fn missing(&mut self, key: &str) -> Result<(), Error> {
         self.find("object_missing", key, day_of(key), "it is not in S3", Some(Repair::Strike { key: key.to_owned() }));
         let lost: Vec<Row> = self.rows_of(key).cloned().collect();
-        self.lose(key, "is not in S3", lost);
+        self.lose(key, "is not in S3", lost).await
     }
 
-    fn lose(&mut self, key: &str, why: &str, rows: Vec<Row>) {
-        for row in rows {
+    async fn lose(&mut self, key: &str, why: &str, rows: Vec<Row>) -> Result<(), Error> {
+        for row in self.unchanged(rows).await? {
             let (id, at) = (row.message_id.clone(), row.timestamp);
             let repair = Repair::SetBack { row: Box::new(row), after: Some(key.to_owned()) };
             self.find("message_lost", &id, Some(at), format!("its object {key} {why}"), Some(repair));
         }
+        Ok(())
+    }
+
+    /// Those of the rows that are still as they were read: a run may have come to the others since.
+    async fn unchanged(&self, rows: Vec<Row>) -> Result<Vec<Row>, Error> {
+        let key_of = |row: &Row| (row.message_id.clone(), Some(row.source_index.clone()));
+        let keys: Vec<_> = rows.iter().map(key_of).collect();
+        let now = self.archive.ledger.rows.get_many(&keys).await?;
+        Ok(rows.into_iter().filter(|row| now.get(&key_of(row)) == Some(row)).collect())
     }
 
     /// Completed rows that name the object.
@@ -154,8 +161,7 @@ impl<'a> Check<'a> {
                 let repair = Repair::SetAside { key: key.to_owned() };
                 self.find(kind, key, day_of(key), format!("{detail}; it cannot be read: {error}"), Some(repair));
                 let lost: Vec<Row> = self.rows_of(key).cloned().collect();
-                self.lose(key, "cannot be read", lost);
-                Ok(())
+                self.lose(key, "cannot be read", lost).await
             }
         }
     }
@@ -175,7 +181,9 @@ impl<'a> Check<'a> {
             (&left.message_id, &left.source_index).cmp(&(&right.message_id, &right.source_index))
         });
         let left: Vec<&Row> = rows.iter().copied().filter(|row| is_left(row)).collect();
-        let gone = unwritten::gone(self.archive, &left).await?;
+        let absent = unwritten::gone(self.archive, &left).await?;
+        let of_absent = left.iter().filter(|row| absent.contains(&row.identity())).copied().cloned().collect();
+        let gone: HashSet<Identity> = self.unchanged(of_absent).await?.iter().map(Row::identity).collect();
         for row in rows {
             let key = row.s3_path.as_deref().and_then(|path| self.archive.objects.key_of(path));
             if row.status == Status::Completed {
@@ -227,6 +235,10 @@ impl<'a> Check<'a> {
             let sha256 = storage::sha256_hex(&body);
             let said = self.evidence.objects.get(key).and_then(|head| head.sha256.clone());
             if said.as_ref() != Some(&sha256) {
+                // A run that began since may have taken rows out of it.
+                if self.archive.objects.head(key).await?.is_none_or(|head| head.sha256 != said) {
+                    continue;
+                }
                 self.differs("object_differs", key, format!("its bytes have sha256 {sha256}, S3 says {said:?}"))
                     .await?;
                 continue;
@@ -254,7 +266,7 @@ impl<'a> Check<'a> {
         }
         let absent = |row: &&Row| version_in(held, row).is_none();
         let lost: Vec<Row> = self.rows_of(key).filter(absent).cloned().collect();
-        for row in lost {
+        for row in self.unchanged(lost).await? {
             let (id, at) = (row.message_id.clone(), row.timestamp);
             let repair = Repair::SetBack { row: Box::new(row), after: None };
             self.find(
@@ -289,8 +301,7 @@ impl<'a> Check<'a> {
             let row = self.evidence.rows.get(&identity).filter(|row| self.names(row, key)).cloned();
             let detail = format!("its bytes in {key} are not those that were archived");
             self.find("message_damaged", id, day, detail, Some(Repair::TakeOut { key: key.to_owned(), identity }));
-            self.lose(key, "does not hold it as it was archived", row.into_iter().collect());
-            return Ok(());
+            return self.lose(key, "does not hold it as it was archived", row.into_iter().collect()).await;
         }
         let mut row = match self.evidence.rows.get(&identity) {
             Some(row) => Some(row.clone()),

@@ -55,7 +55,7 @@ pub struct Rebuilt {
 
 impl Evidence {
     /// Windows come before rows and rows before objects, so that what a run does meanwhile looks unfinished and not
-    /// lost.
+    /// lost. At the end windows come once more: those that began or went on meanwhile may have done anything to the rest.
     pub async fn gather(archive: &Archive, days: Days) -> Result<Self, Error> {
         let now = archive.clock.now();
         let Scanned { rows: runs, malformed } = archive.job_runs.runs.scan().await?;
@@ -82,7 +82,24 @@ impl Evidence {
         evidence.read_rows(archive).await?;
         evidence.look_at_objects(archive).await?;
         evidence.read_manifests(archive).await?;
+        evidence.note_windows_that_changed(archive).await?;
         Ok(evidence)
+    }
+
+    async fn note_windows_that_changed(&mut self, archive: &Archive) -> Result<(), Error> {
+        let known: HashMap<RunWindow, u64> =
+            self.windows.iter().map(|record| (window_of(record), record.revision)).collect();
+        let mut changed = HashSet::new();
+        let note = |record: WindowRecord| {
+            let window = window_of(&record);
+            if known.get(&window) != Some(&record.revision) {
+                changed.insert(window);
+            }
+        };
+        archive.windows.rows.for_each(note).await?;
+        self.alive.extend(changed.iter().cloned());
+        self.unfinished.extend(changed);
+        Ok(())
     }
 
     async fn read_rows(&mut self, archive: &Archive) -> Result<(), Error> {
@@ -180,8 +197,16 @@ impl Evidence {
     pub fn is_sound(&self, key: &str, found: Option<&Head>) -> bool {
         let named = self.named.get(key).map(Vec::as_slice).unwrap_or_default();
         let writer = writer_of(key).is_some_and(|writer| self.unfinished.contains(&writer) || self.is_new(&writer));
-        let taken = self.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&self.unfinished));
-        !taken && judge(found, named, writer, false) == Verdict::Sound
+        !self.may_lose_rows(key) && judge(found, named, writer, false) == Verdict::Sound
+    }
+
+    /// Whether a window that may still write takes rows out of this object: it has begun to keep them, or its manifest
+    /// says so already.
+    pub fn may_lose_rows(&self, key: &str) -> bool {
+        let named = self.named.get(key).into_iter().flatten();
+        let mut committers = named.filter_map(|named| committer_of(&named.manifest));
+        self.takers.get(key).is_some_and(|takers| !takers.is_disjoint(&self.unfinished))
+            || committers.any(|committer| self.unfinished.contains(&committer))
     }
 
     /// Whether a window that may still write has a claim on the row.

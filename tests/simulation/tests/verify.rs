@@ -10,7 +10,8 @@ use network::{Broken, Network, Request};
 use runtime::Clock;
 use serde_json::{Value, json};
 use simulation::Archive as Workflow;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::sync::{Notify, Semaphore};
 use verify::{Archive, Finding, Untold, look, repair, rules::Days};
 
 /// Lets no object of the archive through.
@@ -21,6 +22,23 @@ impl Network for NoArchive {
     async fn sent(&self, request: &Request) -> Result<(), Broken> {
         let is_of_archive = request.operation == "PutObject" && request.subject.contains("archive/parquet/");
         if is_of_archive { Err(Broken) } else { Ok(()) }
+    }
+}
+
+/// Stops all requests behind the first few.
+struct Stop {
+    permits: Semaphore,
+    stopped: Notify,
+}
+
+#[async_trait]
+impl Network for Stop {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        if self.permits.available_permits() == 0 {
+            self.stopped.notify_one();
+        }
+        self.permits.acquire().await.map_err(|_| Broken)?.forget();
+        Ok(())
     }
 }
 
@@ -150,4 +168,58 @@ async fn a_message_that_left_and_that_a_registered_intent_writes_is_not_marked()
     assert!(detail.contains("alert-archive rerun r1 finishes that"), "{detail}");
     run(&cloud, "r2", json!({"mode": "failed-only", "run_id": "r1"})).await;
     assert_eq!((&row(&cloud, "left")["status"], verified(&cloud, false).await), (&json!("Completed"), Vec::new()));
+}
+
+/// What a person is told.
+type Told = (&'static str, String);
+
+async fn told(archive: &Archive) -> HashSet<Told> {
+    let (_, outcome) = look(archive, Days::ALL, true).await.expect("looked");
+    outcome.findings.into_iter().map(|finding| (finding.kind, finding.what)).collect()
+}
+
+/// Looks, and lets a run go from its beginning to its end before one of the requests. What is told must have been so
+/// before the run or be so after it. `false`: there are not so many requests.
+async fn a_run_goes_on_meanwhile(cloud: Cloud, input: Value, before_request: usize) -> bool {
+    let mut expected = told(&archive(&cloud)).await;
+    let stop = Arc::new(Stop { permits: Semaphore::new(before_request), stopped: Notify::new() });
+    let slow = archive(&cloud.through(stop.clone()));
+    let mut looking = Box::pin(told(&slow));
+    tokio::select! {
+        biased;
+        () = stop.stopped.notified() => {}
+        _ = &mut looking => return false,
+    }
+    run(&cloud, "r9", input).await;
+    stop.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    let found = looking.await;
+    expected.extend(told(&archive(&cloud)).await);
+    let false_alarms: Vec<&Told> = found.difference(&expected).collect();
+    assert!(false_alarms.is_empty(), "a run before request {before_request}: {false_alarms:?}");
+    true
+}
+
+#[tokio::test]
+async fn a_run_that_begins_and_ends_while_verify_looks_makes_it_tell_nothing() {
+    let changed = async || {
+        let cloud = Cloud::default();
+        for id in ["changes", "stays"] {
+            cloud.put_message(id, "2024-07-01T10:00:00Z", "closed");
+        }
+        run(&cloud, "r1", range()).await;
+        cloud.put_message("changes", "2024-07-01T11:00:00Z", "closed");
+        cloud.put_message("new", "2024-07-01T12:00:00Z", "closed");
+        cloud
+    };
+    let again = json!({"mode": "failed-only", "run_id": "r1"});
+    for before_request in 0.. {
+        let mut any = a_run_goes_on_meanwhile(changed().await, range(), before_request).await;
+        let cloud = Cloud::default();
+        died(&cloud, false).await;
+        any |= a_run_goes_on_meanwhile(cloud, again.clone(), before_request).await;
+        if !any {
+            assert!(before_request > 20);
+            return;
+        }
+    }
 }
