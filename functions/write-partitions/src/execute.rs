@@ -32,6 +32,8 @@ use storage::{Head, PutOnce, StoreError};
 /// Small uploads under way at once, and the bytes that they may hold together (a larger document goes alone).
 const UPLOADS: usize = 16;
 const UPLOAD_BYTES: usize = 4 << 20;
+/// The content type of JSON lines.
+pub const LINES: &str = "application/zstd";
 /// How often the rewrite of an object is tried against others who rewrite it.
 const REWRITES: usize = 8;
 
@@ -121,8 +123,13 @@ pub fn empty(intent: &Intent, planned: &PlannedObject) -> Result<Bytes, Error> {
     Body::begin(intent, planned)?.finish(&planned.key)
 }
 
+/// JSON lines of no message.
+pub fn empty_lines(key: &str) -> Result<Bytes, Error> {
+    Body::Lines(lines(key)?).finish(key)
+}
+
 pub fn content_type(disposition: Disposition) -> &'static str {
-    if disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { "application/zstd" }
+    if disposition == Disposition::Closed { "application/vnd.apache.parquet" } else { LINES }
 }
 
 fn lines(key: &str) -> Result<zstd::Encoder<'static, Vec<u8>>, Error> {
@@ -306,7 +313,7 @@ impl Executor<'_> {
         let began = self.call.took();
         if let (Some(key), Some(jsonl)) = (&planned.jsonl_key, jsonl) {
             let body: Bytes = jsonl.finish().map_err(|source| Error::Compress { key: key.clone(), source })?.into();
-            self.put_once(key, body, entries.len() as u64, "application/zstd").await?;
+            self.put_once(key, body, entries.len() as u64, LINES).await?;
         }
         let body = body.finish(&planned.key)?;
         self.put_once(&planned.key, body, entries.len() as u64, content_type(planned.disposition)).await?;

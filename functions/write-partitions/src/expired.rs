@@ -4,7 +4,7 @@
 
 use crate::{
     Deps, Error,
-    execute::{Executor, content_type, empty},
+    execute::{Executor, LINES, content_type, empty, empty_lines},
 };
 use alerts::{
     commit::{
@@ -110,27 +110,28 @@ async fn take_key(
     planned: &PlannedObject,
     executor: &mut Executor<'_>,
 ) -> Result<Vec<Written>, Error> {
-    name_lines(deps, planned, executor).await?;
     let body = empty(intent, planned)?;
-    let head = match deps.objects.put_once(&planned.key, body, content_type(planned.disposition)).await? {
-        PutOnce::Created(head) => {
-            executor.note(&planned.key, 0, &head)?;
-            return Ok(Vec::new());
+    let (head, written) = match deps.objects.put_once(&planned.key, body, content_type(planned.disposition)).await? {
+        PutOnce::Created(head) => (head, Vec::new()),
+        PutOnce::Exists(head) => {
+            let body = deps.objects.get(&planned.key).await?;
+            let is_closed = planned.disposition == Disposition::Closed;
+            (head, if is_closed { rows(planned, body)? } else { lines(deps, planned, &body)? })
         }
-        PutOnce::Exists(head) => head,
     };
-    let body = deps.objects.get(&planned.key).await?;
-    let written =
-        if planned.disposition == Disposition::Closed { rows(planned, body)? } else { lines(deps, planned, &body)? };
+    take_lines_key(deps, planned, executor).await?;
     executor.note(&planned.key, written.len() as u64, &head)?;
     Ok(written)
 }
 
-/// The JSON lines beside an object are written before it. They stay, whether it was written or not: of a message that
-/// left the source since they may be the last copy.
-async fn name_lines(deps: &Deps, planned: &PlannedObject, executor: &mut Executor<'_>) -> Result<(), Error> {
+/// The JSON lines beside an object are written before it. So their key is taken behind that of the object: either they
+/// are there, or none that a late executor writes are. What is there stays, whether its object was written or not: of
+/// a message that left the source since it may be the last copy.
+async fn take_lines_key(deps: &Deps, planned: &PlannedObject, executor: &mut Executor<'_>) -> Result<(), Error> {
     let Some(key) = &planned.jsonl_key else { return Ok(()) };
-    let Some(head) = deps.objects.head(key).await? else { return Ok(()) };
+    let head = match deps.objects.put_once(key, empty_lines(key)?, LINES).await? {
+        PutOnce::Created(head) | PutOnce::Exists(head) => head,
+    };
     let lines: Vec<IgnoredAny> = deps.objects.get_lines(key).await?;
     executor.note(key, lines.len() as u64, &head)
 }
