@@ -10,6 +10,6 @@ fn wherever_two_executors_are_stopped_nothing_is_lost_or_stands_twice() {
     });
     for (meeting, tried) in tried {
         assert_eq!(tried.finding, None);
-        assert!(tried.pairs > 100, "{meeting:?}: only {} pairs", tried.pairs);
+        assert!(tried.pairs > 30, "{meeting:?}: only {} pairs", tried.pairs);
     }
 }

@@ -1,10 +1,15 @@
 //! What must be there after a history, told without a look at how the archive works.
 
 use super::Doc;
-use alerts::commit::manifest::{Manifest, WrittenObject};
+use alerts::{
+    commit::manifest::{Manifest, WrittenObject},
+    keys::{checkpoint_key, spool_prefix},
+    message::document,
+};
 use memory_cloud::{BUCKET, Cloud};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What of the promises does not hold.
 pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> {
@@ -15,6 +20,10 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
     for doc in documents {
         let copies = archived.get(&doc.id).map(Vec::as_slice).unwrap_or_default();
         let row = rows.iter().find(|row| row["message_id"] == doc.id.as_str());
+        if doc.is_gone {
+            judge_gone(doc, copies, row, &contents, &mut findings);
+            continue;
+        }
         judge(doc, copies, row, &mut findings);
         if !doc.is_open {
             let beside = contents.iter().find(|(key, _)| {
@@ -27,7 +36,9 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
             }
         }
     }
-    for row in &rows {
+    // What was claimed, never written, and is gone from the source: no run comes to it again, and `verify` tells it.
+    let is_gone = |row: &&Value| documents.iter().any(|doc| doc.is_gone && row["message_id"] == doc.id.as_str());
+    for row in rows.iter().filter(|row| !is_gone(row)) {
         if !row["claim"].is_null() || row["status"] == "Processing" {
             findings.push(format!("a row stays claimed: {row}"));
         }
@@ -35,12 +46,13 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
     for window in unfinished(cloud) {
         findings.push(format!("window {} of {} stays Prepared", window["window_id"], window["run_id"]));
     }
+    let present = documents.iter().filter(|doc| !doc.is_gone).count();
     let run = cloud.job_run(last);
     if run["status"] != "Completed" {
         findings.push(format!("the last run: {run}"));
     } else {
         let report = cloud.json(&format!("runs/{last}/report.json"));
-        if report["reconciled"] != true || report["messages"]["source"] != documents.len() {
+        if report["reconciled"] != true || report["messages"]["source"] != present {
             findings.push(format!("the report does not add up: {}", report["messages"]));
         }
     }
@@ -94,6 +106,11 @@ pub fn unfinished(cloud: &Cloud) -> Vec<Value> {
         is_claimed || !(is_empty || contents.contains_key(&manifest))
     };
     cloud.window_rows().into_iter().filter(is_unfinished).collect()
+}
+
+/// The runs of such windows, each once.
+pub fn unfinished_runs(cloud: &Cloud) -> BTreeSet<String> {
+    unfinished(cloud).iter().filter_map(|window| window["run_id"].as_str()).map(str::to_owned).collect()
 }
 
 struct Copy {
@@ -178,6 +195,51 @@ fn judge(doc: &Doc, copies: &[Copy], row: Option<&Value>, findings: &mut Vec<Str
     if row["status"] != "Completed" || row["s3_path"].as_str().is_none_or(|path| !path.ends_with(&copy.key)) {
         findings.push(format!("the row of {id} does not name {}: {row}", copy.key));
     }
+}
+
+/// What is archived of a document that the source has let go stays, once; what was read and not written is kept.
+fn judge_gone(
+    doc: &Doc,
+    copies: &[Copy],
+    row: Option<&Value>,
+    contents: &BTreeMap<String, bytes::Bytes>,
+    findings: &mut Vec<String>,
+) {
+    // A newer version may be in quarantine.
+    let names = |copy: &Copy| {
+        let paths = row.into_iter().flat_map(|row| [&row["s3_path"], &row["archived_path"]]);
+        paths.filter_map(Value::as_str).any(|path| path.ends_with(&copy.key))
+    };
+    let id = &doc.id;
+    if copies.len() > 1 {
+        findings.push(format!("{id} is gone and archived {} times", copies.len()));
+    }
+    if copies.first().is_some_and(|copy| !names(copy)) {
+        findings.push(format!("the row of {id}, which is gone, does not name where it is archived: {row:?}"));
+    }
+    let marked = row.filter(|row| row["status"] == "Failed" && has_spool(contents, row));
+    if marked.is_some_and(|row| !is_kept(contents, id, &row["version"])) {
+        findings.push(format!("{id} is gone, and what was read of it is not kept: {row:?}"));
+    }
+}
+
+/// Whether what the row's attempt has read has not expired.
+fn has_spool(contents: &BTreeMap<String, bytes::Bytes>, row: &Value) -> bool {
+    let text = |field: &str| row[field].as_str().unwrap_or_default();
+    let attempt = row["attempt"].as_u64().unwrap_or_default();
+    contents.contains_key(&checkpoint_key(&spool_prefix(text("run_id"), text("window_id"), attempt)))
+}
+
+/// Whether this version of a message that left before it was written is kept.
+fn is_kept(contents: &BTreeMap<String, bytes::Bytes>, id: &str, version: &Value) -> bool {
+    #[derive(Deserialize)]
+    struct Kept<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+    }
+    let of_id = contents.iter().filter(|(key, _)| key.starts_with("archive/superseded/gone/") && key.contains(id));
+    let mut kept = of_id.map(|(_, body)| serde_json::from_slice::<Kept>(body).expect("message, history and audit"));
+    kept.any(|kept| *version == document::version(kept.message.get().as_bytes()))
 }
 
 /// One mail a report: a second one says that it may be one.

@@ -33,6 +33,8 @@ type Key = (String, Option<String>);
 pub struct Observer {
     rows: HashMap<Key, Row>,
     windows: HashMap<Key, WindowRecord>,
+    /// Windows of extractions that were classified once: query-messages that is started twice may take one up again.
+    extracted: HashSet<Key>,
     runs: HashMap<Key, JobRun>,
     lock: Lock,
     /// Versions of all documents in the order in which the source had them.
@@ -120,6 +122,9 @@ impl Observer {
             if author.filter(is_of).is_some_and(|author| author.attempt < stood) {
                 broken.push("by a superseded attempt");
             }
+            if after.status == State::Classified {
+                self.extracted.insert(after.key());
+            }
             let (from, to) = (before.map(|before| before.status), after.status);
             if to == State::Completed && from != Some(to) {
                 broken.extend(self.look_at_what_is_left(cloud, &after));
@@ -154,12 +159,12 @@ impl Observer {
         let mut findings = Vec::new();
         for (before, after) in changes(&mut self.runs, cloud.typed::<JobRun>(JOB_RUNS)) {
             let is_new = before.as_ref().is_none_or(|before| before.status != RunStatus::Completed);
-            let is_done =
-                |window: &WindowRecord| matches!(window.status, State::Completed | State::Skipped | State::Classified);
+            let is_done = |window: &WindowRecord| {
+                let is_extracted = after.mode == Mode::Extract && self.extracted.contains(&window.key());
+                is_extracted || matches!(window.status, State::Completed | State::Skipped)
+            };
             let mut own = self.windows.values().filter(|window| window.run_id == after.run_id);
-            // Not of an extraction: query-messages that is started twice takes a window up again that is classified.
-            let is_judged = after.status == RunStatus::Completed && is_new && after.mode != Mode::Extract;
-            if is_judged && !own.all(is_done) {
+            if after.status == RunStatus::Completed && is_new && !own.all(is_done) {
                 findings.push(format!("run {} is Completed, and a window of it is not", after.run_id));
             }
         }

@@ -7,6 +7,7 @@ use super::{
     Doc, mark_dead, model,
     observer::Observer,
     scheduler::{Last, is_table_write},
+    verification,
 };
 use crate::{Archive, Fault};
 use alerts::{
@@ -33,6 +34,7 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::{JoinHandle, LocalSet, spawn_local},
 };
+use verify::rules::Days;
 
 /// What happens while the first executor has stopped, and who the second is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +55,13 @@ pub enum Meeting {
     ReadEarlier,
     /// The execution is aborted while it reports, and its failed window is repeated by another.
     FailedOnly,
+    /// The source lets the document go, and an operator has `verify` repair what it finds.
+    Gone,
+    /// The same, and `verify` is the first: the document comes back, and another run goes on that had read it before.
+    Returned,
 }
 
-pub const ALL: [Meeting; 8] = [
+pub const ALL: [Meeting; 10] = [
     Meeting::Redriven,
     Meeting::Excluded,
     Meeting::ExcludedTooLate,
@@ -64,6 +70,8 @@ pub const ALL: [Meeting; 8] = [
     Meeting::Changed,
     Meeting::ReadEarlier,
     Meeting::FailedOnly,
+    Meeting::Gone,
+    Meeting::Returned,
 ];
 
 /// How many pairs of stops there are, and what is broken in the first that breaks something.
@@ -120,6 +128,8 @@ enum Work {
     Plan(PlanRequest),
     /// All that follows the windows.
     Report(CollectRequest),
+    /// `alert-archive verify --deep --repair`, for all days.
+    Verify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -166,19 +176,34 @@ impl World {
                 self.change();
                 Some(task)
             }
+            Meeting::Returned => {
+                let task = self.read("r0").await;
+                let seen = self.cloud.through(self.gate("r0", None, is_shared, Semaphore::MAX_PERMITS / 2));
+                Box::pin(Archive::new(seen).classify(task)).await.expect("staged");
+                self.abort("r0").await;
+                let task = self.read("r1").await;
+                self.abort("r1").await;
+                self.leave_or_return();
+                // The lease of what was staged is over.
+                self.cloud.clock.advance(Duration::from_secs(31));
+                Some(task)
+            }
             _ => None,
         };
         let work = match meeting {
             Meeting::FailedOnly => Work::Report(self.report("r0").await),
+            Meeting::Returned => Work::Verify,
             _ => Work::Window(Step::Classify, self.read("r0").await),
         };
-        let (one, gate) = self.begin("r0", work, is_shared, first);
+        let is_stop = if meeting == Meeting::Returned { is_write } else { is_shared };
+        let (one, gate) = self.begin("r0", work, is_stop, first);
         let mut stopped = [gate.stops(&one).await, false];
         self.abort("r0").await;
         match meeting {
             Meeting::Redriven | Meeting::Changed => self.change(),
             Meeting::Excluded | Meeting::ExcludedTooLate => self.change_register(Some(&self.documents[0])).await,
             Meeting::Expired | Meeting::ExpiredForAnother => self.expire(),
+            Meeting::Gone | Meeting::Returned => self.leave_or_return(),
             Meeting::ReadEarlier | Meeting::FailedOnly => {}
         }
         let (run, work) = match meeting {
@@ -188,7 +213,10 @@ impl World {
             Meeting::ExpiredForAnother | Meeting::Changed => {
                 ("r1", Work::Window(Step::Classify, self.read("r1").await))
             }
-            Meeting::ReadEarlier => ("r1", Work::Window(Step::Classify, of_another.expect("it has read"))),
+            Meeting::ReadEarlier | Meeting::Returned => {
+                ("r1", Work::Window(Step::Classify, of_another.expect("it has read")))
+            }
+            Meeting::Gone => ("r0", Work::Verify),
             Meeting::FailedOnly => {
                 ("f1", Work::Plan(self.start("f1", json!({"mode": "failed-only", "run_id": "r0"})).await))
             }
@@ -231,9 +259,16 @@ impl World {
             let input = json!({"mode": "range", "from": "2024-07-01", "to": "2024-07-08"});
             let outcome = Box::pin(Archive::new(self.cloud.clone()).run("last", input)).await;
             findings = outcome.err().map(|fault| fault.to_string()).into_iter().collect();
+            let is_gone = self.documents.iter().any(|doc| doc.is_gone);
+            for (n, run_id) in model::unfinished_runs(&self.cloud).into_iter().enumerate().filter(|_| is_gone) {
+                // No run meets an intent whose messages are all gone: an operator has its run finish it.
+                let input = json!({"mode": "failed-only", "run_id": run_id});
+                let outcome = Box::pin(Archive::new(self.cloud.clone()).run(&format!("rerun{n}"), input)).await;
+                findings.extend(outcome.err().map(|fault| fault.to_string()));
+            }
         }
         if findings.is_empty() {
-            findings = model::check(&self.cloud, &self.documents, "last").await;
+            findings = verification::of_all(&self.cloud, &self.documents, "last").await;
         }
         findings
     }
@@ -294,6 +329,13 @@ impl World {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).observer.note(&self.documents[0]);
     }
 
+    /// The source lets the document go, or has it again.
+    fn leave_or_return(&mut self) {
+        let doc = &mut self.documents[0];
+        doc.is_gone = !doc.is_gone;
+        doc.put(&self.cloud);
+    }
+
     /// Excludes a document, or none.
     async fn change_register(&self, excluded: Option<&Doc>) {
         let order = excluded.map(|doc| {
@@ -317,7 +359,7 @@ impl World {
                 window_id: task.window.window_id.clone(),
                 attempt,
             }),
-            Work::Plan(_) | Work::Report(_) => None,
+            Work::Plan(_) | Work::Report(_) | Work::Verify => None,
         };
         let gate = self.gate(run, attempt, is_stop, stop);
         let archive = Archive { retries: 0, ..Archive::new(self.cloud.through(gate.clone())) };
@@ -360,6 +402,11 @@ async fn carry_out(archive: Archive<'static>, work: Work) -> Result<(), Fault> {
             let Collected { v, run_id, report_key, reported_at, .. } = collected.clone();
             Box::pin(archive.send_summary(ReportRequest { v, run_id, report_key, reported_at })).await?;
             Box::pin(archive.gate(collected)).await?;
+        }
+        Work::Verify => {
+            let own = verification::archive(&archive.cloud);
+            // Refused or not: what counts is what it leaves.
+            let _ = Box::pin(verification::verify_and_repair(&own, Days::ALL, |_| ())).await;
         }
     }
     Ok(())

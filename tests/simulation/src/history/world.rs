@@ -12,11 +12,13 @@ pub struct Doc {
     pub is_open: bool,
     pub changes: u32,
     pub events: u32,
+    /// The source has let it go.
+    pub is_gone: bool,
 }
 
 impl Doc {
     pub fn new(number: usize, day: u32, is_open: bool) -> Self {
-        Doc { id: format!("m{number}"), day, is_open, changes: 0, events: 1 }
+        Doc { id: format!("m{number}"), day, is_open, changes: 0, events: 1, is_gone: false }
     }
 
     pub fn body(&self) -> String {
@@ -29,6 +31,10 @@ impl Doc {
     }
 
     pub fn put(&self, cloud: &Cloud) {
+        if self.is_gone {
+            cloud.node.delete("messages", &self.id);
+            return;
+        }
         cloud.node.put("messages", &self.id, &self.body());
         for (id, event) in self.history() {
             cloud.node.put("history", &id, &event);
@@ -89,6 +95,14 @@ pub enum Act {
     },
     Skip {
         nth: usize,
+    },
+    /// An operator holds the archive, or a day of it, against itself and the source, and lets repair what is found.
+    Verify {
+        day: Option<u32>,
+    },
+    /// The source lets a document go; a change brings it back.
+    Delete {
+        doc: usize,
     },
 }
 
@@ -160,6 +174,18 @@ pub fn acts(random: &mut fastrand::Rng, documents: usize, is_small: bool) -> Vec
             acts.push((*step, next));
         }
     }
-    acts.sort_by_key(|(step, _)| *step);
+    acts
+}
+
+/// What a seed makes happen beside that.
+pub fn acts_beside(random: &mut fastrand::Rng, documents: usize) -> Vec<(u64, Act)> {
+    let mut acts = Vec::new();
+    if random.u32(0..3) == 0 {
+        let day = random.bool().then(|| random.u32(1..4));
+        acts.push((random.u64(0..600), Act::Verify { day }));
+    }
+    if random.u32(0..6) == 0 {
+        acts.push((random.u64(0..400), Act::Delete { doc: random.usize(0..documents) }));
+    }
     acts
 }
