@@ -428,6 +428,9 @@ async fn a_registered_intent_whose_spool_has_expired_holds_its_messages_no_longe
         handle(&deps(&cloud), task(second, Some(1)), cloud.call()).await.expect("written");
         assert_eq!(archived(&cloud), expected(), "{missing}");
         assert!(unnamed(&cloud).is_empty(), "{missing}: {:?}", unnamed(&cloud));
+        // An executor of the intent that wakes up late finds these keys taken, too.
+        let (objects, lines) = (cloud.keys("archive/parquet/").len(), cloud.keys("archive/jsonl/").len());
+        assert_eq!(objects, lines, "{missing}");
         let statuses = column(&cloud.tracking_rows(), "status");
         assert_eq!(statuses, ["Completed", "Completed", "Pending", "Completed"], "{missing}");
         let window = cloud.windows().rows.get(RUN, Some(&day(0).window_id)).await.expect("read").expect("a row");
