@@ -62,12 +62,10 @@ simulate: ## Try SEEDS histories of runs that die, sleep, wake and meet; SEED=k 
 
 bench: ## Measure release binaries beside elasticdump and Python, over ranges of days, and in memory (bench/RESULTS.md)
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@cargo build --locked --release --package hot-paths
 	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 20000 && bench/run && bench/parts --messages 4000
 
 bench-quick: ## The same with fewer messages, in minutes where the release binaries are built
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@cargo build --locked --release --package hot-paths
 	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 2000 && bench/run --a-day 20 && bench/parts
 
 bench-paths: ## Count the instructions of the hot paths, and compare them with bench/instructions.json; needs valgrind
@@ -110,7 +108,7 @@ var-file:
 
 build:
 	@{ command -v cargo && command -v cc; } >/dev/null || $(CLOUD) tools
-	@cargo build --locked $(if $(filter release,$(PROFILE)),--release)
+	@cargo build --locked $(if $(filter release,$(PROFILE)),--release --workspace)
 
 servers:
 	@$(CLOUD) tools && $(CLOUD) up && $(DEPLOY) storage
