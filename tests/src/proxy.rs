@@ -160,10 +160,19 @@ impl State {
             }
             armed.fired += 1;
             if let Harm::Kill(_) = armed.fault.harm {
-                match Victim::at(door, peer).map(Arc::new) {
-                    Ok(victim) => {
+                match Victim::at(door, peer) {
+                    Ok(Some(victim)) => {
+                        let victim = Arc::new(victim);
                         armed.victims.push(victim.clone());
                         dying = Some(victim);
+                    }
+                    // Opened by a process that has been killed since: its request must not arrive either.
+                    Ok(None) if !armed.victims.is_empty() => {
+                        armed.fired -= 1;
+                        return (Some(Harm::Cut(When::Before)), None);
+                    }
+                    Ok(None) => {
+                        armed.failed = Some(format!("no process holds the connection from port {}", peer.port()))
                     }
                     Err(error) => armed.failed = Some(format!("{error:#}")),
                 }
@@ -307,7 +316,8 @@ struct Victim {
 }
 
 impl Victim {
-    fn at(door: &Door, peer: SocketAddr) -> Result<Self> {
+    /// None where no process holds the connection any more.
+    fn at(door: &Door, peer: SocketAddr) -> Result<Option<Self>> {
         let table = std::fs::read_to_string("/proc/net/tcp")?;
         let port = |address: &str| address.rsplit(':').next().and_then(|text| u16::from_str_radix(text, 16).ok());
         let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -325,10 +335,10 @@ impl Victim {
                 .filter_map(|handle| std::fs::read_link(handle.path()).ok()?.into_os_string().into_string().ok());
             let peers: HashSet<u16> = targets.filter_map(|target| ends.get(&target).copied()).collect();
             if peers.contains(&peer.port()) {
-                return Victim { pid, port: door.port, peers }.checked(door.function);
+                return Victim { pid, port: door.port, peers }.checked(door.function).map(Some);
             }
         }
-        bail!("no process holds the connection from port {}", peer.port())
+        Ok(None)
     }
 
     /// Never anything but a function's process, whatever the tables say.
