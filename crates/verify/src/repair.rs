@@ -85,7 +85,7 @@ pub async fn with_lock<T, E: From<Error>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let clock = &archive.clock;
-    let holder = format!("{holder}-{}", clock.now().strftime("%Y%m%dT%H%M%S%3f"));
+    let holder = format!("{holder}-{}", clock.now().strftime("%Y%m%dT%H%M%S%9f"));
     let (from, to) = (instant::first(), instant::parse_edge("9999-12-31").unwrap_or(Timestamp::MAX));
     let acquire = async || {
         let until = Some(clock.now() + LEASE);
