@@ -61,6 +61,10 @@ impl Observer {
 
     /// Whether the source had what one row describes before what the other does.
     fn is_behind(&self, row: &Row, other: &Row) -> bool {
+        // By an operator's order, unread: it tells of no version.
+        if row.disposition == Disposition::Quarantined {
+            return false;
+        }
         if row.version != other.version {
             return self.versions.get(&row.version) < self.versions.get(&other.version);
         }
