@@ -536,7 +536,7 @@ pub fn gone(row: &Row, looked_for: u64, now: Timestamp) -> Option<Row> {
 /// A message that a run had staged and none has written, and that the source has no more: no run comes to its row.
 /// `None` when something of it is archived, it is held over, or its row says so already. The claim must be over.
 pub fn gone_unwritten(row: &Row, now: Timestamp) -> Option<Row> {
-    if row.status == Status::Completed || row.disposition == Disposition::Open || row.gone_at.is_some() {
+    if row.status == Status::Completed || row.disposition == Disposition::Open || row.is_gone_unwritten() {
         return None;
     }
     let mut next = row.clone();
@@ -1008,6 +1008,8 @@ mod tests {
         let again = stage(Some(&gone), &entry(Disposition::Closed, "v1"), &claim("r2"), at("2026-01-01"));
         let row = again.row.expect("claimed");
         assert_eq!((again.decision, row.status), (Decision::Write, Status::Processing));
+        let marked = gone_unwritten(&row, at("2026-01-04")).expect("it dies too: marked again");
+        assert!(marked.is_gone_unwritten() && marked.claim.is_none(), "{marked:?}");
         let path = "s3://b/archive/parquet/p".to_owned();
         let row = complete(&row, &entry(Disposition::Closed, "v1"), &claim("r2"), path, at("2026-01-04"));
         let row = row.expect("its own").expect("changed");
