@@ -1,6 +1,6 @@
 //! Two executors that are stopped before each of their requests.
 
-use simulation::history::pairs::{ALL, explore};
+use simulation::history::pairs::{ALL, Meeting, explore};
 
 #[test]
 fn wherever_two_executors_are_stopped_nothing_is_lost_or_stands_twice() {
@@ -10,6 +10,8 @@ fn wherever_two_executors_are_stopped_nothing_is_lost_or_stands_twice() {
     });
     for (meeting, tried) in tried {
         assert_eq!(tried.finding, None);
-        assert!(tried.pairs > 30, "{meeting:?}: only {} pairs", tried.pairs);
+        // A repair has little to do: it is one of the two.
+        let least = if matches!(meeting, Meeting::Gone | Meeting::Returned) { 50 } else { 100 };
+        assert!(tried.pairs > least, "{meeting:?}: only {} pairs", tried.pairs);
     }
 }

@@ -61,9 +61,9 @@ impl Observer {
 
     /// Whether the source had what one row describes before what the other does.
     fn is_behind(&self, row: &Row, other: &Row) -> bool {
-        // By an operator's order, unread: it tells of no version.
+        // By an operator's order, unread: it tells of no version, but of which write it is.
         if row.disposition == Disposition::Quarantined {
-            return false;
+            return row.written.zip(other.written).is_some_and(|(own, other)| own.seq_no < other.seq_no);
         }
         if row.version != other.version {
             return self.versions.get(&row.version) < self.versions.get(&other.version);
