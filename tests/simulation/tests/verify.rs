@@ -9,10 +9,10 @@ use memory_cloud::Cloud;
 use network::{Broken, Network, Request};
 use runtime::Clock;
 use serde_json::{Value, json};
-use simulation::Archive as Workflow;
+use simulation::{Archive as Workflow, history::verification::archive};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{Notify, Semaphore};
-use verify::{Archive, Finding, Untold, look, repair, rules::Days};
+use verify::{Archive, Finding, look, repair, rules::Days};
 
 /// Lets no object of the archive through.
 struct NoArchive;
@@ -69,19 +69,6 @@ async fn died(cloud: &Cloud, is_prepared: bool) -> WindowTask {
     cloud.clock.advance(Duration::from_secs(600));
     cloud.node.delete("messages", "left");
     task
-}
-
-fn archive(cloud: &Cloud) -> Archive {
-    Archive {
-        objects: cloud.objects(),
-        job_runs: cloud.job_runs(),
-        windows: cloud.windows(),
-        ledger: cloud.tracking(),
-        workflow: cloud.workflow(),
-        source: cloud.sources().opensearch().cloned(),
-        clock: cloud.clock.clone(),
-        progress: Box::new(Untold),
-    }
 }
 
 /// Kind, message, and whether it was repaired.

@@ -7,7 +7,7 @@ mod model;
 mod observer;
 pub mod pairs;
 mod scheduler;
-mod verification;
+pub mod verification;
 mod world;
 
 use alerts::run::{
