@@ -194,8 +194,15 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     let before = summary.documents + summary.foreign;
     let writer = SpoolWriter::new(deps.objects.clone(), prefix.clone(), summary);
     let mut draining = Draining { deps, task, reading, trail, excluded, writer, waited: Duration::ZERO };
-    let finished = alive(opensearch, &points, call, draining.drain(call)).await?;
+    let drained = alive(opensearch, &points, call, draining.drain(call)).await;
     let Draining { reading, writer, waited, .. } = draining;
+    let finished = match drained {
+        Ok(finished) => finished,
+        Err(error) => {
+            writer.leave().await;
+            return Err(error);
+        }
+    };
     let position = reading.position();
     let (mut summary, spooled) = writer.finish().await.map_err(|error| error.of(&window_id))?;
     if finished {

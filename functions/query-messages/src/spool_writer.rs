@@ -4,9 +4,12 @@ use alerts::{
     message::entry::Entry,
     window::spool::{PAIR_BYTES, PAIR_DOCUMENTS, Record, SpoolSummary},
 };
+use errors::describe;
+use std::mem;
 use storage::{Objects, StoreError};
+use tokio::task::JoinSet;
 
-/// Fills pair after pair of a spool; holds one of them, compressed.
+/// Fills pair after pair of a spool, and uploads each while the next one is filled; holds these two, compressed.
 pub struct SpoolWriter {
     objects: Objects,
     prefix: String,
@@ -15,6 +18,8 @@ pub struct SpoolWriter {
     entries: Vec<Entry>,
     records: Option<zstd::Encoder<'static, Vec<u8>>>,
     raw: u64,
+    /// The upload of the pair that was filled last. It ends with the writer: what is dropped uploads nothing more.
+    under_way: JoinSet<Result<(), StoreError>>,
 }
 
 pub enum SpoolError {
@@ -34,7 +39,16 @@ impl SpoolError {
 impl SpoolWriter {
     /// Goes on behind what `summary` says is there.
     pub fn new(objects: Objects, prefix: String, summary: SpoolSummary) -> Self {
-        SpoolWriter { objects, prefix, summary, spooled: 0, entries: Vec::new(), records: None, raw: 0 }
+        SpoolWriter {
+            objects,
+            prefix,
+            summary,
+            spooled: 0,
+            entries: Vec::new(),
+            records: None,
+            raw: 0,
+            under_way: JoinSet::new(),
+        }
     }
 
     /// Counts documents that an earlier window owns.
@@ -64,25 +78,53 @@ impl SpoolWriter {
         if self.raw >= PAIR_BYTES || self.entries.len() >= PAIR_DOCUMENTS { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes what is left; returns what the spool holds and the compressed bytes that this call wrote.
+    /// Writes what is left; returns what the spool holds, all of it stored, and the compressed bytes that this call
+    /// wrote.
     pub async fn finish(mut self) -> Result<(SpoolSummary, u64), SpoolError> {
         self.flush().await?;
+        self.stored().await?;
         Ok((self.summary, self.spooled))
     }
 
+    /// Ends what failed elsewhere. The next call of this attempt may write the same keys: nothing may arrive behind it.
+    pub async fn leave(mut self) {
+        if let Err(SpoolError::Store(error)) = self.stored().await {
+            tracing::warn!(error = describe(&error), "a pair of a spool that is left was not stored");
+        }
+    }
+
+    /// Begins to upload the pair that was filled, when the one before it is stored.
     async fn flush(&mut self) -> Result<(), SpoolError> {
         let Some(records) = self.records.take() else { return Ok(()) };
         let body = records.finish().map_err(SpoolError::Compress)?;
-        self.spooled += body.len() as u64;
+        let bytes = body.len() as u64;
+        self.stored().await?;
+        let (objects, entries) = (self.objects.clone(), mem::take(&mut self.entries));
         let pair = self.summary.pairs;
-        self.objects
-            .put(&records_key(&self.prefix, pair), body, "application/zstd")
-            .await
-            .map_err(SpoolError::Store)?;
-        self.objects.put_lines(&index_key(&self.prefix, pair), &self.entries).await.map_err(SpoolError::Store)?;
-        self.entries.clear();
+        let (records, index) = (records_key(&self.prefix, pair), index_key(&self.prefix, pair));
+        self.under_way.spawn(async move {
+            objects.put(&records, body, "application/zstd").await?;
+            objects.put_lines(&index, &entries).await
+        });
+        self.spooled += bytes;
         self.raw = 0;
         self.summary.pairs += 1;
-        Ok(())
+        // A large document is a pair of its own: two of them at once may be more than the function has.
+        if bytes > PAIR_BYTES { self.stored().await } else { Ok(()) }
+    }
+
+    /// Waits for the pair that is under way.
+    async fn stored(&mut self) -> Result<(), SpoolError> {
+        let Some(ended) = self.under_way.join_next().await else { return Ok(()) };
+        let ended = ended.unwrap_or_else(|error| {
+            Err(StoreError::Unavailable {
+                operation: "PutObject",
+                bucket: self.objects.bucket().to_owned(),
+                key: self.prefix.clone(),
+                message: "its task ended".to_owned(),
+                source: error.into(),
+            })
+        });
+        ended.map_err(SpoolError::Store)
     }
 }

@@ -1,7 +1,7 @@
 //! The drain of a window into its spool over a cloud in memory.
 
 use alerts::{
-    keys::{checkpoint_key, index_key, spool_prefix},
+    keys::{checkpoint_key, index_key, records_key, spool_prefix},
     message::entry::Entry,
     window::{
         plan::Window,
@@ -11,13 +11,19 @@ use alerts::{
 use async_trait::async_trait;
 use errors::Named;
 use memory_cloud::{
-    Cloud, fail_each_request,
+    BUCKET, Cloud, fail_each_request,
     given::{RUN, day, task},
 };
 use network::{Answer, Network, Request};
 use query_messages::{Deps, handle};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 fn deps(cloud: &Cloud) -> Deps {
     Deps {
@@ -82,7 +88,7 @@ async fn a_second_call_is_a_second_attempt_and_a_finished_window_is_left_alone()
     assert_eq!(cloud.keys("spool/"), keys);
 }
 
-/// Takes a minute for each object of records: two are under way at once, and a point in time lives for three.
+/// Takes a minute for each object of records; a point in time lives for three.
 struct Slow(Cloud);
 
 #[async_trait]
@@ -95,12 +101,12 @@ impl Network for Slow {
     }
 }
 
-#[tokio::test]
-async fn a_call_whose_time_is_over_leaves_a_checkpoint_and_the_next_goes_on_there() {
+/// A planned window of small messages, enough for several pairs of the spool, and some that share their second.
+async fn several_pairs(messages: usize) -> (Cloud, Window) {
     let cloud = Cloud::default();
-    let whole = Window::new(day(0).from, day(2).to, 3000);
-    for n in 0..3000 {
-        let second = n * 80 % 250_000;
+    let whole = Window::new(day(0).from, day(2).to, messages as u64);
+    for n in 0..messages {
+        let second = n as i64 * 80 % 250_000;
         let at = whole.from + jiff::SignedDuration::from_secs(second);
         cloud.node.put(
             "messages",
@@ -109,6 +115,27 @@ async fn a_call_whose_time_is_over_leaves_a_checkpoint_and_the_next_goes_on_ther
         );
     }
     cloud.given_window(&whole, |planned| planned).await;
+    (cloud, whole)
+}
+
+/// The spool of an attempt holds each of so many messages once.
+async fn assert_whole(cloud: &Cloud, window: &Window, attempt: u64, messages: usize) {
+    let prefix = spool_prefix(RUN, &window.window_id, attempt);
+    let mut ids = Vec::new();
+    for pair in 0.. {
+        let Some(entries) = cloud.objects().find_lines::<Entry>(&index_key(&prefix, pair)).await.expect("read") else {
+            break;
+        };
+        ids.extend(entries.into_iter().map(|entry| entry.id));
+    }
+    ids.sort();
+    let expected = (0..messages).map(|n| format!("m{n:04}"));
+    assert!(expected.eq(ids.iter().cloned()), "{} of {messages} messages, or one of them twice", ids.len());
+}
+
+#[tokio::test]
+async fn a_call_whose_time_is_over_leaves_a_checkpoint_and_the_next_goes_on_there() {
+    let (cloud, whole) = several_pairs(3000).await;
     let slow = cloud.through(Arc::new(Slow(cloud.clone())));
     let (mut task, mut calls) = (task(whole.clone(), None), 0);
     loop {
@@ -121,16 +148,217 @@ async fn a_call_whose_time_is_over_leaves_a_checkpoint_and_the_next_goes_on_ther
         assert_eq!(cloud.node.points_in_time(), 1, "only that of the messages waits for the next call");
     }
     assert!(calls > 1, "one call did it all");
-    let prefix = spool_prefix(RUN, &whole.window_id, 1);
-    let mut ids = Vec::new();
-    for pair in 0.. {
-        let Some(entries) = cloud.objects().find_lines::<Entry>(&index_key(&prefix, pair)).await.expect("read") else {
-            break;
-        };
-        ids.extend(entries.into_iter().map(|entry| entry.id));
+    assert_whole(&cloud, &whole, 1, 3000).await;
+}
+
+/// How many turns of everything else an upload takes.
+const TURNS: usize = 500;
+
+/// Uploads of the spool that take long, while everything else goes on.
+struct LongUploads {
+    cloud: Cloud,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+    /// Requests for history while an upload was under way: only who goes on with the next pair asks for it.
+    beside: AtomicUsize,
+    /// From the first upload on the source gives only a part of each page.
+    source_fails: bool,
+}
+
+impl LongUploads {
+    fn before(cloud: &Cloud) -> Arc<Self> {
+        Arc::new(LongUploads {
+            cloud: cloud.clone(),
+            under_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            beside: AtomicUsize::new(0),
+            source_fails: false,
+        })
     }
-    ids.sort();
-    assert_eq!(ids, (0..3000).map(|n| format!("m{n:04}")).collect::<Vec<_>>(), "each once");
+
+    fn is_upload(request: &Request) -> bool {
+        request.operation == "PutObject" && ["/records-", "/index-"].iter().any(|name| request.subject.contains(name))
+    }
+}
+
+#[async_trait]
+impl Network for LongUploads {
+    async fn sent(&self, request: &Request) -> Result<(), network::Broken> {
+        if Self::is_upload(request) {
+            self.most.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            if self.source_fails {
+                self.cloud.node.fail_shards(usize::MAX);
+            }
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+        } else if request.subject.contains("history") && self.under_way.load(Ordering::SeqCst) > 0 {
+            self.beside.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    async fn answered(&self, request: &Request) -> Answer {
+        if Self::is_upload(request) {
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+        }
+        Answer::Arrives
+    }
+}
+
+#[tokio::test]
+async fn a_pair_is_uploaded_while_the_next_is_read_and_no_more_than_one_at_once() {
+    let (cloud, whole) = several_pairs(4500).await;
+    let long = LongUploads::before(&cloud);
+    handle(&deps(&cloud.through(long.clone())), task(whole.clone(), None), cloud.call()).await.expect("drained");
+    assert!(long.beside.load(Ordering::SeqCst) > 0, "everything waits for each upload");
+    assert_eq!(long.most.load(Ordering::SeqCst), 1, "at once");
+    assert_whole(&cloud, &whole, 1, 4500).await;
+}
+
+#[tokio::test]
+async fn nothing_is_read_beside_the_upload_of_a_document_that_is_larger_than_a_pair() {
+    let cloud = Cloud::default();
+    // Noise, because what is uploaded is compressed.
+    let mut random = 1_u64;
+    let mut noise = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b"#$%&()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcd"[(random >> 58) as usize])
+    };
+    let text: String = (0..24 << 20).map(|_| noise()).collect();
+    for id in ["large", "larger"] {
+        let large = json!({"message_id": id, "timestamp": "2024-07-01T01:00:00Z", "text": text});
+        cloud.node.put("messages", id, &large.to_string());
+    }
+    for n in 0..150 {
+        cloud.put_message(&format!("m{n}"), "2024-07-01T02:00:00Z", "closed");
+    }
+    cloud.given_window(&day(0), |planned| planned).await;
+    let long = LongUploads::before(&cloud);
+    handle(&deps(&cloud.through(long.clone())), task(day(0), None), cloud.call()).await.expect("drained");
+    assert_eq!(long.beside.load(Ordering::SeqCst), 0, "requests beside it");
+    assert_eq!(spooled(&cloud).await.len(), 152);
+}
+
+#[tokio::test]
+async fn a_call_that_fails_leaves_no_upload_behind() {
+    let (cloud, whole) = several_pairs(4500).await;
+    let long = LongUploads { source_fails: true, ..Arc::into_inner(LongUploads::before(&cloud)).expect("one owner") };
+    let long = Arc::new(long);
+    let error = handle(&deps(&cloud.through(long.clone())), task(whole, None), cloud.call()).await.expect_err("a part");
+    assert_eq!(error.name(), "PageIncomplete");
+    assert_eq!((long.most.load(Ordering::SeqCst), long.under_way.load(Ordering::SeqCst)), (1, 0));
+}
+
+/// What becomes of one upload of the spool, the first whose key ends so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Fails,
+    /// And with it the function, before the upload arrives.
+    Dies,
+    /// The function dies when the upload has arrived.
+    DiesBehind,
+}
+
+/// Strikes one upload, and holds each checkpoint against what is stored.
+struct Struck {
+    cloud: Cloud,
+    key: &'static str,
+    fate: Fate,
+    died: tokio::sync::Notify,
+    has_struck: AtomicBool,
+    is_dead: AtomicBool,
+}
+
+impl Struck {
+    fn is_it(&self, request: &Request) -> bool {
+        request.operation == "PutObject" && request.subject.ends_with(self.key)
+    }
+
+    async fn die(&self) {
+        self.is_dead.store(true, Ordering::SeqCst);
+        self.died.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Network for Struck {
+    async fn sent(&self, request: &Request) -> Result<(), network::Broken> {
+        if self.is_dead.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.is_it(request) && self.fate != Fate::DiesBehind && !self.has_struck.swap(true, Ordering::SeqCst) {
+            match self.fate {
+                Fate::Fails => return Err(network::Broken),
+                _ => self.die().await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn answered(&self, request: &Request) -> Answer {
+        if self.is_it(request) && self.fate == Fate::DiesBehind && !self.has_struck.swap(true, Ordering::SeqCst) {
+            self.die().await;
+        }
+        if request.operation == "PutObject" && request.subject.contains("/records-") {
+            self.cloud.clock.advance(Duration::from_secs(60));
+        }
+        if let Some(key) = request.subject.strip_prefix(&format!("{BUCKET}/"))
+            && let (Some(prefix), "PutObject") = (key.strip_suffix("/checkpoint.json"), request.operation)
+        {
+            let keys = self.cloud.keys(prefix);
+            for pair in 0..self.cloud.json(key)["pairs"].as_u64().expect("a number") as u32 {
+                for named in [records_key(prefix, pair), index_key(prefix, pair)] {
+                    assert!(keys.contains_key(&named), "a checkpoint names {named}, which is not stored");
+                }
+            }
+        }
+        Answer::Arrives
+    }
+}
+
+/// Calls as the state machine does: again with the same payload where a call failed or died, until all is done.
+/// Returns how the calls ended that did not end well.
+async fn until_done(cloud: &Cloud, struck: Arc<Struck>, window: &Window) -> Vec<String> {
+    let through = cloud.through(struck.clone());
+    let (mut task, mut unwell) = (task(window.clone(), None), Vec::new());
+    loop {
+        let call = runtime::Call::new(cloud.clock.clone(), Duration::from_secs(100));
+        let deps = deps(&through);
+        let ended = tokio::select! {
+            ended = handle(&deps, task.clone(), call) => ended.map_err(|error| error.name().as_str().to_owned()),
+            () = struck.died.notified() => Err("died".to_owned()),
+        };
+        struck.is_dead.store(false, Ordering::SeqCst);
+        match ended {
+            Ok(next) if !next.more => return unwell,
+            Ok(next) => task = next,
+            Err(how) => unwell.push(how),
+        }
+        assert!(unwell.len() < 3, "{unwell:?}");
+    }
+}
+
+#[tokio::test]
+async fn whichever_upload_fails_or_is_the_last_of_a_function_the_spool_is_whole_in_the_end() {
+    let keys = ["records-00000.zst", "index-00000.jsonl.zst", "records-00001.zst", "index-00003.jsonl.zst"];
+    for key in keys.into_iter().chain(["records-00004.zst", "index-00004.jsonl.zst"]) {
+        for fate in [Fate::Fails, Fate::Dies, Fate::DiesBehind] {
+            let (cloud, whole) = several_pairs(4500).await;
+            let struck = Arc::new(Struck {
+                cloud: cloud.clone(),
+                key,
+                fate,
+                died: Default::default(),
+                has_struck: Default::default(),
+                is_dead: Default::default(),
+            });
+            let unwell = until_done(&cloud, struck, &whole).await;
+            assert_eq!(unwell, [if fate == Fate::Fails { "StoreUnavailable" } else { "died" }], "{fate:?} {key}");
+            assert_whole(&cloud, &whole, latest_attempt(&cloud), 4500).await;
+        }
+    }
 }
 
 /// Holds the first point in time up for five minutes.
