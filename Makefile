@@ -22,7 +22,7 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults test-page simulate bench bench-quick bench-paths bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-page simulate bench bench-quick bench-paths bench-accept bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -68,9 +68,15 @@ bench-quick: ## The same with fewer messages, in minutes where the release binar
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
 	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 2000 && bench/run --a-day 20 && bench/parts
 
+# With the features of the whole workspace and of its tests, as CI builds it.
+HOT_PATHS := cargo build --quiet --locked --workspace --bin hot-paths --test rooms
 bench-paths: ## Count the instructions of the hot paths, and compare them with bench/instructions.json; needs valgrind
-	@cargo build --quiet --locked --package hot-paths
+	@$(HOT_PATHS)
 	@bench/instructions
+
+bench-accept: ## Write bench/instructions.json anew, where hot paths are meant to do more, or do less
+	@$(HOT_PATHS) && bench/instructions --accept
+	@export CARGO_INCREMENTAL=0 && $(HOT_PATHS) && bench/instructions --accept
 
 bench-feeds: ## Measure partner feeds against Python and cat, and write bench/feeds.json
 	@cargo build --package fixtures && cargo build --release --package consolidate-feeds --example bench_consolidate

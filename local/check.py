@@ -23,6 +23,8 @@ PYTHON_TESTS = re.compile(
     r"^Ran (\d+) tests? in .*\n\n(?:OK|FAILED \((?:failures=(\d+))?(?:, )?(?:errors=(\d+))?)", re.MULTILINE
 )
 LINES_OF_FAILED = 30
+# The exit code of a step that could not be made here, and whose last line says why.
+NOT_RUN = 77
 
 # The tests have a cloud of their own, beside the one of `make up`: its documents and ports stay out of the way.
 TEST_CLOUD = {
@@ -65,6 +67,7 @@ class Checks:
         self.passed = self.failed = 0
         self.times: list[tuple[str, float, bool]] = []
         self.ends_of_failed: dict[str, list[str]] = {}
+        self.not_run: dict[str, str] = {}
 
     def run(self, name: str, command: str, environment: dict[str, str] | None = None) -> bool:
         """Runs a step and shows its output; a step without tests of its own counts as one."""
@@ -73,14 +76,15 @@ class Checks:
         lines = []
         process = start(command, subprocess.PIPE, environment)
         try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                lines.append(line)
-            good = process.wait() == 0
+            with process.stdout:
+                for line in process.stdout:
+                    print(line, end="", flush=True)
+                    lines.append(line)
+            code = process.wait()
         except BaseException:
             end(process)
             raise
-        return self.count(name, begun, lines, good)
+        return self.count(name, begun, lines, code)
 
     @contextmanager
     def beside(self, name: str, command: str) -> Iterator[None]:
@@ -92,13 +96,17 @@ class Checks:
             except BaseException:
                 end(process)
                 raise
-            good = process.wait() == 0
+            code = process.wait()
             output.seek(0)
             lines = list(output)
         print(f"== {name}: {command}\n{''.join(lines)}", end="", flush=True)
-        self.count(name, begun, lines, good)
+        self.count(name, begun, lines, code)
 
-    def count(self, name: str, begun: float, lines: list[str], good: bool) -> bool:
+    def count(self, name: str, begun: float, lines: list[str], code: int) -> bool:
+        if code == NOT_RUN:
+            self.not_run[name] = lines[-1].strip() if lines else "it does not say why"
+            return True
+        good = code == 0
         results = TESTS.findall("".join(lines))
         for ran, *unwell in PYTHON_TESTS.findall("".join(lines)):
             bad = sum(int(number or 0) for number in unwell)
@@ -115,6 +123,8 @@ class Checks:
         print("\nwhere the time went")
         for name, seconds, good in self.times:
             print(f"  {seconds:7.1f} s  {name}{'' if good else '  FAILED'}")
+        for name, why in self.not_run.items():
+            print(f"        -    {name}  {why}")
         # Again at the end, which is where people look, and all that some CI servers keep.
         for name, lines in self.ends_of_failed.items():
             print(f"\nthe last lines of {name}")
@@ -154,7 +164,8 @@ def all_of_it() -> int:
         if well:
             # The tests leave half of a core idle. In a folder of its own, clippy does not keep cargo from it.
             lints = "nice cargo clippy --workspace --all-targets --locked --target-dir target/lints -- -D warnings"
-            with checks.beside("lints", lints):
+            # Load does not change the number of instructions.
+            with checks.beside("lints", lints), checks.beside("hot paths", "nice bench/instructions"):
                 # The functions' histories by chance: more than when they are tested by themselves.
                 command = "ALERT_ARCHIVE_SEEDS=600 cargo test --workspace --locked --no-fail-fast"
                 checks.run("tests", f'eval "$(python3 local/cloud.py env)" && {command}', TEST_CLOUD)
@@ -206,4 +217,5 @@ def main() -> int:
     return 2
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
