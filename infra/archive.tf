@@ -56,6 +56,7 @@ locals {
     write-partitions = {
       size = { memory = 1769, timeout = 900 }
       environment = merge(local.tables_environment, {
+        ALERT_ARCHIVE_COLD_STORAGE       = tostring(var.cold_storage)
         ALERT_ARCHIVE_WRITE_JSONL        = tostring(var.write_jsonl)
         ALERT_ARCHIVE_WRITE_MESSAGE_JSON = tostring(var.write_message_json)
       })

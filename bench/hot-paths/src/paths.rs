@@ -264,6 +264,7 @@ impl Steps {
             ledger: self.cloud.tracking(),
             jsonl: false,
             message_json: false,
+            cold_storage: false,
         };
         write_partitions::handle(&deps, task(day(0), Some(1)), self.cloud.call()).await.expect("written");
     }

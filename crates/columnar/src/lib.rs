@@ -22,6 +22,7 @@ use parquet::{
     errors::ParquetError,
 };
 use std::sync::{Arc, LazyLock};
+use writer::Packing;
 
 /// Raw bytes that are collected before they are encoded: they bound the memory.
 const BATCH_BYTES: usize = 2 << 20;
@@ -91,7 +92,11 @@ pub struct ObjectWriter {
 
 impl ObjectWriter {
     pub fn new(origin: Origin) -> Result<Self, ColumnarError> {
-        Ok(ObjectWriter { writer: arrow_writer(&SCHEMA)?, columns: Columns::default(), origin })
+        ObjectWriter::packed(origin, Packing::BALANCED)
+    }
+
+    pub fn packed(origin: Origin, packing: Packing) -> Result<Self, ColumnarError> {
+        Ok(ObjectWriter { writer: arrow_writer(&SCHEMA, packing)?, columns: Columns::default(), origin })
     }
 
     pub fn push(&mut self, entry: &Entry, record: Record) -> Result<(), ColumnarError> {
@@ -115,8 +120,8 @@ impl ObjectWriter {
 /// Columns that hold whole documents.
 const DOCUMENTS: &[&[&str]] = &[&["message"], &["history", "list", "element"], &["audit", "list", "element"]];
 
-fn arrow_writer(schema: &SchemaRef) -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
-    Ok(writer::in_memory(schema.clone(), DOCUMENTS)?)
+fn arrow_writer(schema: &SchemaRef, packing: Packing) -> Result<ArrowWriter<Vec<u8>>, ColumnarError> {
+    Ok(writer::in_memory(schema.clone(), DOCUMENTS, packing)?)
 }
 
 type Lists = ListBuilder<StringBuilder>;
@@ -325,10 +330,12 @@ pub struct Split {
 }
 
 /// Takes the rows of `identities` out of an object; `None` when it holds none of them. Both parts have the columns of
-/// the object, which may be older than a column of today.
+/// the object, which may be older than a column of today. They are packed for daily use, also where the object was
+/// packed for cold storage: what changes is not cold.
 pub fn split(object: Bytes, identities: &std::collections::HashSet<Identity>) -> Result<Option<Split>, ColumnarError> {
     let object = ParquetRecordBatchReaderBuilder::try_new(object)?.with_batch_size(ROWS_READ);
-    let (mut kept, mut taken) = (arrow_writer(object.schema())?, arrow_writer(object.schema())?);
+    let packing = Packing::BALANCED;
+    let (mut kept, mut taken) = (arrow_writer(object.schema(), packing)?, arrow_writer(object.schema(), packing)?);
     let (mut any, mut kept_rows) = (false, 0);
     for batch in object.build()? {
         let batch = batch?;
@@ -476,7 +483,8 @@ mod tests {
     fn before_subject(object: Bytes) -> Bytes {
         let columns: Vec<usize> =
             (0..SCHEMA.fields().len()).filter(|at| SCHEMA.field(*at).name() != "subject").collect();
-        let mut writer = arrow_writer(&Arc::new(SCHEMA.project(&columns).expect("columns"))).expect("writer");
+        let mut writer =
+            arrow_writer(&Arc::new(SCHEMA.project(&columns).expect("columns")), Packing::BALANCED).expect("writer");
         for batch in ParquetRecordBatchReaderBuilder::try_new(object).expect("parquet").build().expect("reader") {
             writer.write(&batch.expect("batch").project(&columns).expect("columns")).expect("written");
         }

@@ -1,6 +1,9 @@
 //! The list of archived rows that are not final: their messages were opened again after they were archived.
 
-use crate::{ColumnarError, instant_type, writer};
+use crate::{
+    ColumnarError, instant_type,
+    writer::{self, Packing},
+};
 use alerts::keys::date_of;
 use arrow_array::{
     Array, ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, cast::AsArray,
@@ -55,7 +58,7 @@ pub fn write(reopened: &[Reopened]) -> Result<Bytes, ColumnarError> {
         instants(|row| row.reopened_at),
         instants(|row| row.gone_at),
     ];
-    let mut writer = writer::in_memory(SCHEMA.clone(), &[])?;
+    let mut writer = writer::in_memory(SCHEMA.clone(), &[], Packing::BALANCED)?;
     writer.write(&RecordBatch::try_new(SCHEMA.clone(), columns)?)?;
     Ok(writer.into_inner()?.into())
 }

@@ -12,16 +12,31 @@ use parquet::{
 
 /// Compressed bytes of a row group.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// Raw bytes of a page of documents. A page is compressed on its own, and messages have much in common with those of the
-/// same hours: pages of 1 MiB make objects a tenth larger, and larger ones than these hardly smaller. A reader of one
-/// row unpacks a page, and a writer holds one.
-const DOCUMENT_PAGE_BYTES: usize = 8 << 20;
-/// How hard documents are compressed: level 5 of zstd takes twice the instructions for 3 % less (bench/RESULTS.md).
-const DOCUMENT_LEVEL: i32 = 4;
+
+/// How documents are packed (figures: bench/RESULTS.md).
+#[derive(Clone, Copy, Debug)]
+pub struct Packing {
+    /// Raw bytes of a page. A page is compressed on its own, and messages have much in common with those of the same
+    /// hours: pages of 1 MiB make objects a tenth larger. A reader of one row unpacks a page, and a writer holds one.
+    page_bytes: usize,
+    /// Of zstd.
+    level: i32,
+}
+
+impl Packing {
+    /// Level 5 takes twice the instructions for 3 % less.
+    pub const BALANCED: Packing = Packing { page_bytes: 8 << 20, level: 4 };
+    /// A fifth smaller, for about three times the instructions.
+    pub const COLD: Packing = Packing { page_bytes: 16 << 20, level: 9 };
+}
 
 /// A writer of one object that is collected in memory: at most a row group of raw rows, and the compressed bytes so
 /// far. `documents` are paths of columns that hold whole documents; queries read them, and never search by them.
-pub fn in_memory(schema: SchemaRef, documents: &[&[&str]]) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+pub fn in_memory(
+    schema: SchemaRef,
+    documents: &[&[&str]],
+    packing: Packing,
+) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
@@ -30,8 +45,8 @@ pub fn in_memory(schema: SchemaRef, documents: &[&[&str]]) -> Result<ArrowWriter
         let column = ColumnPath::new(path.iter().map(|part| (*part).to_owned()).collect());
         // Statistics and dictionaries of whole documents would hold them twice, and no query uses them.
         properties = properties
-            .set_column_compression(column.clone(), Compression::ZSTD(ZstdLevel::try_new(DOCUMENT_LEVEL)?))
-            .set_column_data_page_size_limit(column.clone(), DOCUMENT_PAGE_BYTES)
+            .set_column_compression(column.clone(), Compression::ZSTD(ZstdLevel::try_new(packing.level)?))
+            .set_column_data_page_size_limit(column.clone(), packing.page_bytes)
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_statistics_enabled(column, EnabledStatistics::None);
     }

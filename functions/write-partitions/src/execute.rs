@@ -19,7 +19,7 @@ use alerts::{
 use archive::{Changed, Guesses};
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use columnar::{ObjectWriter, Origin};
+use columnar::{ObjectWriter, Origin, writer::Packing};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use identity::Identity;
 use runtime::Call;
@@ -103,7 +103,9 @@ impl Body {
             return lines(&planned.key).map(Body::Lines);
         }
         let origin = Origin { run_id: intent.run_id.clone(), archived_at: intent.archived_at };
-        let rows = ObjectWriter::new(origin).map_err(|source| Error::Columnar { key: planned.key.clone(), source })?;
+        let packing = if intent.cold_storage { Packing::COLD } else { Packing::BALANCED };
+        let rows = ObjectWriter::packed(origin, packing);
+        let rows = rows.map_err(|source| Error::Columnar { key: planned.key.clone(), source })?;
         Ok(Body::Rows(Box::new(rows)))
     }
 

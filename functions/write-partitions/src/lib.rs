@@ -26,6 +26,8 @@ pub struct Deps {
     pub ledger: Tracking,
     pub jsonl: bool,
     pub message_json: bool,
+    /// Parquet is made smaller, for more CPU.
+    pub cold_storage: bool,
 }
 
 impl Deps {
@@ -38,6 +40,7 @@ impl Deps {
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             jsonl: config.parsed("ALERT_ARCHIVE_WRITE_JSONL", false),
             message_json: config.parsed("ALERT_ARCHIVE_WRITE_MESSAGE_JSON", false),
+            cold_storage: config.parsed("ALERT_ARCHIVE_COLD_STORAGE", false),
         };
         config.check()?;
         Ok(deps)

@@ -138,6 +138,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: 
         seen_at: Some(summary.seen_at),
         jsonl: deps.jsonl,
         message_json: deps.message_json,
+        cold_storage: deps.cold_storage,
         objects: layout.finish(),
         counts,
         amended: 0,

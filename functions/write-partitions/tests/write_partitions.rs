@@ -34,6 +34,7 @@ fn deps(cloud: &Cloud) -> Deps {
         ledger: cloud.tracking(),
         jsonl: true,
         message_json: true,
+        cold_storage: false,
     }
 }
 
@@ -57,13 +58,17 @@ async fn entries(cloud: &Cloud) -> Vec<Entry> {
 
 /// A window whose two closed messages, open one and quarantined one are staged.
 async fn classified() -> Cloud {
-    let cloud = Cloud::default();
-    let bodies = [
+    staged_window(&[
         ("a", message("a", "closed")),
         ("b", message("b", "closed")),
         ("c", message("c", "open")),
         ("d", message("x", "closed")),
-    ];
+    ])
+    .await
+}
+
+async fn staged_window(bodies: &[(&str, String)]) -> Cloud {
+    let cloud = Cloud::default();
     let bodies: Vec<(&str, &str)> = bodies.iter().map(|(id, body)| (*id, body.as_str())).collect();
     cloud.given_spool(&day(0), &bodies).await;
     let decisions = stage(&cloud, claim()).await.expect("staged");
@@ -397,6 +402,34 @@ impl Network for Without {
         let is_meant = request.operation == "PutObject" && request.subject.contains(self.0);
         if is_meant { Err(Broken) } else { Ok(()) }
     }
+}
+
+#[tokio::test]
+async fn an_intent_is_carried_out_for_cold_storage_or_not_as_it_was_registered() {
+    // Words by chance: what repeats lies far apart, as in mail.
+    let mut random = 1_u64;
+    let mut word = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:x} ", (random >> 33) % 5_000)
+    };
+    let text: String = (0..100_000).map(|_| word()).collect();
+    let body = json!({"message_id": "a", "timestamp": "2024-07-01T10:00:00Z", "alerts": [], "text": text}).to_string();
+    // Begun with one setting, and ended with another.
+    let written = async |begun: bool, ended: bool| {
+        let cloud = staged_window(&[("a", body.clone())]).await;
+        let cut = cloud.through(Arc::new(Without("archive/parquet")));
+        let deps_of = |cloud: &Cloud, cold_storage| Deps { cold_storage, ..deps(cloud) };
+        let broken = handle(&deps_of(&cut, begun), task(day(0), Some(1)), cloud.call()).await;
+        assert_eq!(broken.expect_err("nothing can be written").name(), "StoreUnavailable");
+        handle(&deps_of(&cloud, ended), task(day(0), Some(1)), cloud.call()).await.expect("carried out");
+        assert_eq!(archived(&cloud), [("a".to_owned(), body.clone())]);
+        let key = cloud.keys("archive/parquet/").into_keys().next().expect("an object");
+        cloud.object(&key)
+    };
+    let (daily, cold) = (written(false, false).await, written(true, true).await);
+    assert!(cold.len() < daily.len(), "{} and {} bytes", cold.len(), daily.len());
+    assert!(written(true, false).await == cold, "not as its intent says");
+    assert!(written(false, true).await == daily, "not as its intent says");
 }
 
 /// A month passes, and the spool of the first window is gone.

@@ -206,6 +206,7 @@ impl<'a> Archive<'a> {
             ledger: self.cloud.tracking(),
             jsonl: true,
             message_json: true,
+            cold_storage: false,
         };
         let handle = async |task| write_partitions::handle(&deps, task, self.cloud.call()).await;
         self.call("write-partitions", &task, handle).await

@@ -28,6 +28,9 @@ pub struct Intent {
     pub seen_at: Option<jiff::Timestamp>,
     pub jsonl: bool,
     pub message_json: bool,
+    /// Parquet is packed for cold storage: as `archived_at`, so that a repeated write yields the same bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cold_storage: bool,
     pub objects: Vec<PlannedObject>,
     pub counts: crate::counts::Messages,
     /// How often an operator excluded documents from it.
@@ -242,6 +245,7 @@ mod tests {
             seen_at: None,
             jsonl: true,
             message_json: true,
+            cold_storage: false,
             objects: layout.finish(),
             counts,
             outlives_spool: true,
