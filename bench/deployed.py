@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -76,9 +77,12 @@ def machine() -> str:
 
 
 def write_section(title: str, text: str) -> None:
-    """Puts a section into RESULTS.md, in the place of the one of that title."""
+    """Puts a section into RESULTS.md, in the place of the one of that title; paragraphs are broken into lines."""
     whole = RESULTS.read_text()
-    section = f"## {title}\n\n{text.strip()}\n"
+    lines = [
+        line if line.startswith(("|", "![")) else textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False)
+        for line in text.strip().splitlines()]
+    section = "\n".join([f"## {title}", "", *lines, ""])
     begin = whole.find(f"## {title}\n")
     if begin < 0:
         whole = f"{whole.rstrip()}\n\n{section}"

@@ -1,13 +1,14 @@
 //! Runs hot paths of the archive over services in memory, so that neither a network nor a store hides what they cost.
-//! `bench/instructions` counts its instructions under valgrind, `bench/parts` its CPU time with release binaries. What
-//! is measured is all that [`counted`] calls; making the documents is not.
+//! `bench/instructions` counts its instructions under valgrind, `bench/parts` its CPU time with release binaries, and
+//! `bench/requests` what it asks the source for. What is measured is all that [`counted`] calls; making the documents
+//! is not.
 
 mod paths;
 mod recorded;
 
 use clap::Parser;
 use serde_json::json;
-use std::{fs, hint::black_box};
+use std::{fs, hint::black_box, path::PathBuf};
 
 #[derive(Parser)]
 #[command(
@@ -24,6 +25,12 @@ struct Cli {
     /// Messages without history and audit.
     #[arg(long)]
     alone: bool,
+    /// Parquet is packed for cold storage.
+    #[arg(long)]
+    cold: bool,
+    /// Where to keep the object that `parquet` makes.
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
 /// The name by which valgrind knows where to count.
@@ -40,15 +47,23 @@ fn cpu_seconds() -> f64 {
 }
 
 fn main() {
-    let Cli { paths, messages, alone } = Cli::parse();
+    let Cli { paths, messages, alone, cold, out } = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let corpus = paths::Corpus::new(messages, alone);
+    let corpus = paths::Corpus::new(messages, alone, cold);
     for path in paths {
         let work = path.prepare(&corpus, &runtime);
         let before = cpu_seconds();
         let made = counted(work);
         let cpu = cpu_seconds() - before;
-        let bytes = corpus.bytes();
-        println!("{}", json!({"messages": messages, "source_bytes": bytes, "made_bytes": made, "cpu_seconds": cpu}));
+        println!(
+            "{}",
+            json!({
+                "messages": messages, "source_bytes": corpus.bytes(), "made_bytes": made.bytes, "cpu_seconds": cpu,
+                "requests": made.requests,
+            })
+        );
+        if let (Some(object), Some(out)) = (made.object, &out) {
+            fs::write(out, object).expect("a file");
+        }
     }
 }

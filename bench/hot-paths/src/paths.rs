@@ -1,4 +1,4 @@
-//! The paths: three steps as they are deployed, and the parts of which they are made.
+//! The paths: steps as they are deployed, and the parts of which they are made.
 
 use crate::recorded::Recorded;
 use alerts::{
@@ -8,19 +8,28 @@ use alerts::{
         entry::Entry,
         tracking::{Claim, Staging},
     },
+    run::payloads::{PlanRequest, Version},
     source::Source,
     window::{plan::Window, spool::Record},
 };
 use archive::Guesses;
+use bytes::Bytes;
 use clap::ValueEnum;
-use columnar::{ObjectWriter, Origin};
+use columnar::{ObjectWriter, Origin, writer::Packing};
 use fixtures::{Message, Spec, Wording};
+use jiff::{SignedDuration, Timestamp};
 use memory_cloud::{
     Cloud,
     given::{RUN, day, from, task},
 };
+use serde_json::json;
 use sources::{Drain, Sources};
+use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
+
+/// What is planned by `plan`: years, and days of them that hold messages.
+const YEARS: (&str, &str) = ("2002-01-01", "2024-01-01");
+const BUSY_DAYS: i64 = 1722;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Path {
@@ -42,18 +51,35 @@ pub enum Path {
     ClassifyAlerts,
     /// Step: the spool into the archive, without copies, and the rows completed.
     WritePartitions,
+    /// Step: windows over 22 years, of which 1,722 days hold three messages each. Takes no other messages.
+    Plan,
 }
 
-/// What a path does, and how many bytes it made.
-type Work<'a> = Box<dyn FnOnce() -> u64 + 'a>;
+/// What a path made.
+#[derive(Default)]
+pub struct Made {
+    pub bytes: u64,
+    pub object: Option<Bytes>,
+    /// What the source was asked for, where it was asked.
+    pub requests: BTreeMap<String, usize>,
+}
+
+impl Made {
+    fn bytes(bytes: u64) -> Self {
+        Made { bytes, ..Made::default() }
+    }
+}
+
+type Work<'a> = Box<dyn FnOnce() -> Made + 'a>;
 
 pub struct Corpus {
     messages: Vec<Message>,
+    cold: bool,
 }
 
 impl Corpus {
     /// Messages of one day, in order of time.
-    pub fn new(count: u64, alone: bool) -> Self {
+    pub fn new(count: u64, alone: bool, cold: bool) -> Self {
         let Window { from, to, .. } = day(0);
         let spec = Spec { count, from, to, wording: Wording::Wide, ..Spec::default() };
         let mut messages: Vec<Message> = fixtures::generate(&spec).collect();
@@ -63,7 +89,7 @@ impl Corpus {
                 (message.history, message.audit) = Default::default();
             }
         }
-        Corpus { messages }
+        Corpus { messages, cold }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -113,22 +139,28 @@ impl Path {
                 let is_archived = move |message: &&Message| {
                     classify(&rules, &message.document.id, &message.document.source).reason.is_none()
                 };
-                Box::new(move || corpus.messages.iter().filter(is_archived).count() as u64)
+                Box::new(move || Made::bytes(corpus.messages.iter().filter(is_archived).count() as u64))
             }
             Path::Hash => Box::new(|| {
-                corpus.messages.iter().map(|message| document::version(&message.document.source).len() as u64).sum()
+                let hash = |message: &Message| document::version(&message.document.source).len() as u64;
+                Made::bytes(corpus.messages.iter().map(hash).sum())
             }),
             Path::Spool => {
                 let records = corpus.records();
-                Box::new(move || spool(&records))
+                Box::new(move || Made::bytes(spool(&records)))
             }
             Path::Parquet => {
                 let records = corpus.records();
-                Box::new(move || parquet(records))
+                Box::new(move || parquet(records, corpus.cold))
             }
             Path::Ledger => {
                 let (cloud, entries) = (Cloud::default(), corpus.entries());
-                Box::new(move || runtime.block_on(ledger(&cloud, &entries)))
+                Box::new(move || Made::bytes(runtime.block_on(ledger(&cloud, &entries))))
+            }
+            Path::Plan => {
+                let steps = Steps::before(years());
+                runtime.block_on(steps.rehearse_plan());
+                Box::new(move || runtime.block_on(steps.plan_years()))
             }
             Path::QueryMessages | Path::ClassifyAlerts | Path::WritePartitions => {
                 let steps = Steps::new(corpus);
@@ -141,7 +173,8 @@ impl Path {
 
 fn read<'a>(corpus: &Corpus, runtime: &'a Runtime) -> Work<'a> {
     let cloud = filled(corpus);
-    let source = Recorded::before(&cloud).source();
+    let recorded = Recorded::before(&cloud);
+    let source = recorded.source();
     let drain = async move || {
         let mut drain = Drain::open(&source, &day(0)).await.expect("a point in time");
         drain.count().await.expect("a count");
@@ -156,7 +189,8 @@ fn read<'a>(corpus: &Corpus, runtime: &'a Runtime) -> Work<'a> {
     };
     // Once for the answers.
     runtime.block_on(drain());
-    Box::new(move || runtime.block_on(drain()))
+    recorded.take_requests();
+    Box::new(move || Made { bytes: runtime.block_on(drain()), requests: recorded.take_requests(), object: None })
 }
 
 fn spool(records: &[(Entry, Record)]) -> u64 {
@@ -167,12 +201,15 @@ fn spool(records: &[(Entry, Record)]) -> u64 {
     out.finish().expect("compressed").len() as u64
 }
 
-fn parquet(records: Vec<(Entry, Record)>) -> u64 {
-    let mut writer = ObjectWriter::new(Origin { run_id: RUN.into(), archived_at: from() }).expect("a writer");
+fn parquet(records: Vec<(Entry, Record)>, cold: bool) -> Made {
+    let origin = Origin { run_id: RUN.into(), archived_at: from() };
+    let packing = if cold { Packing::COLD } else { Packing::BALANCED };
+    let mut writer = ObjectWriter::packed(origin, packing).expect("a writer");
     for (entry, record) in records {
         writer.push(&entry, record).expect("a row");
     }
-    writer.finish().expect("an object").len() as u64
+    let object = writer.finish().expect("an object");
+    Made { bytes: object.len() as u64, object: Some(object), requests: BTreeMap::new() }
 }
 
 async fn ledger(cloud: &Cloud, entries: &[Entry]) -> u64 {
@@ -193,23 +230,76 @@ fn filled(corpus: &Corpus) -> Cloud {
     cloud
 }
 
-/// The steps of one window over one cloud.
+/// Three small messages on each of [`BUSY_DAYS`], spread over [`YEARS`].
+fn years() -> Cloud {
+    let cloud = Cloud::default();
+    let [from, to] = [YEARS.0, YEARS.1].map(|date| format!("{date}T00:00:00Z").parse::<Timestamp>().expect("a day"));
+    let days = to.duration_since(from).as_hours() / 24;
+    for busy in 0..BUSY_DAYS {
+        let day = from + SignedDuration::from_hours(24 * (busy * days / BUSY_DAYS));
+        for hour in [1, 9, 20] {
+            let at = day + SignedDuration::from_hours(hour);
+            cloud.put_message(&format!("{busy}-{hour}"), &at.to_string(), "closed");
+        }
+    }
+    cloud
+}
+
+/// The steps of one window, or the plan of many, over one cloud.
 struct Steps {
     cloud: Cloud,
+    recorded: Recorded,
     source: sources::OpenSearch,
+    cold: bool,
 }
 
 impl Steps {
     fn new(corpus: &Corpus) -> Self {
-        let cloud = filled(corpus);
-        let source = Recorded::before(&cloud).source();
-        Steps { cloud, source }
+        Steps { cold: corpus.cold, ..Steps::before(filled(corpus)) }
+    }
+
+    fn before(cloud: Cloud) -> Self {
+        let recorded = Recorded::before(&cloud);
+        Steps { source: recorded.source(), recorded, cloud, cold: false }
+    }
+
+    /// The same source before another cloud, which learns its answers.
+    fn rehearsal(&self) -> Self {
+        let (recorded, source) = (self.recorded.clone(), self.source.clone());
+        Steps { cloud: Cloud::default(), recorded, source, cold: self.cold }
+    }
+
+    async fn rehearse_plan(&self) {
+        self.rehearsal().plan_years().await;
+    }
+
+    async fn plan_years(&self) -> Made {
+        let input = json!({"mode": "range", "from": YEARS.0, "to": YEARS.1});
+        let execution_arn = self.cloud.start(RUN, &input).await;
+        let deps = plan_windows::Deps {
+            sources: Sources::over(self.source.clone()),
+            objects: self.cloud.objects(),
+            job_runs: self.cloud.job_runs(),
+            windows: self.cloud.windows(),
+            ledger: self.cloud.tracking(),
+            workflow: self.cloud.workflow(),
+            target: 4000,
+            most_windows: 2000,
+            settle: SignedDuration::from_mins(60),
+        };
+        self.recorded.take_requests();
+        let request = PlanRequest { v: Version, input, run_id: RUN.into(), execution_arn };
+        let plan = plan_windows::handle(&deps, request, self.cloud.call()).await.expect("planned");
+        let bytes = self.cloud.keys(&plan.windows_key).values().sum::<usize>() as u64;
+        let mut requests = self.recorded.take_requests();
+        requests.insert("windows".into(), plan.windows as usize);
+        Made { bytes, requests, object: None }
     }
 
     /// Everything before a step; before the first one, the source's answers to it.
     async fn up_to(&self, path: Path) {
         if let Path::QueryMessages = path {
-            let rehearsal = Steps { cloud: Cloud::default(), source: self.source.clone() };
+            let rehearsal = self.rehearsal();
             rehearsal.plan().await;
             rehearsal.query().await;
         }
@@ -226,14 +316,16 @@ impl Steps {
         self.cloud.given_window(&day(0), |planned| planned).await;
     }
 
-    async fn run(&self, path: Path) -> u64 {
+    async fn run(&self, path: Path) -> Made {
+        self.recorded.take_requests();
         match path {
             Path::QueryMessages => self.query().await,
             Path::ClassifyAlerts => self.classify().await,
             _ => self.write().await,
         }
         let prefix = if let Path::WritePartitions = path { "archive/parquet" } else { "spool" };
-        self.cloud.keys(prefix).values().sum::<usize>() as u64
+        let bytes = self.cloud.keys(prefix).values().sum::<usize>() as u64;
+        Made { bytes, requests: self.recorded.take_requests(), object: None }
     }
 
     async fn query(&self) {
@@ -264,7 +356,7 @@ impl Steps {
             ledger: self.cloud.tracking(),
             jsonl: false,
             message_json: false,
-            cold_storage: false,
+            cold_storage: self.cold,
         };
         write_partitions::handle(&deps, task(day(0), Some(1)), self.cloud.call()).await.expect("written");
     }
