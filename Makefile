@@ -60,13 +60,13 @@ SEEDS ?= 5000
 simulate: ## Try SEEDS histories of runs that die, sleep, wake and meet; SEED=k replays one and shortens it
 	@cargo run --quiet --locked -p simulation --bin simulate -- --seeds $(SEEDS)
 
-bench: ## Measure release binaries beside elasticdump and Python, over ranges of days, and in memory (bench/RESULTS.md)
+bench: ## Measure all that bench/RESULTS.md tells, with release binaries, and say how long each part took
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 20000 && bench/run && bench/parts --messages 4000
+	@eval "$$($(CLOUD) env)" && PROFILE=release bench/all
 
 bench-quick: ## The same with fewer messages, in minutes where the release binaries are built
 	@ALERT_ARCHIVE_LOCAL_COPIES=false $(MAKE) up PROFILE=release
-	@eval "$$($(CLOUD) env)" && export PROFILE=release && bench/peers --messages 2000 && bench/run --a-day 20 && bench/parts
+	@eval "$$($(CLOUD) env)" && PROFILE=release bench/all --quick
 
 # With the features of the whole workspace and of its tests, as CI builds it.
 HOT_PATHS := cargo build --quiet --locked --workspace --bin hot-paths --test rooms
