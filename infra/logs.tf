@@ -191,7 +191,7 @@ resource "aws_glue_catalog_table" "log_errors" {
     "projection.enabled"        = "true"
     "projection.date.type"      = "date"
     "projection.date.format"    = "yyyy-MM-dd"
-    "projection.date.range"     = "2015-01-01,NOW+1DAYS"
+    "projection.date.range"     = "1970-01-01,NOW+1DAYS"
     "storage.location.template" = "s3://${module.storage.bucket}/log-errors/parquet/date=$${date}/"
   }
 
