@@ -22,10 +22,10 @@ VAR_FILE = infra/environments/$(ENVIRONMENT).tfvars
 PLAN = $(CURDIR)/target/terraform/$(ENVIRONMENT).tfplan
 TERRAFORM = terraform -chdir=infra
 
-.PHONY: help run test test-faults test-page simulate bench bench-quick bench-paths bench-accept bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
+.PHONY: help run test test-faults test-engines test-page simulate bench bench-quick bench-paths bench-accept bench-feeds bench-logs package up down env check build servers loaded tf-init tf-validate tf-plan tf-apply tf-destroy var-file
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## From a fresh clone to a finished run, with about 5,000 messages over 90 days
 	@$(MAKE) up
@@ -48,6 +48,9 @@ test: ## Check everything that CI checks
 
 test-faults: ## Run the whole fault campaign, of which CI runs a part
 	@python3 local/check.py faults
+
+test-engines: ## Ask Trino, Spark and pandas what docs/ let Athena, Spark and pandas ask; needs Java 17 or 21, and 24 or 25, and downloads 1 GB
+	@python3 local/check.py engines
 
 test-page: ## Look at page and mail in Chromium, with axe; needs Node 20, npm and chromium (Debian: apt install nodejs npm chromium)
 	@command -v node npm >/dev/null && [ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || { echo "node, npm or chromium is missing" >&2; exit 1; }

@@ -1,6 +1,6 @@
 """Everything that CI checks, one step after the other; says how long each took and, in the last line, how many passed.
 
-Usage: python3 local/check.py quick | all | faults
+Usage: python3 local/check.py quick | all | faults | engines
 """
 
 import os
@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
+
+import tools
+from settings import CloudError
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
@@ -36,6 +39,7 @@ TEST_CLOUD = {
     # Retries are many in these tests, and what they wait for is there at once.
     "ALERT_ARCHIVE_WAIT_SCALE": "0.02",
     "ALERT_ARCHIVE_DASHBOARD_PORT": "4577",
+    "ALERT_ARCHIVE_TRINO_PORT": "4578",
     # Deployed for both sources; the tests choose for each run.
     "SOURCE": "hybrid",
     "ALERT_ARCHIVE_API_PORT": "9320",
@@ -185,8 +189,23 @@ def faults() -> int:
     return checks.close()
 
 
+def engines() -> int:
+    """What docs/ let other engines ask; CI does not download them."""
+    checks = Checks()
+    try:
+        python = tools.engines().python
+    except CloudError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with deployed(checks, "cargo build --locked") as well:
+        ask = f'eval "$(python3 local/cloud.py env)" && {python} tests/engines.py'
+        if well and checks.run("fill", f"{ask} fill", TEST_CLOUD):
+            checks.run("engines", ask, TEST_CLOUD)
+    return checks.close()
+
+
 @contextmanager
-def deployed(checks: Checks) -> Iterator[bool]:
+def deployed(checks: Checks, build: str = "cargo build --workspace --all-targets --locked") -> Iterator[bool]:
     """The cloud of the tests, and everything built; it starts while the compiler runs."""
     if not checks.run("tools", "python3 local/cloud.py tools"):
         yield False
@@ -198,7 +217,7 @@ def deployed(checks: Checks) -> Iterator[bool]:
                 cwd=ROOT, env=os.environ | TEST_CLOUD, capture_output=True, text=True)
             # All targets in one go: without its tests the workspace asks for other features of the SDK, which is then
             # compiled twice.
-            built = checks.run("build", "cargo build --workspace --all-targets --locked")
+            built = checks.run("build", build)
             started = servers.result()
         print(started.stdout + started.stderr, flush=True)
         yield built and checks.run("deploy", "python3 local/cloud.py api && python3 local/deploy.py all", TEST_CLOUD)
@@ -210,7 +229,7 @@ def main() -> int:
     # A job that CI cancels stops its servers too: as an exception, the signal runs the `finally` above.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     forget_the_other_cloud()
-    modes = {"quick": quick, "all": all_of_it, "faults": faults}
+    modes = {"quick": quick, "all": all_of_it, "faults": faults, "engines": engines}
     if len(sys.argv) == 2 and sys.argv[1] in modes:
         return modes[sys.argv[1]]()
     print(__doc__, file=sys.stderr)

