@@ -1,8 +1,9 @@
-"""What docs/ let Athena, Spark and pandas ask is asked here, of Trino, Spark and pandas, over what a local cloud holds.
+"""What the pages let Athena, Spark and pandas ask is asked here, of Trino, Spark and pandas, over what a local cloud holds.
 
-Each answer must be what DuckDB says of the same objects. Trino stands in for Athena, whose engine version 3 is based on it: it
-takes the tables from the Glue that Terraform has filled, with the properties of partition projection as they stand there. The
-CREATE TABLE of docs/query.md is read by Hive's own parser, and becomes a table of that Glue.
+Each answer must be what DuckDB says of copies of the same objects, and so must what DuckDB reads straight from S3. Trino stands in
+for Athena, whose engine version 3 is based on it: it takes the tables from the Glue that Terraform has filled, with the
+properties of partition projection as they stand there. The CREATE TABLE of docs/query.md is read by Hive's own parser, and
+becomes a table of that Glue.
 
 Usage: engines.py fill    loads documents, logs and orders, and lets the functions make archive, log errors and warehouse of them
        engines.py         asks
@@ -24,10 +25,12 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 from pathlib import Path
 
 import botocore.session
 import duckdb
+import duckdb_extension_httpfs
 import pandas
 import pyarrow
 import pyarrow.parquet
@@ -113,6 +116,8 @@ def fill() -> None:
             "--count", str(count))
     for first, last in (("2024-01-01", "2024-01-08"), ("2024-07-01", "2024-07-11"), ("1999-12-30", "2000-01-02")):
         run("alert-archive", "run", "--from", first, "--to", last, "--wait")
+    reopen(url)
+    run("alert-archive", "run", "--from", "2024-07-01", "--to", "2024-07-11", "--wait")
 
     today = datetime.datetime.now(datetime.UTC).date()
     days = [today - datetime.timedelta(1), today - datetime.timedelta(20), datetime.date(1999, 12, 31)]
@@ -132,12 +137,28 @@ def fill() -> None:
     until("all logs are extracted", lambda: archive("logs", "status")["waiting"] == 0)
 
 
+def reopen(url: str) -> None:
+    """Opens an alert of a message that is archived."""
+    july = {"size": 100, "query": {"range": {"timestamp": {"gte": "2024-07-01", "lt": "2024-07-11"}}}}
+    found = opensearch(f"{url}/messages-a/_search", july)["hits"]["hits"]
+    closed = next(hit for hit in found if [alert["status"] for alert in hit["_source"].get("alerts", [])] == ["closed"])
+    (alert,) = closed["_source"]["alerts"]
+    changed = {"doc": {"alerts": [alert | {"status": "open"}]}}
+    opensearch(f"{url}/messages-a/_update/{closed['_id']}?refresh=true", changed)
+
+
+def opensearch(url: str, body: dict) -> dict:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
 # --- The documentation -----------------------------------------------------------------------------------------------
 
 
 def blocks(page: str, language: str, word: str) -> list[str]:
     """Blocks of a page in a language that hold the word."""
-    text = (ROOT / "docs" / page).read_text()
+    text = (ROOT / page).read_text()
     return [body for name, _, body in BLOCK.findall(text) if name == language and word in body]
 
 
@@ -348,7 +369,7 @@ def create(statement: str, **changed) -> None:
 
 def create_of_the_docs() -> tuple[str, str]:
     """The statement that makes the table of the archive, and the query behind it."""
-    (block,) = blocks("query.md", "sql", "CREATE EXTERNAL TABLE")
+    (block,) = blocks("docs/query.md", "sql", "CREATE EXTERNAL TABLE")
     statement, query = [part.strip() for part in block.split(";")[:2]]
     return statement, query
 
@@ -396,6 +417,35 @@ class Compared(unittest.TestCase):
             sides = (("only here", set(found) - set(wanted)), ("only DuckDB", set(wanted) - set(found)))
             told = [f"{what}: {row[:600]}" for what, rows in sides for row in sorted(rows)[:2]]
             self.fail("\n".join([f"{len(found)} rows, DuckDB has {len(wanted)}", *told]))
+
+
+# --- DuckDB ----------------------------------------------------------------------------------------------------------
+
+
+class DuckDb(Compared):
+    def straight_from_s3(self) -> duckdb.DuckDBPyConnection:
+        """With the secret of docs/query.md for the local cloud."""
+        database = duckdb.connect(config={"extension_directory": str(copies().folder / "extensions")})
+        self.addCleanup(database.close)
+        (extension,) = Path(duckdb_extension_httpfs.__file__).parent.rglob("*.duckdb_extension")
+        database.install_extension(str(extension))
+        (secret,) = blocks("docs/query.md", "sql", "ENDPOINT")
+        database.sql(secret.replace("127.0.0.1:4566", os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")))
+        return database
+
+    def test_it_reads_the_archive_straight_from_s3(self):
+        (block,) = blocks("docs/query.md", "sql", "credential_chain")
+        query = of_this_bucket(block.split(";")[1])
+        found = self.straight_from_s3().sql(query).to_arrow_table().to_pylist()
+        wanted = duckdb_rows("SELECT date, count(*) FROM alerts GROUP BY date", alerts=copies().alerts())
+        self.assert_same(found, wanted, at_least=10)
+
+    def test_the_queries_of_the_readme_run_straight_from_s3_and_leave_out_what_is_open_again(self):
+        by_date, final = [of_this_bucket(query) for query in blocks("README.md", "sql", "read_parquet")]
+        database = self.straight_from_s3()
+        messages = sum(count for _, count in database.sql(by_date).fetchall())
+        self.assertEqual(messages, duckdb_rows(f"SELECT count(*) AS n FROM ({copies().alerts()})")[0]["n"])
+        self.assertEqual(database.sql(final).fetchall(), [(messages - 1,)], "one was opened again")
 
 
 # --- Trino -----------------------------------------------------------------------------------------------------------
@@ -478,7 +528,7 @@ class Trino(Compared):
                     self.assert_same(found, duckdb_in_copies(query), at_least=3)
 
     def test_one_row_a_message_is_asked_for_as_it_stands(self):
-        (query,) = blocks("query.md", "sql", "row_number()")
+        (query,) = blocks("docs/query.md", "sql", "row_number()")
         wanted = duckdb_rows(query.rstrip().rstrip(";"), alerts=copies().alerts())
         self.assert_same(trino_rows(DATABASE, query.rstrip().rstrip(";")), wanted, at_least=300)
         spark_alerts().createOrReplaceTempView("alerts")
@@ -501,7 +551,7 @@ def two_versions() -> list[dict]:
 
 
 def warehouse_queries() -> list[str]:
-    return [query.strip().rstrip(";") for query in blocks("warehouse.md", "sql", "read_parquet")]
+    return [query.strip().rstrip(";") for query in blocks("docs/warehouse.md", "sql", "read_parquet")]
 
 
 def by_name(query: str) -> str:
@@ -519,7 +569,7 @@ def duckdb_in_copies(query: str) -> list[dict]:
 
 def spark_alerts() -> DataFrame:
     """What the snippet of docs/query.md calls `messages`."""
-    (snippet,) = blocks("query.md", "python", "spark.read")
+    (snippet,) = blocks("docs/query.md", "python", "spark.read")
     names = {"spark": spark()}
     exec(of_this_bucket(snippet), names)
     return names["messages"]
@@ -557,7 +607,7 @@ class Spark(Compared):
         self.assert_same(spark_rows(found), wanted, at_least=100)
 
     def test_the_snippet_of_the_warehouse_makes_its_tables_with_every_row_and_value(self):
-        (snippet,) = blocks("warehouse.md", "python", "spark")
+        (snippet,) = blocks("docs/warehouse.md", "python", "spark")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(snippet, {"spark": spark()})
@@ -604,11 +654,11 @@ class Pandas(Compared):
         self.assertIn("2024-07-01", printed)
 
     def test_the_snippet_of_the_archive_finds_what_is_there(self):
-        (snippet,) = blocks("query.md", "python", "read_parquet")
+        (snippet,) = blocks("docs/query.md", "python", "read_parquet")
         self.assert_july(snippet)
 
     def test_the_snippet_of_the_archive_reads_straight_from_s3_as_the_text_says(self):
-        (snippet,) = blocks("query.md", "python", "read_parquet")
+        (snippet,) = blocks("docs/query.md", "python", "read_parquet")
         text = " ".join((ROOT / "docs" / "query.md").read_text().split())
         path = '"s3://BUCKET/archive/parquet/"'
         options = 'storage_options={"client_kwargs": {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]}}'
@@ -617,7 +667,7 @@ class Pandas(Compared):
         self.assert_july(of_this_bucket(snippet.replace('"parquet",', f"{path}, {options},")))
 
     def test_the_snippet_of_the_warehouse_finds_what_is_there(self):
-        (snippet,) = blocks("warehouse.md", "python", "read_parquet")
+        (snippet,) = blocks("docs/warehouse.md", "python", "read_parquet")
         _, printed = self.ask(snippet)
         wanted = duckdb_in_copies(warehouse_queries()[0])
         found = dict(re.findall(r"^(\w+) +([\d.]+)$", printed, re.MULTILINE))
