@@ -10,14 +10,20 @@ locals {
     date    = "date", timestamp = "timestamp", timestamptz = "timestamp", bytes = "binary"
   }
 
-  # Of each source, the types of its columns as Hive calls them.
+  # Of each source, the types of its columns as they are written, without the spaces that a file may have in
+  # `decimal(12, 2)`: readers of Glue do not bear them.
+  catalogue_written = {
+    for name, table in local.warehouse_file.tables : name => { for column, of in table.columns : column => replace(of, " ", "") }
+  }
+
+  # The same as Hive calls them; `integer[]` is a list, `integer[][]` a list of lists.
   catalogue_columns = {
-    for name, table in local.warehouse_file.tables : name => {
-      for column, of in table.columns : column => (
-        endswith(of, "[]")
-        ? "array<${lookup(local.catalogue_types, trimsuffix(of, "[]"), trimsuffix(of, "[]"))}>"
-        : lookup(local.catalogue_types, of, of)
-      )
+    for name, columns in local.catalogue_written : name => {
+      for column, of in columns : column => join("", concat(
+        [for _ in regexall("\\[]", of) : "array<"],
+        [lookup(local.catalogue_types, replace(of, "[]", ""), replace(of, "[]", ""))],
+        [for _ in regexall("\\[]", of) : ">"],
+      ))
     }
   }
 

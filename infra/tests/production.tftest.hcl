@@ -140,3 +140,23 @@ run "a_spool_shorter_than_redrive_is_refused" {
 
   expect_failures = [var.spool_retention_days]
 }
+
+run "types_of_the_warehouse_are_hives" {
+  command = plan
+
+  variables {
+    warehouse_schema_file = "tests/types.yaml"
+  }
+
+  assert {
+    condition = { for column in aws_glue_catalog_table.warehouse["fact_reading"].storage_descriptor[0].columns : column.name => column.type } == {
+      reading_id = "bigint"
+      read_at    = "timestamp"
+      value      = "decimal(12,2)"
+      values     = "array<decimal(12,2)>"
+      grid       = "array<array<int>>"
+      is_deleted = "boolean"
+    }
+    error_message = "Glue's types must be what its readers understand."
+  }
+}
