@@ -4,14 +4,15 @@ Its Hive connector takes columns, formats and the properties of partition projec
 """
 
 import json
+import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import servers
 import tools
 from settings import STATE, TRINO
 
+READY_SECONDS = 180
 FLAGS = [
     "-Xmx2G", "-Duser.timezone=UTC", "-Djdk.attach.allowAttachSelf=true", "-XX:+EnableDynamicAgentLoading",
     "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "--add-modules=jdk.incubator.vector",
@@ -59,21 +60,18 @@ def start(port: int, aws: dict[str, str]) -> None:
         "-Dnode.internal-address=127.0.0.1", "io.trino.server.TrinoServer",
     ]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
-    servers.start(servers.Server(TRINO, port, command, environment, _answers(), 180, [home / "data"]))
+    servers.start(servers.Server(TRINO, port, command, environment, _answers, READY_SECONDS, [home / "data"]))
 
 
 def stop() -> None:
     servers.stop(TRINO)
 
 
-def _answers() -> Callable[[int], bool]:
-    def ask(port: int) -> bool:
-        try:
-            return not _call(f"http://127.0.0.1:{port}/v1/info")["starting"]
-        except OSError:
-            return False
-
-    return ask
+def _answers(port: int) -> bool:
+    try:
+        return not _call(f"http://127.0.0.1:{port}/v1/info")["starting"]
+    except OSError:
+        return False
 
 
 def _call(url: str, sql: str | None = None, headers: dict[str, str] | None = None) -> dict:
@@ -86,6 +84,20 @@ def _call(url: str, sql: str | None = None, headers: dict[str, str] | None = Non
 
 def ask(port: int, database: str, sql: str, precision: str = "MILLISECONDS") -> tuple[list[dict], list[list]]:
     """Columns (name, type) and rows of a query. Milliseconds are the precision of timestamps in Athena."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        answer, columns, rows = _rows(port, database, sql, precision)
+        error = answer.get("error")
+        if not error:
+            return columns, rows
+        # A server that has just started does not know itself yet.
+        if error["errorName"] != "NO_NODES_AVAILABLE" or time.monotonic() > deadline:
+            raise TrinoError(f"{error['errorName']}: {error['message']}: {sql}")
+        time.sleep(0.5)
+
+
+def _rows(port: int, database: str, sql: str, precision: str) -> tuple[dict, list[dict], list[list]]:
+    """The last answer to a query, and what all of them brought."""
     headers = {
         "X-Trino-Catalog": "athena", "X-Trino-Schema": database, "X-Trino-Time-Zone": "UTC",
         "X-Trino-Session": f"athena.timestamp_precision={precision}",
@@ -94,10 +106,8 @@ def ask(port: int, database: str, sql: str, precision: str = "MILLISECONDS") -> 
     }
     answer, columns, rows = _call(f"http://127.0.0.1:{port}/v1/statement", sql, headers), [], []
     while True:
-        if "error" in answer:
-            raise TrinoError(f"{answer['error']['errorName']}: {answer['error']['message']}: {sql}")
         columns = answer.get("columns", columns)
         rows += answer.get("data", [])
-        if "nextUri" not in answer:
-            return columns, rows
+        if "error" in answer or "nextUri" not in answer:
+            return answer, columns, rows
         answer = _call(answer["nextUri"])
