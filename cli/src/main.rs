@@ -1,16 +1,14 @@
 //! `alert-archive`: what an operator and a script call, on the local cloud and on AWS alike.
 
-/// Prints a line; a reader that has gone away (`| head`) is an error, which ends the command quietly. Ids, reasons and
-/// messages are other people's words: none of them acts on the terminal.
+/// Prints a line. Ids, reasons and messages are other people's words: none of them acts on the terminal.
 macro_rules! say {
-    ($($text:tt)*) => {
-        std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", $crate::print::harmless(&format!($($text)*))))?
-    };
+    ($($text:tt)*) => { $crate::print::unless_unread($crate::print::line(&format!($($text)*)))? };
 }
 
-/// The same on standard error, in the place of the macro that every command knows.
+/// The same on standard error, in the place of the macro that every command knows, which panics when its reader has
+/// gone away.
 macro_rules! eprintln {
-    ($($text:tt)*) => { std::eprintln!("{}", $crate::print::harmless(&format!($($text)*))) };
+    ($($text:tt)*) => { $crate::print::aside(&format!($($text)*)) };
 }
 
 mod archive;
@@ -21,6 +19,7 @@ mod print;
 use archive::Archive;
 use clap::{CommandFactory, Parser, Subcommand};
 use errors::{Name, Named};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Archives closed alert messages from OpenSearch to S3, and tells what became of each.
@@ -110,7 +109,8 @@ async fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        // What was asked for is what the reader did not take: quiet, but not well.
+        Err(error) if is_closed_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             let what = explain::what(error.as_ref());
             eprintln!("error: {what}");
@@ -169,7 +169,10 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cost(command) => command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await,
         Command::Doctor(command) => command.call().await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "alert-archive", &mut std::io::stdout());
+            // Into memory first: the generator panics when its reader has gone away.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "alert-archive", &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(true)
         }
         Command::Logs(command) => return command.call().await,

@@ -15,6 +15,7 @@ use reports::{
     section::State,
 };
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// A text without characters that a terminal takes for commands, that hide, or that turn the text around: they are
 /// spelled as JSON would spell them.
@@ -35,6 +36,22 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     }
     let spell = |c: char| if is_harmless(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
     Cow::Owned(text.chars().map(spell).collect())
+}
+
+/// A line on standard output.
+pub fn line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", harmless(text))
+}
+
+/// A line on standard error. Where it cannot be read, nothing else can be told either.
+pub fn aside(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
+}
+
+/// A reader that has gone away (`| head`) hears no more, and nothing else changes: the command does what it was called
+/// for, and its exit code says how that went.
+pub fn unless_unread(told: io::Result<()>) -> io::Result<()> {
+    told.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
 pub fn started(run_id: &str, json: bool) -> Result<()> {

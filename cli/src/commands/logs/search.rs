@@ -1,5 +1,8 @@
 use super::Deployment;
-use crate::commands::{Usage, bar, range_of};
+use crate::{
+    commands::{Usage, bar, range_of},
+    print::line,
+};
 use anyhow::{Context, Result};
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -74,6 +77,14 @@ pub struct Search {
     json: bool,
 }
 
+fn exit_code(failed: bool, found: u64) -> ExitCode {
+    match (failed, found) {
+        (true, _) => ExitCode::FAILURE,
+        (false, 0) => ExitCode::from(NOTHING_FOUND),
+        (false, _) => ExitCode::SUCCESS,
+    }
+}
+
 /// A line that was found, or one beside it.
 #[derive(Serialize)]
 struct FoundLine {
@@ -135,8 +146,8 @@ impl Search {
                     found += lines.iter().filter(|line| !line.context).count() as u64;
                     if self.sorted {
                         kept.push(lines);
-                    } else {
-                        progress.suspend(|| self.print(&lines))?;
+                    } else if !progress.suspend(|| self.print(&lines))? {
+                        return Ok(exit_code(failed, found));
                     }
                 }
                 News::Counted(lines) => found += lines,
@@ -155,18 +166,16 @@ impl Search {
         // Within an object lines stay in their order; a line without a time stands with the one before it.
         kept.sort_by(|a, b| place(a).cmp(&place(b)));
         for lines in &kept {
-            self.print(lines)?;
+            if !self.print(lines)? {
+                break;
+            }
         }
         if self.count && self.json {
             say!("{}", serde_json::json!({"count": found}));
         } else if self.count {
             say!("{found}");
         }
-        Ok(match (failed, found) {
-            (true, _) => ExitCode::FAILURE,
-            (false, 0) => ExitCode::from(NOTHING_FOUND),
-            (false, _) => ExitCode::SUCCESS,
-        })
+        Ok(exit_code(failed, found))
     }
 
     fn matcher(&self) -> Result<RegexMatcher> {
@@ -181,26 +190,29 @@ impl Search {
         let mut builder = RegexMatcherBuilder::new();
         // A line ends at LF, and `$` stands before CRLF, too. The searcher must be told the same.
         builder.fixed_strings(is_literal).case_insensitive(self.ignore_case).crlf(true);
-        let matcher = builder.build(pattern);
-        matcher.with_context(|| format!("`{pattern}` cannot be searched for within a line"))
+        let unusable = |error| Usage(format!("`{pattern}` cannot be searched for within a line: {error}"));
+        Ok(builder.build(pattern).map_err(unusable)?)
     }
 
-    fn print(&self, lines: &[FoundLine]) -> Result<()> {
+    /// `false`: the reader has gone away, and what else is found is nothing to anyone.
+    fn print(&self, lines: &[FoundLine]) -> Result<bool> {
         for (number, found) in lines.iter().enumerate() {
-            if self.json {
-                say!("{}", serde_json::to_string(found)?);
-                continue;
+            let text = if self.json { serde_json::to_string(found)? } else { self.told(number == 0, found) };
+            match line(&text) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+                printed => printed?,
             }
-            if self.context > 0 && number == 0 {
-                say!("--");
-            }
-            let sign = if found.context { '-' } else { ':' };
-            // Escape sequences in a log must not reach the terminal.
-            let text: String =
-                found.text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-            say!("{}{sign}{}{sign}{text}", found.object, found.line);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn told(&self, is_first: bool, found: &FoundLine) -> String {
+        let group = if self.context > 0 && is_first { "--\n" } else { "" };
+        let sign = if found.context { '-' } else { ':' };
+        // Escape sequences in a log must not reach the terminal.
+        let text: String =
+            found.text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+        format!("{group}{}{sign}{}{sign}{text}", found.object, found.line)
     }
 }
 
