@@ -1,6 +1,7 @@
+use super::Usage;
 use crate::archive::Archive;
 use alerts::message::{classification::Disposition, tracking::Row};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use identity::instant;
 use jiff::{Span, SpanRelativeTo, Timestamp};
@@ -77,8 +78,11 @@ fn told(held_over: u64, wanted: u64, shown: u64) -> String {
 /// The instant that lies an age before now.
 fn ago(option: &str, age: &Option<String>, now: Timestamp) -> Result<Timestamp> {
     let Some(age) = age else { return Ok(Timestamp::MAX) };
-    let span: Span = age.parse().with_context(|| format!("{option} `{age}` is not an age: write 30d, 12h or 2w"))?;
-    Ok(now - span.to_duration(SpanRelativeTo::days_are_24_hours())?)
+    let span = age.parse::<Span>().ok().filter(|span| !span.is_negative());
+    let age_of = |span: Span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let no_age = || Usage(format!("{option} `{age}` is not an age: write 30d, 12h or 2w"));
+    // Nothing is older than the calendar.
+    Ok(now.checked_sub(span.and_then(age_of).ok_or_else(no_age)?).unwrap_or(Timestamp::MIN))
 }
 
 /// Whether a message of `timestamp`, first seen open at `since`, is as old as is asked for.
@@ -106,6 +110,10 @@ mod tests {
         let any = ago("--held-for", &None, now).expect("any");
         assert!(is_wanted(message, seen, at("30d"), any), "an old message that today's run saw first");
         assert!(!is_wanted(message, seen, any, at("30d")) && is_wanted(message, seen, any, at("1h")));
-        assert!(ago("--older-than", &Some("old".into()), now).is_err());
+        assert_eq!(at("7304484d"), Timestamp::MIN, "older than anything");
+        for age in ["old", "", "30", "-30d", "1mo", "1y"] {
+            let refused = ago("--older-than", &Some(age.into()), now).expect_err(age);
+            assert!(refused.is::<Usage>(), "{age}: {refused}");
+        }
     }
 }
