@@ -1,6 +1,9 @@
 use super::{bar, range_of};
 use crate::archive::{Archive, NotFound};
-use alerts::{keys::PARQUET, message::document};
+use alerts::{
+    keys::PARQUET,
+    message::{document, tracking::Row},
+};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use columnar::ArchivedRow;
@@ -176,9 +179,9 @@ impl Restore {
 
     async fn keys_of(&self, archive: &Archive, id: &str) -> Result<Vec<String>> {
         let rows = archive.ledger.rows.partition(id).await?;
-        let paths =
-            rows.iter().filter_map(|row| row.s3_path.as_deref()).filter_map(|path| archive.objects.key_of(path));
-        let mut keys: Vec<String> = paths.filter(|key| key.starts_with(PARQUET)).map(str::to_owned).collect();
+        // Of a message that is in quarantine by now, an earlier version may stand in the archive.
+        let objects = rows.iter().filter_map(Row::archived_object);
+        let mut keys: Vec<String> = objects.filter(|key| key.starts_with(PARQUET)).map(str::to_owned).collect();
         keys.sort();
         keys.dedup();
         if keys.is_empty() {
@@ -302,6 +305,7 @@ mod tests {
 
     #[derive(Parser)]
     struct Line {
+    use alerts::message::classification::Disposition;
         #[command(flatten)]
         restore: Restore,
     }
@@ -391,4 +395,24 @@ mod tests {
         let missing = typed("--id nobody --out -").call(&given().await.archive).await.expect_err("it is not there");
         assert!(missing.is::<NotFound>(), "{missing:#}");
     }
+    #[tokio::test]
+    async fn the_archived_version_of_a_message_that_is_in_quarantine_by_now_comes_back_by_its_id() {
+        let world = given().await;
+        let rows = &world.archive.ledger.rows;
+        let row = rows.get("b", Some("messages")).await.expect("read").expect("a row");
+        let quarantine = world.archive.objects.uri("quarantine/date=2024-07-01/w2.r2.0000.jsonl.zst");
+        let quarantined = Row {
+            disposition: Disposition::Quarantined,
+            archived_path: row.s3_path.clone(),
+            s3_path: Some(quarantine),
+            revision: row.revision + 1,
+            ..row
+        };
+        assert!(rows.put(&quarantined).await.expect("written"));
+        let taken = Taken::default();
+        let target = Target::Stream { out: Box::new(taken.clone()), with_history: false };
+        assert!(typed("--id b --out -").restore(&world.archive, target).await.expect("restored"));
+        assert_eq!(taken.0.lock().expect("no panic").clone(), (body("b") + "\n").into_bytes());
+    }
+
 }
