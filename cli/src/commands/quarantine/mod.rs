@@ -3,7 +3,7 @@
 mod release;
 mod show;
 
-use super::{bar, instant_of};
+use super::{bar, instant_of, usage};
 use crate::archive::{Archive, NotFound};
 use ::archive::{Quarantined, quarantined};
 use alerts::{
@@ -19,7 +19,7 @@ use anyhow::{Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use identity::{Identity, instant};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ struct Filter {
     /// Only messages of this UTC day and later
     #[arg(long, value_name = "D")]
     from: Option<String>,
-    /// Only messages before this UTC day
+    /// Only messages before this UTC day; an instant within a day stands for the end of it
     #[arg(long, value_name = "D")]
     to: Option<String>,
     /// Only messages of this index of the source
@@ -67,6 +67,16 @@ impl Filter {
     fn is_any(&self) -> bool {
         let Filter { reason, from, to, index } = self;
         [reason, from, to, index].iter().all(|part| part.is_none())
+    }
+
+    /// The first and the last of the days that are asked for: an instant within a day stands for all of it.
+    fn days(&self) -> Result<(Option<String>, Option<String>)> {
+        let at = |option, text: &Option<String>| text.as_deref().map(|text| instant_of(option, Some(text))).transpose();
+        let (from, to) = (at("--from", &self.from)?, at("--to", &self.to)?);
+        let is_empty = from.zip(to).is_some_and(|(from, to)| from >= to);
+        usage(!is_empty, "--from is not before --to: the range is empty")?;
+        let last = to.map(|to| instant::date(to - SignedDuration::from_millis(1)));
+        Ok((from.map(instant::date), last))
     }
 }
 
@@ -139,6 +149,9 @@ struct Listed {
 impl Quarantine {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         match &self.action {
+        // What would be passed over in silence may be what mattered.
+        let is_said_twice = self.action.is_some() && !(self.list.filter.is_any() && self.list.limit == usize::MAX);
+        usage(!is_said_twice, "options stand behind the word that they are for: alert-archive quarantine list --help")?;
             None => self.list(archive, &self.list).await,
             Some(Action::List(list)) => self.list(archive, list).await,
             Some(Action::Show { which, raw }) => show::show(archive, which, *raw).await,
@@ -235,14 +248,10 @@ impl Quarantine {
 async fn listed(archive: &Archive, filter: &Filter) -> Result<Vec<Listed>> {
     let mut listed = Vec::new();
     let mut excluded = excluded(archive).await?;
-    let date = |option: &str, text: &Option<String>| match text {
-        Some(text) => instant_of(option, Some(text)).map(|at| Some(instant::date(at))),
-        None => Ok(None),
-    };
-    let (from, to) = (date("--from", &filter.from)?, date("--to", &filter.to)?);
+    let (first, last) = filter.days()?;
     let is_of_days = |key: &str| {
         let date = date_of(key).unwrap_or_default();
-        from.as_deref().is_none_or(|from| from <= date) && to.as_deref().is_none_or(|to| date < to)
+        first.as_deref().is_none_or(|first| first <= date) && last.as_deref().is_none_or(|last| date <= last)
     };
     let look = |Quarantined { key, source_index, id, reason, source_base64 }: Quarantined| {
         let body = BASE64_STANDARD.decode(&source_base64).ok();

@@ -420,6 +420,10 @@ mod tests {
         assert_eq!(of("--index messages --reason unrecognised_status").await[0], r#"a status "odd""#);
         assert!(of("--index other").await.is_empty() && of("--to 2024-07-01").await.is_empty());
         assert!(typed("list").call(&world.archive).await.expect("printed"));
+        assert_eq!(of("--from 2024-07-01T12:00:00Z --to 2024-07-01T12:00:01Z").await.len(), 4, "whole days");
+        for words in ["list --from 2024-07-02 --to 2024-07-01", "--index other release a", "--limit 1 list"] {
+            assert!(typed(words).call(&world.archive).await.expect_err(words).is::<Usage>());
+        }
     }
 
     #[test]
