@@ -195,6 +195,7 @@ mod tests {
             redrives: 0,
             error: None,
             cause: None,
+            output: None,
         }
     }
 

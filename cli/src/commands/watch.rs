@@ -65,7 +65,11 @@ pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: 
         tokio::time::sleep(PAUSE).await;
     };
     progress.bar.finish_and_clear();
-    let Some(run) = archive.job_runs.get(run_id).await? else {
+    let reported = run_of(execution.output.as_deref()).unwrap_or_else(|| run_id.to_owned());
+    if reported != run_id {
+        eprintln!("{run_id} had nothing to do: {reported} had done this scheduled time before");
+    }
+    let Some(run) = archive.job_runs.get(&reported).await? else {
         let name = execution.error.unwrap_or(execution.status);
         eprintln!("run {run_id} ended before it was planned: {name}: {}", message_of(execution.cause.as_deref()));
         return Ok(false);
@@ -99,6 +103,12 @@ fn message_of(cause: Option<&str>) -> String {
     let cause = cause.unwrap_or_default();
     let parsed: Option<serde_json::Value> = serde_json::from_str(cause).ok();
     parsed.and_then(|value| value["errorMessage"].as_str().map(str::to_owned)).unwrap_or_else(|| cause.to_owned())
+}
+
+/// The run that an execution ended with: for a scheduled time that was done before, the one that had done it.
+fn run_of(output: Option<&str>) -> Option<String> {
+    let output: serde_json::Value = serde_json::from_str(output?).ok()?;
+    output["run_id"].as_str().map(str::to_owned)
 }
 
 /// How far a run is: a message counts three times, once for each step of its window.
@@ -258,8 +268,20 @@ async fn pages(archive: &Archive, windows: &[WindowRecord]) -> Result<HashMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alerts::{mode::Mode, window::plan::Window};
+    use crate::commands::given::{World, given};
+    use alerts::{
+        mode::Mode,
+        run::{job_run::JobRun, report::RunReport},
+        window::plan::Window,
+    };
     use jiff::{SignedDuration, Timestamp};
+    use memory_cloud::{MACHINE, given::RUN};
+
+    impl World {
+        async fn run(&self) -> JobRun {
+            self.archive.job_runs.get(RUN).await.expect("read").expect("the run")
+        }
+    }
 
     fn window(n: i64, status: State, step: &str) -> WindowRecord {
         let from = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(n);
@@ -290,6 +312,20 @@ mod tests {
         // However large the pages look, a window that is being read is not done.
         let many = HashMap::from([(windows[1].window_id.clone(), 1000)]);
         assert!(Standing::of(5, &windows, &many).steps < 9000 + 3000 + 6000);
+    }
+
+    #[tokio::test]
+    async fn a_scheduled_time_that_was_done_before_is_told_by_the_run_that_has_done_it() {
+        let world = given().await;
+        let report = RunReport { reconciled: true, ..RunReport::unreported(&world.run().await) };
+        world.archive.objects.put_json(&format!("runs/{RUN}/report.json"), &report).await.expect("written");
+        let again = world.archive.workflow.start(MACHINE, "again", "{}".into()).await.expect("started");
+        world.cloud.executions.succeed(&again, &format!(r#"{{"v":1,"run_id":"{RUN}","retry":false}}"#));
+        assert!(follow(&world.archive, "again", &again, true).await.expect("told"));
+        // An execution that came to no plan has done nothing.
+        let refused = world.archive.workflow.start(MACHINE, "refused", "{}".into()).await.expect("started");
+        world.cloud.executions.end(&refused, "FAILED", Some("RangeBusy"));
+        assert!(!follow(&world.archive, "refused", &refused, true).await.expect("told"));
     }
 
     #[test]

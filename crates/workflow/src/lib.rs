@@ -49,6 +49,8 @@ pub struct Execution {
     pub redrives: u64,
     pub error: Option<String>,
     pub cause: Option<String>,
+    /// What the last state of an execution that succeeded handed over, as JSON.
+    pub output: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,7 @@ impl Workflow for StepFunctions {
             redrives: answer.redrive_count.unwrap_or(0).max(0) as u64,
             error: answer.error,
             cause: answer.cause,
+            output: answer.output,
         })
     }
 

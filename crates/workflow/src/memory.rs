@@ -39,6 +39,14 @@ impl MemoryWorkflow {
         }
     }
 
+    /// Ends an execution well, with what its last state hands over.
+    pub fn succeed(&self, execution_arn: &str, output: &str) {
+        self.end(execution_arn, "SUCCEEDED", None);
+        if let Some(kept) = self.executions().get_mut(execution_arn) {
+            kept.execution.output = Some(output.to_owned());
+        }
+    }
+
     /// What an execution was started with.
     pub fn input(&self, execution_arn: &str) -> Option<String> {
         Some(self.executions().get(execution_arn)?.input.clone())
@@ -82,7 +90,8 @@ impl Workflow for MemoryWorkflow {
             None => {
                 let status = "RUNNING".to_owned();
                 let started = self.clock.now();
-                let execution = Execution { running: true, status, started, redrives: 0, error: None, cause: None };
+                let (error, cause, output) = (None, None, None);
+                let execution = Execution { running: true, status, started, redrives: 0, error, cause, output };
                 executions.insert(arn.clone(), Kept { input: input.clone(), execution });
                 Ok(())
             }
@@ -115,7 +124,8 @@ impl Workflow for MemoryWorkflow {
             }
             let (status, redrives) = ("RUNNING".to_owned(), kept.execution.redrives + 1);
             let started = kept.execution.started;
-            kept.execution = Execution { running: true, status, started, redrives, error: None, cause: None };
+            let (error, cause, output) = (None, None, None);
+            kept.execution = Execution { running: true, status, started, redrives, error, cause, output };
             Ok(())
         };
         self.request(("RedriveExecution", "redrive"), execution_arn, redrive).await
