@@ -103,6 +103,10 @@ impl Archive {
 
     /// The run that an operator means: by its id, by the beginning of an id that no other run shares, or the latest.
     pub async fn job_run(&self, text: Option<&str>) -> Result<JobRun> {
+        // Every id begins with nothing, and a script's variable may be empty.
+        if text == Some("") {
+            return Err(NotFound("no run has an empty id; alert-archive status lists them all".into()).into());
+        }
         let latest = text.is_none_or(|text| text == LATEST);
         if let Some(text) = text.filter(|_| !latest)
             && let Some(run) = self.job_runs.get(text).await?

@@ -1,13 +1,14 @@
 use crate::archive::{Archive, NotFound};
 use alerts::message::tracking::Row;
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use identity::instant;
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  alert-archive find MSG-20240701-0000135")]
 pub struct Find {
     /// The message's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     message_id: String,
     /// Print JSON: an array of ledger rows, one for each index that holds the id
     #[arg(long)]

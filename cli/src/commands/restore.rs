@@ -5,7 +5,7 @@ use alerts::{
     message::{document, tracking::Row},
 };
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use columnar::ArchivedRow;
 use jiff::Timestamp;
 use reports::{bytes, count};
@@ -36,7 +36,12 @@ would be looked at again. What is about to be done is said on standard error fir
 With --out - only messages go to standard output, and what was done is said on standard error.")]
 pub struct Restore {
     /// One message
-    #[arg(long, required_unless_present = "from", conflicts_with_all = ["from", "to"])]
+    #[arg(
+        long,
+        required_unless_present = "from",
+        conflicts_with_all = ["from", "to"],
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     id: Option<String>,
     /// First instant of a range of message timestamps, in UTC
     #[arg(long, value_name = "D", requires = "to")]
@@ -300,12 +305,12 @@ impl Target {
 mod tests {
     use super::*;
     use crate::commands::given::{IDS, body, given};
+    use alerts::message::classification::Disposition;
     use clap::Parser;
     use std::sync::{Arc, Mutex};
 
     #[derive(Parser)]
     struct Line {
-    use alerts::message::classification::Disposition;
         #[command(flatten)]
         restore: Restore,
     }
@@ -391,11 +396,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_is_not_in_the_archive_is_not_found() {
-        let missing = typed("--id nobody --out -").call(&given().await.archive).await.expect_err("it is not there");
-        assert!(missing.is::<NotFound>(), "{missing:#}");
-    }
-    #[tokio::test]
     async fn the_archived_version_of_a_message_that_is_in_quarantine_by_now_comes_back_by_its_id() {
         let world = given().await;
         let rows = &world.archive.ledger.rows;
@@ -415,4 +415,9 @@ mod tests {
         assert_eq!(taken.0.lock().expect("no panic").clone(), (body("b") + "\n").into_bytes());
     }
 
+    #[tokio::test]
+    async fn a_message_that_is_not_in_the_archive_is_not_found() {
+        let missing = typed("--id nobody --out -").call(&given().await.archive).await.expect_err("it is not there");
+        assert!(missing.is::<NotFound>(), "{missing:#}");
+    }
 }

@@ -113,7 +113,7 @@ mod tests {
         }
         let several = super::window(&world.archive, RUN, &id[..4]).await.expect_err("two begin so");
         assert!(several.to_string().contains(&other.window_id), "{several}");
-        for (run, window) in [(RUN, "1999"), ("no such run", id.as_str())] {
+        for (run, window) in [(RUN, "1999"), ("no such run", id.as_str()), ("", id.as_str())] {
             let none = super::window(&world.archive, run, window).await.expect_err("there is none");
             assert!(none.is::<NotFound>(), "{none}");
         }

@@ -92,6 +92,7 @@ struct List {
 #[derive(Args)]
 struct Which {
     /// The message's id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     message_id: String,
     /// The index that holds it, where the id stands in several
     #[arg(long, value_name = "INDEX")]
@@ -148,10 +149,10 @@ struct Listed {
 
 impl Quarantine {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
-        match &self.action {
         // What would be passed over in silence may be what mattered.
         let is_said_twice = self.action.is_some() && !(self.list.filter.is_any() && self.list.limit == usize::MAX);
         usage(!is_said_twice, "options stand behind the word that they are for: alert-archive quarantine list --help")?;
+        match &self.action {
             None => self.list(archive, &self.list).await,
             Some(Action::List(list)) => self.list(archive, list).await,
             Some(Action::Show { which, raw }) => show::show(archive, which, *raw).await,

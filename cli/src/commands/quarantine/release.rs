@@ -14,7 +14,7 @@ use alerts::{
     run::{payloads::Input, unresolved::Unresolved},
 };
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -34,7 +34,7 @@ A message is judged by the rules as they are now. One that they still do not und
 No mail is sent about it.")]
 pub struct Release {
     /// The messages' ids; without any, those that --reason, --from, --to and --index choose
-    #[arg(conflicts_with_all = ["reason", "from", "to"])]
+    #[arg(conflicts_with_all = ["reason", "from", "to"], value_parser = NonEmptyStringValueParser::new())]
     message_ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
