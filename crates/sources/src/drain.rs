@@ -5,7 +5,7 @@ use crate::{
 };
 use alerts::window::plan::{Selection, Window};
 use bytes::Bytes;
-use identity::Identity;
+use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ impl Drain {
         if self.cursor.excluded.iter().filter(|excluded| **excluded == hit.identity()).count() > 1 {
             hit.id = told_by_routing(&hit);
         }
-        document(hit).map(Some)
+        document(hit, &self.window).map(Some)
     }
 
     /// Ends the point in time.
@@ -241,7 +241,7 @@ impl OpenSearch {
             let Some(last) = hits.last() else { break };
             drain.cursor.after = Some(last.sort.clone());
             for hit in hits {
-                look(document(hit)?);
+                look(document(hit, window)?);
             }
         }
         drain.close().await;
@@ -272,7 +272,9 @@ impl Fetch {
                 Ok(Answer::TooLarge(_)) => size = (size / 4).max(1),
                 Ok(Answer::Body(body)) => {
                     let documents = match page::parse(&body)? {
-                        Some(hits) => hits.into_iter().map(document).collect::<Result<_, _>>()?,
+                        Some(hits) => {
+                            hits.into_iter().map(|hit| document(hit, &self.window)).collect::<Result<_, _>>()?
+                        }
                         None => self.isolate(size).await?,
                     };
                     return Ok(Page { documents: self.told_apart(documents).await?, refused });
@@ -324,7 +326,7 @@ impl Fetch {
             match hits {
                 Some(hits) => {
                     for hit in hits {
-                        documents.push(document(hit)?);
+                        documents.push(document(hit, &self.window)?);
                     }
                 }
                 None if end - start == 1 => documents.push(self.unreadable(names[start].clone()).await?),
@@ -342,7 +344,7 @@ impl Fetch {
         let source = self.source.source_of(&hit.index, &hit.id, hit.routing.as_deref(), u64::MAX).await?;
         // Deleted since the point in time: its bytes are gone, its name is kept.
         hit.source = source.unwrap_or_else(Bytes::new);
-        document(hit)
+        document(hit, &self.window)
     }
 
     /// Those of these documents that the window holds, without their bytes.
@@ -412,14 +414,19 @@ fn any_of<'a>(documents: impl IntoIterator<Item = &'a Identity>) -> Value {
     json!({"bool": {"should": documents, "minimum_should_match": 1}})
 }
 
-fn document(hit: Hit) -> Result<Document, SourceError> {
+fn document(hit: Hit, window: &Window) -> Result<Document, SourceError> {
     let millis = hit.sort.first().and_then(Value::as_i64);
     let millis = millis.ok_or_else(|| SourceError::Unreadable {
         doing: "read a page",
         reason: format!("{} has no sort value", hit.id),
     })?;
-    // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach before
-    // it.
-    let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN);
-    Ok(Document { hit, at, defect: None })
+    let at = Timestamp::from_millisecond(millis).ok().filter(|at| *at >= instant::first());
+    Ok(match (at, &window.selection) {
+        (Some(at), _) => Document { hit, at, defect: None },
+        // One of several instants lies in the window, so that the earliest can only be out of the calendar's reach
+        // before it.
+        (None, Selection::Range) => Document { hit, at: Timestamp::MIN, defect: None },
+        // Wherever it lay when it was named, it has no instant now that a partition could be called after.
+        (None, Selection::Identities(_)) => Document { hit, at: window.from, defect: Some(Defect::NoUsableTimestamp) },
+    })
 }

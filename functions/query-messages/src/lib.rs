@@ -431,6 +431,12 @@ impl Draining<'_> {
             None => outcome,
             // Also when it is open: it cannot be looked at again by its id.
             Some(Defect::SeveralByRouting) => quarantined(Reason::SeveralByRouting),
+            // An index can be asked for it by its name once more.
+            Some(Defect::NoUsableTimestamp)
+                if outcome.disposition == Disposition::Open && self.task.window.source == Source::Opensearch =>
+            {
+                outcome
+            }
             // What its content says is the better reason, but it can neither be held over nor dated.
             Some(_) if outcome.disposition == Disposition::Quarantined => outcome,
             Some(Defect::NoUsableId) => quarantined(Reason::MessageIdUnusable),

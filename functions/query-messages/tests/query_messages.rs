@@ -2,14 +2,15 @@
 
 use alerts::{
     keys::{checkpoint_key, index_key, records_key, spool_prefix},
-    message::entry::Entry,
+    message::{classification::Disposition, entry::Entry},
     window::{
-        plan::Window,
+        plan::{Dated, Purpose, Window},
         record::{State, WindowRecord},
     },
 };
 use async_trait::async_trait;
 use errors::Named;
+use identity::Identity;
 use memory_cloud::{
     BUCKET, Cloud, fail_each_request,
     given::{RUN, day, task},
@@ -53,15 +54,20 @@ fn latest_attempt(cloud: &Cloud) -> u64 {
 
 /// What the spool of the latest attempt says of its documents.
 async fn spooled(cloud: &Cloud) -> Vec<(String, Value)> {
-    let prefix = spool_prefix(RUN, &day(0).window_id, latest_attempt(cloud));
+    let entries = entries(cloud, &day(0)).await.into_iter();
+    entries.map(|entry| (entry.id, json!(entry.outcome.disposition))).collect()
+}
+
+async fn entries(cloud: &Cloud, window: &Window) -> Vec<Entry> {
+    let prefix = spool_prefix(RUN, &window.window_id, latest_attempt(cloud));
     let summary = cloud.json(&checkpoint_key(&prefix));
     assert_eq!(summary["done"], true, "{summary}");
-    let mut documents = Vec::new();
+    let mut entries = Vec::new();
     for pair in 0..summary["pairs"].as_u64().expect("a number") as u32 {
-        let entries: Vec<Entry> = cloud.objects().get_lines(&index_key(&prefix, pair)).await.expect("an index");
-        documents.extend(entries.into_iter().map(|entry| (entry.id.clone(), json!(entry.outcome.disposition))));
+        let of_pair: Vec<Entry> = cloud.objects().get_lines(&index_key(&prefix, pair)).await.expect("an index");
+        entries.extend(of_pair);
     }
-    documents
+    entries
 }
 
 #[tokio::test]
@@ -476,6 +482,43 @@ impl Network for SlowHistory {
         }
         Answer::Arrives
     }
+}
+
+#[tokio::test]
+async fn a_document_that_is_read_by_name_and_has_no_instant_any_more_comes_into_no_partition_of_its_own() {
+    let cloud = Cloud::default();
+    let body = |id: &str, timestamp: Value, status: &str| {
+        json!({"message_id": id, "timestamp": timestamp, "alerts": [{"status": status}]}).to_string()
+    };
+    for (id, timestamp, status) in [
+        ("bare", json!(null), "closed"),
+        ("dated", json!("2024-07-01T05:00:00Z"), "closed"),
+        ("early", json!("-000005-01-01T00:00:00Z"), "closed"),
+        ("open", json!(null), "open"),
+    ] {
+        cloud.node.put("messages", id, &body(id, timestamp, status));
+    }
+    let at = day(0).from;
+    let names = ["bare", "dated", "early", "open"].map(|id| Dated { at, document: Identity::new("messages", id) });
+    let window = Window::of_documents(Purpose::Recheck, names.to_vec()).remove(0);
+    cloud.given_window(&window, |planned| planned).await;
+    handle(&deps(&cloud), task(window.clone(), None), cloud.call()).await.expect("drained");
+    let mut found: Vec<_> = entries(&cloud, &window).await.into_iter().collect();
+    found.sort_by(|left, right| left.id.cmp(&right.id));
+    let told: Vec<_> =
+        found.iter().map(|entry| (entry.id.as_str(), entry.date(), json!(entry.outcome.reason))).collect();
+    let day = "2024-07-01".to_owned();
+    let unusable = json!("timestamp_unusable");
+    assert_eq!(
+        told,
+        [
+            ("bare", day.clone(), unusable.clone()),
+            ("dated", day.clone(), Value::Null),
+            ("early", day.clone(), unusable),
+            ("open", day, Value::Null),
+        ]
+    );
+    assert_eq!(found[3].outcome.disposition, Disposition::Open, "it is asked for by its name once more");
 }
 
 #[tokio::test]
