@@ -45,8 +45,10 @@ struct State {
     bare: BTreeSet<String>,
     /// Refuses to refresh.
     is_read_only: bool,
-    /// `message_id` is a text with a keyword below it, which leaves out longer ids.
+    /// The keyword of `message_id` leaves out longer ids.
     ignores_above: Option<usize>,
+    /// `message_id` is a text, with that keyword below it.
+    has_text: bool,
     aliases: BTreeMap<String, BTreeSet<String>>,
     points: HashMap<String, Point>,
     opened: u64,
@@ -207,7 +209,15 @@ impl MemoryNode {
     /// `message_id` is mapped as an index does by itself, with a keyword that leaves out what is longer than this, in
     /// UTF-16 units. Before the first document is stored.
     pub fn ignore_ids_above(&self, units: usize) {
-        self.state().ignores_above = Some(units);
+        let mut state = self.state();
+        (state.ignores_above, state.has_text) = (Some(units), true);
+    }
+
+    /// `message_id` is mapped as a keyword alone that leaves out what is longer than this, in UTF-16 units. Before the
+    /// first document is stored.
+    pub fn keep_no_keyword_above(&self, units: usize) {
+        let mut state = self.state();
+        (state.ignores_above, state.has_text) = (Some(units), false);
     }
 
     /// From now on an index says that it keeps no bodies.
@@ -392,17 +402,20 @@ impl State {
             }
             (Method::Get, [index, "_field_caps"]) => {
                 let indices = self.named(index)?;
-                let fields = match self.ignores_above {
-                    None => json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}}),
-                    Some(_) => json!({
+                let fields = match self.has_text {
+                    false => json!({"message_id": {"keyword": {}}, "timestamp": {"date": {}}}),
+                    true => json!({
                         "message_id": {"text": {}}, "message_id.keyword": {"keyword": {}}, "timestamp": {"date": {}},
                     }),
                 };
                 Ok(bytes(json!({"indices": indices, "fields": fields})))
             }
             (Method::Get, [index, "_mapping"]) => {
-                let keyword = self.ignores_above.map(|units| json!({"keyword": {"ignore_above": units}}));
-                let properties = json!({"message_id": {"fields": keyword}});
+                let message_id = match (self.ignores_above, self.has_text) {
+                    (Some(units), true) => json!({"fields": {"keyword": {"ignore_above": units}}}),
+                    (units, _) => json!({"ignore_above": units}),
+                };
+                let properties = json!({"message_id": message_id});
                 let mapping = |index: &String| {
                     let source = self.bare.contains(index).then(|| json!({"enabled": false}));
                     (index.clone(), json!({"mappings": {"_source": source, "properties": properties}}))
@@ -550,7 +563,7 @@ impl State {
         } else {
             let hit = |document: &Arc<Indexed>| {
                 let instants = document.instants.iter().map(i64::to_string).collect::<Vec<_>>();
-                let field = if self.ignores_above.is_some() { "message_id.keyword" } else { "message_id" };
+                let field = if self.has_text { "message_id.keyword" } else { "message_id" };
                 let fields = json!({"timestamp": instants, field: document.keywords});
                 json!({
                     "_index": document.index, "_id": document.id, "_seq_no": document.seq_no, "_primary_term": 1,
@@ -667,6 +680,7 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     let names = |values: &Value| document.keywords.iter().any(|message| contains(values, message));
     Ok(match name.as_str() {
         "match_all" => true,
+        "exists" if inner["field"] == "message_id" => !document.keywords.is_empty(),
         "exists" => inner["field"] == "_routing" && document.routing.is_some(),
         "range" if !inner["_seq_no"].is_null() => {
             let bound = |name: &str| inner["_seq_no"][name].as_i64();

@@ -109,6 +109,8 @@ pub struct MessageField {
     pub keywords: Vec<&'static str>,
     /// Longer ids, in UTF-16 units, are not indexed by a keyword below a text: only the text has them.
     pub longest: Option<u64>,
+    /// Longer ids are not indexed by a keyword that stands alone: only the body has them.
+    pub longest_alone: Option<u64>,
 }
 
 /// An answer whose body has not been looked at.
@@ -192,11 +194,10 @@ impl OpenSearch {
             let problem = format!("is not mapped in index `{blind}`, which maps nothing by itself");
             return Err(SourceError::Mapping { index: index.to_owned(), field: "message_id", problem });
         }
-        let limits = mappings.values().filter_map(|mapping| {
-            let below = &mapping["mappings"]["properties"]["message_id"]["fields"]["keyword"];
-            below["ignore_above"].as_u64()
-        });
-        Ok(MessageField { keywords, longest: limits.min() })
+        let of_message_id = || mappings.values().map(|mapping| &mapping["mappings"]["properties"]["message_id"]);
+        let limits = of_message_id().filter_map(|field| field["fields"]["keyword"]["ignore_above"].as_u64());
+        let alone = of_message_id().filter_map(|field| field["ignore_above"].as_u64());
+        Ok(MessageField { keywords, longest: limits.min(), longest_alone: alone.min() })
     }
 
     /// Documents of `[from, to)` a stretch of `interval`, in order; stretches without documents are absent.

@@ -147,7 +147,7 @@ impl Related {
     async fn pages(&self, id: &str, point_in_time: &str) -> Result<Fetched, SourceError> {
         let tiebreaker = if self.shard_doc { "_shard_doc" } else { "_id" };
         let (mut after, mut size): (Option<Vec<Value>>, u64) = (None, PAGE / 10);
-        let (mut placed, mut bytes) = (HashMap::new(), 0);
+        let mut placed: HashMap<String, Vec<Placed>> = HashMap::new();
         loop {
             let mut body = json!({
                 "size": size, "track_total_hits": false, "query": self.naming(&[id]),
@@ -167,8 +167,9 @@ impl Related {
                     continue;
                 }
             };
-            bytes += body.len();
-            if bytes > LARGEST_RELATED {
+            // Of the pages before, only what is this message's is held.
+            let held: usize = placed.values().flatten().map(|document| document.body.len()).sum();
+            if held + body.len() > LARGEST_RELATED {
                 return Ok(Fetched::TooMuch);
             }
             match take(&body, &[id], &mut placed)? {
@@ -181,11 +182,17 @@ impl Related {
 
     /// All documents that name one of the messages, and perhaps some more.
     fn naming(&self, ids: &[&str]) -> Value {
-        let MessageField { keywords, longest } = &self.field;
-        let is_left_out = |id: &&&str| longest.is_some_and(|longest| id.encode_utf16().count() as u64 > longest);
-        let keywords = keywords.iter().map(|field| json!({"terms": {*field: ids}}));
-        let texts = ids.iter().filter(is_left_out).map(|id| json!({"match_phrase": {"message_id": id}}));
-        json!({"bool": {"filter": {"bool": {"should": keywords.chain(texts).collect::<Vec<_>>()}}}})
+        let MessageField { keywords, longest, longest_alone } = &self.field;
+        let is_above =
+            |limit: &Option<u64>, id: &str| limit.is_some_and(|limit| id.encode_utf16().count() as u64 > limit);
+        let mut clauses: Vec<Value> = keywords.iter().map(|field| json!({"terms": {*field: ids}})).collect();
+        let texts = ids.iter().filter(|id| is_above(longest, id));
+        clauses.extend(texts.map(|id| json!({"match_phrase": {"message_id": id}})));
+        if ids.iter().any(|id| is_above(longest_alone, id)) {
+            // Nothing indexed tells these documents apart, so that the body of each has to.
+            clauses.push(json!({"bool": {"must_not": {"exists": {"field": "message_id"}}}}));
+        }
+        json!({"bool": {"filter": {"bool": {"should": clauses}}}})
     }
 }
 

@@ -458,3 +458,28 @@ async fn one_id_under_several_routings_is_told_apart_by_them() {
     assert!(ids.len() > 1 && ids.iter().all(|id| id.starts_with("m (routing ")), "{ids:?}");
     bench.wipe().await;
 }
+
+#[tokio::test]
+async fn what_belongs_to_an_id_that_a_keyword_alone_leaves_out_is_found_by_its_body() {
+    let bench = Bench::new("left-out", &[]).await;
+    let message_id = json!({"type": "keyword", "ignore_above": 20});
+    let mapping = json!({
+        "settings": {"number_of_shards": 2, "number_of_replicas": 0},
+        "mappings": {"properties": {"message_id": message_id, "timestamp": {"type": "date"}}},
+        "aliases": {&bench.name: {}},
+    });
+    bench.call(reqwest::Method::PUT, &format!("{}-a", bench.name), mapping.to_string().into()).await;
+    let long = |n: u32| format!("{}-{n}", "m".repeat(30));
+    let body = |id: &str| json!({"message_id": id, "timestamp": "2024-07-01T00:00:00Z"}).to_string();
+    let ids = [long(1), long(2), "short".to_owned()];
+    let bodies: Vec<String> = ids.iter().map(|id| body(id)).collect();
+    let documents: Vec<_> = ids.iter().zip(&bodies).map(|(id, body)| ("a", id.as_str(), body.as_bytes())).collect();
+    bench.load(&documents).await;
+    let mut related = Related::open(&bench.source(), &bench.name).await.expect("opened");
+    let found = related.of(&[&ids[0], "short"]).await.expect("found");
+    for (id, body) in [(&ids[0], &bodies[0]), (&ids[2], &bodies[2])] {
+        assert_eq!(found.bodies[id.as_str()], [body.as_bytes()], "{id}");
+    }
+    assert_eq!(found.bodies.len(), 2, "and of no other");
+    bench.wipe().await;
+}

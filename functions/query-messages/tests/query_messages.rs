@@ -586,3 +586,24 @@ async fn more_history_than_a_function_can_hold_sends_its_message_into_quarantine
     assert_eq!(spooled(&cloud).await, expected.map(|(id, disposition)| (id.to_owned(), json!(disposition))));
     assert_eq!(cloud.node.points_in_time(), 0);
 }
+
+#[tokio::test]
+async fn history_is_found_by_its_body_where_a_keyword_alone_leaves_out_the_long_id_of_its_message() {
+    let cloud = Cloud::default();
+    cloud.node.keep_no_keyword_above(256);
+    let long = "é/".repeat(150);
+    for id in [long.as_str(), "short"] {
+        cloud.put_message(id, "2024-07-01T01:00:00Z", "closed");
+    }
+    // More than one answer holds, and none of it the message's.
+    for n in 0..1200 {
+        let other = json!({"message_id": format!("{long}{n}"), "timestamp": "2024-07-01T01:00:00Z"});
+        cloud.node.put("history", &format!("other-{n}"), &other.to_string());
+    }
+    cloud.given_window(&day(0), |planned| planned).await;
+    handle(&deps(&cloud), task(day(0), None), cloud.call()).await.expect("drained");
+    let entries = entries(&cloud, &day(0)).await;
+    let related = |id: &str| entries.iter().find(|entry| entry.id == id).expect("an entry").related_bytes;
+    assert!(related("short") > 0 && related(&long) > related("short"), "history and audit of both, and of no other");
+    assert!(related(&long) < 4 * long.len() as u64);
+}
