@@ -3,7 +3,10 @@ use crate::{
     opensearch::{Answer, KEEP_ALIVE, KEEP_ALIVE_FOR_SUCCESSOR, LARGEST_ANSWER, in_order, range},
     page,
 };
-use alerts::window::plan::{Selection, Window};
+use alerts::{
+    message::document::version,
+    window::plan::{Selection, Window},
+};
 use bytes::Bytes;
 use identity::{Identity, instant};
 use jiff::Timestamp;
@@ -110,6 +113,10 @@ impl Drain {
     pub async fn count(&mut self) -> Result<(), SourceError> {
         let all = of(&self.window);
         self.cursor.matched = self.source.until_whole(|| self.count_once(&all, KEEP_ALIVE)).await?;
+        self.look_for_routings().await
+    }
+
+    async fn look_for_routings(&mut self) -> Result<(), SourceError> {
         let routed = json!({"exists": {"field": "_routing"}});
         self.cursor.is_routed = self.source.until_whole(|| self.count_once(&routed, KEEP_ALIVE)).await? > 0;
         Ok(())
@@ -231,6 +238,7 @@ impl OpenSearch {
     pub async fn for_each_name(&self, window: &Window, mut look: impl FnMut(Document)) -> Result<(), SourceError> {
         let unreadable = || SourceError::Unreadable { doing: "read names", reason: "it is not valid JSON".into() };
         let mut drain = Drain::open(self, window).await?;
+        drain.look_for_routings().await?;
         loop {
             let fetch = Fetch::of(&drain);
             let page = async || match fetch.ask(LARGEST_PAGE, &fetch.cursor.after, false).await? {
@@ -240,9 +248,9 @@ impl OpenSearch {
             let hits = self.until_whole(page).await?;
             let Some(last) = hits.last() else { break };
             drain.cursor.after = Some(last.sort.clone());
-            for hit in hits {
-                look(document(hit, window)?);
-            }
+            let documents = hits.into_iter().map(|hit| document(hit, window)).collect::<Result<_, _>>()?;
+            // By the names that the ledger has.
+            fetch.told_apart(documents).await?.into_iter().for_each(&mut look);
         }
         drain.close().await;
         Ok(())
@@ -393,9 +401,15 @@ fn only(Identity { source_index, id }: &Identity) -> Value {
     json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": source_index}}]}})
 }
 
+/// A routing above this is told by its hash: the ledger's keys end somewhere, and routings do not.
+const LONGEST_ROUTING: usize = 1000;
+
 /// The id of a document whose index holds it several times.
 fn told_by_routing(Hit { id, routing, .. }: &Hit) -> String {
     match routing {
+        Some(routing) if routing.len() > LONGEST_ROUTING => {
+            format!("{id} (routing of hash {})", version(routing.as_bytes()))
+        }
         Some(routing) => format!("{id} (routing {routing})"),
         None => format!("{id} (no routing)"),
     }

@@ -19,6 +19,7 @@ use network::{Answer, Network, Request};
 use query_messages::{Deps, handle};
 use serde_json::{Value, json};
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -571,6 +572,20 @@ async fn one_id_under_several_routings_of_an_index_is_quarantined_by_name() {
         ("n", "closed"),
     ];
     assert_eq!(spooled, expected.map(|(id, disposition)| (id.to_owned(), json!(disposition))));
+}
+
+#[tokio::test]
+async fn however_long_a_routing_is_the_id_that_it_tells_apart_fits_into_a_key() {
+    let cloud = planned().await;
+    let body = json!({"message_id": "m", "timestamp": "2024-07-01T05:00:00Z"}).to_string();
+    for end in ["left", "right"] {
+        cloud.node.put_routed("messages", "m", Some(&format!("{}{end}", "r".repeat(3000))), &body);
+    }
+    handle(&deps(&cloud), task(day(0), None), cloud.call()).await.expect("drained");
+    let entries = entries(&cloud, &day(0)).await;
+    let told: HashSet<&str> =
+        entries.iter().map(|entry| entry.id.as_str()).filter(|id| id.starts_with("m (")).collect();
+    assert!(told.len() == 2 && told.iter().all(|id| id.len() < 1024), "{told:?}");
 }
 
 #[tokio::test]

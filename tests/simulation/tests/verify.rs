@@ -210,3 +210,14 @@ async fn a_run_that_begins_and_ends_while_verify_looks_makes_it_tell_nothing() {
         }
     }
 }
+
+#[tokio::test]
+async fn one_id_under_several_routings_is_known_by_each_of_them() {
+    let cloud = Cloud::default();
+    let body = json!({"message_id": "m", "timestamp": "2024-07-01T05:00:00Z"}).to_string();
+    for routing in [Some("left"), Some("right"), None] {
+        cloud.node.put_routed("messages", "m", routing, &body);
+    }
+    Workflow::new(cloud.clone()).run("r1", range()).await.expect("a good end");
+    assert_eq!(verified(&cloud, false).await, []);
+}
