@@ -539,7 +539,6 @@ impl State {
         }
         if !body["sort"][0]["_seq_no"].is_null() {
             found.sort_by_key(|document| document.seq_no);
-            found.truncate(body["size"].as_u64().unwrap_or(10) as usize);
         }
         let mut answer = json!({"timed_out": false, "_shards": shards(failed), "hits": {"hits": []}});
         if let Some(interval) = body["aggs"]["stretches"]["date_histogram"]["fixed_interval"].as_str() {
@@ -570,6 +569,7 @@ impl State {
                     "fields": fields, "sort": [document.seq_no],
                 })
             };
+            found.truncate(body["size"].as_u64().unwrap_or(10) as usize);
             answer["hits"]["hits"] = found.into_iter().map(hit).collect();
         }
         Ok(bytes(answer))

@@ -427,8 +427,26 @@ impl OpenSearch {
         Ok(found.into_iter().filter(|(_, places)| *places > 1).map(|(document, _)| document).collect())
     }
 
-    /// Where messages stand, in order of index.
+    /// Where messages stand; the places of each in order of index.
     async fn places_of_all(&self, ids: &[&str]) -> Result<Vec<NamedHit>, SourceError> {
+        let (mut places, mut batches) = (Vec::new(), vec![ids]);
+        while let Some(batch) = batches.pop() {
+            let found = self.places_at_once(batch).await?;
+            if found.len() < LARGEST_RESULT {
+                places.extend(found);
+                continue;
+            }
+            // There may be more than an answer has.
+            if batch.len() < 2 {
+                let reason = format!("an id stands in {LARGEST_RESULT} places or more");
+                return Err(SourceError::Unreadable { doing: "look for messages", reason });
+            }
+            batches.extend(<[_; 2]>::from(batch.split_at(batch.len() / 2)));
+        }
+        Ok(places)
+    }
+
+    async fn places_at_once(&self, ids: &[&str]) -> Result<Vec<NamedHit>, SourceError> {
         #[derive(Deserialize)]
         struct Reply {
             timed_out: bool,
@@ -596,7 +614,7 @@ fn earliest(reply: &Value) -> Option<Timestamp> {
     Timestamp::from_millisecond(millis.max(Timestamp::MIN.as_millisecond())).ok()
 }
 
-/// Ids that are looked up at once: with each in twenty indices they still fit into one result.
+/// Ids that are looked up at once: with each in nearly twenty indices they still fit into one result.
 const IDS_AT_ONCE: usize = 500;
 const LARGEST_RESULT: usize = 10_000;
 
@@ -851,7 +869,10 @@ fn is_from_3_3(number: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryNode;
     use errors::Named;
+    use network::Calm;
+    use runtime::ManualClock;
 
     /// As a node answers a search over an alias one of whose indices is closed.
     const CLOSED: &str = r#"{"error":{"root_cause":[{"type":"index_closed_exception","reason":"closed",
@@ -923,6 +944,20 @@ mod tests {
         }
         let body = br#"{"error":{"type":"mapper_parsing_exception","reason":"value 'secret'"}}"#;
         assert!(!refusal("search", 400, body, "messages").to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn every_place_of_an_id_is_found_although_one_answer_cannot_hold_them() {
+        let mut node = MemoryNode::new(Calm::shared(), ManualClock::at(Timestamp::UNIX_EPOCH));
+        let ids: Vec<String> = (0..300).map(|n| format!("m-{n}")).collect();
+        for index in (0..40).map(|n| format!("messages-{n:02}")) {
+            node = node.alias("messages", &index);
+            ids.iter().for_each(|id| node.put(&index, id, r#"{"timestamp":"2024-07-01"}"#));
+        }
+        let name = |name: &str| name.to_owned();
+        let indices = Indices { messages: name("messages"), history: name("h"), audit: name("a") };
+        let found = OpenSearch::over(node, indices).found(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(found.expect("found").len(), 300 * 40);
     }
 
     #[test]
