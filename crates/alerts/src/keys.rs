@@ -43,6 +43,17 @@ pub fn date_of(key: &str) -> Option<&str> {
     key.split('/').find_map(|part| part.strip_prefix("date="))
 }
 
+/// After whom objects of a window are called where the keys of its run may be taken, by an intent that was ended: after
+/// their attempt, too, behind a sign that no name of an execution has.
+pub fn attempt_of(run_id: &str, attempt: u64) -> String {
+    format!("{run_id}~{attempt}")
+}
+
+/// The run whose window calls its objects after `writer`.
+pub fn run_of(writer: &str) -> &str {
+    writer.split('~').next().unwrap_or(writer)
+}
+
 pub fn parquet_key(date: &str, window_id: &str, run_id: &str, part: usize) -> String {
     format!("{PARQUET}date={date}/{window_id}.{run_id}.{part:04}.parquet")
 }

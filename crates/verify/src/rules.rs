@@ -3,7 +3,7 @@
 
 use alerts::{
     commit::manifest::WrittenObject,
-    keys::date_of,
+    keys::{date_of, run_of},
     message::tracking::Claim,
     mode::Mode,
     run::{
@@ -111,7 +111,7 @@ pub fn committer_of(key: &str) -> Option<RunWindow> {
 fn window_and_run(name: &str) -> Option<RunWindow> {
     let second = name.find("--")? + 2;
     let end = second + name[second..].find("Z.")? + 1;
-    Some(RunWindow { run_id: name[end + 1..].to_owned(), window_id: name[..end].to_owned() })
+    Some(RunWindow { run_id: run_of(&name[end + 1..]).to_owned(), window_id: name[..end].to_owned() })
 }
 
 /// Whether an executor is at work on the window: its run, or an attempt that has not noticed yet that its run died.
@@ -236,6 +236,10 @@ mod tests {
         assert_eq!(taker_of(&superseded), Some((object, claim.clone())));
         assert_eq!(committer_of(&alerts::keys::manifest_key(window_id, "range-1.a", 12)), Some(claim));
         assert_eq!(writer_of("archive/parquet/date=2024-03-01/by-hand.parquet"), None);
+        // Another attempt after an intent that was ended, and a run that is called like it.
+        let key = |writer: &str| alerts::keys::parquet_key("2024-03-01", window_id, writer, 7);
+        let again = key(&alerts::keys::attempt_of("range-1.a", 2));
+        assert_eq!((writer_of(&again), again == key("range-1.a-2")), (writer_of(&key("range-1.a")), false));
     }
 
     fn named(manifest: &str, rows: u64, sha256: &str) -> Named {

@@ -4,7 +4,7 @@ use crate::{Deps, Error, execute, expired};
 use alerts::{
     commit::intent::{Intent, Layout},
     counts::Tally,
-    keys::{checkpoint_key, decisions_key, index_key, spool_prefix},
+    keys::{attempt_of, checkpoint_key, decisions_key, index_key, spool_prefix},
     message::{
         classification::Disposition,
         entry::Entry,
@@ -96,9 +96,8 @@ pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: 
     let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt };
     let mut staging = Staging::new(claim, summary.seen_at, false);
-    // The keys of an intent that was ended are taken.
-    let name = if ended == 0 { run_id.to_owned() } else { format!("{run_id}-{attempt}") };
-    let mut layout = Layout::new(&name, window_id, deps.jsonl);
+    let writer = if ended == 0 { run_id.to_owned() } else { attempt_of(run_id, attempt) };
+    let mut layout = Layout::new(&writer, window_id, deps.jsonl);
     let (mut tally, mut position, mut advanced) = (Tally::default(), 0, 0);
     for pair in 0..summary.pairs {
         let entries: Vec<Entry> = deps.objects.get_lines(&index_key(&prefix, pair)).await?;

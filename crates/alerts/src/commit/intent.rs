@@ -74,12 +74,12 @@ impl Intent {
                 next.counts.archived -= 1;
                 next.counts.quarantined += 1;
                 next.counts.no_alerts -= u64::from(excluded.get(position).is_some_and(|entry| entry.outcome.no_alerts));
-                // Not among the numbers that the layout gives.
-                let part = 9000 + next.amended as usize;
+                // Not among the numbers that the layout gives, nor those of an earlier attempt whose intent was ended.
+                let (part, writer) = (9000 + next.amended as usize, keys::attempt_of(&self.run_id, self.attempt));
                 let quarantine = by_date.entry(object.date.clone()).or_insert_with(|| PlannedObject {
                     disposition: Disposition::Quarantined,
                     date: object.date.clone(),
-                    key: keys::quarantine_key(&object.date, &self.window_id, &self.run_id, part),
+                    key: keys::quarantine_key(&object.date, &self.window_id, &writer, part),
                     jsonl_key: None,
                     entries: Vec::new(),
                     replaces: Vec::new(),
@@ -271,8 +271,8 @@ mod tests {
                 (first, vec![0], vec![(0, "earlier-0".to_owned())]),
                 ("quarantine/date=2024-07-01/w1.r1.0000.jsonl.zst", vec![2], vec![]),
                 (second, vec![], vec![]),
-                ("quarantine/date=2024-07-01/w1.r1.9001.jsonl.zst", vec![1], vec![(1, first.to_owned())]),
-                ("quarantine/date=2024-07-02/w1.r1.9001.jsonl.zst", vec![3], vec![(3, second.to_owned())]),
+                ("quarantine/date=2024-07-01/w1.r1~1.9001.jsonl.zst", vec![1], vec![(1, first.to_owned())]),
+                ("quarantine/date=2024-07-02/w1.r1~1.9001.jsonl.zst", vec![3], vec![(3, second.to_owned())]),
             ]
         );
         assert_eq!(
