@@ -21,8 +21,11 @@ pub fn border(now: Timestamp) -> Timestamp {
     if whole < now - HYBRID_REACH { whole + SignedDuration::from_millis(1) } else { whole }
 }
 
-/// Identities in one window: with its window they must fit into a payload of 256 KiB.
+/// Identities in one window.
 pub const MOST_IDENTITIES: usize = 100;
+/// Bytes of their names in JSON, where a control character takes six: with their window they must fit into a payload of
+/// 256 KiB.
+const MOST_NAME_BYTES: usize = 150 << 10;
 
 /// Which documents between the window's edges belong to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +124,13 @@ impl Window {
                 ..Window::new(from, to, part.len() as u64)
             })
         };
-        documents.chunks(MOST_IDENTITIES).enumerate().filter_map(window).collect()
+        let (mut parts, mut left) = (Vec::new(), documents.as_slice());
+        while !left.is_empty() {
+            let (part, rest) = left.split_at(fitting(left));
+            parts.push(part);
+            left = rest;
+        }
+        parts.into_iter().enumerate().filter_map(window).collect()
     }
 
     /// All documents of one instant, for a source that cannot be asked for a document by name.
@@ -141,6 +150,17 @@ impl Window {
     pub fn contains(&self, at: Timestamp) -> bool {
         matches!(self.selection, Selection::Identities(_)) || (self.from <= at && at < self.to)
     }
+}
+
+/// How many of the first documents fit into one window.
+fn fitting(documents: &[Dated]) -> usize {
+    let size = |name: &str| serde_json::to_string(name).map_or(0, |spelled| spelled.len());
+    let mut bytes = 0;
+    let fits = documents.iter().take(MOST_IDENTITIES).take_while(|Dated { document, .. }| {
+        bytes += size(&document.source_index) + size(&document.id);
+        bytes <= MOST_NAME_BYTES
+    });
+    fits.count().max(1)
 }
 
 /// A list of windows as JSON lines: the plan of a run, or those of its windows that failed.
@@ -403,6 +423,17 @@ mod tests {
         let json = serde_json::to_string(&windows[0]).expect("JSON");
         assert_eq!(serde_json::from_str::<Window>(&json).expect("a window"), windows[0]);
         assert!(Window::of_documents(Purpose::Late, Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_window_of_documents_fits_into_a_payload_whatever_their_ids_are_made_of() {
+        let dated =
+            |n: u32| Dated { at: at(0), document: Identity::new("m", format!("{n:03}{}", "\u{1}".repeat(509))) };
+        let windows = Window::of_documents(Purpose::Recheck, (0..150).map(dated).collect());
+        assert_eq!(windows.iter().map(|window| window.expected).sum::<u64>(), 150);
+        for window in &windows {
+            assert!(serde_json::to_string(window).expect("JSON").len() < 200 << 10, "{}", window.expected);
+        }
     }
 
     #[test]
