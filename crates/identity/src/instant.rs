@@ -37,7 +37,7 @@ pub fn parse_edge(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let beyond = || {
         let day = text.get(..10)?.parse::<civil::Date>().ok()?;
-        (day >= civil::date(9999, 12, 30)).then(|| Timestamp::from_second(Timestamp::MAX.as_second()).ok())?
+        (day >= civil::date(9999, 12, 30)).then(last)
     };
     parse(text).or_else(beyond).filter(|at| *at >= first())
 }
@@ -45,6 +45,11 @@ pub fn parse_edge(text: &str) -> Option<Timestamp> {
 /// The beginning of the year 0: earlier years cannot be written with four digits, as partitions and ids have them.
 pub fn first() -> Timestamp {
     Timestamp::constant(-62_167_219_200, 0)
+}
+
+/// Where a range ends at the latest: the last whole second that can be held.
+pub fn last() -> Timestamp {
+    Timestamp::from_second(Timestamp::MAX.as_second()).unwrap_or(Timestamp::MAX)
 }
 
 /// Reads a JSON value as OpenSearch's `strict_date_optional_time||epoch_millis` would; `None` when it is no instant.

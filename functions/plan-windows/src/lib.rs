@@ -430,7 +430,7 @@ async fn pending_days(deps: &Deps, now: Timestamp) -> Result<Vec<Window>, Error>
     deps.ledger.staged(count).await?;
     let buckets = days.into_iter().filter_map(|(day, count)| {
         let from = instant::parse(&day)?;
-        Some(Bucket { from, to: from + Interval::Day.length(), count })
+        Some(Bucket { from, to: day_after(from), count })
     });
     let windows = join(&buckets.collect::<Vec<_>>(), deps.target).into_iter();
     Ok(windows
@@ -461,11 +461,16 @@ async fn extracted_days(deps: &Deps) -> Result<BTreeMap<String, u64>, Error> {
             let mut day = instant::parse(&instant::date(record.window.from)).unwrap_or(record.window.from);
             while day < record.window.to {
                 days.entry(instant::date(day)).or_insert(1);
-                day += Interval::Day.length();
+                day = day_after(day);
             }
         }
     }
     Ok(days)
+}
+
+/// The next midnight, or where all ranges end.
+fn day_after(day: Timestamp) -> Timestamp {
+    day.checked_add(Interval::Day.length()).unwrap_or(instant::last())
 }
 
 /// The windows of a run that are not committed, in a new execution of the same run.

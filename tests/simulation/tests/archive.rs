@@ -160,3 +160,14 @@ async fn whatever_request_fails_in_a_whole_run_each_closed_message_is_archived_o
     }
     println!("{} runs with one fault each, of which {failed} failed and were followed by another", 3 * requests);
 }
+
+#[tokio::test]
+async fn what_was_extracted_on_the_last_day_that_a_window_reaches_is_written() {
+    let cloud = Cloud::default();
+    cloud.put_message("last", "9999-12-30T12:00:00Z", "closed");
+    let archive = Archive::new(cloud.clone());
+    let extract = json!({"mode": "extract", "from": "9999-12-30", "to": "9999-12-31"});
+    archive.run("extract", extract).await.expect("a good end");
+    archive.run("process", json!({"mode": "process"})).await.expect("a good end");
+    assert_eq!(archived(&cloud), BTreeMap::from([("last".to_owned(), 1)]));
+}
