@@ -2,7 +2,8 @@
 //! hands out every byte in front of the damage.
 
 use bytes::{Buf, Bytes};
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use crc32fast::Hasher;
+use flate2::{Decompress, FlushDecompress, Status};
 use std::io::{self, BufRead, Read};
 
 pub const MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -88,10 +89,11 @@ enum State {
     Header(Vec<u8>),
     Body {
         inflate: Box<Decompress>,
-        crc: Crc,
+        crc: Hasher,
     },
     Trailer {
-        crc: Crc,
+        /// What it must be.
+        expected: [u8; 8],
         found: Vec<u8>,
     },
     /// Behind a member: another one, zeros up to a block's end, or the end of the file.
@@ -142,7 +144,7 @@ impl Gunzip {
                         Ok(Some(length)) => {
                             self.input.advance(length - before);
                             let inflate = Box::new(Decompress::new(false));
-                            self.state = State::Body { inflate, crc: Crc::new() };
+                            self.state = State::Body { inflate, crc: Hasher::new() };
                         }
                         Ok(None) => self.input.clear(),
                         Err(_) if self.members == 0 && !begins_as_gzip(found) => {
@@ -161,8 +163,10 @@ impl Gunzip {
                     self.unpacked += window.len() as u64;
                     match outcome {
                         Ok(Status::StreamEnd) => {
-                            let crc = std::mem::take(crc);
-                            self.state = State::Trailer { crc, found: Vec::new() };
+                            let crc = std::mem::take(crc).finalize();
+                            // Of the length the last 32 bits.
+                            let expected = u64::from(crc) | inflate.total_out() << 32;
+                            self.state = State::Trailer { expected: expected.to_le_bytes(), found: Vec::new() };
                         }
                         Ok(_) if !window.is_empty() || self.input.is_empty() => {}
                         Ok(_) | Err(_) => {
@@ -176,12 +180,11 @@ impl Gunzip {
                         return Unpacked::Bytes(window.into());
                     }
                 }
-                State::Trailer { crc, found } => {
+                State::Trailer { expected, found } => {
                     found.push(self.input.get_u8());
-                    if let Ok(trailer) = <[u8; 8]>::try_from(found.as_slice()) {
-                        let expected = [crc.sum().to_le_bytes(), crc.amount().to_le_bytes()].concat();
+                    if found.len() == expected.len() {
                         self.members += 1;
-                        self.state = if trailer[..] == expected[..] {
+                        self.state = if found[..] == expected[..] {
                             State::Between
                         } else {
                             let what = "the checksum of a gzip member is not that of its data";

@@ -5,8 +5,8 @@ mod objects;
 mod tables;
 
 pub use objects::{
-    Complete, Condition, Content, Get, Head, ListPage, Listed, MemoryObjects, ObjectPart, ObjectReader, ObjectStore,
-    Objects, Part, PartDone, Put, PutEnd, PutOnce, StoreError, Upload, sha256_hex,
+    Algorithm, Checksum, Complete, Condition, Content, Get, Head, ListPage, Listed, MemoryObjects, ObjectPart,
+    ObjectReader, ObjectStore, Objects, Part, PartDone, Put, PutEnd, PutOnce, StoreError, Upload, sha256_hex,
 };
 pub use tables::{
     Batch, Change, Item, LedgerError, MemoryTables, Page, Query, Refused, RowCondition, Scanned, Table, TableStore,

@@ -7,7 +7,8 @@ mod upload;
 pub use memory::MemoryObjects;
 pub use reader::ObjectReader;
 pub use store::{
-    Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put, PutEnd, StoreError,
+    Algorithm, Checksum, Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put,
+    PutEnd, StoreError,
 };
 pub use upload::Upload;
 
@@ -112,14 +113,19 @@ impl Objects {
     /// Writes or overwrites. S3 refuses the upload when the bytes do not arrive as they were sent.
     pub async fn put(&self, key: &str, body: impl Into<Bytes>, content_type: &str) -> Result<(), StoreError> {
         let body = body.into();
-        let sha256 = sha256_hex(&body);
-        self.put_hashed(key, body, &sha256, content_type).await
+        let checksum = Algorithm::Sha256.of(&body);
+        self.put_checked(key, body, checksum, content_type).await
     }
 
-    /// As [`Objects::put`], of a body whose sha256 is known, in hex.
-    async fn put_hashed(&self, key: &str, body: Bytes, sha256: &str, content_type: &str) -> Result<(), StoreError> {
+    async fn put_checked(
+        &self,
+        key: &str,
+        body: Bytes,
+        checksum: Checksum,
+        content_type: &str,
+    ) -> Result<(), StoreError> {
         for round in 0..TRIES {
-            match self.put_if(key, body.clone(), sha256, content_type, Condition::None).await? {
+            match self.put_if(key, body.clone(), checksum, content_type, Condition::None).await? {
                 PutEnd::Stored => return Ok(()),
                 PutEnd::Refused | PutEnd::Conflict => self.pause(round).await,
             }
@@ -130,8 +136,8 @@ impl Objects {
     /// Writes a key that does not exist yet, and looks whether it arrived. After a retry S3 returns 412 for one's own
     /// success: then the content decides. While another upload of the key is under way (409), nothing is decided yet.
     pub async fn put_once(&self, key: &str, body: Bytes, content_type: &str) -> Result<PutOnce, StoreError> {
-        let sha256 = sha256_hex(&body);
-        self.put_once_hashed(key, body, &sha256, content_type).await
+        let checksum = Algorithm::Sha256.of(&body);
+        self.put_once_checked(key, body, checksum, content_type).await
     }
 
     /// As [`Objects::put_once`], of a body whose sha256 is known, in hex: large bodies are hashed once.
@@ -142,9 +148,21 @@ impl Objects {
         sha256: &str,
         content_type: &str,
     ) -> Result<PutOnce, StoreError> {
-        let own = Head { bytes: body.len() as u64, sha256: Some(sha256.to_owned()) };
+        let mut digest = [0; 32];
+        hex::decode_to_slice(sha256, &mut digest).map_err(|_| self.corrupt(key, "its sha256 is none"))?;
+        self.put_once_checked(key, body, Checksum::Sha256(digest), content_type).await
+    }
+
+    async fn put_once_checked(
+        &self,
+        key: &str,
+        body: Bytes,
+        checksum: Checksum,
+        content_type: &str,
+    ) -> Result<PutOnce, StoreError> {
+        let own = Head { bytes: body.len() as u64, sha256: checksum.sha256() };
         for round in 0..TRIES {
-            let end = self.put_if(key, body.clone(), sha256, content_type, Condition::Absent).await?;
+            let end = self.put_if(key, body.clone(), checksum, content_type, Condition::Absent).await?;
             if end == PutEnd::Conflict {
                 self.pause(round).await;
                 continue;
@@ -162,9 +180,9 @@ impl Objects {
 
     /// Overwrites the object that has entity tag `tag`; `false` when it has changed in between.
     pub async fn replace(&self, key: &str, body: Bytes, content_type: &str, tag: &str) -> Result<bool, StoreError> {
-        let sha256 = sha256_hex(&body);
+        let checksum = Algorithm::Sha256.of(&body);
         for round in 0..TRIES {
-            match self.put_if(key, body.clone(), &sha256, content_type, Condition::Tag(tag)).await? {
+            match self.put_if(key, body.clone(), checksum, content_type, Condition::Tag(tag)).await? {
                 PutEnd::Stored => return Ok(true),
                 PutEnd::Refused => return Ok(false),
                 PutEnd::Conflict => self.pause(round).await,
@@ -175,7 +193,13 @@ impl Objects {
 
     /// Begins to write an object whose bytes are still to come.
     pub fn upload(&self, key: &str, content_type: &str) -> Upload {
-        Upload::new(self.clone(), key.to_owned(), content_type.to_owned())
+        Upload::new(self.clone(), key.to_owned(), content_type.to_owned(), Algorithm::Sha256)
+    }
+
+    /// As [`Objects::upload`], of bytes that only this caller writes under the key, and that are compared with a sha256
+    /// kept elsewhere when they are read: S3 verifies them by a CRC-32.
+    pub fn staged_upload(&self, key: &str, content_type: &str) -> Upload {
+        Upload::new(self.clone(), key.to_owned(), content_type.to_owned(), Algorithm::Crc32)
     }
 
     /// Copies an object of at most 5 GB, without its bytes passing here.
@@ -284,11 +308,11 @@ impl Objects {
         &self,
         key: &str,
         body: Bytes,
-        sha256: &str,
+        checksum: Checksum,
         content_type: &str,
         condition: Condition<'_>,
     ) -> Result<PutEnd, StoreError> {
-        self.store.put(Put { bucket: &self.bucket, key, body, sha256, content_type, condition }).await
+        self.store.put(Put { bucket: &self.bucket, key, body, checksum, content_type, condition }).await
     }
 
     async fn pause(&self, round: usize) {

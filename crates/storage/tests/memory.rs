@@ -13,8 +13,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use storage::{
-    Change, Condition, Item, LedgerError, MemoryObjects, MemoryTables, ObjectStore, Objects, Put, PutEnd, PutOnce,
-    Table, TableStore, Write,
+    Algorithm, Change, Condition, Item, LedgerError, MemoryObjects, MemoryTables, ObjectStore, Objects, Part, Put,
+    PutEnd, PutOnce, Table, TableStore, Write,
 };
 use tokio::io::AsyncReadExt;
 
@@ -71,12 +71,11 @@ async fn two_uploads_of_a_key_at_once_are_a_conflict_and_then_decided() {
         let network = Overtake { store: store.clone(), key: "k", times: AtomicUsize::new(1) };
         store.through(Arc::new(network))
     };
-    let sha256 = storage::sha256_hex(b"mine");
     let put = Put {
         bucket: BUCKET,
         key: "k",
         body: body("mine"),
-        sha256: &sha256,
+        checksum: Algorithm::Sha256.of(b"mine"),
         content_type: "text/plain",
         condition: Condition::Absent,
     };
@@ -142,11 +141,11 @@ async fn a_key_that_is_always_being_written_is_no_damage() {
         async fn list(&self, _: &str, _: &str, _: Option<&str>) -> Result<storage::ListPage, storage::StoreError> {
             Ok(storage::ListPage::default())
         }
-        async fn create_upload(&self, _: &str, _: &str, _: &str) -> Result<String, storage::StoreError> {
+        async fn create_upload(&self, _: &str, _: &str, _: &str, _: Algorithm) -> Result<String, storage::StoreError> {
             Ok("u".into())
         }
         async fn put_part(&self, part: storage::Part<'_>) -> Result<storage::PartDone, storage::StoreError> {
-            Ok(storage::PartDone { number: part.number, tag: "t".into(), sha256: [0; 32] })
+            Ok(storage::PartDone { number: part.number, tag: "t".into(), checksum: part.checksum })
         }
         async fn complete_upload(&self, _: storage::Complete<'_>) -> Result<PutEnd, storage::StoreError> {
             Ok(PutEnd::Conflict)
@@ -282,6 +281,29 @@ async fn an_upload_in_parts_is_seen_whole_or_not_at_all() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.unfinished_uploads(BUCKET), 0);
+}
+
+#[tokio::test]
+async fn staged_bytes_are_verified_by_a_crc32_in_parts_and_as_a_whole() {
+    let store = s3();
+    let objects = Objects::over(store.clone(), BUCKET);
+    for bytes in [3, 9 << 20] {
+        let mut upload = objects.staged_upload("k", "text/plain");
+        upload.write(&vec![7; bytes]).await.expect("taken");
+        let head = upload.finish().await.expect("finished");
+        assert_eq!((head.bytes, head.sha256.clone()), (bytes as u64, None));
+        assert_eq!(objects.head("k").await.expect("answered"), Some(head));
+        assert!(objects.get("k").await.expect("read").iter().all(|byte| *byte == 7));
+    }
+    let id = store.create_upload(BUCKET, "k", "text/plain", Algorithm::Crc32).await.expect("begun");
+    for (checksum, what) in
+        [(Algorithm::Crc32.of(b"others"), "BadDigest"), (Algorithm::Sha256.of(b"mine"), "InvalidRequest")]
+    {
+        let body = body("mine");
+        let part = Part { bucket: BUCKET, key: "k", upload_id: &id, number: 1, body: &body, checksum };
+        let refused = store.put_part(part).await.expect_err("another checksum");
+        assert!(refused.to_string().contains(what), "{refused}");
+    }
 }
 
 #[tokio::test]

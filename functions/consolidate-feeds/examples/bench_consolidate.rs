@@ -11,7 +11,6 @@ use futures::{StreamExt, stream};
 use network::Calm;
 use runtime::{Call, SystemClock};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -22,8 +21,8 @@ use std::{
     time::Duration,
 };
 use storage::{
-    Complete, Condition, Content, Get, Head, ListPage, MemoryTables, ObjectStore, Objects, Part, PartDone, Put, PutEnd,
-    StoreError, Table,
+    Algorithm, Complete, Condition, Content, Get, Head, ListPage, MemoryTables, ObjectStore, Objects, Part, PartDone,
+    Put, PutEnd, StoreError, Table,
 };
 
 /// Messages of a call, as with a large batch size.
@@ -146,7 +145,7 @@ impl ObjectStore for Disk {
         if put.condition == Condition::Absent && path.exists() {
             return Ok(PutEnd::Refused);
         }
-        let sha256 = Some(put.sha256.to_owned());
+        let sha256 = put.checksum.sha256();
         fs::write(&path, &put.body).map_err(|error| failed("PutObject", &path, error))?;
         self.heads().insert(path, Head { bytes: put.body.len() as u64, sha256 });
         Ok(PutEnd::Stored)
@@ -166,7 +165,7 @@ impl ObjectStore for Disk {
         Ok(ListPage::default())
     }
 
-    async fn create_upload(&self, _: &str, key: &str, _: &str) -> Result<String, StoreError> {
+    async fn create_upload(&self, _: &str, key: &str, _: &str, _: Algorithm) -> Result<String, StoreError> {
         Ok(format!("upload-{}", key.replace('/', "|")))
     }
 
@@ -175,7 +174,7 @@ impl ObjectStore for Disk {
         let file = File::options().create(true).write(true).truncate(false).open(&path);
         let written = file.and_then(|file| file.write_all_at(part.body, (part.number as u64 - 1) * PART));
         written.map_err(|error| failed("UploadPart", &path, error))?;
-        Ok(PartDone { number: part.number, tag: String::new(), sha256: Sha256::digest(part.body).into() })
+        Ok(PartDone { number: part.number, tag: String::new(), checksum: part.checksum })
     }
 
     async fn complete_upload(&self, complete: Complete<'_>) -> Result<PutEnd, StoreError> {

@@ -371,7 +371,7 @@ impl<'a> Round<'a> {
         let first = take_numbers(deps, call, count.max(1) as u64).await?;
         let (outputs, bodies): (Vec<Output>, Vec<Bytes>) = self.pack.seal(first, deps.format).into_iter().unzip();
         if !bodies.is_empty() {
-            let mut upload = deps.archive.upload(&staged_key(&self.batch), "application/octet-stream");
+            let mut upload = deps.archive.staged_upload(&staged_key(&self.batch), "application/octet-stream");
             for body in &bodies {
                 upload.write(body).await?;
             }

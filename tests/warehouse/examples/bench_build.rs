@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 use storage::{
-    Complete, Content, Get, Head, ListPage, Listed, MemoryTables, ObjectStore, Objects, Part, PartDone, Put, PutEnd,
-    StoreError, Table,
+    Algorithm, Complete, Content, Get, Head, ListPage, Listed, MemoryTables, ObjectStore, Objects, Part, PartDone, Put,
+    PutEnd, StoreError, Table,
 };
 use warehouse_state::{BuildState, SCHEMA_KEY, Warehouse};
 
@@ -105,7 +105,13 @@ impl ObjectStore for Folder {
         Ok(ListPage { objects, is_truncated: false })
     }
 
-    async fn create_upload(&self, bucket: &str, key: &str, _content_type: &str) -> Result<String, StoreError> {
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        _content_type: &str,
+        _algorithm: Algorithm,
+    ) -> Result<String, StoreError> {
         Err(failed("CreateMultipartUpload", bucket, key, io::ErrorKind::Unsupported.into()))
     }
 

@@ -1,5 +1,6 @@
 use super::store::{
-    Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put, PutEnd,
+    Algorithm, Checksum, Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put,
+    PutEnd,
 };
 use crate::StoreError;
 use async_trait::async_trait;
@@ -46,12 +47,12 @@ struct Version {
     /// `None`: a delete marker.
     body: Option<Bytes>,
     tag: String,
-    sha256: String,
+    sha256: Option<String>,
 }
 
-#[derive(Default)]
 struct Parts {
     key: String,
+    algorithm: Algorithm,
     bodies: BTreeMap<i32, Bytes>,
 }
 
@@ -65,11 +66,11 @@ impl Bucket {
         self.keys.get(key)?.last().map(|version| version.id.clone())
     }
 
-    fn write(&mut self, key: &str, body: Option<Bytes>, parts: Option<(String, String)>) {
+    fn write(&mut self, key: &str, body: Option<Bytes>, sha256: Option<String>) {
         self.changes += 1;
-        let sha256 = body.as_deref().map(crate::sha256_hex).unwrap_or_default();
         // The same bytes have the same entity tag, as with MD5.
-        let (tag, sha256) = parts.unwrap_or_else(|| (format!("\"{}\"", &sha256[..sha256.len().min(32)]), sha256));
+        let digest = body.as_deref().map(crate::sha256_hex).unwrap_or_default();
+        let tag = format!("\"{}\"", &digest[..digest.len().min(32)]);
         let version = Version { id: format!("v{:08}", self.changes), body, tag, sha256 };
         let versions = self.keys.entry(key.to_owned()).or_default();
         if !self.has_versions {
@@ -235,17 +236,17 @@ impl ObjectStore for MemoryObjects {
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<Head>, StoreError> {
         self.request("HeadObject", bucket, key, |bucket| {
             let version = bucket.newest(key)?;
-            Some(Head { bytes: version.body.as_ref()?.len() as u64, sha256: Some(version.sha256.clone()) })
+            Some(Head { bytes: version.body.as_ref()?.len() as u64, sha256: version.sha256.clone() })
         })
         .await
     }
 
     async fn put(&self, put: Put<'_>) -> Result<PutEnd, StoreError> {
         self.write("PutObject", put.bucket, put.key, put.condition, |bucket| {
-            if crate::sha256_hex(&put.body) != put.sha256 {
+            if put.checksum.algorithm().of(&put.body) != put.checksum {
                 return Err(rejected("PutObject", put.bucket, put.key, "BadDigest"));
             }
-            bucket.write(put.key, Some(put.body.clone()), None);
+            bucket.write(put.key, Some(put.body.clone()), put.checksum.sha256());
             Ok(PutEnd::Stored)
         })
         .await
@@ -255,8 +256,9 @@ impl ObjectStore for MemoryObjects {
         self.request("CopyObject", bucket, from, |bucket| {
             let found = bucket.newest(from).and_then(|version| version.body.clone());
             let exists = found.is_some();
-            if exists {
-                bucket.write(to, found, None);
+            if let Some(body) = found {
+                let sha256 = crate::sha256_hex(&body);
+                bucket.write(to, Some(body), Some(sha256));
             }
             exists
         })
@@ -293,26 +295,40 @@ impl ObjectStore for MemoryObjects {
         .await
     }
 
-    async fn create_upload(&self, bucket: &str, key: &str, _: &str) -> Result<String, StoreError> {
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        _: &str,
+        algorithm: Algorithm,
+    ) -> Result<String, StoreError> {
         self.request("CreateMultipartUpload", bucket, key, |bucket| {
             bucket.changes += 1;
             let id = format!("u{:08}", bucket.changes);
-            bucket.uploads.insert(id.clone(), Parts { key: key.to_owned(), bodies: BTreeMap::new() });
+            let parts = Parts { key: key.to_owned(), algorithm, bodies: BTreeMap::new() };
+            bucket.uploads.insert(id.clone(), parts);
             id
         })
         .await
     }
 
     async fn put_part(&self, part: Part<'_>) -> Result<PartDone, StoreError> {
-        let sha256: [u8; 32] = Sha256::digest(part.body).into();
+        let algorithm = part.checksum.algorithm();
         let stored = self.request("UploadPart", part.bucket, part.key, |bucket| {
             let upload = bucket.uploads.get_mut(part.upload_id).filter(|upload| upload.key == part.key);
-            upload.map(|upload| upload.bodies.insert(part.number, part.body.clone())).is_some()
+            let upload = upload.ok_or("NoSuchUpload")?;
+            if upload.algorithm != algorithm {
+                return Err("InvalidRequest");
+            }
+            if algorithm.of(part.body) != part.checksum {
+                return Err("BadDigest");
+            }
+            upload.bodies.insert(part.number, part.body.clone());
+            Ok(())
         });
-        if !stored.await? {
-            return Err(rejected("UploadPart", part.bucket, part.key, "NoSuchUpload"));
-        }
-        Ok(PartDone { number: part.number, tag: format!("\"{}\"", &hex::encode(sha256)[..32]), sha256 })
+        stored.await?.map_err(|what| rejected("UploadPart", part.bucket, part.key, what))?;
+        let tag = format!("\"{}\"", &crate::sha256_hex(part.body)[..32]);
+        Ok(PartDone { number: part.number, tag, checksum: part.checksum })
     }
 
     async fn complete_upload(&self, complete: Complete<'_>) -> Result<PutEnd, StoreError> {
@@ -328,9 +344,8 @@ impl ObjectStore for MemoryObjects {
                 }
                 body.extend_from_slice(bytes);
             }
-            let checksum = checksum_of_parts(parts);
             bucket.uploads.remove(upload_id);
-            bucket.write(key, Some(body.into()), Some((format!("\"{}\"", &checksum[32..]), checksum)));
+            bucket.write(key, Some(body.into()), sha256_of_parts(parts));
             Ok(PutEnd::Stored)
         })
         .await
@@ -348,13 +363,14 @@ impl ObjectStore for MemoryObjects {
     }
 }
 
-/// What S3 keeps as the checksum of an object that came in parts.
-pub(super) fn checksum_of_parts(parts: &[PartDone]) -> String {
+/// What S3 keeps as the sha256 of an object that came in parts.
+pub(super) fn sha256_of_parts(parts: &[PartDone]) -> Option<String> {
     let mut digest = Sha256::new();
     for part in parts {
-        digest.update(part.sha256);
+        let Checksum::Sha256(sha256) = part.checksum else { return None };
+        digest.update(sha256);
     }
-    format!("{}-{}", hex::encode(digest.finalize()), parts.len())
+    Some(format!("{}-{}", hex::encode(digest.finalize()), parts.len()))
 }
 
 fn unavailable(operation: &'static str, bucket: &str, key: &str, broken: Broken) -> StoreError {

@@ -1,5 +1,6 @@
 use super::store::{
-    Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put, PutEnd,
+    Algorithm, Checksum, Complete, Condition, Content, Get, Head, ListPage, Listed, ObjectStore, Part, PartDone, Put,
+    PutEnd,
 };
 use crate::StoreError;
 use async_trait::async_trait;
@@ -12,13 +13,13 @@ use aws_sdk_s3::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use sha2::{Digest, Sha256};
 use std::{error::Error, io};
 
 /// What a key in the header of a copy is written in percent signs.
 const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// S3 itself. The client tries a request that fails in passing again.
+/// S3 itself. The client tries a request that fails in passing again. Of an upload it signs the checksum: to hash the
+/// bytes once more for the signature would cost as much as to hash them for S3, and the connection is encrypted.
 pub(crate) struct S3 {
     client: Client,
 }
@@ -73,15 +74,17 @@ impl ObjectStore for S3 {
     }
 
     async fn put(&self, put: Put<'_>) -> Result<PutEnd, StoreError> {
-        let sha256 = in_base64(put.sha256);
         let request = self.client.put_object().bucket(put.bucket).key(put.key).content_type(put.content_type);
-        let request = request.checksum_algorithm(ChecksumAlgorithm::Sha256).checksum_sha256(sha256);
+        let (sha256, crc32) = in_base64(put.checksum);
+        let request = request.set_checksum_sha256(sha256).set_checksum_crc32(crc32);
+        let request = request.checksum_algorithm(known(put.checksum.algorithm()));
         let request = match put.condition {
             Condition::None => request,
             Condition::Absent => request.if_none_match("*"),
             Condition::Tag(tag) => request.if_match(tag),
         };
-        end_of(request.body(ByteStream::from(put.body)).send().await, "PutObject", put.bucket, put.key, put.condition)
+        let request = request.body(ByteStream::from(put.body)).customize().disable_payload_signing();
+        end_of(request.send().await, "PutObject", put.bucket, put.key, put.condition)
     }
 
     async fn copy(&self, bucket: &str, from: &str, to: &str) -> Result<bool, StoreError> {
@@ -110,27 +113,35 @@ impl ObjectStore for S3 {
         Ok(ListPage { objects, is_truncated })
     }
 
-    async fn create_upload(&self, bucket: &str, key: &str, content_type: &str) -> Result<String, StoreError> {
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        content_type: &str,
+        algorithm: Algorithm,
+    ) -> Result<String, StoreError> {
         let request = self.client.create_multipart_upload().bucket(bucket).key(key).content_type(content_type);
-        let answer = request.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await;
+        let answer = request.checksum_algorithm(known(algorithm)).send().await;
         let answer = answer.map_err(|error| fault("CreateMultipartUpload", bucket, key, error))?;
         Ok(answer.upload_id.unwrap_or_default())
     }
 
     async fn put_part(&self, part: Part<'_>) -> Result<PartDone, StoreError> {
-        let sha256 = Sha256::digest(part.body);
         let request = self.client.upload_part().bucket(part.bucket).key(part.key).upload_id(part.upload_id);
-        let request = request.part_number(part.number).checksum_algorithm(ChecksumAlgorithm::Sha256);
-        let request = request.checksum_sha256(BASE64_STANDARD.encode(sha256));
-        let answer = request.body(ByteStream::from(part.body.clone())).send().await;
+        let (sha256, crc32) = in_base64(part.checksum);
+        let request = request.set_checksum_sha256(sha256).set_checksum_crc32(crc32);
+        let request = request.part_number(part.number).checksum_algorithm(known(part.checksum.algorithm()));
+        let request = request.body(ByteStream::from(part.body.clone())).customize().disable_payload_signing();
+        let answer = request.send().await;
         let answer = answer.map_err(|error| fault("UploadPart", part.bucket, part.key, error))?;
-        Ok(PartDone { number: part.number, tag: answer.e_tag.unwrap_or_default(), sha256: sha256.into() })
+        Ok(PartDone { number: part.number, tag: answer.e_tag.unwrap_or_default(), checksum: part.checksum })
     }
 
     async fn complete_upload(&self, complete: Complete<'_>) -> Result<PutEnd, StoreError> {
         let parts = complete.parts.iter().map(|part| {
-            let sha256 = BASE64_STANDARD.encode(part.sha256);
-            CompletedPart::builder().part_number(part.number).e_tag(&part.tag).checksum_sha256(sha256).build()
+            let (sha256, crc32) = in_base64(part.checksum);
+            let done = CompletedPart::builder().part_number(part.number).e_tag(&part.tag);
+            done.set_checksum_sha256(sha256).set_checksum_crc32(crc32).build()
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
         let request = self.client.complete_multipart_upload().bucket(complete.bucket).key(complete.key);
@@ -177,9 +188,19 @@ where
     }
 }
 
-/// From hex, as S3 takes it.
-fn in_base64(sha256: &str) -> String {
-    BASE64_STANDARD.encode(hex::decode(sha256).expect("a digest is passed on in hex"))
+fn known(algorithm: Algorithm) -> ChecksumAlgorithm {
+    match algorithm {
+        Algorithm::Sha256 => ChecksumAlgorithm::Sha256,
+        Algorithm::Crc32 => ChecksumAlgorithm::Crc32,
+    }
+}
+
+/// As S3 takes it: its sha256 or its CRC-32.
+fn in_base64(checksum: Checksum) -> (Option<String>, Option<String>) {
+    match checksum {
+        Checksum::Sha256(sha256) => (Some(BASE64_STANDARD.encode(sha256)), None),
+        Checksum::Crc32(crc32) => (None, Some(BASE64_STANDARD.encode(crc32.to_be_bytes()))),
+    }
 }
 
 /// From base64, as S3 gives it, perhaps with the number of parts behind it.

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use errors::{Name, Named};
 use futures::stream::BoxStream;
+use sha2::{Digest, Sha256};
 use std::{error::Error, io, time::Duration};
 
 /// The requests that S3 knows; each method is one of them. [`Objects`](crate::Objects) says what they are for.
@@ -26,7 +27,13 @@ pub trait ObjectStore: Send + Sync {
     async fn list(&self, bucket: &str, prefix: &str, after: Option<&str>) -> Result<ListPage, StoreError>;
 
     /// Begins a multipart upload and returns its id. What is uploaded costs money until it is completed or aborted.
-    async fn create_upload(&self, bucket: &str, key: &str, content_type: &str) -> Result<String, StoreError>;
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        content_type: &str,
+        algorithm: Algorithm,
+    ) -> Result<String, StoreError>;
 
     async fn put_part(&self, part: Part<'_>) -> Result<PartDone, StoreError>;
 
@@ -68,8 +75,49 @@ pub struct Content {
 pub struct Head {
     pub bytes: u64,
     /// Hex; as S3 verified it at the upload. Of an object that was uploaded in parts: the sha256 of their sha256s, a
-    /// hyphen and their number.
+    /// hyphen and their number. `None` where another checksum came with it.
     pub sha256: Option<String>,
+}
+
+/// What a [`Checksum`] is made by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Sha256,
+    /// For bytes that are read once more at most, and then compared with a sha256: a twentieth of the work.
+    Crc32,
+}
+
+impl Algorithm {
+    pub fn of(self, body: &[u8]) -> Checksum {
+        match self {
+            Algorithm::Sha256 => Checksum::Sha256(Sha256::digest(body).into()),
+            Algorithm::Crc32 => Checksum::Crc32(crc32fast::hash(body)),
+        }
+    }
+}
+
+/// Goes with bytes that are uploaded: S3 refuses them when others arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    Sha256([u8; 32]),
+    Crc32(u32),
+}
+
+impl Checksum {
+    pub fn algorithm(self) -> Algorithm {
+        match self {
+            Checksum::Sha256(_) => Algorithm::Sha256,
+            Checksum::Crc32(_) => Algorithm::Crc32,
+        }
+    }
+
+    /// As S3 says it of a whole object, in hex.
+    pub fn sha256(self) -> Option<String> {
+        match self {
+            Checksum::Sha256(sha256) => Some(hex::encode(sha256)),
+            Checksum::Crc32(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -77,8 +125,8 @@ pub struct Put<'a> {
     pub bucket: &'a str,
     pub key: &'a str,
     pub body: Bytes,
-    /// Of the body, in hex.
-    pub sha256: &'a str,
+    /// Of the body.
+    pub checksum: Checksum,
     pub content_type: &'a str,
     pub condition: Condition<'a>,
 }
@@ -110,6 +158,8 @@ pub struct Part<'a> {
     /// From 1 to 10,000.
     pub number: i32,
     pub body: &'a Bytes,
+    /// Of the body, by the upload's algorithm.
+    pub checksum: Checksum,
 }
 
 /// A part that S3 has verified.
@@ -117,7 +167,7 @@ pub struct Part<'a> {
 pub struct PartDone {
     pub number: i32,
     pub tag: String,
-    pub sha256: [u8; 32],
+    pub checksum: Checksum,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 use super::{
     Head, Objects, PutOnce, StoreError,
-    memory::checksum_of_parts,
-    store::{Complete, Condition, Part, PartDone, PutEnd},
+    memory::sha256_of_parts,
+    store::{Algorithm, Complete, Condition, Part, PartDone, PutEnd},
 };
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ pub struct Upload {
     objects: Objects,
     key: String,
     content_type: String,
+    algorithm: Algorithm,
     /// Once the first part is full.
     id: Option<String>,
     filling: BytesMut,
@@ -29,11 +30,12 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(objects: Objects, key: String, content_type: String) -> Self {
+    pub(super) fn new(objects: Objects, key: String, content_type: String, algorithm: Algorithm) -> Self {
         Upload {
             objects,
             key,
             content_type,
+            algorithm,
             id: None,
             filling: BytesMut::new(),
             under_way: JoinSet::new(),
@@ -67,7 +69,7 @@ impl Upload {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let id = store.create_upload(&bucket, &key, &self.content_type).await?;
+                let id = store.create_upload(&bucket, &key, &self.content_type, self.algorithm).await?;
                 self.id.insert(id).clone()
             }
         };
@@ -75,9 +77,10 @@ impl Upload {
             self.await_part().await?;
         }
         self.parts += 1;
-        let (number, body) = (self.parts, self.filling.split().freeze());
+        let (number, body, algorithm) = (self.parts, self.filling.split().freeze(), self.algorithm);
         self.under_way.spawn(async move {
-            store.put_part(Part { bucket: &bucket, key: &key, upload_id: &id, number, body: &body }).await
+            let checksum = algorithm.of(&body);
+            store.put_part(Part { bucket: &bucket, key: &key, upload_id: &id, number, body: &body, checksum }).await
         });
         Ok(())
     }
@@ -107,12 +110,13 @@ impl Upload {
         let (objects, key) = (self.objects.clone(), self.key.clone());
         if self.id.is_none() {
             let body: Bytes = std::mem::take(&mut self.filling).freeze();
+            let checksum = self.algorithm.of(&body);
             if condition == Condition::Absent {
-                return objects.put_once(&key, body, &self.content_type).await;
+                return objects.put_once_checked(&key, body, checksum, &self.content_type).await;
             }
-            let (bytes, sha256) = (body.len() as u64, crate::sha256_hex(&body));
-            objects.put_hashed(&key, body, &sha256, &self.content_type).await?;
-            return Ok(PutOnce::Created(Head { bytes, sha256: Some(sha256) }));
+            let bytes = body.len() as u64;
+            objects.put_checked(&key, body, checksum, &self.content_type).await?;
+            return Ok(PutOnce::Created(Head { bytes, sha256: checksum.sha256() }));
         }
         if !self.filling.is_empty() {
             self.send_part().await?;
@@ -121,7 +125,7 @@ impl Upload {
             self.await_part().await?;
         }
         self.done.sort_by_key(|part| part.number);
-        let own = Head { bytes: self.bytes, sha256: Some(checksum_of_parts(&self.done)) };
+        let own = Head { bytes: self.bytes, sha256: sha256_of_parts(&self.done) };
         let id = self.id.clone().unwrap_or_default();
         for round in 0..TRIES {
             let (bucket, parts) = (objects.bucket.as_str(), self.done.as_slice());

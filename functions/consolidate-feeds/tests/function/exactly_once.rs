@@ -127,6 +127,34 @@ impl Network for Killed {
 }
 
 #[tokio::test]
+async fn staged_bytes_that_are_not_those_of_their_intent_never_come_out() {
+    let (mut found, all) = (0, catalogue().await.2.into_values().flatten().collect::<BTreeSet<_>>());
+    for left in 1.. {
+        let (world, events, _) = catalogue().await;
+        let messages: Vec<&[Value]> = events.chunks(2).collect();
+        let killed = Killed { left: AtomicUsize::new(left), is_carried_out: true };
+        world.deliver_through(Arc::new(killed), &messages).await;
+        if !world.outputs().is_empty() {
+            break;
+        }
+        let staged = world.objects.contents(ARCHIVE).into_iter().filter(|(key, _)| key.starts_with("feeds/staged/"));
+        let archive = Objects::over(world.objects.clone(), ARCHIVE);
+        for (key, body) in staged {
+            // The same length, and JSON still.
+            let at = body.iter().position(u8::is_ascii_digit).expect("a number");
+            let mut other = body.to_vec();
+            other[at] = if other[at] == b'1' { b'2' } else { b'1' };
+            archive.put(&key, other, "application/octet-stream").await.expect("written");
+        }
+        world.a_minute_later();
+        // Before the intent is registered, other bytes are staged under another name.
+        found += usize::from(!world.deliver(&messages).await.is_empty());
+        assert!(world.records().iter().all(|record| all.contains(record)), "killed at request {left}");
+    }
+    assert!(found > 0, "no function met what another had staged");
+}
+
+#[tokio::test]
 async fn a_function_that_is_killed_at_any_request_and_again_at_another_is_followed_by_one_that_makes_it_good() {
     let (world, events, _) = catalogue().await;
     let counting = OneFault::at(usize::MAX, Strike::Request);
