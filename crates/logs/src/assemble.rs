@@ -133,7 +133,8 @@ impl<'a> Assembler<'a> {
     }
 
     pub fn line(&mut self, position: LinePosition, line: &str) {
-        let line = if line.contains('\u{1b}') { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
+        let has_colours = memchr::memchr(b'\x1b', line.as_bytes()).is_some();
+        let line = if has_colours { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
         let piece = envelope::open(&line);
         let is_plain = piece.source.is_empty();
         if !is_plain && !self.sources.contains_key(&*piece.source) {
@@ -245,7 +246,11 @@ impl<'a> Step<'_, 'a> {
             Body::Text(text) => {
                 // Some collectors keep the line break.
                 let text = text.trim_end_matches(['\n', '\r']);
-                text.split('\n').for_each(|line| self.text(position, collected, level, line.trim_end_matches('\r')));
+                let mut begin = 0;
+                for end in memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
+                    self.text(position, collected, level, text[begin..end].trim_end_matches('\r'));
+                    begin = end + 1;
+                }
             }
         }
     }
@@ -364,7 +369,7 @@ impl<'a> Step<'_, 'a> {
         if !may_be_built_in && !self.formats.has_configured {
             return None;
         }
-        for at in self.formats.that_fit(&line[..line.floor_char_boundary(HEADER)]) {
+        for at in self.formats.that_may_fit(&line[..line.floor_char_boundary(HEADER)]) {
             let format = &self.formats.list[at];
             if (may_be_built_in || format.configured)
                 && let Some(record) = read_header(format, line)
@@ -619,7 +624,7 @@ pub fn time_of_line(line: &str, key: &str, settings: &crate::Settings) -> Option
         }
         Body::Record(record) => context.instant(&record.time, None),
         Body::Text(text) => {
-            context.formats().that_fit(&text[..text.floor_char_boundary(HEADER)]).into_iter().find_map(|at| {
+            context.formats().that_may_fit(&text[..text.floor_char_boundary(HEADER)]).into_iter().find_map(|at| {
                 let format = &context.formats().list[at];
                 let record = read_header(format, text)?;
                 context.instant(&record.time, format.time_format.as_deref())

@@ -182,12 +182,12 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
         }
         return Some(inside(log, depth, piece));
     }
-    let record = fields.record();
-    if record.level.is_some() {
+    if let Some(record) = fields.record() {
         return Some(Piece { source: source(&fields), collected: collected(&fields), ..Piece::record(record) });
     }
     let Some(message) = fields.message() else {
         // An object that says nothing of an entry may be a part of a text.
+        let record = fields.record_of(None, None, None);
         return (!record.time.is_none()).then(|| Piece::record(record));
     };
     let is_partial = fields.text("partial_message").is_some_and(|partial| partial == "true")
@@ -226,10 +226,15 @@ fn source<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
     parts.fold(first, |all, part| Cow::Owned([&all, "\n", &part].concat()))
 }
 
+fn split_at_tab(text: &str) -> Option<(&str, &str)> {
+    let at = memchr::memchr(b'\t', text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 /// FluentD's files: `time<TAB>tag<TAB>json`.
 fn fluentd(line: &str, depth: usize) -> Option<Piece<'_>> {
-    let (time, rest) = line.split_once('\t')?;
-    let (tag, json) = rest.split_once('\t')?;
+    let (time, rest) = split_at_tab(line)?;
+    let (tag, json) = split_at_tab(rest)?;
     if tag.contains(' ') || !json.starts_with('{') {
         return None;
     }
@@ -251,9 +256,9 @@ fn tagged<'a>(time: &'a str, tag: &'a str, inner: Piece<'a>) -> Piece<'a> {
 
 /// FluentD's stdout: `2024-07-01 10:00:00.000000000 +0000 tag: {...}`.
 fn fluentd_stdout(line: &str, depth: usize) -> Option<Piece<'_>> {
-    let at = line.find(": {")?;
+    let at = line.ends_with('}').then(|| line.find(": {"))??;
     let (time, tag) = line[..at].rsplit_once(' ')?;
-    if time.len() > 40 || tag.is_empty() || !line.ends_with('}') || time.bytes().any(|byte| byte.is_ascii_lowercase()) {
+    if time.len() > 40 || tag.is_empty() || time.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return None;
     }
     Some(tagged(time, tag, fields_in(Fields::parse(&line[at + 2..])?, depth)?))
@@ -343,7 +348,8 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
         .ok()
     });
     let head = &line[..line.floor_char_boundary(1024)];
-    if !head.starts_with('<') && !head.contains("]: ") && !head.ends_with("]:") {
+    let mut brackets = memchr::memchr_iter(b']', head.as_bytes()).map(|at| &head[at + 1..]);
+    if !head.starts_with('<') && !brackets.any(|behind| behind == ":" || behind.starts_with(": ")) {
         return None;
     }
     let Some(found) = NEW.as_ref()?.captures(head).or_else(|| OLD.as_ref()?.captures(head)) else {

@@ -3,6 +3,7 @@ use crate::entry::{Context, Entry, LONGEST_LINE, LinePosition};
 use crate::settings::Settings;
 use bytes::Bytes;
 use lines::{GzipError, Limits, Lines, Step};
+use std::borrow::Cow;
 
 /// What a log object may unpack to: 256 GiB, and 400:1. Logs reach 10:1 to 100:1; deflate itself ends at 1032:1.
 pub const LIMITS: Limits = Limits { bytes: 256 << 30, ratio: 400 };
@@ -73,11 +74,10 @@ impl<'a> Extraction<'a> {
             }
             let byte = self.lines.position().offset;
             match self.lines.step() {
-                // Bytes that are not UTF-8 become U+FFFD.
                 Ok(Step::Line(line)) => {
                     let position = LinePosition { line: line.number, byte };
                     if !self.assembler.is_quiet(position, line.bytes) {
-                        self.assembler.line(position, &String::from_utf8_lossy(line.bytes));
+                        self.assembler.line(position, &text(line.bytes));
                     }
                 }
                 Ok(Step::Starved) => return None,
@@ -88,7 +88,7 @@ impl<'a> Extraction<'a> {
                     self.is_cut_between_lines = damage.bytes.is_empty();
                     if !damage.bytes.is_empty() {
                         let position = LinePosition { line: damage.number, byte };
-                        self.assembler.line(position, &String::from_utf8_lossy(damage.bytes));
+                        self.assembler.line(position, &text(damage.bytes));
                     }
                     self.finish();
                 }
@@ -113,4 +113,10 @@ impl<'a> Extraction<'a> {
             damage: self.damage,
         }
     }
+}
+
+/// Bytes that are not UTF-8 become U+FFFD. Nearly all lines are, and to look at those as a whole takes a tenth of the
+/// time.
+fn text(line: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
 }

@@ -451,20 +451,30 @@ impl<'a> Fields<'a> {
         self.first_text(&PATHS)
     }
 
-    /// The record as an entry, whether it is an error or not.
-    pub fn record(&self) -> Record<'a> {
+    /// The record as an entry, whether it is an error or not. `None` where nothing says which.
+    pub fn record(&self) -> Option<Record<'a>> {
         let level = self.level();
         // Most records are read no further than this.
         if level.is_some_and(|level| !level.is_error()) {
-            return Record {
+            return Some(Record {
                 level,
                 thread: self.thread(),
                 message: self.message().unwrap_or_default(),
                 ..Record::default()
-            };
+            });
         }
         let (exception, stack) = (self.exception(), self.stack());
-        let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error));
+        let level = level.or_else(|| (exception.is_some() || stack.is_some()).then_some(Level::Error))?;
+        Some(self.record_of(Some(level), exception, stack))
+    }
+
+    /// The record with these, and what else there is.
+    pub fn record_of(
+        &self,
+        level: Option<Level>,
+        exception: Option<Cow<'a, str>>,
+        stack: Option<Cow<'a, str>>,
+    ) -> Record<'a> {
         let message = self.message().or_else(|| self.first_text(&ERRORS));
         // A trace says more than what is no text.
         let is_bare = message.is_none() && exception.is_none() && stack.is_none();
@@ -476,7 +486,7 @@ impl<'a> Fields<'a> {
 
 fn unquoted(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if !inner.contains('\\') {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
     }
     let text: Option<String> = serde_json::from_str(raw).ok();
