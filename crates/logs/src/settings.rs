@@ -517,7 +517,7 @@ mod tests {
                 assert!(may_fit.contains(&at), "{}: {line}", format.name);
             }
         }
-        assert!(fitting > 500, "{fitting}");
+        assert!(fitting > 400, "{fitting}");
         let whole = |time: &str| build(&format!("^(?:{time})$")).expect("a pattern");
         let (known, any) = (whole(&bytewise(&expand("%{TIME}", "", ""))), whole(ANY_TIME));
         for time in [
