@@ -55,7 +55,7 @@ pub async fn around(
     let totals = totals::up_to_date(deps, &oldest_first).await?;
     let mut days: BTreeMap<String, Day> = BTreeMap::new();
     for (date, Written { archived, bytes }) in totals.days {
-        days.insert(date, Day { archived, bytes, ..Day::default() });
+        days.insert(date, Day { archived: archived.max(0).cast_unsigned(), bytes, ..Day::default() });
     }
     let count_open = |row: Row| {
         if row.disposition == Disposition::Open && row.first_seen_open.is_some() {

@@ -6,7 +6,7 @@ use crate::{Deps, Error};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
     counts::AlertCounts,
-    keys::{PARQUET, date_of, manifest_key, superseded_key, superseded_prefix, totals_key},
+    keys::{PARQUET, date_of, manifest_key, run_of, superseded_key, superseded_prefix, totals_key},
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
@@ -42,7 +42,8 @@ pub struct OverviewTotals {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    pub archived: u64,
+    /// Below zero while the rows are not counted yet that a window of an older run has replaced.
+    pub archived: i64,
     pub bytes: u64,
 }
 
@@ -52,7 +53,7 @@ struct OfWindow {
     window_id: String,
     written: BTreeMap<String, Written>,
     /// Rows that it took out of older objects.
-    replaced: BTreeMap<String, u64>,
+    replaced: BTreeMap<String, i64>,
     /// By month, without those of the rows that it took out.
     alerts: BTreeMap<String, AlertCounts>,
 }
@@ -139,8 +140,7 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result
             day.bytes += bytes;
         }
         for (date, rows) in replaced {
-            let day = totals.days.entry(date).or_default();
-            day.archived = day.archived.saturating_sub(rows);
+            totals.days.entry(date).or_default().archived -= rows;
         }
         for (month, counts) in alerts {
             totals.alerts.entry(month).or_default().add_all(&counts, 1);
@@ -157,7 +157,7 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result
 
 async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error> {
     let (window_id, run_id) = (&record.window_id, &record.run_id);
-    // An intent that was ended has a manifest of its own, and objects whose names end in its attempt.
+    // An intent that was ended has a manifest of its own.
     let keys = match &record.manifest_key {
         Some(key) if record.ended == 0 => vec![key.clone()],
         Some(_) => {
@@ -173,12 +173,11 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
             let Some(date) = date_of(&object.key) else { continue };
             let name = object.key.rsplit('/').next().unwrap_or_default();
             let own = name.strip_prefix(window_id.as_str()).and_then(|name| name.strip_prefix('.'));
-            let is_own = own
-                .and_then(|name| name.strip_prefix(run_id.as_str()))
-                .is_some_and(|rest| rest.starts_with('.') || (record.ended > 0 && rest.starts_with('-')));
-            if is_own {
+            // Behind the writer stands the number of the part.
+            let writer = own.and_then(|name| name.strip_suffix(".parquet")?.rsplit_once('.')).map(|(writer, _)| writer);
+            if writer.is_some_and(|writer| run_of(writer) == run_id) {
                 let day = of_window.written.entry(date.to_owned()).or_default();
-                day.archived += object.rows;
+                day.archived += object.rows.cast_signed();
                 day.bytes += object.bytes;
                 of_window.add_alerts(date, &alerts_of(&deps.objects, object).await?, 1);
                 continue;
@@ -187,7 +186,7 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
             if let Some(body) = deps.objects.find(&taken).await? {
                 let damaged = |error| deps.objects.corrupt(&taken, error);
                 let rows = columnar::row_count(body.clone()).map_err(damaged)?;
-                *of_window.replaced.entry(date.to_owned()).or_default() += rows;
+                *of_window.replaced.entry(date.to_owned()).or_default() += rows.cast_signed();
                 if let Counted::All(counts) = alert_counts(&Parts::whole(body)).map_err(damaged)? {
                     of_window.add_alerts(date, &counts, -1);
                 }

@@ -214,8 +214,13 @@ async fn the_overview_counts_each_manifest_once_and_never_reads_it_again() {
     assert_eq!(counting.0.load(Ordering::SeqCst), 2);
 }
 
-/// An object of the archive with a message for each of these severities, and its manifest.
+/// An object of the archive with a message for each of these severities.
 async fn given_object(cloud: &Cloud, window_id: &str, severities: &[&str]) -> WrittenObject {
+    given_object_of(cloud, window_id, RUN, severities).await
+}
+
+/// As a window calls it after `writer`.
+async fn given_object_of(cloud: &Cloud, window_id: &str, writer_id: &str, severities: &[&str]) -> WrittenObject {
     let origin = Origin { run_id: RUN.into(), archived_at: day(0).from };
     let mut writer = ObjectWriter::new(origin).expect("a writer");
     for (n, severity) in severities.iter().enumerate() {
@@ -229,7 +234,7 @@ async fn given_object(cloud: &Cloud, window_id: &str, severities: &[&str]) -> Wr
         writer.push(&serde_json::from_value(entry).expect("an entry"), record).expect("a row");
     }
     let body = writer.finish().expect("an object");
-    let key = format!("archive/parquet/date=2024-07-01/{window_id}.{RUN}.0000.parquet");
+    let key = alerts::keys::parquet_key("2024-07-01", window_id, writer_id, 0);
     let (rows, bytes, sha256) = (severities.len() as u64, body.len() as u64, storage::sha256_hex(&body));
     cloud.objects().put(&key, body, "application/vnd.apache.parquet").await.expect("written");
     WrittenObject { key, rows, bytes, sha256 }
@@ -281,6 +286,40 @@ async fn alerts_are_counted_by_month_as_often_as_their_messages_stand_in_the_arc
         let left = json!({"high": 1, "low": 3, "critical": 0});
         assert_eq!(severities(&cloud), (json!(4), left));
     }
+}
+
+#[tokio::test]
+async fn a_window_is_counted_with_the_objects_of_an_attempt_behind_an_ended_intent() {
+    let cloud = ended().await;
+    let window_id = day(0).window_id;
+    let writer = alerts::keys::attempt_of(RUN, 2);
+    let again = given_object_of(&cloud, &window_id, &writer, &["high", "low"]).await;
+    commit(&cloud, &window_id, &[&again]).await;
+    cloud
+        .windows()
+        .change(RUN, &window_id, |record| Ok(WindowRecord { ended: 1, ..record.clone() }))
+        .await
+        .expect("ended");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+    assert_eq!((&overview["archived"], &overview["alerts"]["2024-07"]["messages"]), (&json!(2), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_row_that_was_replaced_before_its_window_is_counted_does_not_stay_in_the_sum() {
+    let cloud = ended().await;
+    // The first window, which is counted first, has sent the message of the second to another day.
+    let [older, newer] = [day(1).window_id, day(0).window_id];
+    let replaced = given_object(&cloud, &older, &["high"]).await;
+    let named = HashSet::from([Identity::new("messages", "0")]);
+    let split = columnar::split(cloud.object(&replaced.key), &named).expect("Parquet").expect("it holds the message");
+    let taken = alerts::keys::superseded_key(&replaced.key, &newer, RUN);
+    cloud.objects().put(&taken, split.taken, "application/vnd.apache.parquet").await.expect("written");
+    commit(&cloud, &newer, &[&replaced]).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    commit(&cloud, &older, &[&replaced]).await;
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    assert_eq!(cloud.json("runs/r1/details.json")["overview"]["archived"], 0);
 }
 
 #[tokio::test]
