@@ -172,5 +172,6 @@ output "archive_environment" {
   description = "What `make env` prints for the archive."
   value = merge(local.tables_environment, local.mail_environment, {
     ALERT_ARCHIVE_STATE_MACHINE_ARN = module.archive_alerts.arn
+    ALERT_ARCHIVE_WINDOW_MESSAGES   = tostring(var.window_messages)
   })
 }

@@ -1,6 +1,6 @@
 //! What archiving costs, from one file of prices: an estimate for what the source holds, and what runs have used.
 
-use super::range_of;
+use super::{dry_run::window_messages, range_of};
 use crate::archive::Archive;
 use alerts::window::plan::{Bucket, Interval, Window, join};
 use anyhow::{Context, Result};
@@ -55,7 +55,7 @@ impl CostOf {
         let estimate = match archive.source()? {
             Some(source) => {
                 let days = source.histogram(from, to, Interval::Day).await?;
-                Some(Work::planned(&windows_of(&days), past.bytes_a_message()))
+                Some(Work::planned(&windows_of(&days, window_messages()?), past.bytes_a_message()))
             }
             None => None,
         };
@@ -103,12 +103,11 @@ impl Priced {
 }
 
 /// The windows that a run would have, as far as days tell.
-fn windows_of(days: &[Bucket]) -> Vec<Window> {
-    const TARGET: u64 = 2000;
-    let whole = join(days, TARGET).into_iter();
+fn windows_of(days: &[Bucket], target: u64) -> Vec<Window> {
+    let whole = join(days, target).into_iter();
     // A day that holds more than a window is split.
     let split = |window: Window| {
-        let parts = window.expected.div_ceil(TARGET).max(1);
+        let parts = window.expected.div_ceil(target).max(1);
         let (expected, rest) = (window.expected / parts, window.expected % parts);
         (0..parts).map(move |n| Window::new(window.from, window.to, expected + u64::from(n < rest)))
     };
@@ -197,7 +196,7 @@ mod tests {
     fn a_busy_day_is_several_windows_and_quiet_days_share_one() {
         let at = |day: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * day);
         let day = |n, count| Bucket { from: at(n), to: at(n + 1), count };
-        let windows = windows_of(&[day(0, 5), day(1, 7), day(2, 4500)]);
+        let windows = windows_of(&[day(0, 5), day(1, 7), day(2, 4500)], 2000);
         assert_eq!(windows.iter().map(|window| window.expected).collect::<Vec<_>>(), [12, 1500, 1500, 1500]);
     }
 

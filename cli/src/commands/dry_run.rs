@@ -17,15 +17,21 @@ use serde_json::json;
 /// Windows that are listed for people.
 const SHOWN: usize = 20;
 
+/// Messages that a window should hold, as the deployment says.
+pub fn window_messages() -> Result<u64> {
+    let mut config = Config::default();
+    let target = config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 4000).max(1);
+    config.check()?;
+    Ok(target)
+}
+
 /// The windows of `[from, to)`, planned as plan-windows plans what comes from OpenSearch.
 pub async fn show(archive: &Archive, from: Timestamp, to: Timestamp, as_json: bool) -> Result<bool> {
     let source = archive.source()?.context(
         "OPENSEARCH_URL is not set: a dry run counts what the source holds; in a checkout, run: \
          eval \"$(make -s env)\"",
     )?;
-    let mut config = Config::default();
-    let target = config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1);
-    config.check()?;
+    let target = window_messages()?;
     for index in [&source.indices.messages, &source.indices.history, &source.indices.audit] {
         source.check_mapping(index).await?;
     }

@@ -222,7 +222,8 @@ impl Work<'_> {
             }
             size += row.record.message.len();
             batch.push(row);
-            if batch.len() >= DOCUMENTS_AT_ONCE || size >= BYTES_AT_ONCE {
+            // A batch is one request: more than the rate would go within the first second.
+            if batch.len() >= DOCUMENTS_AT_ONCE.min(self.options.rate as usize) || size >= BYTES_AT_ONCE {
                 self.batch(key, &sha256, std::mem::take(&mut batch)).await?;
                 size = 0;
             }
@@ -365,6 +366,23 @@ mod tests {
         assert_eq!((&lines[0]["id"], &lines[0]["object"]), (&json!("a"), &json!(world.key)));
         let again = world.purge(false, Calm::shared()).await.expect("nothing is left");
         assert_eq!((again.deleted, again.spared.get(&Spared::NotThere)), (0, Some(&4)));
+    }
+
+    #[tokio::test]
+    async fn no_request_deletes_more_than_may_go_in_a_second() {
+        let world = given().await;
+        let before = instant::parse("2024-07-02").expect("an instant");
+        let (evidence, _) = read_through(&world.archive, before).await.expect("read");
+        let options = Purge { before: "2024-07-02".into(), rate: 3, dry_run: false, json: false };
+        let source = world.source(Calm::shared());
+        let outcome = delete(&world.archive, &source, &evidence, before, &options).await.expect("deleted");
+        assert_eq!(outcome.deleted, 4);
+        let mut at_once = Vec::new();
+        let lists = world.archive.objects.list("runs/purge-").await.expect("listed");
+        for list in lists.into_iter().filter(|key| key.contains("/deleted-")) {
+            at_once.push(world.archive.objects.get_lines::<Value>(&list).await.expect("lines").len());
+        }
+        assert_eq!(at_once, [3, 1]);
     }
 
     /// Writes a message again after it was compared, just before the deletion reaches the source.

@@ -140,7 +140,7 @@ impl Rerun {
                 if self.json {
                     say!("{}", serde_json::to_string_pretty(&archive.report(&run).await?)?);
                 }
-                Ok(true)
+                Ok(set_aside == 0)
             }
             Way::FailedOnly => {
                 let input = serde_json::to_string(&Input::FailedOnly { run_id: run.run_id.clone() })?;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 #[command(after_help = "\
 Examples:
   alert-archive skip RUN 20240701T000000.000Z--20240702T000000.000Z --reason 'shard 3 is lost, see ticket 4711'
-  alert-archive rerun RUN --redrive --wait                     ends the run; the window stays in its report
+  alert-archive rerun RUN --wait                               ends the run; the window stays in its report
   alert-archive skip RUN 20240701T000000.000Z--20240702T000000.000Z --undo
 
 Every report of every run names the window, until it is wanted again or later runs have archived all of it.
@@ -67,7 +67,7 @@ impl Skip {
         ensure!(after.status == wanted, "window {window_id} changed meanwhile: it is {:?}", after.status);
         match (self.json, self.undo) {
             (true, _) => say!("{}", serde_json::to_string_pretty(&after)?),
-            (false, false) => say!("end the run with: alert-archive rerun {run_id} --redrive --wait"),
+            (false, false) => say!("end the run with: alert-archive rerun {run_id} --wait"),
             (false, true) => say!("archive it with: alert-archive rerun {run_id} --wait"),
         }
         Ok(true)

@@ -119,7 +119,7 @@ Examples:
     #[command(after_help = "\
 Example:
   alert-archive quarantine add MSG-17 --index messages-2024 --reason 'kills its window, ticket 4711'
-  alert-archive rerun RUN --redrive --wait           ends the run; everything else of the window is archived
+  alert-archive rerun RUN --wait                     ends the run; everything else of the window is archived
   alert-archive quarantine release MSG-17            when the fault is found")]
     Add {
         #[command(flatten)]
@@ -238,7 +238,7 @@ impl Quarantine {
         } else {
             say!(
                 "{message_id} of {index} goes to quarantine unread; run its window again: alert-archive rerun RUN \
-                --redrive --wait"
+                --wait"
             );
         }
         Ok(true)
