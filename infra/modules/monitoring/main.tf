@@ -61,7 +61,7 @@ resource "aws_sqs_queue_policy" "undelivered" {
       Principal = { Service = "events.amazonaws.com" }
       Action    = "sqs:SendMessage"
       Resource  = var.deployment.undelivered_arn
-      Condition = { ArnLike = { "aws:SourceArn" = "arn:${var.deployment.partition}:events:${local.here}:rule/${var.deployment.prefix}-*-ended-badly" } }
+      Condition = { ArnLike = { "aws:SourceArn" = "arn:${var.deployment.partition}:events:${local.here}:rule/${var.deployment.prefix}-*" } }
     }]
   })
 }

@@ -72,7 +72,12 @@ fn what_a_schedule_or_a_rule_cannot_deliver_is_kept() {
             schedule.address
         );
     }
+    let queue = of_kind("aws_sqs_queue_policy").find(|policy| policy.address.ends_with(".undelivered"));
+    let policy = queue.expect("the policy of the queue").json("policy");
+    let rules = policy["Statement"][0]["Condition"]["ArnLike"]["aws:SourceArn"].as_str().expect("whose rules");
+    let prefix = rules.split_once(":rule/").expect("rules").1.strip_suffix('*').expect("all of a prefix");
     for target in of_kind("aws_cloudwatch_event_target") {
+        assert!(target.text("rule").starts_with(prefix), "{} may not send to the queue", target.address);
         assert_eq!(
             target.values["dead_letter_config"].as_array().map(Vec::len),
             Some(1),
