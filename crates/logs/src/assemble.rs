@@ -218,10 +218,12 @@ impl<'a> Step<'_, 'a> {
         match piece.body {
             Body::Text(text) if partial.text.len() + text.len() <= LONGEST_LINE => partial.text.push_str(&text),
             Body::Text(_) => {}
-            Body::Record(_) | Body::Broken if partial.text.is_empty() => {}
             // The last part may look like a record of its own only when it is one.
             body => {
-                self.whole(partial);
+                // A piece without a text is no line, either.
+                if !partial.text.is_empty() {
+                    self.whole(partial);
+                }
                 return self.body(position, &piece.collected, piece.level, body);
             }
         }
