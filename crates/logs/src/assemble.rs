@@ -216,8 +216,12 @@ impl<'a> Step<'_, 'a> {
             collected: own(&piece.collected),
         });
         match piece.body {
-            Body::Text(text) if partial.text.len() + text.len() <= LONGEST_LINE => partial.text.push_str(&text),
-            Body::Text(_) => {}
+            Body::Text(text) => {
+                // As of a line in one piece, the beginning counts.
+                let fits = text.floor_char_boundary(LONGEST_LINE.saturating_sub(partial.text.len()));
+                partial.text.push_str(&text[..fits]);
+                self.unparsed += u64::from(fits < text.len());
+            }
             // The last part may look like a record of its own only when it is one.
             body => {
                 // A piece without a text is no line, either.
@@ -674,6 +678,21 @@ mod tests {
                 }
             }
             assert!(most < 60_000, "{most} lines wait behind {first}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_cut_off_are_counted() {
+        let piece = |log: &str| format!(r#"{{"log":"{log}","stream":"stdout","time":"2024-07-01T10:00:00Z"}}"#);
+        let (header, filler) = (piece("2024-07-01T10:00:00Z INFO a.B - "), piece(&"x".repeat(1 << 20)));
+        let most = LONGEST_LINE >> 20;
+        for (pieces, cut) in [(most - 1, 0), (most, 1), (most + 2, 3)] {
+            let mut lines = vec![header.as_str()];
+            lines.extend(std::iter::repeat_n(filler.as_str(), pieces));
+            let (last, next) = (piece("\\n"), piece("ERROR: next\\n"));
+            lines.extend([last.as_str(), &next]);
+            let (entries, unparsed) = read(&lines, &Settings::built_in(), false);
+            assert_eq!((entries.len(), unparsed), (1, cut), "{pieces} pieces");
         }
     }
 

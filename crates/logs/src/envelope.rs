@@ -165,8 +165,12 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
         && fields.len() <= 4
         && (fields.has("stream") || fields.has("attrs"))
     {
-        // Docker's json-file cuts at 16 KB; only the last piece of a line ends with its line break.
-        let is_partial = !log.ends_with('\n');
+        // fluent-bit keeps the runtime's own mark, and no line break. Docker's json-file cuts at 16 KB; only the last
+        // piece of a line ends with its line break.
+        let is_partial = match fields.text("_p").or_else(|| fields.text("logtag")) {
+            Some(tag) => tag.split(':').next() == Some("P"),
+            None => !log.ends_with('\n'),
+        };
         let log = match log {
             Cow::Borrowed(log) => Cow::Borrowed(log.trim_end_matches(['\n', '\r'])),
             Cow::Owned(log) => Cow::Owned(log.trim_end_matches(['\n', '\r']).to_owned()),
