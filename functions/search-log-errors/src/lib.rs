@@ -88,6 +88,12 @@ pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<R
         Some(_) => scheduled_id(to),
         None => request.run_id.clone(),
     };
+    let report_key = report_key(&id);
+    // What came since the report was made is late for it, and the next one begins where this one looked.
+    let is_scheduled = request.input.scheduled_for.is_some();
+    if is_scheduled && deps.archive.find_json::<LogReport>(&report_key).await?.is_some() {
+        return Ok(ReportTask { v: PAYLOAD, id, report_key });
+    }
     let filter = Filter { from, to, services: request.input.services, error_types: request.input.error_types };
     let before = Filter {
         from: from - (to - from).to_duration(jiff::SpanRelativeTo::days_are_24_hours()).unwrap_or(PERIOD),
@@ -106,13 +112,12 @@ pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<R
     let mut report = report(id.clone(), &filter, &now, &earlier, &known);
     (report.damaged, report.unread_files) = not_read(deps, &filter, call.now()).await?;
     report.searched_at = instant::iso(searched_at);
-    if request.input.scheduled_for.is_some() {
+    if is_scheduled {
         let late = late(deps, &filter, searched_at, &settings, &call).await?;
         let known = self::known(deps, &late, from).await?;
         report.late_entries = late.iter().map(|group| group.count).sum();
         report.late = late.iter().take(LISTED).map(|group| finding(group, 0, known.get(&group.fingerprint))).collect();
     }
-    let report_key = report_key(&id);
     deps.archive.put_json(&report_key, &report).await?;
     Metrics::new()
         .dimension("Step", "search-log-errors")
@@ -511,5 +516,18 @@ mod tests {
         }
         let third = scheduled(&deps, "2024-07-13T00:00:00Z", "2024-07-13T00:05:00Z").await;
         assert_eq!((third.entries, third.late_entries, third.late[0].fingerprint.as_str()), (0, 1, "2024-07-06-3"));
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_asked_for_again_later_stays_and_hides_no_late_log() {
+        let deps = cloud();
+        put_log(&deps, "2024-07-10", &[("2024-07-10T12:01:00Z", 1)], &[1]).await;
+        let first = scheduled(&deps, "2024-07-11T00:00:00Z", "2024-07-11T00:05:00Z").await;
+        put_log(&deps, "2024-07-09", &[("2024-07-11T06:00:00Z", 1)], &[1]).await;
+        let again = scheduled(&deps, "2024-07-11T00:00:00Z", "2024-07-11T09:00:00Z").await;
+        assert_eq!(again, first);
+        let next = scheduled(&deps, "2024-07-12T00:00:00Z", "2024-07-12T00:05:00Z").await;
+        let late: Vec<&str> = next.late.iter().map(|finding| finding.fingerprint.as_str()).collect();
+        assert_eq!(late, ["2024-07-09-1"]);
     }
 }
