@@ -187,7 +187,7 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
             category: row.category.clone(),
             service: row.service.clone(),
             level: row.level.clone(),
-            exception: row.exception.clone(),
+            exception: None,
             message: String::new(),
             count: 0,
             first_seen: time.clone(),
@@ -214,7 +214,8 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
             || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time)
         {
             group.message = excerpt(&row.message, STACK, masks);
-            group.exception = row.exception;
+            // A logger writes what it likes as the type, too.
+            group.exception = row.exception.as_deref().map(|exception| excerpt(exception, STACK, masks));
             group.level = row.level;
             group.category = row.category;
             group.sample = Sample {
@@ -225,5 +226,33 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
                 stack: row.stack.as_deref().map(|stack| excerpt(stack, STACK, masks)),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_told_wherever_it_stands() {
+        let row = EntryRow {
+            time: None,
+            service: "shop".into(),
+            level: "ERROR".into(),
+            logger: None,
+            category: "other".into(),
+            fingerprint: "00".into(),
+            exception: Some("a.Refused password=hunter2".into()),
+            message: "login password=hunter2".into(),
+            stack: Some("a.Refused password=hunter2".into()),
+            object: "shop/2024/07/01/a.gz".into(),
+            line: 1,
+        };
+        let mut groups = HashMap::new();
+        group(&mut groups, [row], &logs::Settings::built_in().masks);
+        let group = groups.into_values().next().expect("a group");
+        assert_eq!(group.exception.as_deref(), Some("a.Refused password=***"));
+        let told = format!("{group:?}");
+        assert!(!told.contains("hunter2"), "{told}");
     }
 }
