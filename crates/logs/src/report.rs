@@ -31,6 +31,13 @@ pub struct LogReport {
     pub damaged: Vec<DamagedFile>,
     /// Files of the period with lines in no known format; the count is of these lines.
     pub unread_files: Vec<FileShare>,
+    /// How many there are of those that are listed above only in part; 0 in reports of earlier versions.
+    #[serde(default)]
+    pub new_kinds: u64,
+    #[serde(default)]
+    pub back_kinds: u64,
+    #[serde(default)]
+    pub damaged_files: u64,
     /// When the errors of the period were looked for. What came later is late.
     #[serde(default)]
     pub searched_at: String,
@@ -39,6 +46,15 @@ pub struct LogReport {
     pub late_entries: u64,
     #[serde(default)]
     pub late: Vec<Finding>,
+}
+
+impl LogReport {
+    /// How many errors are new, are back, and how many files are damaged, listed or not.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let all = |total: u64, listed: usize| total.max(listed as u64);
+        let LogReport { new, back, damaged, .. } = self;
+        (all(self.new_kinds, new.len()), all(self.back_kinds, back.len()), all(self.damaged_files, damaged.len()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

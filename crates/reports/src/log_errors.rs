@@ -15,11 +15,12 @@ const HOURS: usize = 48;
 /// The section that mail and page show.
 pub fn section(report: &LogReport) -> Section {
     let (headline, state) = (sentence(report), state(report));
+    let (new, back, damaged_files) = report.totals();
     let figures = vec![
         Figure::count("Errors", report.entries).note(trend(report.entries, report.entries_before)),
         Figure::count("Kinds of error", report.kinds),
-        Figure::count("New", report.new.len() as u64).state(alarming(report.new.len())),
-        Figure::count("Back after silence", report.back.len() as u64).state(alarming(report.back.len())),
+        Figure::count("New", new).state(alarming(new)),
+        Figure::count("Back after silence", back).state(alarming(back)),
     ];
     let share = |share: &Share| {
         let Share { label, count, before } = share;
@@ -41,8 +42,8 @@ pub fn section(report: &LogReport) -> Section {
     Section::new("Log errors", scope(report))
         .headline(state, headline)
         .figures(if report.entries + report.entries_before == 0 { Vec::new() } else { figures })
-        .problems("New: never seen before", problems(&report.new, report))
-        .problems("Back after silence", problems(&report.back, report))
+        .problems_of("New: never seen before", problems(&report.new, report), new)
+        .problems_of("Back after silence", problems(&report.back, report), back)
         .problems("From before, in logs that came late", late(report))
         .table(by("By category", "Category", &report.by_category))
         .table(by("By service", "Service", &report.by_service))
@@ -50,7 +51,9 @@ pub fn section(report: &LogReport) -> Section {
         .problems("Most frequent", problems(&report.frequent, report))
         .bars("Over time (UTC)", over_time(&report.by_hour))
         .table(Table::new("Files with most errors", &["File", "#Errors"]).rows(files, None))
-        .table(Table::new("Damaged files", &["File", "What is wrong", "#Lines read"]).rows(damaged, None))
+        .table(
+            Table::new("Damaged files", &["File", "What is wrong", "#Lines read"]).rows(damaged, Some(damaged_files)),
+        )
         .table(Table::new("Lines in no known format", &["File", "#Lines"]).rows(unread, None))
         .command(
             "All of them, and the lines around one:",
@@ -94,12 +97,13 @@ fn state(report: &LogReport) -> State {
     }
 }
 
-fn alarming(findings: usize) -> State {
+fn alarming(findings: u64) -> State {
     if findings > 0 { State::Bad } else { State::Plain }
 }
 
 fn sentence(report: &LogReport) -> String {
-    let damaged = match report.damaged.len() as u64 {
+    let (new, back, damaged_files) = report.totals();
+    let damaged = match damaged_files {
         0 => String::new(),
         files => format!("; {} damaged", count(files, "file")),
     };
@@ -110,7 +114,7 @@ fn sentence(report: &LogReport) -> String {
     if report.entries == 0 {
         return format!("no errors found{late}{damaged}.");
     }
-    let part = |findings: usize, word: &str| match findings as u64 {
+    let part = |findings: u64, word: &str| match findings {
         0 => String::new(),
         findings => format!(", {} {word}", grouped(findings)),
     };
@@ -118,8 +122,8 @@ fn sentence(report: &LogReport) -> String {
         "{} of {}{}{} ({}){late}{damaged}.",
         count(report.entries, "error"),
         count(report.kinds, "kind"),
-        part(report.new.len(), "new"),
-        part(report.back.len(), "back after silence"),
+        part(new, "new"),
+        part(back, "back after silence"),
         trend(report.entries, report.entries_before)
     )
 }
@@ -297,6 +301,24 @@ mod tests {
         assert_eq!(section(&report).state, State::Attention);
         for part in ["From before, in logs that came late", "--from 2024-06-20 --to 2024-06-21"] {
             assert!(rendered.text.contains(part), "{part}: {}", rendered.text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_counts_too() {
+        let file = DamagedFile { object: "shop/a.gz".into(), error: "GzipTruncated".into(), lines: 5 };
+        let report = LogReport {
+            new: vec![finding("new")],
+            new_kinds: 1500,
+            back: vec![finding("back")],
+            back_kinds: 250,
+            damaged: vec![file],
+            damaged_files: 130,
+            ..report()
+        };
+        let text = letter(&report, false, None).render().expect("rendered").text;
+        for part in ["1,500 new", "250 back after silence", "130 files damaged", "1,499", "249", "129"] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 

@@ -185,9 +185,15 @@ impl Section {
     }
 
     /// The first [`LISTED`] of them.
-    pub fn problems(self, title: impl Into<String>, mut problems: Vec<Problem>) -> Self {
-        let left_out = problems.len().saturating_sub(LISTED) as u64;
+    pub fn problems(self, title: impl Into<String>, problems: Vec<Problem>) -> Self {
+        let all = problems.len() as u64;
+        self.problems_of(title, problems, all)
+    }
+
+    /// The first [`LISTED`] of `all`, where not all of them are at hand.
+    pub fn problems_of(self, title: impl Into<String>, mut problems: Vec<Problem>, all: u64) -> Self {
         problems.truncate(LISTED);
+        let left_out = all.saturating_sub(problems.len() as u64);
         self.with(!problems.is_empty(), Block::Problems { title: title.into(), problems, left_out })
     }
 

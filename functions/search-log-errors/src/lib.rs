@@ -111,6 +111,9 @@ pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<R
     let known = known(deps, &now, from).await?;
     let mut report = report(id.clone(), &filter, &now, &earlier, &known);
     (report.damaged, report.unread_files) = not_read(deps, &filter, call.now()).await?;
+    report.damaged_files = report.damaged.len() as u64;
+    report.damaged.truncate(LISTED);
+    report.unread_files.truncate(LISTED);
     report.searched_at = instant::iso(searched_at);
     if is_scheduled {
         let late = late(deps, &filter, searched_at, &settings, &call).await?;
@@ -124,7 +127,7 @@ pub async fn handle(deps: &Deps, request: SearchRequest, call: Call) -> Result<R
         .property("Report", &id)
         .duration("Duration", call.took())
         .figure("Entries", Unit::Count, report.entries)
-        .figure("NewErrors", Unit::Count, report.new.len() as u64)
+        .figure("NewErrors", Unit::Count, report.new_kinds)
         .write();
     Ok(ReportTask { v: PAYLOAD, id, report_key })
 }
@@ -212,9 +215,7 @@ async fn not_read(deps: &Deps, filter: &Filter, now: Timestamp) -> Result<(Vec<D
         }
     }
     damaged.sort_by(|a, b| a.object.cmp(&b.object));
-    damaged.truncate(LISTED);
     unread.sort_by(|a, b| (b.count, &a.object).cmp(&(a.count, &b.object)));
-    unread.truncate(LISTED);
     Ok((damaged, unread))
 }
 
@@ -224,6 +225,8 @@ fn report(id: String, filter: &Filter, now: &[Group], earlier: &[Group], known: 
         let before = before.get(group.fingerprint.as_str()).copied().unwrap_or(0);
         finding(group, before, known.get(&group.fingerprint))
     };
+    // Of the others it is not known since when they are there.
+    let looked_up = &now[..now.len().min(LOOKED_UP)];
     // An error without a time was seen on a date.
     let midnight = filter.from.to_zoned(TimeZone::UTC).start_of_day().map_or(filter.from, |day| day.timestamp());
     let is_new = |group: &&Group| {
@@ -259,10 +262,17 @@ fn report(id: String, filter: &Filter, now: &[Group], earlier: &[Group], known: 
         kinds: now.len() as u64,
         by_category: shares(now, earlier, |group| &group.category),
         by_service: shares(now, earlier, |group| &group.service),
-        new: now.iter().filter(is_new).take(LISTED).map(finding).collect(),
-        back: now.iter().filter(is_back).take(LISTED).map(finding).collect(),
+        new: looked_up.iter().filter(is_new).take(LISTED).map(finding).collect(),
+        new_kinds: looked_up.iter().filter(is_new).count() as u64,
+        back: looked_up.iter().filter(is_back).take(LISTED).map(finding).collect(),
+        back_kinds: looked_up.iter().filter(is_back).count() as u64,
         top,
-        frequent: now.iter().filter(|group| !is_new(group) && !is_back(group)).take(FREQUENT).map(finding).collect(),
+        frequent: looked_up
+            .iter()
+            .filter(|group| !is_new(group) && !is_back(group))
+            .take(FREQUENT)
+            .map(finding)
+            .collect(),
         worst_files,
         by_hour: hours.into_iter().map(|(hour, count)| Share { label: hour.to_owned(), count, before: 0 }).collect(),
         ..LogReport::default()
@@ -361,6 +371,45 @@ mod tests {
         assert_eq!(names(&report.top), ["grown", "new", "back"]);
         assert_eq!((report.entries, report.entries_before, report.kinds), (19, 13, 4));
         assert_eq!(report.by_service, [Share { label: "shop".into(), count: 19, before: 13 }]);
+    }
+
+    #[test]
+    fn all_new_errors_are_counted_and_none_is_new_that_was_not_looked_up() {
+        let (from, to) = (at("2024-07-10T00:00:00Z"), at("2024-07-11T00:00:00Z"));
+        let filter = Filter { from, to, services: vec![], error_types: vec![] };
+        let now: Vec<Group> = (0..LOOKED_UP + 50).map(|at| group(&at.to_string(), 1)).collect();
+        let unknown = report("r".into(), &filter, &now, &[], &HashMap::new());
+        assert_eq!((unknown.new.len(), unknown.new_kinds, unknown.back_kinds), (LISTED, LOOKED_UP as u64, 0));
+        assert!(unknown.frequent.is_empty(), "{:?}", unknown.frequent);
+        let long_ago = || seen("2024-01-01T00:00:00Z", Some("2024-06-01T00:00:00Z"));
+        let known = now.iter().take(LOOKED_UP).map(|group| (group.fingerprint.clone(), long_ago())).collect();
+        let back = report("r".into(), &filter, &now, &[], &known);
+        assert_eq!((back.back.len(), back.new_kinds, back.back_kinds), (LISTED, 0, LOOKED_UP as u64));
+    }
+
+    #[tokio::test]
+    async fn all_damaged_files_are_counted() {
+        let deps = cloud();
+        for number in 0..LISTED + 20 {
+            let damage = log_entries::Damaged { error: "GzipTruncated".into(), message: "the end is missing".into() };
+            let version = log_entries::ObjectVersion {
+                sequencer: "01".into(),
+                version_id: None,
+                at: at("2024-07-10T12:00:00Z"),
+                lines: 9,
+                bytes: 1,
+                entries: 0,
+                unparsed: 1,
+                damaged: Some(damage),
+                parts: vec![],
+                contributions: String::new(),
+            };
+            let row = not_extracted(&format!("shop/2024/07/10/{number}.gz"));
+            deps.objects.put(&row.with_current(version, at("2024-07-10T12:01:00Z"))).await.expect("stored");
+        }
+        let report = scheduled(&deps, "2024-07-11T00:00:00Z", "2024-07-11T00:05:00Z").await;
+        let all = (LISTED + 20) as u64;
+        assert_eq!((report.damaged.len(), report.damaged_files, report.unread_files.len()), (LISTED, all, LISTED));
     }
 
     #[test]
