@@ -740,6 +740,11 @@ fn rust(lines: &[&str]) -> Analysis {
     });
     let own = functions.into_iter().find(|name| is_own(name) && !name.starts_with("rust_"));
     let file = place.split(':').next().unwrap_or(place).replace('\\', "/");
+    // Folders in front of it change with the machine that builds, and with a library's version.
+    let file = match file.rfind("/src/") {
+        Some(at) if file.starts_with('/') => file[at + 1..].to_owned(),
+        _ => file,
+    };
     Analysis {
         exception: Some("panic".into()),
         text: Some(text),
