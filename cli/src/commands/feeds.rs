@@ -437,10 +437,10 @@ async fn failures_of(deployed: &Deployed, message: &Message) -> Result<Vec<Dead>
 
 /// Why an object did not come out, as far as its row, its key and the partners' table tell.
 async fn failure_of(deployed: &Deployed, message: &Message, event: ObjectEvent) -> Result<Dead> {
-    let row = match &event.version_id {
-        Some(version) => deployed.files.get(&event.key, Some(version)).await?,
-        None => None,
-    };
+    // As consolidate-feeds names the row of an object in a bucket without versions.
+    let unversioned = || format!("sequencer-{}", event.sequencer.as_deref().unwrap_or_default());
+    let version = event.version_id.clone().unwrap_or_else(unversioned);
+    let row = deployed.files.get(&event.key, Some(&version)).await?;
     let named = |name: Name, why: String| (Some(name.as_str().to_owned()), why);
     let (error, why) = if event.bucket != deployed.source {
         named(Name::ForeignBucket, format!("the event is about bucket {}", event.bucket))
@@ -457,4 +457,77 @@ async fn failure_of(deployed: &Deployed, message: &Message, event: ObjectEvent) 
         }
     };
     Ok(Dead { message: message.id.clone(), object: Some(event.key), version: event.version_id, error, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use feeds::DateSource;
+    use network::Calm;
+    use queue::MemoryQueues;
+    use storage::{MemoryObjects, MemoryTables};
+
+    #[tokio::test]
+    async fn why_a_file_failed_is_told_with_a_version_and_without() {
+        let tables = MemoryTables::new(Calm::shared())
+            .table("files", "object", Some("version"))
+            .table("batches", "batch", None)
+            .table("partners", "content_type", None);
+        let queues = MemoryQueues::default();
+        let deployed = Deployed {
+            source: "source".into(),
+            outputs: "outputs".into(),
+            archive: Objects::over(MemoryObjects::new(Calm::shared()).bucket("archive"), "archive"),
+            files: Table::over(tables.clone(), "files"),
+            batches: Table::over(tables.clone(), "batches"),
+            partners: Table::over(tables, "partners"),
+            queue: Queue::over(queues.clone(), "queue"),
+            dead: Queue::over(queues, "dead"),
+        };
+        let (content_type, object) = ("offers".to_owned(), "offers/acme/2026/11/21/prices.jsonl".to_owned());
+        let rules = Rules { content_type, priority_partners: vec![], blocked_partners: vec![] };
+        deployed.partners.put(&rules).await.expect("stored");
+        for (version, error) in [("v7", "GzipTruncated"), ("sequencer-0055", "GzipBomb")] {
+            let file = FeedFile {
+                object: object.clone(),
+                version: version.into(),
+                state: FileState::Waiting,
+                batch: None,
+                content_type: "offers".into(),
+                partner: "acme".into(),
+                date: "2026-11-21".parse().expect("a date"),
+                date_from: DateSource::Path,
+                offset: 0,
+                lines: 0,
+                is_gzip: None,
+                records: 0,
+                quarantined: 0,
+                blank: 0,
+                intents: vec![],
+                blocked: None,
+                error: Some(error.into()),
+                updated_at: Timestamp::UNIX_EPOCH,
+                revision: 0,
+            };
+            deployed.files.put(&file).await.expect("stored");
+        }
+        let message = Message { id: "m".into(), body: String::new(), receipt: "r".into() };
+        for (version_id, sequencer, expected) in
+            [(Some("v7"), "0066", Some("GzipTruncated")), (None, "0055", Some("GzipBomb")), (None, "0077", None)]
+        {
+            let event = ObjectEvent {
+                bucket: "source".into(),
+                key: object.clone(),
+                name: "ObjectCreated:Put".into(),
+                change: events::s3::ObjectChange::Created,
+                at: Timestamp::UNIX_EPOCH,
+                size: None,
+                etag: None,
+                version_id: version_id.map(str::to_owned),
+                sequencer: Some(sequencer.into()),
+            };
+            let dead = failure_of(&deployed, &message, event).await.expect("looked up");
+            assert_eq!(dead.error.as_deref(), expected, "{version_id:?} {sequencer}");
+        }
+    }
 }
