@@ -27,6 +27,8 @@ use tokio::sync::mpsc::{Sender, channel};
 const LONGEST_LINE: usize = 128 << 20;
 /// Found lines that wait to be printed.
 const WAITING: usize = 1024;
+/// Lines of a group that are handed on at once: where each line is found, a group is a whole object.
+const AT_ONCE: usize = 1000;
 /// `grep` has 1 for nothing found; here 1 is a failure.
 const NOTHING_FOUND: u8 = 3;
 
@@ -132,6 +134,7 @@ impl Search {
             settings,
             context: self.context,
             only_count: self.count,
+            at_once: self.at_once(),
             stop: stop.0.clone(),
             sender,
         });
@@ -140,13 +143,14 @@ impl Search {
             stream::iter(searches).buffer_unordered(jobs).collect::<()>().await;
         });
         let (mut found, mut failed, mut kept) = (0, false, Vec::new());
+        let mut printed = None;
         while let Some(news) = news.recv().await {
             match news {
                 News::Lines(lines) => {
                     found += lines.iter().filter(|line| !line.context).count() as u64;
                     if self.sorted {
                         kept.push(lines);
-                    } else if !progress.suspend(|| self.print(&lines))? {
+                    } else if !progress.suspend(|| self.print(&lines, &mut printed))? {
                         return Ok(exit_code(failed, found));
                     }
                 }
@@ -166,7 +170,7 @@ impl Search {
         // Within an object lines stay in their order; a line without a time stands with the one before it.
         kept.sort_by(|a, b| place(a).cmp(&place(b)));
         for lines in &kept {
-            if !self.print(lines)? {
+            if !self.print(lines, &mut printed)? {
                 break;
             }
         }
@@ -194,15 +198,25 @@ impl Search {
         Ok(builder.build(pattern).map_err(unusable)?)
     }
 
-    /// `false`: the reader has gone away, and what else is found is nothing to anyone.
-    fn print(&self, lines: &[FoundLine]) -> Result<bool> {
+    /// In order of time a group has one place.
+    fn at_once(&self) -> usize {
+        if self.sorted { usize::MAX } else { AT_ONCE }
+    }
+
+    /// `printed`: the line that was printed last. `false`: the reader has gone away, and what else is found is nothing
+    /// to anyone.
+    fn print(&self, lines: &[FoundLine], printed: &mut Option<(String, u64)>) -> Result<bool> {
         for (number, found) in lines.iter().enumerate() {
-            let text = if self.json { serde_json::to_string(found)? } else { self.told(number == 0, found) };
+            let text = match self.json {
+                true => serde_json::to_string(found)?,
+                false => self.told(number == 0 && !follows(printed.as_ref(), found), found),
+            };
             match line(&text) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
                 printed => printed?,
             }
         }
+        *printed = lines.last().map(|last| (last.object.clone(), last.line));
         Ok(true)
     }
 
@@ -214,6 +228,11 @@ impl Search {
             found.text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
         format!("{group}{}{sign}{}{sign}{text}", found.object, found.line)
     }
+}
+
+/// Whether a line is the one behind the line that was printed last, and so of the same group.
+fn follows(printed: Option<&(String, u64)>, found: &FoundLine) -> bool {
+    printed.is_some_and(|(object, line)| *object == found.object && line + 1 == found.line)
 }
 
 /// Where a group of lines stands in time: by the first time in it, else by the date of its key.
@@ -250,6 +269,7 @@ struct Task {
     settings: Arc<Settings>,
     context: usize,
     only_count: bool,
+    at_once: usize,
     stop: Arc<AtomicBool>,
     sender: Sender<News>,
 }
@@ -333,7 +353,7 @@ impl Printer<'_> {
         let time = time_of_line(&text, self.object, &self.task.settings).map(|time| format!("{time:.3}"));
         let (object, service) = (self.object.to_owned(), service_of(self.object).to_owned());
         self.group.push(FoundLine { object, line: line.unwrap_or(0), time, service, text, context });
-        if self.task.context == 0 { self.flush() } else { Ok(true) }
+        if self.task.context == 0 || self.group.len() >= self.task.at_once { self.flush() } else { Ok(true) }
     }
 
     fn flush(&mut self) -> io::Result<bool> {
@@ -401,6 +421,9 @@ mod tests {
     struct Searched {
         /// Line, whether it is context, and text.
         lines: Vec<(u64, bool, String)>,
+        /// The most lines that came at once.
+        most: usize,
+        groups: usize,
         counted: u64,
         damage: Option<String>,
     }
@@ -416,14 +439,19 @@ mod tests {
             settings: Arc::new(Settings::built_in()),
             context: search.context,
             only_count: search.count,
+            at_once: search.at_once(),
             stop: Arc::default(),
             sender,
         });
         task.object(logs, key.to_owned()).await;
-        let mut searched = Searched { lines: Vec::new(), counted: 0, damage: None };
+        let mut searched = Searched { lines: Vec::new(), most: 0, groups: 0, counted: 0, damage: None };
+        let mut printed = None;
         while let Some(news) = news.recv().await {
             match news {
                 News::Lines(lines) => {
+                    searched.most = searched.most.max(lines.len());
+                    searched.groups += usize::from(!follows(printed.as_ref(), &lines[0]));
+                    printed = lines.last().map(|last| (last.object.clone(), last.line));
                     searched.lines.extend(lines.into_iter().map(|found| (found.line, found.context, found.text)))
                 }
                 News::Counted(lines) => searched.counted += lines,
@@ -460,6 +488,18 @@ mod tests {
         let searched = search(gz(b"a\nb\nhit\nd\ne\n"), &["hit", "--context", "1"]).await;
         let lines: Vec<(u64, bool)> = searched.lines.iter().map(|(line, context, _)| (*line, *context)).collect();
         assert_eq!(lines, [(2, true), (3, false), (4, true)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_group_of_any_length_is_handed_on_in_parts_and_told_as_one() {
+        let text = ["hit\n".repeat(2500), "no\n".repeat(9), "hit\n".into()].concat();
+        let searched = search(gz(text.as_bytes()), &["hit", "--context", "2"]).await;
+        let numbers: Vec<u64> = searched.lines.iter().map(|(line, ..)| *line).collect();
+        let expected: Vec<u64> = (1..=2502).chain(2508..=2510).collect();
+        assert_eq!(numbers, expected);
+        assert_eq!((searched.most, searched.groups), (AT_ONCE, 2));
+        let sorted = search(gz(text.as_bytes()), &["hit", "--context", "2", "--sorted"]).await;
+        assert_eq!((sorted.most, sorted.groups), (2502, 2));
     }
 
     #[tokio::test(flavor = "multi_thread")]
