@@ -356,7 +356,7 @@ impl Build<'_> {
             let ids = plan.listed[at].iter().filter_map(|object| object.place.id());
             state.gaps = object::gaps(ids).into_iter().map(|gap| (*gap.start(), *gap.end())).collect();
         }
-        // Lines of an object that could not be read to its end are in this build only.
+        // As long as an object cannot be read, every build reads all of them.
         state.lines = None;
         if state.failures.is_empty() {
             state.lines = Some(self.store(&source.name, &segments, needs_all).await?);
@@ -373,9 +373,23 @@ impl Build<'_> {
         let spill = match bucket(self.deps, source) {
             Some(bucket) => {
                 let objects = (0..).zip(listed.iter().cloned()).map(|(number, listed)| Numbered { number, listed });
-                let read = objects::read(source, objects.collect(), bucket, warehouse, self.attempt, bytes).await?;
-                objects::note(&mut state, read.objects, read.quarantine);
-                read.spill
+                let mut objects: Vec<_> = objects.collect();
+                // Half of an object is in no table: where one breaks off the others are read without it.
+                loop {
+                    let read = objects::read(source, objects.clone(), bucket, warehouse, self.attempt, bytes).await?;
+                    let (whole, broken): (Vec<_>, Vec<_>) = read.objects.into_iter().partition(|read| read.end.is_ok());
+                    if broken.is_empty() {
+                        objects::note(&mut state, whole, read.quarantine);
+                        break read.spill;
+                    }
+                    let failed = broken.iter().filter_map(|read| read.end.as_ref().err());
+                    let failed: HashSet<_> = failed.map(|failure| failure.object.as_str()).collect();
+                    objects.retain(|object| !failed.contains(object.listed.place.key.as_str()));
+                    objects::note(&mut state, broken, None);
+                    if let Some(key) = read.quarantine {
+                        warehouse.delete(&key).await?;
+                    }
+                }
             }
             None => Spill::new(0, bytes)?,
         };

@@ -96,12 +96,15 @@ pub async fn read(
 pub fn note(state: &mut SourceState, read: Vec<ObjectRead>, quarantine: Option<String>) {
     let mut added: BTreeSet<String> = std::mem::take(&mut state.added).into_iter().collect();
     for object in read {
-        state.rows += object.rows;
-        state.quarantined += object.quarantined;
-        state.greatest = state.greatest.max(object.greatest);
-        added.extend(object.added);
         match object.end {
-            Ok(built) => state.objects.push(built),
+            Ok(built) => {
+                state.rows += object.rows;
+                state.quarantined += object.quarantined;
+                state.greatest = state.greatest.max(object.greatest);
+                added.extend(object.added);
+                state.objects.push(built);
+            }
+            // What was read of it is in no table.
             Err(failure) => state.failures.push(failure),
         }
     }

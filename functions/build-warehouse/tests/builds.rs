@@ -386,6 +386,44 @@ async fn an_object_that_cannot_be_read_is_set_aside_alone_until_it_is_made_good(
     assert!(world.state().await.sources["event"].failures.is_empty());
 }
 
+/// Gzip of one stored block that is longer than what there is of it.
+fn cut_off(text: &str) -> Vec<u8> {
+    let length = text.len() as u16 + 100;
+    let mut bytes = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01".to_vec();
+    bytes.extend(length.to_le_bytes());
+    bytes.extend((!length).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_object_that_is_cut_off_is_in_a_table() {
+    let expected = built_at_once().await;
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    let key = "event/20240112T000000.000000Z-0000000004.jsonl.gz";
+    let line = |id: u32| format!("{{\"id\":{id},\"new\":1,\"amount\":7,\"at\":\"2024-01-30T00:00:00Z\"}}\n");
+    let body = cut_off(&(line(1) + "no line\n" + &line(77) + "{\"id\":78"));
+    let object = Objects::over(world.objects.clone(), "ingestion");
+    object.put(key, body, "application/gzip").await.expect("put");
+    for _ in 0..2 {
+        world.build().await;
+        assert_eq!(world.rows().await, expected);
+        let source = world.state().await.sources["event"].clone();
+        let failures: Vec<_> = source.failures.iter().map(|failure| failure.object.as_str()).collect();
+        assert_eq!((failures, source.rows, source.quarantined, source.objects.len()), (vec![key], 7, 0, 3));
+        assert_eq!((source.added.len(), source.quarantine.len()), (0, 0));
+        let contents = world.objects.contents("warehouse");
+        assert!(!contents.keys().any(|key| key.starts_with("_quarantine/event/")), "{:?}", contents.keys());
+    }
+    // Taken away, it has not failed any more.
+    object.delete(key).await.expect("delete");
+    world.build().await;
+    assert_eq!(world.state().await.sources["event"].failures, []);
+}
+
 /// What was logged, as lines of JSON.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
