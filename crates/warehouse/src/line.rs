@@ -85,16 +85,19 @@ impl<'a> LineReader<'a> {
         let text = std::str::from_utf8(line).map_err(|_| Refusal::NotUtf8)?;
         let object: Object = serde_json::from_str(text).map_err(|_| Refusal::NotObject)?;
         let mut raw: Vec<Option<&RawValue>> = vec![None; self.table.columns.len()];
-        let (mut is_gone, mut gone_at) = (false, None);
+        let (mut is_marked, mut gone_at, mut has_strangers) = (false, None, false);
         self.layout.truncate(object.0.len());
         for (at, (name, value)) in object.0.into_iter().enumerate() {
             match self.member(at, name) {
                 Member::Column(at) => raw[at] = Some(value),
-                Member::Deleted => is_gone = value.get() == "true",
-                Member::DeletedAt => gone_at = Type::Timestamptz.read(value).ok(),
-                Member::Stranger => {}
+                Member::Deleted => is_marked = value.get() == "true",
+                Member::DeletedAt => gone_at = Some(Type::Timestamptz.read(value).ok()),
+                Member::Stranger => has_strangers = true,
             }
         }
+        // A row may have a column `_deleted` of its own: a deletion has its time, or nothing but the key.
+        let is_rest = |at: &usize| raw[*at].is_some() && !self.table.key.contains(at);
+        let is_gone = is_marked && (gone_at.is_some() || !has_strangers && !(0..raw.len()).any(|at| is_rest(&at)));
         if !is_gone {
             self.note(&raw);
         }
@@ -117,7 +120,7 @@ impl<'a> LineReader<'a> {
             write_key(&values[*at], &column.of, &mut key);
         }
         let change = if is_gone {
-            Change::Gone { values, at: gone_at.as_ref().and_then(finite) }
+            Change::Gone { values, at: gone_at.flatten().as_ref().and_then(finite) }
         } else {
             let is_deleted = self.table.soft_delete.is_some_and(|at| is_set(&values[at]));
             // The greatest cursor counts, so that an infinite one is no time at all.
@@ -265,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn a_row_with_a_column_called_deleted_is_a_row() {
+        for (rest, is_gone) in [
+            (r#","_deleted":true"#, true),
+            (r#","_deleted":true,"_deleted_at":null,"n":1"#, true),
+            (r#","_deleted":false"#, false),
+            (r#","_deleted":true,"n":1"#, false),
+            (r#","_deleted":true,"n":null"#, false),
+            (r#","_deleted":true,"stranger":1"#, false),
+        ] {
+            let line = read(&format!(r#"{{"id":1,"day":"2024-01-01"{rest}}}"#)).expect("line");
+            assert_eq!(matches!(line.change, Change::Gone { .. }), is_gone, "{rest}");
+        }
+    }
+
+    #[test]
     fn what_is_no_row_is_refused_by_name() {
         for line in ["", "[]", "null", "1", "{", r#"{"id":1}x"#, r#"{"id":01}"#, "{\"id\":\"\u{1}\"}"] {
             assert_eq!(read(line), Err(Refusal::NotObject), "{line:?}");
@@ -280,7 +298,7 @@ mod tests {
     fn columns_that_differ_from_the_file_are_known() {
         let table = table();
         let mut reader = LineReader::new(&table);
-        reader.read(br#"{"id":1,"day":"2024-01-01","_deleted":true,"why":1}"#).expect("line");
+        reader.read(br#"{"id":1,"day":"2024-01-01","_deleted":true,"_deleted_at":null,"why":1}"#).expect("line");
         assert_eq!((reader.added().count(), reader.dropped().is_none()), (0, true));
         reader.read(br#"{"id":1,"day":"2024-01-01","\u006eew":1,"gone":null}"#).expect("line");
         reader.read(br#"{"id":1,"gone":null,"day":"2024-01-01","created_at":null,"updated_at":null}"#).expect("line");

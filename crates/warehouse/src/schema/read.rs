@@ -200,6 +200,14 @@ impl Reader {
                 self.report(node.line, table.field(name), "NotApplicable", message);
             }
         }
+        if table.get("hard_deletes").is_some()
+            && let Some(node) = table.get("columns")
+        {
+            for name in ["_deleted", "_deleted_at"].into_iter().filter(|name| found(name).is_some()) {
+                let message = format!("{name} tells a deletion where hard_deletes finds one; it cannot be a column");
+                self.report(line_of(node, name), join(&table.field("columns"), name), "InvalidName", message);
+            }
+        }
         let is_feed = matches!(source, Some(Source::Feed { .. }));
         let sequential = table.get("sequential").and_then(|node| self.boolean(node, &table.field("sequential")));
         Some(Table {
@@ -801,6 +809,8 @@ facts:
             ("due: due_on", "due: []", "30 facts.visit.dates.due InvalidValue"),
             ("due: due_on", "due: [due_on, started_at]", "30 facts.visit.dates.due WrongType"),
             ("born: date", "born: days", "9 tables.patient.columns.born UnknownType"),
+            ("born: date", "_deleted: boolean", "9 tables.patient.columns._deleted InvalidName"),
+            ("born: date", "_deleted_at: date", "9 tables.patient.columns._deleted_at InvalidName"),
             ("decimal(38,10)", "decimal(39,10)", "9 tables.patient.columns.balance UnknownType"),
             ("[updated_at, created_at]", "[updated_at, born]", "5 tables.patient.cursor WrongType"),
             ("    cursor: updated_at\n", "", "17 tables.visit.cursor MissingProperty"),
