@@ -258,12 +258,10 @@ fn change(
             seen.get(key.as_str()).is_some_and(|built| tag.as_ref().is_some_and(|tag| *tag != built.tag.trim_matches('"')))
         });
     let seen_again = listed.iter().filter(|object| of(object).is_some()).count();
-    if is_other {
+    if is_other || seen_again < seen.len() || !before.failures.is_empty() {
         Change::Anew
     } else if seen_again == listed.len() {
         Change::None
-    } else if seen_again < seen.len() || !before.failures.is_empty() {
-        Change::Anew
     } else {
         Change::Added
     }

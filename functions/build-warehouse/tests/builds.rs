@@ -424,6 +424,22 @@ async fn nothing_of_an_object_that_is_cut_off_is_in_a_table() {
     assert_eq!(world.state().await.sources["event"].failures, []);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_object_that_is_taken_away_are_in_no_table_any_more() {
+    let expected = built_at_once().await;
+    let world = World::new().await;
+    let key = "event/20240112T000000.000000Z-0000000004.jsonl";
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    world.put("ingestion", key, "{\"id\":1,\"amount\":7}\n{\"id\":77,\"amount\":7}\n").await;
+    world.build().await;
+    assert_ne!(world.rows().await, expected);
+    Objects::over(world.objects.clone(), "ingestion").delete(key).await.expect("delete");
+    world.build().await;
+    assert_eq!(world.rows().await, expected);
+}
+
 /// What was logged, as lines of JSON.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
