@@ -669,8 +669,7 @@ impl Build<'_> {
             if found.as_ref().is_some_and(|(before, _)| *before == body) {
                 continue;
             }
-            let in_force = self.deps.rows.build().await?.map(|row| row.fence.attempt);
-            if in_force != Some(self.attempt) {
+            if !self.is_in_force().await? {
                 return Ok(());
             }
             match found {
@@ -684,6 +683,11 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// No later build has begun.
+    async fn is_in_force(&self) -> Result<bool, Error> {
+        Ok(self.deps.rows.build().await?.is_some_and(|row| row.fence.attempt == self.attempt))
     }
 
     /// Figures of each source that was read: a log line, metrics, and its parameter.
@@ -738,9 +742,17 @@ impl Build<'_> {
         let tables = self.after.tables.values();
         let current = tables.flat_map(|table| [Some(table.prefix.as_str()), table.members.as_deref()]).flatten();
         let kept: HashSet<&str> = current.chain(self.after.superseded.iter().map(|old| old.prefix.as_str())).collect();
-        for table in self.after.tables.keys().chain(self.before.tables.keys()).collect::<BTreeSet<_>>() {
-            self.remove_earlier(&format!("{table}/"), &kept).await?;
+        let names = self.after.tables.keys().chain(self.before.tables.keys()).map(String::as_str);
+        // Also tables that left the schema file some builds ago.
+        let names = names.chain(self.before.superseded.iter().filter_map(|old| table_of(&old.prefix)));
+        for table in names.collect::<BTreeSet<_>>() {
+            let prefix = format!("{table}/");
+            self.remove_earlier(&prefix, &kept).await?;
             self.remove_earlier(&format!("_state/members/{table}/"), &kept).await?;
+            let is_gone = !self.after.tables.contains_key(table) && !kept.iter().any(|kept| kept.starts_with(&prefix));
+            if is_gone && self.is_in_force().await? {
+                self.deps.warehouse.delete(&manifest_key(table)).await?;
+            }
         }
         let read = self.segments.keys().map(|at| &self.schema.tables[*at].name);
         let gone = self.before.sources.keys().filter(|name| !self.after.sources.contains_key(*name));
@@ -765,6 +777,11 @@ impl Build<'_> {
         }
         Ok(())
     }
+}
+
+/// The table that a superseded prefix belongs to. `None`: it is the key of members.
+fn table_of(prefix: &str) -> Option<&str> {
+    prefix.split('/').next().filter(|name| !name.starts_with('_'))
 }
 
 /// The place of each object among all of its table, by number.

@@ -8,7 +8,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
 };
-use runtime::{Call, SystemClock};
+use runtime::{Call, ManualClock, SystemClock};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -438,6 +438,32 @@ async fn rows_of_an_object_that_is_taken_away_are_in_no_table_any_more() {
     Objects::over(world.objects.clone(), "ingestion").delete(key).await.expect("delete");
     world.build().await;
     assert_eq!(world.rows().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_the_file_goes_once_no_reader_has_it_open() {
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    let left = || {
+        let keys = world.objects.contents("warehouse").into_keys();
+        let prefixes = ["fact_event/", "_tables/fact_event/", "dim_member/", "_state/members/dim_member/"];
+        keys.filter(|key| prefixes.iter().any(|prefix| key.starts_with(prefix))).collect::<Vec<_>>()
+    };
+    world.build().await;
+    let before = left();
+    let tables = SCHEMA.split_once("dimensions:").expect("dimensions").0;
+    world.put("warehouse", SCHEMA_KEY, tables).await;
+    for _ in 0..2 {
+        world.build().await;
+        assert!(before.iter().all(|key| left().contains(key)), "{:?}", left());
+    }
+    let clock = ManualClock::at(jiff::Timestamp::now());
+    clock.advance(Duration::from_secs(16 * 60));
+    let later = Call::new(clock, Duration::from_secs(60));
+    handle(&world.deps(Calm::shared()), Event::default(), later).await.expect("build");
+    assert_eq!(left(), Vec::<String>::new());
 }
 
 /// What was logged, as lines of JSON.
