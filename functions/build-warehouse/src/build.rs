@@ -603,7 +603,9 @@ impl Build<'_> {
             *unknown.entry(name.clone()).or_default() += count;
         }
         if rows == 0 {
-            write_empty(&shape, &self.deps.warehouse, &prefix).await?;
+            // As a row without a date, so that readers find the column that a folder's name makes, too.
+            let below = fact::partition(self.schema, fact, &[]);
+            write_empty(&shape, &self.deps.warehouse, &format!("{prefix}{below}")).await?;
         }
         let definition = fact_digest(self.schema, fact);
         let table = TableState { definition, rows, prefix, members: None, unknown, parts, salt: 0 };

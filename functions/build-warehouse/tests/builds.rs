@@ -466,6 +466,17 @@ async fn a_table_that_left_the_file_goes_once_no_reader_has_it_open() {
     assert_eq!(left(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_divided_fact_without_rows_has_its_folder() {
+    let world = World::new().await;
+    world.put("warehouse", SCHEMA_KEY, &SCHEMA.replace("columns: [amount]", "partition: day, columns: [amount]")).await;
+    world.build().await;
+    let prefix = world.state().await.tables["fact_event"].prefix.clone();
+    let contents = world.objects.contents("warehouse");
+    let keys: Vec<_> = contents.keys().filter_map(|key| key.strip_prefix(&prefix)).collect();
+    assert_eq!(keys, ["day_month=-1/part-00000-00000.parquet"]);
+}
+
 /// What was logged, as lines of JSON.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
