@@ -47,7 +47,10 @@ locals {
       [for column in local.catalogue_keys[fact.from] : [column, local.catalogue_columns[fact.from][column]]],
       [for role, _ in try(fact.dimensions, {}) : ["${role}_key", "bigint"]],
       [for role, _ in try(fact.dates, {}) : ["${role}_date_key", "int"]],
-      [for column in flatten([try(fact.columns, [])]) : [column, local.catalogue_columns[fact.from][column]]],
+      [
+        for column in flatten([try(fact.columns, [])]) : [column, local.catalogue_columns[fact.from][column]]
+        if !contains(local.catalogue_keys[fact.from], column)
+      ],
       [["is_deleted", "boolean"]],
     )
   }

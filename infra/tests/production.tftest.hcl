@@ -159,4 +159,10 @@ run "types_of_the_warehouse_are_hives" {
     }
     error_message = "Glue's types must be what its readers understand."
   }
+
+  # Of names that stand twice the map above has one.
+  assert {
+    condition     = length(aws_glue_catalog_table.warehouse["fact_reading"].storage_descriptor[0].columns) == 6
+    error_message = "A column of the key must not stand among the fact's others again."
+  }
 }
