@@ -76,16 +76,27 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     }
     build.write_manifests().await?;
     build.report(&plan, call).await;
-    // The tables are in force without it.
-    if let Err(error) = publish(deps, &schema, &build.after.schema, call).await {
-        tracing::warn!(error = errors::describe(&error), "the page could not be written");
-    }
+    publish(deps, &schema, &build.after.schema, call).await;
     build.remove_old().await?;
     Ok(Response::default())
 }
 
-/// Writes the section that page and weekly mail show.
-async fn publish(deps: &Deps, schema: &Schema, schema_digest: &str, call: &Call) -> Result<(), StandingError> {
+/// Tells page and weekly mail of a build that failed, after it was noted.
+pub async fn publish_failure(deps: &Deps, call: &Call) {
+    // A file that cannot be read may be why, and then no source is known.
+    let nothing = Schema { tables: Vec::new(), dimensions: Vec::new(), date_dimension: None, facts: Vec::new() };
+    let (schema, schema_digest) = schema(deps).await.unwrap_or((nothing, String::new()));
+    publish(deps, &schema, &schema_digest, call).await;
+}
+
+/// Writes the section that page and weekly mail show. Tables are in force, and failures are noted, without it.
+async fn publish(deps: &Deps, schema: &Schema, schema_digest: &str, call: &Call) {
+    if let Err(error) = write_section(deps, schema, schema_digest, call).await {
+        tracing::warn!(error = errors::describe(&error), "the page could not be written");
+    }
+}
+
+async fn write_section(deps: &Deps, schema: &Schema, schema_digest: &str, call: &Call) -> Result<(), StandingError> {
     let standing = Standing::read(&deps.rows, &deps.warehouse, schema).await?;
     let status = standing.status(schema, schema_digest, Pending::default(), &deps.warehouse);
     let section = reports::warehouse::section(&status).published(call.now());

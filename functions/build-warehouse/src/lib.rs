@@ -121,8 +121,9 @@ pub async fn handle(deps: &Deps, event: Event, call: Call) -> Result<Response, E
             failure: Some(note.clone()),
             ..row
         });
-        if let Err(unnoted) = noted.await {
-            tracing::warn!(error = errors::describe(&unnoted), "the failure could not be noted");
+        match noted.await {
+            Ok(_) => build::publish_failure(deps, &call).await,
+            Err(unnoted) => tracing::warn!(error = errors::describe(&unnoted), "the failure could not be noted"),
         }
     }
     built

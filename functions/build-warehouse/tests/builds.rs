@@ -21,7 +21,7 @@ use std::{
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
 use tokio::sync::Notify;
-use warehouse_state::{BuildRow, BuildState, SCHEMA_KEY, Warehouse, manifest_key};
+use warehouse_state::{BuildRow, BuildState, PAGE_KEY, SCHEMA_KEY, Warehouse, manifest_key};
 
 const SCHEMA: &str = "\
 version: 1
@@ -475,6 +475,21 @@ async fn a_divided_fact_without_rows_has_its_folder() {
     let contents = world.objects.contents("warehouse");
     let keys: Vec<_> = contents.keys().filter_map(|key| key.strip_prefix(&prefix)).collect();
     assert_eq!(keys, ["day_month=-1/part-00000-00000.parquet"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_tells_of_a_build_that_failed_until_one_ends_well() {
+    let world = World::new().await;
+    let page = || String::from_utf8(world.objects.contents("archive")[PAGE_KEY].to_vec()).expect("UTF-8");
+    world.put("ingestion", &objects()[0].0, &objects()[0].1).await;
+    world.build().await;
+    assert!(!page().contains("SchemaInvalid"), "{}", page());
+    world.put("warehouse", SCHEMA_KEY, "version: 2\n").await;
+    handle(&world.deps(Calm::shared()), Event::default(), call()).await.expect_err("a file with mistakes");
+    assert!(page().contains("SchemaInvalid") && page().contains("dim_member"), "{}", page());
+    world.put("warehouse", SCHEMA_KEY, SCHEMA).await;
+    world.build().await;
+    assert!(!page().contains("SchemaInvalid"), "{}", page());
 }
 
 /// What was logged, as lines of JSON.
