@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 
 pub const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
+/// What stands beside each of them.
+const EVENT: &str = r#"{"event": "opened"}"#;
+
 /// A message as the source has it; odd spaces and numbers, because bytes are compared.
 pub fn body(id: &str) -> String {
     format!(r#"{{"message_id":"{id}",  "timestamp":"2024-07-01T10:00:00Z","n":1.0,"alerts":[]}}"#)
@@ -65,11 +68,11 @@ pub async fn given() -> World {
         let mut entry = json!({"index": "messages", "id": id, "at": at, "version": version, "bytes": body.len()});
         let Value::Object(more) = json!(outcome) else { panic!("an outcome is an object") };
         entry.as_object_mut().expect("an object").extend(more);
-        let record =
-            Record { message: body.into_bytes(), history: vec![br#"{"event": "opened"}"#.to_vec()], audit: Vec::new() };
+        let record = Record { message: body.into_bytes(), history: vec![EVENT.as_bytes().to_vec()], audit: Vec::new() };
         writer.push(&serde_json::from_value(entry).expect("an entry"), record).expect("a row");
-        let document = Identity::new("messages", id);
-        let facts = Archived { document, timestamp: at, version, run_id: RUN.into(), no_alerts: true };
+        let (related, related_bytes) = (document::related(&[EVENT], &[""; 0]), EVENT.len() as u64);
+        let (document, run_id) = (Identity::new("messages", id), RUN.to_owned());
+        let facts = Archived { document, timestamp: at, version, related, related_bytes, run_id, no_alerts: true };
         let row = restored(None, facts, archive.objects.uri(&key), now);
         assert!(archive.ledger.rows.put(&row).await.expect("written"));
     }

@@ -348,10 +348,13 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         self.placed.insert(identity, key.to_owned());
+        let (history, audit) = (&archived.record.history, &archived.record.audit);
         let facts = Archived {
             document: archived.identity.clone(),
             timestamp: archived.timestamp,
             version: archived.version.clone(),
+            related: document::related(history, audit),
+            related_bytes: history.iter().chain(audit).map(|body| body.len() as u64).sum(),
             run_id: archived.run_id.clone(),
             no_alerts: archived.no_alerts,
         };

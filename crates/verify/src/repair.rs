@@ -397,6 +397,8 @@ mod tests {
                 document: Identity::new("messages", id),
                 timestamp: Timestamp::UNIX_EPOCH,
                 version: document::version(&source(id)),
+                related: String::new(),
+                related_bytes: 0,
                 run_id: "r1".to_owned(),
                 no_alerts: false,
             };

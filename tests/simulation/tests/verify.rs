@@ -1,8 +1,11 @@
 //! What `alert-archive verify --deep --repair` says of archives that runs have left in memory.
 
-use alerts::run::{
-    job_run::RunStatus,
-    payloads::{PlanRequest, Version, WindowTask},
+use alerts::{
+    message::tracking::Row,
+    run::{
+        job_run::RunStatus,
+        payloads::{PlanRequest, Version, WindowTask},
+    },
 };
 use async_trait::async_trait;
 use memory_cloud::Cloud;
@@ -219,5 +222,29 @@ async fn one_id_under_several_routings_is_known_by_each_of_them() {
         cloud.node.put_routed("messages", "m", routing, &body);
     }
     Workflow::new(cloud.clone()).run("r1", range()).await.expect("a good end");
+    assert_eq!(verified(&cloud, false).await, []);
+}
+
+#[tokio::test]
+async fn a_row_that_was_repaired_knows_what_stands_beside_its_message() {
+    let cloud = Cloud::default();
+    cloud.put_message("m", "2024-07-01T10:00:00Z", "closed");
+    run(&cloud, "r1", range()).await;
+    let rows = cloud.tracking().rows;
+    let good = rows.get("m", Some("messages")).await.expect("read").expect("a row");
+    let damaged = Row { version: "another".into(), revision: good.revision + 1, ..good.clone() };
+    assert!(rows.put(&damaged).await.expect("written"));
+    assert_eq!(verified(&cloud, true).await, [("row_differs", "m".to_owned(), true)]);
+    let repaired = rows.get("m", Some("messages")).await.expect("read").expect("a row");
+    let facts = |row: &Row| (row.version.clone(), row.related.clone(), row.related_bytes);
+    assert_eq!(facts(&repaired), facts(&good));
+    assert!(repaired.related_bytes > 0);
+    let archived = |run_id: &str| cloud.json(&format!("runs/{run_id}/report.json"))["messages"]["archived"].clone();
+    run(&cloud, "r2", range()).await;
+    assert_eq!(archived("r2"), 0, "it is there as it was");
+    let more = json!({"message_id": "m", "timestamp": "2024-07-02T10:00:00Z", "event": "reopened"});
+    cloud.node.put("history", "later", &more.to_string());
+    run(&cloud, "r3", range()).await;
+    assert_eq!(archived("r3"), 1);
     assert_eq!(verified(&cloud, false).await, []);
 }

@@ -589,6 +589,10 @@ pub struct Archived {
     pub timestamp: Timestamp,
     /// sha256 of the bytes, in hex.
     pub version: String,
+    /// Hash of the history and audit beside it: without it, what they grow by later would not be seen.
+    pub related: String,
+    /// Their length in bytes.
+    pub related_bytes: u64,
     /// The run that wrote it.
     pub run_id: String,
     pub no_alerts: bool,
@@ -596,7 +600,7 @@ pub struct Archived {
 
 /// The row of a message that stands in an archive object, rebuilt from there.
 pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: Timestamp) -> Row {
-    let Archived { document, timestamp, version, run_id, no_alerts } = archived;
+    let Archived { document, timestamp, version, related, related_bytes, run_id, no_alerts } = archived;
     Row {
         message_id: document.id,
         source_index: document.source_index,
@@ -607,8 +611,8 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         attempt: before.map(|row| row.attempt).unwrap_or_default(),
         seen_at: None,
         version,
-        related: String::new(),
-        related_bytes: 0,
+        related,
+        related_bytes,
         source: before.map(|row| row.source).unwrap_or_default(),
         written: None,
         timestamp,
