@@ -12,7 +12,7 @@ use identity::{Identity, instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use tokio::task::JoinHandle;
 
 /// Bytes that a page should have; with the one fetched ahead, two of them are in memory.
@@ -359,16 +359,24 @@ impl Fetch {
     async fn names(&self, documents: &HashSet<Identity>) -> Result<Vec<Hit>, SourceError> {
         let unreadable =
             || SourceError::Unreadable { doing: "look for documents", reason: "it is not valid JSON".into() };
-        let body = json!({
+        let mut body = json!({
             "size": LARGEST_PAGE, "track_total_hits": false, "_source": false, "seq_no_primary_term": true,
             "query": {"bool": {"filter": [of(&self.window), any_of(documents)]}},
             "pit": {"id": self.cursor.point_in_time, "keep_alive": KEEP_ALIVE},
             "sort": in_order(if self.cursor.shard_doc { "_shard_doc" } else { "_id" }),
         });
-        let Answer::Body(body) = self.source.search("look for documents", body, u64::MAX).await? else {
-            return Err(unreadable());
-        };
-        page::parse(&body)?.ok_or_else(unreadable)
+        let mut found: Vec<Hit> = Vec::new();
+        loop {
+            let answer = self.source.search("look for documents", body.clone(), u64::MAX).await?;
+            let Answer::Body(answer) = answer else { return Err(unreadable()) };
+            let page = page::parse(&answer)?.ok_or_else(unreadable)?;
+            let Some(last) = page.last() else { return Ok(found) };
+            body["search_after"] = json!(last.sort);
+            found.extend(page);
+            if found.len() as u64 % LARGEST_PAGE > 0 {
+                return Ok(found);
+            }
+        }
     }
 
     async fn ask(&self, size: u64, after: &Option<Vec<Value>>, source: bool) -> Result<Answer, SourceError> {
@@ -376,7 +384,7 @@ impl Fetch {
         let tiebreaker = if self.cursor.shard_doc { "_shard_doc" } else { "_id" };
         let mut query = of(window);
         if !self.cursor.excluded.is_empty() {
-            query = json!({"bool": {"filter": [query], "must_not": self.cursor.excluded.iter().map(only).collect::<Vec<_>>()}});
+            query = json!({"bool": {"filter": [query], "must_not": any_of(&self.cursor.excluded)}});
         }
         let mut body = json!({
             "size": size, "track_total_hits": false, "_source": source, "seq_no_primary_term": true, "query": query,
@@ -394,11 +402,6 @@ impl Fetch {
         }
         self.source.search("read a page", body, if size == 1 { u64::MAX } else { LARGEST_ANSWER }).await
     }
-}
-
-/// One document and no other: an id may stand in several indices.
-fn only(Identity { source_index, id }: &Identity) -> Value {
-    json!({"bool": {"filter": [{"ids": {"values": [id]}}, {"term": {"_index": source_index}}]}})
 }
 
 /// A routing above this is told by its hash: the ledger's keys end somewhere, and routings do not.
@@ -423,9 +426,16 @@ fn of(window: &Window) -> Value {
     }
 }
 
+/// These documents and no others: an id may stand in several indices. One clause an index, because OpenSearch takes
+/// 1,024 of them (`indices.query.bool.max_clause_count`) and as many ids in one as there are.
 fn any_of<'a>(documents: impl IntoIterator<Item = &'a Identity>) -> Value {
-    let documents: Vec<Value> = documents.into_iter().map(only).collect();
-    json!({"bool": {"should": documents, "minimum_should_match": 1}})
+    let mut by_index: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for Identity { source_index, id } in documents {
+        by_index.entry(source_index).or_default().insert(id);
+    }
+    let of_index = |(index, ids)| json!({"bool": {"filter": [{"ids": {"values": ids}}, {"term": {"_index": index}}]}});
+    let clauses: Vec<Value> = by_index.into_iter().map(of_index).collect();
+    json!({"bool": {"should": clauses, "minimum_should_match": 1}})
 }
 
 fn document(hit: Hit, window: &Window) -> Result<Document, SourceError> {
@@ -443,4 +453,46 @@ fn document(hit: Hit, window: &Window) -> Result<Document, SourceError> {
         // Wherever it lay when it was named, it has no instant now that a partition could be called after.
         (None, Selection::Identities(_)) => Document { hit, at: window.from, defect: Some(Defect::NoUsableTimestamp) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Indices, MemoryNode};
+    use network::Calm;
+    use runtime::ManualClock;
+
+    #[test]
+    fn documents_by_name_are_one_clause_an_index() {
+        let documents = [("a", "2"), ("b", "1"), ("a", "1")].map(|(index, id)| Identity::new(index, id));
+        let of_index = |index: &str, ids: &[&str]| json!({"bool": {"filter": [{"ids": {"values": ids}}, {"term": {"_index": index}}]}});
+        let clauses = [of_index("a", &["1", "2"]), of_index("b", &["1"])];
+        assert_eq!(any_of(&documents), json!({"bool": {"should": clauses, "minimum_should_match": 1}}));
+    }
+
+    #[tokio::test]
+    async fn more_documents_are_excluded_than_a_query_has_clauses_or_an_answer_hits() {
+        let node = MemoryNode::new(Calm::shared(), ManualClock::at(Timestamp::UNIX_EPOCH)).index("m");
+        let ids: Vec<String> = (0..LARGEST_PAGE + 100).map(|n| format!("m-{n}")).collect();
+        ids.iter()
+            .map(String::as_str)
+            .chain(["last"])
+            .for_each(|id| node.put("m", id, r#"{"timestamp":"2024-07-01"}"#));
+        let indices = Indices { messages: "m".into(), history: "h".into(), audit: "u".into() };
+        let source = OpenSearch::over(node, indices);
+        let at = |text: &str| instant::parse(text).expect("an instant");
+        let window = Window::new(at("2024-07-01"), at("2024-07-02"), 1);
+        let mut drain = Drain::open(&source, &window).await.expect("opened");
+        drain.count().await.expect("counted");
+        let excluded: HashSet<Identity> = ids.iter().map(|id| Identity::new("m", id)).collect();
+        drain.exclude(&excluded).await.expect("excluded");
+        let mut handed_out = HashSet::new();
+        while let Some(document) = drain.next_excluded().await.expect("its bytes") {
+            handed_out.insert(document.hit.identity());
+        }
+        assert!(handed_out == excluded, "{} of {}", handed_out.len(), excluded.len());
+        let page = drain.next_page().await.expect("a page");
+        assert_eq!(page.iter().map(|document| document.hit.id.as_str()).collect::<Vec<_>>(), ["last"]);
+        drain.close().await;
+    }
 }

@@ -671,6 +671,9 @@ fn count<'a>(mut documents: impl Iterator<Item = &'a Indexed>, query: &Value) ->
     documents.try_fold(0, |count, document| Ok(count + u64::from(matches(query, document)?)))
 }
 
+/// `indices.query.bool.max_clause_count`, as OpenSearch has it by default.
+const MOST_CLAUSES: usize = 1024;
+
 /// Whether a query finds a document. A query that this crate does not send is refused.
 fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
     let unknown = || Refusal(400, json!({"type": "parsing_exception", "reason": format!("unknown query {query}")}));
@@ -702,6 +705,14 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
                 Value::Array(clauses) => clauses.clone(),
                 clause => vec![clause.clone()],
             };
+            if ["filter", "must", "must_not", "should"].map(|name| clauses(name).len()).iter().sum::<usize>()
+                > MOST_CLAUSES
+            {
+                return Err(Refusal(
+                    400,
+                    json!({"type": "too_many_clauses", "reason": "maxClauseCount is set to 1024"}),
+                ));
+            }
             let found = |name: &str| {
                 clauses(name).iter().map(|clause| matches(clause, document)).collect::<Result<Vec<_>, _>>()
             };
