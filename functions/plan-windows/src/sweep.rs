@@ -5,7 +5,7 @@
 use crate::{Deps, Error};
 use alerts::{
     message::{
-        classification::Disposition,
+        classification::{Disposition, Reason},
         tracking::{NO_INDEX, Row, Status},
     },
     run::{lock::Held, swept::IndexSwept},
@@ -150,8 +150,8 @@ async fn messages(
     Ok(())
 }
 
-/// Archived messages to which a document of history or audit belongs that was written since, and those of which a run
-/// that ended has left the archiving to others: what it had read is older.
+/// Archived messages to which a document of history or audit belongs that was written since, those that are in quarantine
+/// because of theirs, and those of which a run that ended has left the archiving to others: what it had read is older.
 async fn grown(
     deps: &Deps,
     opensearch: &OpenSearch,
@@ -173,7 +173,8 @@ async fn grown(
     let rows = deps.ledger.rows.get_many(&found.iter().flat_map(called).collect::<Vec<_>>()).await?;
     let is_archived = |row: &Row| {
         let is_left_behind = is_settled && row.status == Status::Processing;
-        row.disposition == Disposition::Closed && (row.status == Status::Completed || is_left_behind)
+        let is_meant = row.disposition == Disposition::Closed || is_quarantined_for_history(row);
+        is_meant && (row.status == Status::Completed || is_left_behind)
     };
     for sighting in found {
         let Some(row) = called(&sighting).iter().find_map(|key| rows.get(key)) else { continue };
@@ -182,6 +183,12 @@ async fn grown(
         }
     }
     Ok(())
+}
+
+/// Nothing is wrong with the message itself: what is written of its history may put that right.
+fn is_quarantined_for_history(row: &Row) -> bool {
+    let reasons = [Reason::UnreadableHistory, Reason::HistoryTooLarge].map(|reason| Some(reason.as_str()));
+    row.disposition == Disposition::Quarantined && reasons.contains(&row.reason.as_deref())
 }
 
 fn key_of(sighting: &Sighting) -> (String, Option<String>) {

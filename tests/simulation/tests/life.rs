@@ -396,6 +396,20 @@ async fn history_that_grows_after_a_message_was_archived_replaces_its_row() {
 }
 
 #[tokio::test]
+async fn history_that_is_put_right_brings_its_message_out_of_quarantine() {
+    let cloud = Cloud::default();
+    cloud.put_message("m", "2026-10-02T12:00:00Z", "closed");
+    cloud.node.put_bytes("history", "m-h", b"{/* no JSON */}", 1_790_942_400_000, "m");
+    week(&cloud, 5).await;
+    assert_eq!(row_of(&cloud, "m")["reason"], "unreadable_history");
+    let history = json!({"message_id": "m", "timestamp": "2026-10-02T12:00:00Z", "event": "opened"});
+    cloud.node.put("history", "m-h", &history.to_string());
+    let report = week(&cloud, 12).await;
+    assert_eq!(report["sweep"]["changed"], 1);
+    assert_eq!((history_of(&cloud, "m"), &row_of(&cloud, "m")["disposition"]), (1, &json!("closed")));
+}
+
+#[tokio::test]
 async fn history_that_grows_is_found_although_the_keyword_leaves_out_the_long_id_of_its_message() {
     let cloud = Cloud::default();
     cloud.node.ignore_ids_above(256);
