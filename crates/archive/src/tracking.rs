@@ -336,8 +336,10 @@ impl Tracking {
         let is_left = |row: &&Row| row.source_index != NO_INDEX && !present.contains(&row.source_index);
         let Some(row) = rows.iter().filter(is_left).max_by_key(|row| row.processed_at) else { return Ok(false) };
         let Some(next) = renamed(row, &document.source_index) else { return Ok(false) };
-        // The earlier row last: until then the message is known by it.
-        Ok(self.rows.put(&next).await? && self.rows.delete(row).await?)
+        // The earlier row last: until then the message is known by it. A call that died in between has left both.
+        let stands = self.rows.put(&next).await?
+            || self.rows.get(&next.message_id, Some(&next.source_index)).await?.as_ref() == Some(&next);
+        Ok(stands && self.rows.delete(row).await?)
     }
 
     /// The rows of one of the [`staging_shards`].

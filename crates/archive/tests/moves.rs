@@ -4,14 +4,15 @@ use alerts::{
     message::{
         classification::{Disposition, Outcome},
         entry::Entry,
-        tracking::{Claim, Decision, NO_INDEX, Row, Staging, Status, complete, stage},
+        tracking::{Claim, Decision, NO_INDEX, Row, Staging, Status, complete, renamed, stage},
     },
     source::Source,
 };
 use archive::{Guesses, Tracking};
-use identity::instant;
+use identity::{Identity, instant};
 use jiff::Timestamp;
 use network::Calm;
+use std::collections::HashSet;
 use storage::{MemoryTables, Table};
 
 const TABLE: &str = "messages";
@@ -171,4 +172,23 @@ async fn a_message_that_another_window_writes_now_stays_where_it_is() {
     let decision = find(&ledger, "r2", &entry("messages-1", Source::Opensearch, Disposition::Closed)).await;
     assert!(matches!(decision, Decision::Contested { .. }), "{decision:?}");
     assert_eq!(known(&ledger).await, [claimed]);
+}
+
+#[tokio::test]
+async fn a_row_whose_renaming_died_between_the_two_rows_is_renamed_in_the_end() {
+    let ledger = ledger();
+    let earlier = Row { source_index: "messages-1".into(), ..archived() };
+    let next = renamed(&earlier, "messages-2").expect("no window is at work on it");
+    for row in [&earlier, &next] {
+        assert!(ledger.rows.put(row).await.expect("written"));
+    }
+    let (document, present) = (Identity::new("messages-2", "m"), HashSet::from(["messages-2".to_owned()]));
+    assert!(ledger.rename(&document, &present).await.expect("renamed"));
+    assert_eq!(known(&ledger).await, [next]);
+    // Another document's row is not taken for it.
+    assert!(ledger.rows.put(&earlier).await.expect("written"));
+    let changed = Row { run_id: "r9".into(), revision: 2, ..known(&ledger).await.remove(0) };
+    assert!(ledger.rows.put(&changed).await.expect("written"));
+    assert!(!ledger.rename(&document, &present).await.expect("looked"));
+    assert_eq!(known(&ledger).await.len(), 2);
 }
