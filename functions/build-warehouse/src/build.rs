@@ -200,10 +200,16 @@ impl Plan {
                 None => Vec::new(),
             };
             let landed = bucket(deps, source).map(|bucket| event.landed(bucket.bucket())).unwrap_or_default();
+            let before = before.sources.get(&source.name);
+            // While feeds are not deployed, nothing is known of their objects: what was built of them stays.
+            let is_out_of_reach =
+                bucket(deps, source).is_none() && before.is_some_and(|before| before.definition == digest(source));
             let change = if forced.has(&source.name, Some(&found)) {
                 Change::Anew
+            } else if is_out_of_reach {
+                Change::None
             } else {
-                change(source, before.sources.get(&source.name), &found, &landed)
+                change(source, before, &found, &landed)
             };
             if change != Change::None {
                 changed.insert(at);

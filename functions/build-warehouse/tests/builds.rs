@@ -441,6 +441,21 @@ async fn rows_of_an_object_that_is_taken_away_are_in_no_table_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_feeds_stay_while_no_feeds_are_deployed() {
+    let world = World::new().await;
+    world.put("warehouse", SCHEMA_KEY, &SCHEMA.replace("event: {key", "event: {source: feed/offers, key")).await;
+    let body = "{\"id\":1,\"member\":1,\"amount\":7,\"at\":\"2024-01-05T00:00:00Z\"}\n";
+    world.put("ingestion", "offers/year=2024/month=01/day=05/a.jsonl", body).await;
+    let deployed =
+        Deps { feeds: Some(Objects::over(world.objects.clone(), "ingestion")), ..world.deps(Calm::shared()) };
+    handle(&deployed, Event::default(), call()).await.expect("build");
+    let built = world.rows().await;
+    assert_eq!(built["fact_event"].len(), 1);
+    world.build().await;
+    assert_eq!(world.rows().await, built);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_left_the_file_goes_once_no_reader_has_it_open() {
     let world = World::new().await;
     for (key, body) in objects() {
