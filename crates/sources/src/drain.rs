@@ -373,7 +373,7 @@ impl Fetch {
             let Some(last) = page.last() else { return Ok(found) };
             body["search_after"] = json!(last.sort);
             found.extend(page);
-            if found.len() as u64 % LARGEST_PAGE > 0 {
+            if !(found.len() as u64).is_multiple_of(LARGEST_PAGE) {
                 return Ok(found);
             }
         }
