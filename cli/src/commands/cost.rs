@@ -1,6 +1,6 @@
 //! What archiving costs, from one file of prices: an estimate for what the source holds, and what runs have used.
 
-use super::{dry_run::window_messages, range_of};
+use super::range_of;
 use crate::archive::Archive;
 use alerts::window::plan::{Bucket, Interval, Window, join};
 use anyhow::{Context, Result};
@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use reports::cost::{Cost, Prices, Work, cost, usd};
 use reports::{bytes, count, grouped};
+use runtime::Config;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -100,6 +101,14 @@ impl Priced {
         say!("  {:>14}  a month, for {} in S3\n", usd(self.cost.usd_a_month), bytes(archive_bytes));
         Ok(())
     }
+}
+
+/// Messages that a window should hold, as the deployment says.
+pub fn window_messages() -> Result<u64> {
+    let mut config = Config::default();
+    let target = config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 4000).max(1);
+    config.check()?;
+    Ok(target)
 }
 
 /// The windows that a run would have, as far as days tell.

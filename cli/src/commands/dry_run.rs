@@ -1,6 +1,6 @@
 //! What a run would plan now, how long it would take and what it would cost. Starts nothing and writes nothing.
 
-use super::cost::{Past, time_told};
+use super::cost::{Past, time_told, window_messages};
 use crate::archive::Archive;
 use alerts::{
     run::job_run::RunStatus,
@@ -11,19 +11,10 @@ use identity::instant;
 use jiff::Timestamp;
 use reports::cost::{Prices, Work, cost, usd};
 use reports::{bytes, count, grouped};
-use runtime::Config;
 use serde_json::json;
 
 /// Windows that are listed for people.
 const SHOWN: usize = 20;
-
-/// Messages that a window should hold, as the deployment says.
-pub fn window_messages() -> Result<u64> {
-    let mut config = Config::default();
-    let target = config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 4000).max(1);
-    config.check()?;
-    Ok(target)
-}
 
 /// The windows of `[from, to)`, planned as plan-windows plans what comes from OpenSearch.
 pub async fn show(archive: &Archive, from: Timestamp, to: Timestamp, as_json: bool) -> Result<bool> {
