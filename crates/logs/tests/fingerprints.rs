@@ -66,13 +66,13 @@ fn a_restart_and_a_deployment_change_nothing() {
         "thread 'worker-2' panicked at src/main.rs:50:1:\nindex out of bounds: the len is 9 but the index is 12\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
     ]);
     same(&[
-        "thread 'main' panicked at /home/build-17/app/src/main.rs:5:10:\nno order\n",
+        "thread 'main' panicked at /build-17/app/src/main.rs:5:10:\nno order\n",
         "thread 'main' panicked at /builds/shop/src/main.rs:6:10:\nno order\n",
         "thread 'main' panicked at 'no order', src/main.rs:6:10\n",
     ]);
     same(&[
-        "thread 'main' panicked at /root/.cargo/registry/src/index.crates.io-6f17d22bba15001f/tokio-1.38.0/src/time/mod.rs:5:10:\nx\n",
-        "thread 'main' panicked at /home/ci/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.39.2/src/time/mod.rs:7:10:\nx\n",
+        "thread 'main' panicked at /builder/cargo/registry/src/index-6f17d22b/tokio-1.38.0/src/time/mod.rs:5:10:\nx\n",
+        "thread 'main' panicked at /agent/cargo/registry/src/index-1949cf8c/tokio-1.39.2/src/time/mod.rs:7:10:\nx\n",
     ]);
     same(&[
         r#"{"level":"error","msg":"request 8f14e45f-ceea-467f-a5d5-1b2c3d4e5f60 to https://pay.example.com/v1/7?x=1 took 30s"}"#,
@@ -89,7 +89,7 @@ fn what_a_person_keeps_apart_stays_apart() {
     different(&[
         "thread 'main' panicked at crates/cart/src/lib.rs:5:10:\nno order\n",
         "thread 'main' panicked at crates/pay/src/lib.rs:5:10:\nno order\n",
-        "thread 'main' panicked at /home/build-17/app/src/main.rs:5:10:\nno order\n",
+        "thread 'main' panicked at /build-17/app/src/main.rs:5:10:\nno order\n",
     ]);
     different(&[
         &java("Order 17 failed", "a.OrderException: gone", &["a.B.store(B.java:10)"]),
