@@ -11,7 +11,7 @@
 //! - The *intent* ([`BatchIntent`], `feeds/intents/...` in the archive bucket) names the parts, and each output object
 //!   with its key, size and sha256. The outputs' bytes lie beside it in one staged object (`feeds/staged/...`), so that
 //!   nothing is asked of the source again: it may be overwritten or deleted by then. S3 verifies them by a CRC-32 when
-//!   they arrive, and whoever brings them out compares them with the intent.
+//!   they arrive, and the batch that brings them out compares them with the intent.
 //! - The *numbers* ([`Numbers`]) are one row: the last microsecond that was given to an output. Who needs n numbers
 //!   raises it by conditional write to at least the present microsecond plus n. No number is given twice.
 //!

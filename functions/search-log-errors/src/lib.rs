@@ -392,18 +392,7 @@ mod tests {
         let deps = cloud();
         for number in 0..LISTED + 20 {
             let damage = log_entries::Damaged { error: "GzipTruncated".into(), message: "the end is missing".into() };
-            let version = log_entries::ObjectVersion {
-                sequencer: "01".into(),
-                version_id: None,
-                at: at("2024-07-10T12:00:00Z"),
-                lines: 9,
-                bytes: 1,
-                entries: 0,
-                unparsed: 1,
-                damaged: Some(damage),
-                parts: vec![],
-                contributions: String::new(),
-            };
+            let version = log_entries::ObjectVersion { damaged: Some(damage), ..unparsed() };
             let row = not_extracted(&format!("shop/2024/07/10/{number}.gz"));
             deps.objects.put(&row.with_current(version, at("2024-07-10T12:01:00Z"))).await.expect("stored");
         }
@@ -441,6 +430,22 @@ mod tests {
         }
     }
 
+    /// Of a log whose lines are in no known format.
+    fn unparsed() -> log_entries::ObjectVersion {
+        log_entries::ObjectVersion {
+            sequencer: "01".into(),
+            version_id: None,
+            at: at("2024-07-10T12:00:00Z"),
+            lines: 9,
+            bytes: 1,
+            entries: 0,
+            unparsed: 3,
+            damaged: None,
+            parts: vec![],
+            contributions: String::new(),
+        }
+    }
+
     fn not_extracted(object: &str) -> LogObject {
         LogObject {
             object: object.to_owned(),
@@ -457,19 +462,7 @@ mod tests {
     #[tokio::test]
     async fn files_that_were_not_read_are_told_of_a_period_of_any_length() {
         let deps = cloud();
-        let version = log_entries::ObjectVersion {
-            sequencer: "01".into(),
-            version_id: None,
-            at: at("2024-07-10T12:00:00Z"),
-            lines: 9,
-            bytes: 1,
-            entries: 0,
-            unparsed: 3,
-            damaged: None,
-            parts: vec![],
-            contributions: String::new(),
-        };
-        let row = not_extracted("shop/2024/07/10/app.gz").with_current(version, at("2024-07-10T12:01:00Z"));
+        let row = not_extracted("shop/2024/07/10/app.gz").with_current(unparsed(), at("2024-07-10T12:01:00Z"));
         deps.objects.put(&row).await.expect("stored");
         for (from, to, expected) in [
             ("2024-07-10T00:00:00Z", "2024-07-11T00:00:00Z", 1),
