@@ -10,7 +10,7 @@ use feeds::{
     Batch, BatchIntent, FeedFile, FeedKey, FeedsStatus, FileState, Rank, Rules, Totals,
     key::QUARANTINE,
     pack::{Output, number_of},
-    protocol::{BLOCKED_INDEX, MOST_OUTPUTS, intent_key, numbers_of_intent},
+    protocol::{BLOCKED_INDEX, MOST_OUTPUTS, intent_key, numbers_of_intent, version_of},
 };
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -437,9 +437,7 @@ async fn failures_of(deployed: &Deployed, message: &Message) -> Result<Vec<Dead>
 
 /// Why an object did not come out, as far as its row, its key and the partners' table tell.
 async fn failure_of(deployed: &Deployed, message: &Message, event: ObjectEvent) -> Result<Dead> {
-    // As consolidate-feeds names the row of an object in a bucket without versions.
-    let unversioned = || format!("sequencer-{}", event.sequencer.as_deref().unwrap_or_default());
-    let version = event.version_id.clone().unwrap_or_else(unversioned);
+    let version = version_of(event.version_id.as_deref(), event.sequencer.as_deref());
     let row = deployed.files.get(&event.key, Some(&version)).await?;
     let named = |name: Name, why: String| (Some(name.as_str().to_owned()), why);
     let (error, why) = if event.bucket != deployed.source {
@@ -462,9 +460,13 @@ async fn failure_of(deployed: &Deployed, message: &Message, event: ObjectEvent) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use feeds::DateSource;
+    use feeds::{
+        DateSource,
+        protocol::{FileClaim, FileFacts},
+    };
     use network::Calm;
     use queue::MemoryQueues;
+    use std::collections::HashSet;
     use storage::{MemoryObjects, MemoryTables};
 
     #[tokio::test]
@@ -488,27 +490,17 @@ mod tests {
         let rules = Rules { content_type, priority_partners: vec![], blocked_partners: vec![] };
         deployed.partners.put(&rules).await.expect("stored");
         for (version, error) in [("v7", "GzipTruncated"), ("sequencer-0055", "GzipBomb")] {
-            let file = FeedFile {
+            let facts = FileFacts {
                 object: object.clone(),
                 version: version.into(),
-                state: FileState::Waiting,
-                batch: None,
                 content_type: "offers".into(),
                 partner: "acme".into(),
                 date: "2026-11-21".parse().expect("a date"),
                 date_from: DateSource::Path,
-                offset: 0,
-                lines: 0,
-                is_gzip: None,
-                records: 0,
-                quarantined: 0,
-                blank: 0,
-                intents: vec![],
-                blocked: None,
-                error: Some(error.into()),
-                updated_at: Timestamp::UNIX_EPOCH,
-                revision: 0,
             };
+            let claim = FeedFile::claim(None, &facts, "b1", &HashSet::new(), Timestamp::UNIX_EPOCH);
+            let FileClaim::Take(file) = claim else { panic!("{claim:?}") };
+            let file = FeedFile { error: Some(error.into()), ..*file };
             deployed.files.put(&file).await.expect("stored");
         }
         let message = Message { id: "m".into(), body: String::new(), receipt: "r".into() };

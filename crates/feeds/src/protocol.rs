@@ -67,12 +67,20 @@ pub const LEASE: SignedDuration = SignedDuration::from_secs(20);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFacts {
     pub object: String,
-    /// Its version id; where the bucket has none, `sequencer-` and the event's sequencer.
+    /// As [`version_of`] spells it.
     pub version: String,
     pub content_type: String,
     pub partner: String,
     pub date: Date,
     pub date_from: DateSource,
+}
+
+/// The version of an object in its row: where the bucket keeps none, after the event that told of it.
+pub fn version_of(version_id: Option<&str>, sequencer: Option<&str>) -> String {
+    match version_id {
+        Some(version_id) => version_id.to_owned(),
+        None => format!("sequencer-{}", sequencer.unwrap_or_default()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

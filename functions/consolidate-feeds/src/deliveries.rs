@@ -3,7 +3,10 @@
 use crate::{Deps, Error};
 use errors::{Name, Named, describe};
 use events::{s3::ObjectEvent, sqs};
-use feeds::{BatchCounts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment, protocol::FileFacts};
+use feeds::{
+    BatchCounts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment,
+    protocol::{FileFacts, version_of},
+};
 use jiff::{Timestamp, tz::TimeZone};
 use runtime::{Call, Metrics, Unit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -103,10 +106,7 @@ async fn delivery(deps: &Deps, event: ObjectEvent, now: Timestamp) -> Result<Opt
         why: format!("the partners' table has no row {:?}", key.content_type),
     })?;
     let version_id = event.version_id.clone();
-    let version = match (&version_id, &event.sequencer) {
-        (Some(version), _) => version.clone(),
-        (None, sequencer) => format!("sequencer-{}", sequencer.as_deref().unwrap_or_default()),
-    };
+    let version = version_of(version_id.as_deref(), event.sequencer.as_deref());
     let facts = FileFacts {
         object: event.key.clone(),
         version,
