@@ -6,6 +6,7 @@ use alerts::message::{
 use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
+use futures::future::try_join_all;
 use identity::Identity;
 use ledger::Superseded;
 use std::collections::{HashMap, HashSet};
@@ -320,13 +321,11 @@ impl Tracking {
         Ok(())
     }
 
-    /// Hands over every row that is open or unfinished, a shard of the sparse index in memory at a time. The index is
-    /// eventually consistent: a row that changed a moment ago may be missing or stale.
-    pub async fn staged(&self, mut look: impl FnMut(Row)) -> Result<(), LedgerError> {
-        for shard in staging_shards() {
-            self.staged_in(&shard).await?.into_iter().for_each(&mut look);
-        }
-        Ok(())
+    /// Hands over every row that is open or unfinished, in no order, a page of each shard of the sparse index in memory.
+    /// The index is eventually consistent: a row that changed a moment ago may be missing or stale.
+    pub async fn staged(&self, look: impl FnMut(Row)) -> Result<(), LedgerError> {
+        let shards: Vec<String> = staging_shards().collect();
+        self.rows.for_each_by_index(STAGING, STAGING, &shards, look).await
     }
 
     /// Moves the row of a message to the index that holds it now and that took the place of one which is not `present`
@@ -349,15 +348,16 @@ impl Tracking {
 
     /// How many messages are held over, and the `most` oldest of them by their own instant.
     pub async fn oldest_open(&self, most: usize) -> Result<(u64, Vec<Row>), LedgerError> {
-        let (mut backlog, mut oldest) = (0, Vec::new());
         let is_open = |row: &Row| row.disposition == Disposition::Open && row.first_seen_open.is_some();
-        for shard in staging_shards() {
-            let open = Disposition::Open.as_str();
-            backlog += self.rows.count(STAGING, (STAGING, &shard), "disposition", open).await?;
+        let of_shard = async |shard: String| {
+            let counted = self.rows.count(STAGING, (STAGING, &shard), "disposition", Disposition::Open.as_str());
             // Oldest first; unfinished rows of failed windows may stand between the open ones.
-            let rows = self.rows.by_index(STAGING, STAGING, &shard, Some(10 * most as i32)).await?;
-            oldest.extend(rows.into_iter().filter(is_open));
-        }
+            let listed = self.rows.by_index(STAGING, STAGING, &shard, Some(10 * most as i32));
+            futures::try_join!(counted, listed)
+        };
+        let shards: Vec<(u64, Vec<Row>)> = try_join_all(staging_shards().map(of_shard)).await?;
+        let backlog = shards.iter().map(|(open, _)| open).sum();
+        let mut oldest: Vec<Row> = shards.into_iter().flat_map(|(_, rows)| rows).filter(is_open).collect();
         oldest.sort_by(|left, right| (left.timestamp, &left.message_id).cmp(&(right.timestamp, &right.message_id)));
         oldest.truncate(most);
         Ok((backlog, oldest))

@@ -225,6 +225,33 @@ impl<T: Keyed> Table<T> {
         self.query(Query { index: Some(index), partition, filter: None, limit, only_count: false }).await
     }
 
+    /// Hands over all rows of these partitions of an index: the partitions side by side, a page of each in memory.
+    pub async fn for_each_by_index(
+        &self,
+        index: &str,
+        attribute: &str,
+        values: &[String],
+        mut look: impl FnMut(T),
+    ) -> Result<(), LedgerError> {
+        let pages = |value| {
+            let partition = (attribute, value);
+            let query = Query { index: Some(index), partition, filter: None, limit: None, only_count: false };
+            stream::try_unfold((query, Some(None)), async move |(query, after)| {
+                let Some(after) = after else { return Ok::<_, LedgerError>(None) };
+                let page = self.store.query(&self.name, &query, after).await?;
+                Ok(Some((page.items, (query, page.last.map(Some)))))
+            })
+            .boxed()
+        };
+        let mut pages = stream::select_all(values.iter().map(|value| pages(value.as_str())));
+        while let Some(items) = pages.try_next().await? {
+            for item in items {
+                look(self.read(item)?);
+            }
+        }
+        Ok(())
+    }
+
     async fn query(&self, query: Query<'_>) -> Result<Vec<T>, LedgerError> {
         let (mut rows, mut after) = (Vec::new(), None);
         loop {

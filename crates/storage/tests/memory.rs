@@ -522,6 +522,13 @@ async fn many_rows_come_in_pages_and_each_once() {
     assert_eq!(seen, (0..40).collect::<Vec<_>>());
     let rows = counts.by_index("shards", "shard", &"s".repeat(100_000), None).await.expect("read");
     assert_eq!(rows.len(), 40);
+    // Two partitions side by side, both in pages.
+    let other = |n| Count { shard: Some("t".repeat(100_000)), ..count(&format!("t{n}"), n) };
+    counts.change_many((40..60).map(|n| insert(other(n))).collect()).await.expect("written");
+    let (both, mut seen) = (["s", "t", "u"].map(|shard| shard.repeat(100_000)), Vec::new());
+    counts.for_each_by_index("shards", "shard", &both, |row| seen.push(row.value)).await.expect("read");
+    seen.sort_unstable();
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
     let too_large = Count { shard: Some("s".repeat(500_000)), ..count("n", 0) };
     assert!(counts.put(&too_large).await.is_err());
     assert!(counts.get("", Some("x")).await.is_err(), "keys are not empty");
