@@ -1,4 +1,4 @@
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, has_code};
 use crate::level::Level;
 use crate::record::{Record, WrittenTime, own};
 use crate::settings::{EntryPart, Formats, Settings};
@@ -228,7 +228,8 @@ impl Raw {
         let (reading, analysis) = self.read(context);
         // Whatever of it could differ with a number must not: then the answer does not depend on what was read before.
         let mut names = reading.exception.iter().chain(&analysis.place).chain(&analysis.causes);
-        if !names.any(|name| has_number(name)) {
+        let has_code = [&self.message, &self.stack].into_iter().any(|text| has_code(text));
+        if !has_code && !names.any(|name| has_number(name)) {
             if context.readings.len() >= READINGS {
                 context.readings.clear();
             }

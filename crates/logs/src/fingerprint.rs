@@ -44,6 +44,18 @@ pub fn fingerprint(
     hex::encode(&hash.finalize()[..8])
 }
 
+/// Codes that say what happened, as a word does: the one number that tells an error from another.
+static CODE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(HTTP(?:/[0-9.]+)?|status(?: code)?|(?:exit|error|response|return|result) (?:code|status)|errno|SQLSTATE|signal)([ :=]{1,2})([0-9][0-9A-Z]{0,4})\b",
+    )
+});
+
+/// Whether a number of the text is looked at.
+pub fn has_code(text: &str) -> bool {
+    CODE.is_match(text)
+}
+
 /// A pattern of this file; each is compiled by its test.
 fn pattern(source: &'static str) -> Regex {
     Regex::new(source).unwrap_or_else(|error| unreachable!("{error}"))
@@ -78,6 +90,7 @@ pub fn template(text: &str) -> String {
         )
     });
     static LIST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*(?:\s*[,;:/x×-]?\s*\*)+"));
+    let text = CODE.replace_all(text, |code: &Captures| format!("{}{}{}", &code[1], &code[2], wide(&code[3])));
     let text = &text[..text.floor_char_boundary(4 * LONGEST)];
     let text = URL.replace_all(text, |url: &Captures| format!("{}{}/*", &url[1], words(&url[2])));
     let text = EMAIL.replace_all(&text, "*");
@@ -106,6 +119,13 @@ pub fn template(text: &str) -> String {
     let text = MEASURE.replace_all(&text, "*");
     let text = LIST.replace_all(&text, "*");
     text[..text.floor_char_boundary(LONGEST)].to_owned()
+}
+
+/// With digits that are not taken for a variable.
+fn wide(code: &str) -> String {
+    code.chars()
+        .map(|c| c.to_digit(10).and_then(|digit| char::from_u32('\u{ff10}' as u32 + digit)).unwrap_or(c))
+        .collect()
 }
 
 /// Words that say something, and no name: several, of which one after the first is in small letters.
@@ -198,6 +218,10 @@ mod tests {
             ("used 12MB of 512 MB", "used * of *"),
             ("got 3 messages", "got * messages"),
             ("to [2001:db8::1]:8080 and 10.0.0.1:8080", "to * and *"),
+            ("HTTP 404 from orders, HTTP/1.1 500", "HTTP ４０４ from orders, HTTP/* ５００"),
+            ("exit code 137, [Errno 13], status=502", "exit code １３７, [Errno １３], status=５０２"),
+            ("SQLSTATE: 42P01", "SQLSTATE: ４２P０１"),
+            ("status 1714557600 of code 17", "status * of code *"),
             ("can't  reach\thost's\nport", "can't reach host's port"),
         ] {
             assert_eq!(template(text), expected, "{text}");

@@ -3,6 +3,7 @@
 mod gz;
 
 use gz::entries;
+use std::collections::HashSet;
 
 fn fingerprint(log: &str) -> String {
     let found = entries(log.as_bytes(), "shop/2024/07/01/app.gz");
@@ -194,6 +195,32 @@ fn an_entry_is_read_alike_alone_and_behind_any_other() {
             assert_eq!(both.len(), 2, "{}{}", texts[first], texts[second]);
         }
     }
+}
+
+/// In one object, where texts that differ in their numbers only are read once.
+#[test]
+fn codes_tell_errors_apart_and_other_numbers_do_not() {
+    let log = |messages: &[&str]| {
+        let lines = messages.iter().map(|message| format!("2024-07-01T10:00:00Z [main] ERROR a.B - {message}\n"));
+        entries(lines.collect::<String>().as_bytes(), "shop/2024/07/01/app.gz")
+    };
+    let codes = [
+        "HTTP 404 for order 17",
+        "HTTP 500 for order 18",
+        "exit code 1",
+        "exit code 2",
+        "[Errno 13] no",
+        "[Errno 12] no",
+        "SQLSTATE=23505",
+        "SQLSTATE=40001",
+        "status 500 from https://a.example/1",
+        "status 502 from https://a.example/2",
+    ];
+    let found: HashSet<String> = log(&codes).into_iter().map(|entry| entry.fingerprint).collect();
+    assert_eq!(found.len(), codes.len());
+    let once = ["order 17, status 500", "order 18, status 500", "order 19, status 500"];
+    let found: HashSet<String> = log(&once).into_iter().map(|entry| entry.fingerprint).collect();
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
