@@ -124,8 +124,7 @@ impl Cloud {
             years: AtomicI16::new(1600),
             since: Timestamp::now().as_second(),
         };
-        cloud.empty().await?;
-        cloud.prepare_source().await.context("the source cannot be prepared")?;
+        cloud.golden = cloud.begin_anew().await?;
         functions::put_proxies_between(&cloud).await?;
         Ok(cloud)
     }
@@ -143,6 +142,12 @@ impl Cloud {
     /// A name for an execution that no earlier test process took.
     pub fn name(&self, what: &str, stretch: &Stretch) -> String {
         format!("{what}-{}-{}", stretch.prefix, self.since)
+    }
+
+    /// An empty archive, and a source that holds the golden set only, which is returned.
+    pub async fn begin_anew(&self) -> Result<Vec<fixtures::golden::Golden>> {
+        self.empty().await?;
+        self.prepare_source().await.context("the source cannot be prepared")
     }
 
     /// Removes what earlier tests left. Refuses a cloud that another user filled.
@@ -196,13 +201,14 @@ impl Cloud {
     }
 
     /// The golden set and its aliases, and three plain indices of messages behind one of them.
-    async fn prepare_source(&mut self) -> Result<()> {
-        self.golden = fixtures::golden::load(&self.opensearch_url, &Indices::default()).await?;
+    async fn prepare_source(&self) -> Result<Vec<fixtures::golden::Golden>> {
+        let golden = fixtures::golden::load(&self.opensearch_url, &Indices::default()).await?;
         let messages = ["messages-a", "messages-b", "messages-c"].map(str::to_owned);
         for index in &messages {
             self.source.create_index(index, Kind::Messages).await?;
         }
-        self.source.point_alias("messages", &messages).await
+        self.source.point_alias("messages", &messages).await?;
+        Ok(golden)
     }
 
     /// Keys under a prefix with their entity tags.

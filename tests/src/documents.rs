@@ -47,7 +47,7 @@ impl Message {
         )
     }
 
-    fn with_alerts(stretch: &Stretch, name: &str, at: &str, alerts: &str, disposition: Disposition) -> Self {
+    pub fn with_alerts(stretch: &Stretch, name: &str, at: &str, alerts: &str, disposition: Disposition) -> Self {
         let (id, at) = (format!("{}-{name}", stretch.prefix), instant(at));
         let source = format!(r#"{{"message_id":"{id}","timestamp":"{}","text":"{name}","alerts":{alerts}}}"#, iso(at))
             .into_bytes();

@@ -3,6 +3,8 @@
 
 #[path = "pipeline/api.rs"]
 mod api;
+#[path = "pipeline/documentation.rs"]
+mod documentation;
 #[path = "pipeline/failures.rs"]
 mod failures;
 #[path = "pipeline/faults.rs"]
@@ -60,6 +62,8 @@ fn main() {
     let cloud: Shared = Arc::default();
     let mut trials = Vec::new();
     let lists = [
+        // First: it looks at the whole archive, and no other test has written in it yet.
+        documentation::TESTS,
         runs::TESTS,
         reruns::TESTS,
         failures::TESTS,

@@ -19,7 +19,7 @@ tests![
     consolidated_feeds_make_tables_as_soon_as_they_land,
 ];
 
-const ORDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/warehouse/orders.yaml");
+pub const ORDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/warehouse/orders.yaml");
 
 async fn psql(arguments: &[&str]) -> Result<String> {
     let url = env::var("ALERT_ARCHIVE_DATABASE_URL").context("ALERT_ARCHIVE_DATABASE_URL")?;
@@ -32,7 +32,7 @@ async fn sql(statement: &str) -> Result<String> {
     psql(&["-c", statement]).await
 }
 
-async fn script(name: &str, arguments: &[&str]) -> Result<String> {
+pub async fn script(name: &str, arguments: &[&str]) -> Result<String> {
     let path = format!("{}/../fixtures/warehouse/{name}", env!("CARGO_MANIFEST_DIR"));
     psql(&[arguments, &["-f", &path]].concat()).await
 }
