@@ -31,15 +31,15 @@ def unused_year() -> int:
 
 def load(seed: int, messages: int, begin: str, end: str) -> None:
     """Messages with the entropy of mail, with history and audit."""
-    call("fixtures", "load", "--url", os.environ["OPENSEARCH_URL"], "--seed", str(seed), "--count", str(messages), "--wide",
-         "--from", begin, "--to", end)
+    call("fixtures", "load", "--url", os.environ["OPENSEARCH_URL"], "--seed", str(seed), "--count", str(messages),
+         "--wide", "--from", begin, "--to", end)
 
 
 def _lines(step: str, since: int) -> list[str]:
     prefix = os.environ["ALERT_ARCHIVE_JOB_RUNS_TABLE"].removesuffix("-job-runs")
     answer = json.loads(call(
-        "aws", "logs", "filter-log-events", "--log-group-name", f"/aws/lambda/{prefix}-{step}", "--start-time", str(since),
-        "--output", "json"))
+        "aws", "logs", "filter-log-events", "--log-group-name", f"/aws/lambda/{prefix}-{step}",
+        "--start-time", str(since), "--output", "json"))
     return [event["message"] for event in answer["events"]]
 
 
@@ -72,15 +72,17 @@ def machine() -> str:
     busy = os.getloadavg()[1]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {os.cpu_count()} cores of {model[1] if model else 'unknown'}, "
-        f"{memory:.0f} GiB, load {busy:.0f}; {'release' if BINARIES.name == 'release' else 'development'} binaries")
+        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, "
+        f"{os.cpu_count()} cores of {model[1] if model else 'unknown'}, {memory:.0f} GiB, load {busy:.0f}; "
+        f"{'release' if BINARIES.name == 'release' else 'development'} binaries")
 
 
 def write_section(title: str, text: str) -> None:
     """Puts a section into RESULTS.md, in the place of the one of that title; paragraphs are broken into lines."""
     whole = RESULTS.read_text()
     lines = [
-        line if line.startswith(("|", "![")) else textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False)
+        line if line.startswith(("|", "!["))
+        else textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False)
         for line in text.strip().splitlines()]
     section = "\n".join([f"## {title}", "", *lines, ""])
     begin = whole.find(f"## {title}\n")

@@ -134,6 +134,9 @@ fn a_retry_that_is_not_for_passing_errors_is_caught() {
     caught_at(&retry("GateRun"), json!(["WindowsFailed"]), "retries `WindowsFailed`");
     caught_at(&retry("PlanWindows"), json!(["States.ALL"]), "retries `States.ALL`");
     caught_at(&retry("PlanWindows"), json!(["Lambda.ServiceException"]), "does not retry `LedgerUnavailable`");
+    caught("`GateRun` does not retry `WindowBusy`: its function raises it", |project| {
+        project.package("gate-run").raises.insert("WindowBusy".into());
+    });
     caught("`SendSummary` has no Retry", |project| {
         project.remove("/States/Report/Branches/0/States/SendSummary", "Retry")
     });
@@ -206,6 +209,8 @@ fn the_payloads_of_the_log_report_are_followed_too() {
     damaged(key, json!("$.key"), "statemachine/report-log-errors.asl.json: `SendLogReport` reads `$.key`");
     let parameters = "/States/SearchLogErrors/Parameters";
     damaged(parameters, json!({"Payload": {"v": 1}}), "`SearchLogErrors` is not understood");
+    let output = "/States/SearchLogErrors/OutputPath";
+    damaged(output, json!("$"), "statemachine/report-log-errors.asl.json: `SearchLogErrors` passes on more");
 }
 
 #[test]

@@ -26,6 +26,8 @@ const SHARED: &[&str] = &[
     "storage",
     "workflow",
 ];
+/// Crates in which several pipelines meet, and that may name each of them.
+const MEETING: &[&str] = &["columnar", "reports", "sources", "verify"];
 /// Crates without I/O: none of them needs a runtime, a network or an SDK.
 const PURE: &[&str] = &["alerts", "errors", "feeds", "identity", "ledger", "lines", "logs", "warehouse"];
 
@@ -60,6 +62,27 @@ fn no_shared_crate_knows_a_pipeline() {
     let text = fs::read_to_string(columnar.folder.join("src/writer.rs")).expect("crates/columnar/src/writer.rs");
     let named: Vec<_> = PIPELINES.iter().filter(|name| code(&text).contains(&format!("{name}::"))).collect();
     assert!(named.is_empty(), "crates/columnar/src/writer.rs names {named:?}");
+}
+
+#[test]
+fn each_crate_is_of_one_pipeline_or_of_all_or_where_they_meet() {
+    let packages = packages();
+    let faults: Vec<String> =
+        packages.iter().filter(|package| package.is_crate()).filter_map(|package| unplaced(&package.name)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_eq!(unplaced("storage"), None);
+    assert!(unplaced("new").is_some_and(|fault| fault.contains("`new`")));
+}
+
+/// What to do about a crate that does not stand in exactly one of the lists above.
+fn unplaced(name: &str) -> Option<String> {
+    let lists = [PIPELINES, SHARED, MEETING].iter().filter(|list| list.contains(&name)).count();
+    (lists != 1).then(|| {
+        format!(
+            "tests/tests/rooms.rs: `{name}` must stand in one of PIPELINES, SHARED and MEETING, and, if it has no I/O, \
+             in PURE"
+        )
+    })
 }
 
 #[test]
@@ -111,8 +134,7 @@ fn table(text: &str) -> Vec<String> {
 
 /// What the table and the crates do not agree about.
 fn misplaced(table: &[String], packages: &[Package]) -> Vec<String> {
-    let crates =
-        packages.iter().filter(|package| package.folder.parent().is_some_and(|parent| parent.ends_with("crates")));
+    let crates = packages.iter().filter(|package| package.is_crate());
     let place = |name: &str| table.iter().position(|crate_name| crate_name == name);
     let mut faults = Vec::new();
     let mut gone: BTreeSet<&str> = table.iter().map(String::as_str).collect();
@@ -179,6 +201,10 @@ struct Package {
 }
 
 impl Package {
+    fn is_crate(&self) -> bool {
+        self.folder.parent().is_some_and(|parent| parent.ends_with("crates"))
+    }
+
     fn is_function(&self) -> bool {
         self.folder.parent().is_some_and(|parent| parent.ends_with("functions"))
     }

@@ -83,7 +83,7 @@ struct Indexed {
 
 struct Point {
     /// In order of index, as its shards hold them.
-    documents: Vec<Arc<Indexed>>,
+    documents: Arc<[Arc<Indexed>]>,
     contexts: usize,
     until: Duration,
 }
@@ -466,7 +466,8 @@ impl State {
         self.most_contexts = self.most_contexts.max(open + contexts);
         self.opened += 1;
         let id = format!("point-{}", self.opened);
-        self.points.insert(id.clone(), Point { documents, contexts, until: now + duration(keep_alive)? });
+        self.points
+            .insert(id.clone(), Point { documents: documents.into(), contexts, until: now + duration(keep_alive)? });
         Ok(bytes(json!({"pit_id": id})))
     }
 
@@ -510,10 +511,10 @@ impl State {
                 found.push(Match { document, sort: (first, tiebreaker, &document.index) });
             }
         }
-        found.sort_by(|left, right| left.sort.cmp(&right.sort));
         if let Some(after) = body["search_after"].as_array() {
             found.retain(|hit| hit.is_behind(after));
         }
+        found.sort_by(|left, right| left.sort.cmp(&right.sort));
         if failed {
             found.retain(|hit| hit.document.index != shard);
         }
@@ -701,9 +702,9 @@ fn matches(query: &Value, document: &Indexed) -> Result<bool, Refusal> {
         "match_phrase" => document.messages.iter().any(|message| inner["message_id"] == message.as_str()),
         "bool" => {
             let clauses = |name: &str| match &inner[name] {
-                Value::Null => Vec::new(),
-                Value::Array(clauses) => clauses.clone(),
-                clause => vec![clause.clone()],
+                Value::Null => [].as_slice(),
+                Value::Array(clauses) => clauses,
+                clause => std::slice::from_ref(clause),
             };
             if ["filter", "must", "must_not", "should"].map(|name| clauses(name).len()).iter().sum::<usize>()
                 > MOST_CLAUSES

@@ -14,5 +14,7 @@ pub use layout::{
     manifest_key, members_key, request_key, segment_key,
 };
 pub use rows::{BuildRow, ClaimError, FailureNote, IngestRow, Planned, SourceColumn, Warehouse};
-pub use state::{BuildState, BuiltObject, Place, Segment, SourceState, StoredLines, Superseded, TablePart, TableState};
+pub use state::{
+    BuildState, BuiltObject, Segment, SourceState, StoredLines, Superseded, TablePart, TableState, UnreadObject,
+};
 pub use status::{Pending, Standing, StandingError};

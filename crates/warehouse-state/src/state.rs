@@ -31,7 +31,7 @@ pub struct SourceState {
     /// Columns of the file that the latest object's rows do not have.
     pub dropped: Vec<String>,
     /// Objects that could not be read.
-    pub failures: Vec<Place>,
+    pub failures: Vec<UnreadObject>,
     /// Keys of the objects with the lines that no table took.
     #[serde(default)]
     pub quarantine: Vec<String>,
@@ -73,7 +73,7 @@ impl Segment {
 
 /// An object that could not be read, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct UnreadObject {
     pub object: String,
     pub bytes: u64,
     pub error: String,

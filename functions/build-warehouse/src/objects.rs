@@ -129,7 +129,7 @@ pub struct ObjectRead {
     quarantined: u64,
     greatest: Option<i64>,
     added: Vec<String>,
-    pub end: Result<BuiltObject, warehouse_state::Place>,
+    pub end: Result<BuiltObject, warehouse_state::UnreadObject>,
 }
 
 impl Reading {
@@ -157,7 +157,7 @@ impl Reading {
                     Err(Broken::Store(error)) => Err(given_up(object, error)?),
                     Err(Broken::Lines(message)) => {
                         let error = Name::ObjectCorrupt.as_str().to_owned();
-                        Err(warehouse_state::Place { object: key, bytes: object.bytes, error, message })
+                        Err(warehouse_state::UnreadObject { object: key, bytes: object.bytes, error, message })
                     }
                     Err(Broken::Other(error)) => return Err(error),
                 }
@@ -176,10 +176,10 @@ impl Reading {
 
 /// An object that stands alone with its trouble is set aside as failed; where the store is down, the build fails and is
 /// tried again.
-fn given_up(object: &Listed, error: StoreError) -> Result<warehouse_state::Place, Error> {
+fn given_up(object: &Listed, error: StoreError) -> Result<warehouse_state::UnreadObject, Error> {
     match error {
         StoreError::Unavailable { .. } | StoreError::BucketMissing { .. } => Err(error.into()),
-        error => Ok(warehouse_state::Place {
+        error => Ok(warehouse_state::UnreadObject {
             object: object.place.key.clone(),
             bytes: object.bytes,
             error: error.name().entry().name.to_owned(),

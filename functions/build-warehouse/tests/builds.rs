@@ -51,6 +51,11 @@ impl World {
         world
     }
 
+    /// The same, so far: what one does from here on, the other does not see.
+    fn copied(&self) -> World {
+        World { objects: self.objects.copied(), tables: self.tables.copied() }
+    }
+
     fn deps(&self, network: Arc<dyn Network>) -> Deps {
         let objects = self.objects.through(network.clone());
         let tables = self.tables.through(network);
@@ -199,19 +204,20 @@ async fn any_order_of_objects_makes_the_same_tables_with_a_build_after_each() {
 async fn whichever_request_fails_the_next_build_makes_the_same_tables() {
     let expected = built_at_once().await;
     let objects = objects();
+    let built = World::new().await;
+    for (key, body) in &objects[..3] {
+        built.put("ingestion", key, body).await;
+    }
+    built.build().await;
+    let before = built.rows().await;
+    for (key, body) in &objects[3..] {
+        built.put("ingestion", key, body).await;
+    }
     let mut nth = 0;
     loop {
         let mut struck = false;
         for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
-            let world = World::new().await;
-            for (key, body) in &objects[..3] {
-                world.put("ingestion", key, body).await;
-            }
-            world.build().await;
-            let before = world.rows().await;
-            for (key, body) in &objects[3..] {
-                world.put("ingestion", key, body).await;
-            }
+            let world = built.copied();
             let fault = OneFault::at(nth, strike);
             let outcome = handle(
                 &world.deps(fault.clone()),
@@ -257,14 +263,15 @@ impl Network for Sleep {
 async fn a_build_that_was_thought_dead_and_wakes_up_changes_nothing_any_more() {
     let expected = built_at_once().await;
     let objects = objects();
+    let built = World::new().await;
+    for (key, body) in &objects[..2] {
+        built.put("ingestion", key, body).await;
+    }
+    built.build().await;
+    built.put("ingestion", &objects[2].0, &objects[2].1).await;
     let mut nth = 0;
     loop {
-        let world = World::new().await;
-        for (key, body) in &objects[..2] {
-            world.put("ingestion", key, body).await;
-        }
-        world.build().await;
-        world.put("ingestion", &objects[2].0, &objects[2].1).await;
+        let world = built.copied();
         let sleep = Arc::new(Sleep { left: AtomicUsize::new(nth), asleep: Notify::new(), wake: Notify::new() });
         let deps = world.deps(sleep.clone());
         let mut old = tokio::spawn(async move { handle(&deps, Event::default(), call()).await });

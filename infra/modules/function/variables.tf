@@ -44,6 +44,11 @@ variable "environment" {
 variable "policies" {
   description = "By name, the paths of what the function may do. Each is a template of JSON."
   type        = map(string)
+
+  validation {
+    condition     = alltrue([for path in values(var.policies) : fileexists(path)])
+    error_message = "Missing, and what the function may do: ${join(", ", [for path in values(var.policies) : replace(path, "/^[.]\\//", "infra/") if !fileexists(path)])}."
+  }
 }
 
 variable "policy_variables" {

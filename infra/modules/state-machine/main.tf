@@ -10,6 +10,9 @@ locals {
   by_state = { for name, function in var.functions : join("", [for word in split("-", name) : title(word)]) => function }
   known    = merge({ for state, function in local.by_state : "${state}Arn" => function.arn }, var.substitutions)
 
+  # As faults name it: from the root of the project.
+  place = trimprefix(var.definition, "${path.root}/../")
+
   # Filled in with nothing, so that the precondition below can say what is missing, and where.
   unknown = setsubtract(flatten(regexall("\\$\\{(\\w+)\\}", local.text)), keys(local.known))
   values  = merge({ for name in local.unknown : name => "" }, local.known)
@@ -127,18 +130,18 @@ resource "aws_sfn_state_machine" "states" {
 
     precondition {
       condition     = length(local.unknown) == 0
-      error_message = "${var.definition} needs ${join(", ", local.missing)}: add it to the map of functions, or to the substitutions, in the file of infra/ that deploys this definition."
+      error_message = "${local.place} needs ${join(", ", local.missing)}: add it to the map of functions, or to the substitutions, in the file of infra/ that deploys this definition, or correct its name."
     }
 
     precondition {
       condition     = length(local.idle) == 0
-      error_message = "${var.definition} has no Task ${join(", ", local.idle)}, and its workflow has a function of that name: add the state, or take the function out of what the module is given."
+      error_message = "${local.place} has no Task ${join(", ", local.idle)}, and its workflow has a function of that name: add the state, or take the function out of what the module is given."
     }
 
     # A timed-out Task leaves its function running, so the function must always end first.
     precondition {
       condition     = length(local.hasty) == 0
-      error_message = "${var.definition}: TimeoutSeconds of ${join(", ", local.hasty)} must be larger than the timeout of its function."
+      error_message = "${local.place}: TimeoutSeconds of ${join(", ", local.hasty)} must be larger than the timeout of its function."
     }
   }
 

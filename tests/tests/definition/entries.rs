@@ -1,6 +1,7 @@
 //! Where in infra/ a function is deployed, read from the files' text: also when Terraform cannot plan them, and so that
 //! a fault can name the file to change.
 
+use crate::lint::kebab;
 use std::{
     collections::BTreeMap,
     fs,
@@ -59,22 +60,19 @@ fn capitalised(word: &str) -> String {
     first.to_uppercase() + rest
 }
 
-/// Why Terraform cannot plan, as far as a function's entry or its policy are missing.
+/// Functions that have a folder or that a definition calls, and that are not deployed: why Terraform cannot plan.
 pub fn faults() -> Vec<String> {
-    let functions = fs::read_dir(folder("functions")).expect("functions/");
-    let names = functions.filter_map(|entry| entry.expect("a readable folder").file_name().into_string().ok());
-    let mut faults: Vec<String> = names
-        .filter_map(|name| {
-            let policy = format!("infra/policies/{name}.json");
-            match found(&name) {
-                None => Some(format!("functions/{name} is not deployed: {}", wanted(&name))),
-                Some(file) if !folder(&policy).exists() => {
-                    Some(format!("{policy} is missing: what `{name}`, which {file} deploys, may do"))
-                }
-                Some(_) => None,
-            }
-        })
-        .collect();
-    faults.sort();
-    faults
+    let folders = fs::read_dir(folder("functions")).expect("functions/");
+    let folders = folders.filter_map(|entry| entry.expect("a readable folder").file_name().into_string().ok());
+    let mut faults: BTreeMap<String, String> =
+        folders.map(|name| (name.clone(), format!("functions/{name}"))).collect();
+    for (definition, text) in files("statemachine", ".asl.json") {
+        let called = text.split("\"FunctionName\": \"${").skip(1).filter_map(|rest| rest.split_once("Arn}"));
+        for name in called.map(|(state, _)| kebab(state)) {
+            let unknown = format!("{definition} calls `{name}`, there is no folder functions/{name}, and it");
+            faults.entry(name).or_insert(unknown);
+        }
+    }
+    let missing = faults.into_iter().filter(|(name, _)| found(name).is_none());
+    missing.map(|(name, what)| format!("{what} is not deployed: {}", wanted(&name))).collect()
 }

@@ -48,7 +48,9 @@ fn payloads(name: &str, definition: &Value) -> Vec<String> {
             "tests/tests/definition/contract.rs does not say what an execution is given (`execution_input`)".to_owned(),
         ];
     };
-    let mut faults = passing(&machines(definition));
+    let machines = machines(definition);
+    let mut faults = passing(&machines);
+    faults.extend(passed_on(&machines));
     faults.extend(flow::faults(definition, input));
     faults
 }
@@ -188,7 +190,7 @@ fn transitions(machines: &[Machine]) -> Vec<String> {
 }
 
 /// `PlanWindows` is `plan-windows`.
-fn kebab(state: &str) -> String {
+pub fn kebab(state: &str) -> String {
     let letters = state.char_indices().flat_map(|(at, letter)| {
         let hyphen = (at > 0 && letter.is_ascii_uppercase()).then_some('-');
         hyphen.into_iter().chain([letter.to_ascii_lowercase()])
@@ -224,6 +226,17 @@ fn functions(project: &Project, definition: &Value) -> Vec<String> {
         let retried = retried_names(task);
         let wanted = PLATFORM.iter().filter(|error| !retried.contains(**error));
         faults.extend(wanted.map(|error| format!("`{state}` does not retry `{error}`")));
+        let raised = project.packages.get(&kebab(state)).into_iter().flat_map(|package| &package.raises);
+        let passing = raised.filter(|error| {
+            errors::entry(error).is_some_and(|entry| entry.retried != errors::Retried::No)
+                && !retried.contains(error.as_str())
+        });
+        faults.extend(passing.map(|error| {
+            format!(
+                "`{state}` does not retry `{error}`: its function raises it, and crates/errors/src/registry.rs says that \
+                 it is retried"
+            )
+        }));
     }
     faults
 }
@@ -312,7 +325,7 @@ fn retried_names(state: &Value) -> BTreeSet<&str> {
     retriers(state).flat_map(|retrier| retrier["ErrorEquals"].as_array()).flatten().filter_map(Value::as_str).collect()
 }
 
-/// A step retries each of its own errors that passes by itself.
+/// A step retries each error that passes by itself of the crates that its function uses.
 fn passing(machines: &[Machine]) -> Vec<String> {
     let mut faults = Vec::new();
     for (state, task) in all(machines, "Task") {
@@ -374,15 +387,25 @@ fn maps(machines: &[Machine]) -> Vec<String> {
     faults
 }
 
-/// Where results go: a Task's result replaces the payload, Map and Parallel leave it as it is.
+/// Map and Parallel leave the payload as it is.
 fn results(machines: &[Machine]) -> Vec<String> {
     let kept = ["Map", "Parallel"]
         .into_iter()
         .flat_map(|kind| all(machines, kind))
         .filter(|(_, state)| state.get("ResultPath") != Some(&Value::Null));
-    let kept = kept.map(|(name, _)| format!("the payload keeps the results of `{name}`"));
+    kept.map(|(name, _)| format!("the payload keeps the results of `{name}`")).collect()
+}
+
+/// What a Task's function returned replaces the payload.
+fn passed_on(machines: &[Machine]) -> Vec<String> {
     let passed_on = all(machines, "Task").filter(|(_, task)| {
         task["OutputPath"] != "$.Payload" || !task["ResultPath"].is_null() || !task["ResultSelector"].is_null()
     });
-    kept.chain(passed_on.map(|(name, _)| format!("`{name}` passes on more than what its function returned"))).collect()
+    let fault = |name| {
+        format!(
+            "`{name}` passes on more than what its function returned: give it an OutputPath of `$.Payload`, and neither \
+             ResultPath nor ResultSelector"
+        )
+    };
+    passed_on.map(|(name, _)| fault(name)).collect()
 }

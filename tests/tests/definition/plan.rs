@@ -4,7 +4,7 @@
 use crate::entries;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{path::Path, process::Command, sync::OnceLock};
+use std::{io::Write, path::Path, process::Command, sync::OnceLock};
 
 #[derive(Clone, Deserialize)]
 pub struct Resource {
@@ -34,22 +34,20 @@ impl Resource {
 /// The resources of all variants in `infra/tests/production.tftest.hcl`; one whose settings differ stands several
 /// times.
 pub fn resources() -> &'static [Resource] {
-    // Asked once, also when it fails: every test then says why at once.
-    static RESOURCES: OnceLock<Result<Vec<Resource>, String>> = OnceLock::new();
-    let planned = RESOURCES.get_or_init(|| {
+    static RESOURCES: OnceLock<Vec<Resource>> = OnceLock::new();
+    RESOURCES.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let planned =
             Command::new("python3").args(["local/deploy.py", "plan"]).current_dir(root).output().expect("python3");
         if !planned.status.success() {
             let reasons: String = entries::faults().iter().map(|fault| format!("{fault}\n")).collect();
-            return Err(format!(
-                "terraform cannot plan infra/:\n{reasons}{}",
-                String::from_utf8_lossy(&planned.stderr)
-            ));
+            let why = String::from_utf8_lossy(&planned.stderr);
+            // Every test needs the plan. So the reason is told here, past the harness, and not once by each of them.
+            let told = writeln!(std::io::stderr(), "terraform cannot plan infra/:\n{reasons}{why}");
+            std::process::exit(if told.is_ok() { 1 } else { 2 });
         }
-        Ok(serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources"))
-    });
-    planned.as_ref().unwrap_or_else(|why| panic!("{why}"))
+        serde_json::from_slice(&planned.stdout).expect("local/deploy.py plan prints resources")
+    })
 }
 
 pub fn of_kind(kind: &str) -> impl Iterator<Item = &'static Resource> {

@@ -164,6 +164,24 @@ fn a_function_that_may_not_write_its_log_is_caught() {
 }
 
 #[test]
+fn a_listing_of_the_whole_bucket_is_caught() {
+    let is_caught = |condition: Value| {
+        let mut policies = policies();
+        let policy = policies.values_mut().find(|policy| policy.holder == "gate-run").expect("a known holder");
+        policy.text["Statement"][1] = json!({
+            "Sid": "List", "Effect": "Allow", "Action": ["s3:ListBucket"],
+            "Resource": format!("arn:aws:s3:::{}", archive_bucket()), "Condition": condition,
+        });
+        let expected = "infra/policies/gate-run.json: List: lists the archive's bucket without a prefix";
+        faults(&policies).iter().any(|fault| fault.contains(expected))
+    };
+    assert!(is_caught(json!({})));
+    assert!(is_caught(json!({"StringLike": {"aws:PrincipalArn": ["x"]}})));
+    assert!(!is_caught(json!({"StringLike": {"s3:prefix": ["runs/*"]}})));
+    assert!(!is_caught(json!({"StringLikeIfExists": {"s3:prefix": ["runs/*"]}})));
+}
+
+#[test]
 fn a_name_that_stands_twice_in_a_policy_is_caught() {
     caught("gate-run", "Sid", json!("JobRuns"), "stands twice");
 }
@@ -219,7 +237,10 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
                 }
                 let service = action.split(':').next().unwrap_or_default();
                 if policy.services.as_ref().is_some_and(|services| !services.contains(service)) {
-                    fault(format!("`{action}` speaks to `{service}`, of which its environment names nothing"));
+                    fault(format!(
+                        "`{action}` speaks to `{service}`, of which its environment names nothing: SERVICES in \
+                         tests/tests/definition/policies.rs says which variable would"
+                    ));
                 }
                 let of_records = !["logs:", "sqs:", "es:"].iter().any(|service| action.starts_with(service));
                 if of_records && action.contains(":Delete") && !excepted(DELETES) {
@@ -235,7 +256,10 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
             for resource in strings(&statement["Resource"]) {
                 if resource == "*" {
                     if !excepted(EVERYWHERE) {
-                        fault("resource `*`".to_owned());
+                        fault(
+                            "resource `*`: nothing but what EVERYWHERE in tests/tests/definition/policies.rs lists"
+                                .to_owned(),
+                        );
                     }
                     continue;
                 }
@@ -254,9 +278,14 @@ fn faults(policies: &BTreeMap<String, Policy>) -> Vec<String> {
             if strings(&statement["Action"]).contains(&"s3:ListBucket")
                 && strings(&statement["Resource"]).iter().any(|resource| resource.ends_with(archive))
                 && policy.services.is_some()
-                && statement["Condition"]["StringLikeIfExists"]["s3:prefix"].is_null()
+                && ["StringLike", "StringLikeIfExists"]
+                    .iter()
+                    .all(|condition| statement["Condition"][*condition]["s3:prefix"].is_null())
             {
-                fault("lists the archive's bucket without a prefix".to_owned());
+                fault(
+                    "lists the archive's bucket without a prefix: give it a Condition, StringLike on `s3:prefix`"
+                        .to_owned(),
+                );
             }
         }
     }

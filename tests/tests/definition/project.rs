@@ -32,6 +32,8 @@ pub struct Package {
     pub serves: String,
     /// The project's environment variables that it reads, or a crate that it depends on.
     pub reads: BTreeSet<String>,
+    /// The names of errors that its own code raises.
+    pub raises: BTreeSet<String>,
 }
 
 #[derive(Clone, Default)]
@@ -146,6 +148,7 @@ fn packages() -> BTreeMap<String, Package> {
                 .into_iter()
                 .flat_map(|name| variables(&folder(all[name]).join("src")))
                 .collect(),
+            raises: raised(&package_folder.join("src")),
         };
         (package_folder.file_name().and_then(|name| name.to_str()).expect("a name").to_owned(), described)
     });
@@ -177,15 +180,28 @@ fn with_dependencies<'a>(name: &'a str, all: &BTreeMap<&'a str, &'a Value>) -> B
 
 /// The project's environment variables that the code below a folder names, tests aside.
 fn variables(folder: &Path) -> BTreeSet<String> {
+    let code = code(folder);
+    let literals = code.iter().flat_map(|code| code.split('"'));
+    literals.filter(|literal| is_ours(literal)).map(str::to_owned).collect()
+}
+
+/// The `Name::…` that the code below a folder names, tests aside.
+fn raised(folder: &Path) -> BTreeSet<String> {
+    let code = code(folder);
+    let named = code.iter().flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != ':'));
+    named.filter_map(|word| word.strip_prefix("Name::")).map(str::to_owned).collect()
+}
+
+/// The code below a folder, by file, tests aside.
+fn code(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut found = BTreeSet::new();
+    let mut found = Vec::new();
     for path in entries.map(|entry| entry.expect("a readable folder").path()) {
         if path.is_dir() {
-            found.extend(variables(&path));
+            found.extend(code(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            found.extend(code.split('"').filter(|literal| is_ours(literal)).map(str::to_owned));
+            found.push(text.split("#[cfg(test)]").next().unwrap_or_default().to_owned());
         }
     }
     found

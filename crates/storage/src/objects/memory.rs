@@ -31,7 +31,7 @@ pub struct MemoryObjects {
     chunk: usize,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Bucket {
     has_versions: bool,
     /// Newest last.
@@ -50,6 +50,7 @@ struct Version {
     sha256: Option<String>,
 }
 
+#[derive(Clone)]
 struct Parts {
     key: String,
     algorithm: Algorithm,
@@ -111,6 +112,11 @@ impl MemoryObjects {
     /// The same buckets, seen through another network.
     pub fn through(&self, network: Arc<dyn Network>) -> Self {
         MemoryObjects { network, ..self.clone() }
+    }
+
+    /// A copy of the buckets, which goes its own way from here on.
+    pub fn copied(&self) -> Self {
+        MemoryObjects { buckets: Arc::new(Mutex::new(self.buckets().clone())), ..self.clone() }
     }
 
     /// So many keys a page of a list, instead of 1000.

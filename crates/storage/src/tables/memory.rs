@@ -31,6 +31,7 @@ pub struct MemoryTables {
 /// Rows stand in the order of a hash of their partition, as they do in the service: no reader may rely on it.
 type Place = (u64, String, Option<String>);
 
+#[derive(Clone)]
 struct Rows {
     partition: String,
     sort: Option<String>,
@@ -69,6 +70,11 @@ impl MemoryTables {
     /// The same tables, seen through another network.
     pub fn through(&self, network: Arc<dyn Network>) -> Self {
         MemoryTables { network, ..self.clone() }
+    }
+
+    /// A copy of the tables, which goes its own way from here on.
+    pub fn copied(&self) -> Self {
+        MemoryTables { tables: Arc::new(Mutex::new(self.tables().clone())), ..self.clone() }
     }
 
     /// All rows of a table, without a request.

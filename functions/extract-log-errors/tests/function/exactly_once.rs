@@ -98,13 +98,14 @@ async fn what_stands_before_a_damage_counts_and_the_damage_is_noted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_any_request_costs_no_entry_and_doubles_none() {
+    let extracted = Cloud::new();
+    let first = extracted.put(KEY, &log(0..4), "01").await;
+    assert_eq!(extracted.deliver(Calm::shared(), std::slice::from_ref(&first)).await, 0);
+    let second = extracted.put(KEY, &log(2..9), "02").await;
     for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
         let mut nth = 0;
         loop {
-            let cloud = Cloud::new();
-            let first = cloud.put(KEY, &log(0..4), "01").await;
-            assert_eq!(cloud.deliver(Calm::shared(), std::slice::from_ref(&first)).await, 0);
-            let second = cloud.put(KEY, &log(2..9), "02").await;
+            let cloud = extracted.copied();
             let fault = OneFault::at(nth, strike);
             let mut left = cloud.deliver(fault.clone(), std::slice::from_ref(&second)).await;
             let mut tries = 0;

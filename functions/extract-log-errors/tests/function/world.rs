@@ -34,6 +34,11 @@ impl Cloud {
         }
     }
 
+    /// The same, so far: what one does from here on, the other does not see. Its clock begins anew.
+    pub fn copied(&self) -> Self {
+        Cloud { objects: self.objects.copied(), tables: self.tables.copied(), ..Cloud::new() }
+    }
+
     pub fn deps(&self, network: Arc<dyn Network>) -> Deps {
         Deps {
             logs: Objects::over(self.objects.through(network.clone()), "logs"),
