@@ -91,6 +91,9 @@ pub struct ObjectVersion {
     pub damaged: Option<Damaged>,
     /// Its Parquet objects.
     pub parts: Vec<Part>,
+    /// How their names begin. `None`: as in earlier versions of this project, [`object_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_name: Option<String>,
     /// Key of its [`Contribution`]s, JSON lines.
     pub contributions: String,
 }
@@ -104,7 +107,7 @@ impl ObjectVersion {
 
     /// Keys of its parts, in their order. `object`: the log object's key.
     pub fn part_keys(&self, object: &str) -> impl Iterator<Item = String> {
-        let object = object_id(object);
+        let object = self.part_name.clone().unwrap_or_else(|| object_id(object));
         self.parts.iter().map(move |Part { date, is_dated, number }| {
             let (object, sequencer) = (object.clone(), self.sequencer.clone());
             PartKey { date: *date, object, sequencer, is_dated: *is_dated, number: *number }.key()

@@ -120,12 +120,12 @@ pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Resul
     // While a new version of an object comes in, the parts of both are there.
     let mut newest: HashMap<&str, &str> = HashMap::new();
     for (part, _) in &parts {
-        let known = newest.entry(&part.object).or_insert(&part.sequencer);
+        let known = newest.entry(part.object_name()).or_insert(&part.sequencer);
         *known = (*known).max(part.sequencer.as_str());
     }
-    let wanted = parts.iter().filter(|(part, _)| {
-        newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part)
-    });
+    let wanted = parts
+        .iter()
+        .filter(|(part, _)| newest.get(part.object_name()) == Some(&part.sequencer.as_str()) && filter.may_hold(part));
     let wanted: Vec<String> = wanted.map(|(_, key)| key.clone()).collect();
     read_groups(objects, wanted, |row| filter.has(row), masks).await
 }

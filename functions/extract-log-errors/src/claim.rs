@@ -151,6 +151,7 @@ mod tests {
             unparsed: 0,
             damaged: None,
             parts: vec![],
+            part_name: None,
             contributions: String::new(),
         };
         VersionIntent { version, attempt: 1, before: None }

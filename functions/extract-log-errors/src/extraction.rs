@@ -7,7 +7,7 @@ use events::s3::ObjectEvent;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use log_entries::{Attempt, Contribution, Damaged, ObjectVersion, Part, Sample, VersionIntent, write};
+use log_entries::{Attempt, Contribution, Damaged, ObjectVersion, Part, Sample, VersionIntent, part_name, write};
 use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, excerpt, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
@@ -191,6 +191,7 @@ impl<'a> Parts<'a> {
             unparsed: stats.unparsed,
             damaged,
             parts: self.staged,
+            part_name: Some(part_name(self.key)),
             contributions,
         };
         Ok(VersionIntent { version, attempt: self.attempt.number, before })

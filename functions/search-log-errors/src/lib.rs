@@ -442,6 +442,7 @@ mod tests {
             unparsed: 3,
             damaged: None,
             parts: vec![],
+            part_name: None,
             contributions: String::new(),
         }
     }
@@ -514,6 +515,7 @@ mod tests {
             unparsed: 0,
             damaged: None,
             parts: vec![log_entries::Part { date: part.date, is_dated: true, number: 0 }],
+            part_name: None,
             contributions: String::new(),
         };
         let row = extracted.iter().fold(none, |row, (time, lines)| row.with_current(version(*lines), at(time)));
