@@ -1,4 +1,5 @@
 use crate::gunzip::{Gunzip, GzipError, Limits, MAGIC, Unpacked};
+use crate::utf16::Decoder;
 use bytes::{Buf, Bytes, BytesMut};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -16,7 +17,7 @@ pub struct Line<'a> {
 /// Between two lines of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// In bytes of the unpacked text.
+    /// In bytes of the unpacked text; of UTF-16, as UTF-8 and without its mark.
     pub offset: u64,
     /// Lines in front of it.
     pub lines: u64,
@@ -57,6 +58,7 @@ pub struct Lines {
     limit: usize,
     /// Of a longer line the beginning counts; otherwise it is an error.
     cuts: bool,
+    decoder: Decoder,
     window: Bytes,
     /// Bytes of the window that were handed out last. They lie there until the next step.
     handed_out: usize,
@@ -91,9 +93,11 @@ impl Lines {
         Lines::resume(limit, Position::default())
     }
 
-    /// Nothing but gzip. Of a line of more than `limit` bytes the first `limit` are handed out.
+    /// Nothing but gzip. Of a line of more than `limit` bytes the first `limit` are handed out. Text in UTF-16 with a
+    /// byte order mark is handed out as UTF-8.
     pub fn gzip(limit: usize, limits: Limits) -> Self {
-        Lines { source: Source::Gzip(Box::new(Gunzip::new(limits))), cuts: true, ..Lines::new(limit) }
+        let source = Source::Gzip(Box::new(Gunzip::new(limits)));
+        Lines { source, cuts: true, decoder: Decoder::Unknown(None), ..Lines::new(limit) }
     }
 
     /// Goes on at a position that an earlier reader of the same text had reached. It is fed from the text's beginning.
@@ -102,6 +106,7 @@ impl Lines {
             source: Source::Unknown { head: BytesMut::new(), is_whole: false },
             limit,
             cuts: false,
+            decoder: Decoder::Plain,
             window: Bytes::new(),
             handed_out: 0,
             carry: Vec::new(),
@@ -170,11 +175,15 @@ impl Lines {
             }
             self.carry_window()?;
             match self.unpack() {
-                Unpacked::Bytes(bytes) => self.window = self.unread(bytes),
+                Unpacked::Bytes(bytes) => {
+                    let text = self.decoder.decode(bytes);
+                    self.window = self.unread(text);
+                }
                 Unpacked::Starved => return Ok(Step::Starved),
                 _ if self.is_over => return Ok(Step::End),
                 Unpacked::End => {
                     self.is_over = true;
+                    self.carry.extend_from_slice(&self.decoder.end());
                     if self.carry.is_empty() {
                         return Ok(Step::End);
                     }
@@ -183,6 +192,7 @@ impl Lines {
                 Unpacked::Damaged(what) => {
                     self.is_over = true;
                     self.is_carry_used = true;
+                    self.carry.extend_from_slice(&self.decoder.end());
                     let is_first = self.position.lines == 0;
                     self.position.offset += self.carry.len() as u64 + self.dropped;
                     self.position.lines += 1;
