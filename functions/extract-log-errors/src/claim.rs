@@ -149,6 +149,7 @@ mod tests {
             bytes: 1,
             entries: 0,
             unparsed: 0,
+            unlisted: 0,
             damaged: None,
             parts: vec![],
             part_name: None,

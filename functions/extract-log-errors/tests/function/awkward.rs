@@ -1,7 +1,8 @@
 //! Logs as nobody should write them, through the function.
 
-use crate::world::{Cloud, KEY, lines};
+use crate::world::{Cloud, KEY, KINDS, lines};
 use flate2::{Compression, write::GzEncoder};
+use log_entries::Sightings;
 use network::Calm;
 use serde_json::json;
 use std::io::Write;
@@ -54,6 +55,48 @@ async fn a_bomb_is_told_by_its_name_and_what_stands_before_it_counts() {
     assert_eq!(version.damaged.map(|damaged| damaged.error).as_deref(), Some("GzipBomb"));
     assert_eq!((lines(&cloud), cloud.counted().await), (vec![1], 1));
     assert!(version.bytes < 70 << 20, "{} bytes were unpacked", version.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_more_kinds_of_errors_than_are_noted_says_so_and_loses_none() {
+    const MOST: u64 = KINDS as u64;
+    let cloud = Cloud::new();
+    // Letters that no number has: what looks like an id is of no kind.
+    let word = |number: u64| -> String {
+        (0..4).map(|digit| char::from(b'g' + u8::try_from(number / 17_u64.pow(digit) % 17).expect("small"))).collect()
+    };
+    let line = |number: u64| format!("2024-07-01T10:00:00Z ERROR cannot {} the order\n", word(number));
+    let text: String = (0..MOST + 30).chain([3, MOST + 3]).map(line).collect();
+    extracted(&cloud, KEY, text.as_bytes()).await;
+    let version = cloud.row().await.current.expect("extracted");
+    assert_eq!((version.entries, version.unlisted), (MOST + 32, 31));
+    assert_eq!((cloud.rows().len() as u64, cloud.counted().await), (MOST + 32, MOST + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_error_was_seen_stands_in_one_row_whatever_came_in_which_order() {
+    let cloud = Cloud::new();
+    let mut events = Vec::new();
+    for (key, time) in [("shop/b.gz", "2024-07-03T10:00:00Z"), ("shop/a.gz", "2024-07-01T10:00:00Z")] {
+        events.push(cloud.put(key, &format!("{time} ERROR gone\n"), "01").await);
+    }
+    for _ in 0..2 {
+        assert_eq!(cloud.deliver(Calm::shared(), &events).await, 0);
+    }
+    let seen: Vec<Sightings> = cloud.sightings().await;
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].first_seen, "2024-07-01T10:00:00.000Z");
+    assert_eq!(seen[0].days.keys().collect::<Vec<_>>(), ["2024-07-01", "2024-07-03"]);
+    // As an earlier version left it: a row an object, and none over all.
+    let earlier = Cloud::new();
+    for row in cloud.tables.contents("errors").into_iter().filter(|row| row.contains_key("contribution")) {
+        earlier.tables.plant("errors", row);
+    }
+    let event = earlier.put("shop/c.gz", "2024-07-09T10:00:00Z ERROR gone\n", "01").await;
+    assert_eq!(earlier.deliver(Calm::shared(), &[event]).await, 0);
+    let seen = earlier.sightings().await;
+    assert_eq!(seen[0].first_seen, "2024-07-01T10:00:00.000Z");
+    assert_eq!(seen[0].days.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
