@@ -1,6 +1,6 @@
 //! What comes out of files of all kinds.
 
-use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
+use crate::world::{ALLOWED, ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
 use async_trait::async_trait;
 use errors::Name;
 use feeds::{
@@ -83,6 +83,46 @@ async fn priority_partners_come_first_and_alone_and_blocked_ones_not_at_all() {
     assert_eq!(world.deliver(&[&messages]).await, [0; 0]);
     assert_eq!(world.records()[2..], ["{\"p\":\"blocked\"}", "{\"p\":\"both\"}"]);
     assert!(!world.tables.contents("files").iter().any(|row| row.contains_key(BLOCKED_INDEX)));
+}
+
+/// Each request takes a while, and as many as are under way take it together.
+struct Crowd {
+    clock: Arc<TestClock>,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl Network for Crowd {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        self.clock.advance(Duration::from_secs(1) / self.under_way.fetch_sub(1, Ordering::Relaxed) as u32);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn files_of_blocked_partners_are_noted_some_at_once_and_what_time_does_not_allow_comes_again() {
+    let world = World::new();
+    world.partners("offers", &[], &["acme"]).await;
+    let mut bodies = Vec::new();
+    for at in 0..1_500 {
+        bodies.push(json!({"Records": [world.put(&format!("offers/acme/2026/11/20/{at}"), "{}").await]}).to_string());
+    }
+    let crowd =
+        Arc::new(Crowd { clock: world.clock.clone(), under_way: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+    let report = world.report(&world.deps(crowd.clone()), &bodies).await;
+    let (most, passed) = (crowd.most.load(Ordering::Relaxed), world.clock.passed());
+    assert!((2..=32).contains(&most), "{most} requests at once");
+    assert!(passed < ALLOWED, "{passed:?}");
+    assert!(report.blocked > 100 && !report.failed.is_empty(), "{} blocked", report.blocked);
+    assert!(report.failed.values().all(|name| *name == Name::OutOfTime), "{:?}", report.failed);
+    assert_eq!(report.blocked as usize + report.failed.len(), bodies.len());
+    let rest: Vec<String> = report.failed.keys().map(|at| bodies[*at].clone()).collect();
+    let again = world.report(&world.deps(Calm::shared()), &rest).await;
+    assert_eq!((again.blocked as usize, again.failed.len()), (rest.len(), 0));
 }
 
 /// The keys of outputs, in the order in which they were created.
