@@ -433,19 +433,46 @@ async fn what_is_read_slowly_comes_out_in_rounds_that_end_within_their_lease() {
 
 #[tokio::test]
 async fn a_file_that_fails_says_why_in_its_row_and_can_be_taken_again_at_once() {
-    let mut world = World::new();
-    world.limits.line_bytes = 100;
+    let world = World::new();
     world.partners("offers", &[], &[]).await;
-    let file = world.put("offers/acme/a", format!("{{}}\n{{\"long\":\"{}\"}}\n", "x".repeat(300))).await;
     let gone = event("offers/acme/gone", 3, Some("v99"), "tag");
     for _ in 0..2 {
-        assert_eq!(world.deliver(&[slice::from_ref(&file), slice::from_ref(&gone)]).await, [0, 1]);
+        assert_eq!(world.deliver(&[slice::from_ref(&gone)]).await, [0]);
     }
-    assert_eq!(world.records(), ["{}"]);
     let error = |row: &storage::Item| row.get("error").and_then(|error| error.as_s().ok()).cloned();
-    let mut errors: Vec<_> = world.tables.contents("files").iter().map(error).collect();
-    errors.sort();
-    assert_eq!(errors, [Some("FeedFileMissing".to_owned()), Some("LineTooLong".to_owned())]);
+    let errors: Vec<_> = world.tables.contents("files").iter().map(error).collect();
+    assert_eq!(errors, [Some("FeedFileMissing".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_goes_to_quarantine_and_the_rest_of_its_file_goes_on() {
+    let mut world = World::new();
+    world.limits.line_bytes = 100_000;
+    world.partners("offers", &[], &[]).await;
+    let long = |length: usize| format!("{{\"long\":\"{}\"}}", "x".repeat(length - 11));
+    let text = format!("{{\"a\":1}}\n{}\r\n{}\r\n{{\"b\":2}}\n{}", long(100_000), long(100_001), long(5_000_000));
+    for (name, body) in [("a.jsonl", text.clone().into_bytes()), ("a.gz", gzip(text.as_bytes()))] {
+        let key = format!("offers/acme/{name}");
+        let file = world.put(&key, body).await;
+        for _ in 0..2 {
+            assert_eq!(world.deliver(&[slice::from_ref(&file)]).await, [0; 0]);
+        }
+        let quarantined = world.quarantined().into_iter().filter(|(object, ..)| *object == key);
+        let quarantined: Vec<_> = quarantined
+            .map(|(_, line, reason, source)| {
+                (
+                    line,
+                    reason,
+                    source.len(),
+                    long(90_000).starts_with(std::str::from_utf8(&source[..1_000]).expect("UTF-8")),
+                )
+            })
+            .collect();
+        let too_long = |line: u64| (line, "too_long".to_owned(), 64 << 10, true);
+        assert_eq!(quarantined, [too_long(3), too_long(5)]);
+    }
+    let expected = ["{\"a\":1}".to_owned(), long(100_000), "{\"b\":2}".to_owned()];
+    assert_eq!(world.records(), [expected.clone(), expected].concat());
 }
 
 #[tokio::test]
