@@ -11,8 +11,8 @@ module "feeds" {
   kms_key_arn          = var.feeds_kms_key_arn
   replication          = local.feeds_replication
   batch_size           = var.feeds_batch_size
-  batch_window_seconds = 120
-  visibility_seconds   = 450
+  batch_window_seconds = local.feeds_batch_window_seconds
+  visibility_seconds   = local.feeds_visibility_seconds
   receive_wait_seconds = 20
   max_receives         = 10
 
@@ -79,6 +79,9 @@ locals {
   feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
   feeds_function    = "${var.prefix}-consolidate-feeds"
 
+  feeds_batch_window_seconds = 120
+  feeds_visibility_seconds   = 450
+
   # From names, so that a plan shows them before the queues exist.
   sqs_host        = "https://sqs.${var.region}.amazonaws.com${local.partition == "aws-cn" ? ".cn" : ""}"
   feeds_queue_url = "${trimsuffix(coalesce(var.endpoint, local.sqs_host), "/")}/${local.account}/${var.prefix}-feeds"
@@ -99,6 +102,8 @@ module "consolidate_feeds" {
   packages   = local.packages
   name       = "consolidate-feeds"
   size       = lookup(var.function_sizes, "consolidate-feeds", { memory = 1024, timeout = 90 })
+
+  retry_seconds = local.feeds_visibility_seconds + local.feeds_batch_window_seconds
 
   # The source bucket's name and not the module's output, which waits for the function.
   environment = merge(local.bucket_environment, local.feeds_environment, {
@@ -130,6 +135,8 @@ module "report_feeds" {
   name       = "report-feeds"
   size       = lookup(var.function_sizes, "report-feeds", { memory = 512, timeout = 300 })
   schedule   = { expression = "rate(1 hour)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+
+  retry_seconds = 3600
 
   environment = merge(local.bucket_environment, {
     ALERT_ARCHIVE_FEED_FILES_TABLE   = module.feed_files.name
