@@ -23,11 +23,12 @@ module "feeds" {
 # What partners delivered cannot be had again from everyone: a second bucket keeps a copy.
 module "feeds_replica" {
   source = "./modules/bucket"
-  count  = var.feeds_replica_arn == null && var.feeds_kms_key_arn == null ? 1 : 0
+  count  = var.feeds_replica_arn == null ? 1 : 0
 
-  deployment = local.deployment
-  name       = "${var.prefix}-feeds-replica-${local.account}"
-  protected  = var.protected
+  deployment  = local.deployment
+  name        = "${var.prefix}-feeds-replica-${local.account}"
+  protected   = var.protected
+  kms_key_arn = var.feeds_kms_key_arn
 }
 
 module "feeds_bucket" {
@@ -76,8 +77,12 @@ module "feeds_partners" {
 
 locals {
   feeds_replica_arn = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)
-  feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
-  feeds_function    = "${var.prefix}-consolidate-feeds"
+  feeds_replication = {
+    bucket_arn = local.feeds_replica_arn
+    # The bucket that is made here lies in the key's own region.
+    kms_key_arn = var.feeds_replica_arn != null ? var.feeds_replica_kms_key_arn : var.feeds_kms_key_arn
+  }
+  feeds_function = "${var.prefix}-consolidate-feeds"
 
   feeds_batch_window_seconds = 120
   feeds_visibility_seconds   = 450

@@ -442,9 +442,20 @@ variable "feeds_replica_arn" {
 }
 
 variable "feeds_kms_key_arn" {
-  description = "Key that encrypts the feeds' buckets; null for the key of S3 itself. With a key there is no replica."
+  description = "Key that encrypts the feeds' buckets, and the replica that is made here; null for the key of S3 itself. Its policy must let IAM decide, as that of a new key does."
   type        = string
   default     = null
+}
+
+variable "feeds_replica_kms_key_arn" {
+  description = "With feeds_replica_arn and feeds_kms_key_arn: the key, in the replica's region, that encrypts the copies."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.feeds_replica_arn == null ? var.feeds_replica_kms_key_arn == null : (var.feeds_kms_key_arn == null) == (var.feeds_replica_kms_key_arn == null)
+    error_message = "Files under feeds_kms_key_arn are copied to feeds_replica_arn under feeds_replica_kms_key_arn: set both keys, or none."
+  }
 }
 
 # Logs
