@@ -12,6 +12,7 @@ module "feeds" {
   replication          = local.feeds_replication
   batch_size           = var.feeds_batch_size
   batch_window_seconds = local.feeds_batch_window_seconds
+  max_concurrency      = var.feeds_concurrency
   visibility_seconds   = local.feeds_visibility_seconds
   receive_wait_seconds = 20
   max_receives         = 10

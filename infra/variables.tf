@@ -458,6 +458,17 @@ variable "feeds_replica_kms_key_arn" {
   }
 }
 
+variable "feeds_concurrency" {
+  description = "Calls that consolidate partner files at once, from 2. All of them take numbers from one row; more come in each other's way before they are faster."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.feeds_concurrency >= 2 && var.feeds_concurrency <= 1000
+    error_message = "A queue starts from 2 to 1000 calls at once."
+  }
+}
+
 # Logs
 
 variable "logs_concurrency" {

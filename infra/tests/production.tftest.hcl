@@ -168,6 +168,16 @@ run "feeds_under_a_key_need_the_key_of_a_replica_elsewhere" {
   expect_failures = [var.feeds_replica_kms_key_arn]
 }
 
+run "one_call_at_once_is_less_than_a_queue_starts" {
+  command = plan
+
+  variables {
+    feeds_concurrency = 1
+  }
+
+  expect_failures = [var.feeds_concurrency]
+}
+
 run "types_of_the_warehouse_are_hives" {
   command = plan
 
