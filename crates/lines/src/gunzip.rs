@@ -220,8 +220,8 @@ impl Gunzip {
     }
 }
 
-/// The text of a file, for those who read. Text in UTF-16 with a byte order mark is read as UTF-8. An error of the file's
-/// source is returned as it is; damage of its content ends the text and is told by [`GunzipReader::damage`].
+/// The text of a file, for those who read. Text in UTF-16 with a byte order mark is read as UTF-8. An error of the
+/// file's source is returned as it is; damage of its content ends the text and is told by [`GunzipReader::damage`].
 pub struct GunzipReader<R> {
     source: R,
     gunzip: Gunzip,

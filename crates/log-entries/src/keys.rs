@@ -16,8 +16,8 @@ pub fn object_id(object: &str) -> String {
     safe_component(object)
 }
 
-/// A name of parts for a log object. Hive, Spark and Athena take what begins with `_` or `.` for hidden and read none of
-/// it, and so begin the names of many services: `_billing`, `.net`, `Übersicht`.
+/// How the names of a log object's parts begin. Hive, Spark and Athena take what begins with `_` or `.` for hidden, and
+/// so would the names of many services: `_billing`, `.net`, `Übersicht`.
 pub fn part_name(object: &str) -> String {
     let name = object_id(object);
     if name.starts_with('_') { format!("~{name}") } else { name }

@@ -277,8 +277,8 @@ impl Occurrence {
     }
 }
 
-/// A row of `log-errors`, too: when a fingerprint was seen, over all objects, so that nobody has to read all of them. It
-/// only grows: what a later version of a log no longer holds was seen all the same.
+/// A row of `log-errors`, too: when a fingerprint was seen, over all objects, so that nobody has to read all of them.
+/// It only grows: what a later version of a log no longer holds was seen all the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sightings {
     /// `//seen/<service>#<fingerprint>`; no service is called so.
