@@ -88,7 +88,8 @@ locals {
         ALERT_ARCHIVE_MAIL_RECIPIENTS_PARAMETER = module.mail.recipients.overdue.name
         ALERT_ARCHIVE_SILENT_DAYS               = tostring(var.silent_days)
       })
-      schedule = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+      schedule      = { expression = "rate(6 hours)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+      retry_seconds = 6 * 3600
     }
   }
 
@@ -105,8 +106,10 @@ module "archive_function" {
   size        = lookup(var.function_sizes, each.key, each.value.size)
   environment = each.value.environment
   schedule    = lookup(each.value, "schedule", null)
-  vpc         = lookup(each.value, "reads_source", false) ? var.vpc : null
-  policies    = merge({ work = "${path.root}/policies/${each.key}.json" }, lookup(local.source_policies, each.key, {}))
+
+  retry_seconds = lookup(each.value, "retry_seconds", null)
+  vpc           = lookup(each.value, "reads_source", false) ? var.vpc : null
+  policies      = merge({ work = "${path.root}/policies/${each.key}.json" }, lookup(local.source_policies, each.key, {}))
   policy_variables = merge(local.policy_variables, {
     executions        = module.archive_alerts.executions_arn
     domain            = var.opensearch_domain_arn

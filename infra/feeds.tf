@@ -11,8 +11,9 @@ module "feeds" {
   kms_key_arn          = var.feeds_kms_key_arn
   replication          = local.feeds_replication
   batch_size           = var.feeds_batch_size
-  batch_window_seconds = 120
-  visibility_seconds   = 450
+  batch_window_seconds = local.feeds_batch_window_seconds
+  max_concurrency      = var.feeds_concurrency
+  visibility_seconds   = local.feeds_visibility_seconds
   receive_wait_seconds = 20
   max_receives         = 10
 
@@ -23,11 +24,12 @@ module "feeds" {
 # What partners delivered cannot be had again from everyone: a second bucket keeps a copy.
 module "feeds_replica" {
   source = "./modules/bucket"
-  count  = var.feeds_replica_arn == null && var.feeds_kms_key_arn == null ? 1 : 0
+  count  = var.feeds_replica_arn == null ? 1 : 0
 
-  deployment = local.deployment
-  name       = "${var.prefix}-feeds-replica-${local.account}"
-  protected  = var.protected
+  deployment  = local.deployment
+  name        = "${var.prefix}-feeds-replica-${local.account}"
+  protected   = var.protected
+  kms_key_arn = var.feeds_kms_key_arn
 }
 
 module "feeds_bucket" {
@@ -76,8 +78,15 @@ module "feeds_partners" {
 
 locals {
   feeds_replica_arn = var.feeds_replica_arn != null ? var.feeds_replica_arn : one(module.feeds_replica[*].arn)
-  feeds_replication = local.feeds_replica_arn == null ? null : { bucket_arn = local.feeds_replica_arn }
-  feeds_function    = "${var.prefix}-consolidate-feeds"
+  feeds_replication = {
+    bucket_arn = local.feeds_replica_arn
+    # The bucket that is made here lies in the key's own region.
+    kms_key_arn = var.feeds_replica_arn != null ? var.feeds_replica_kms_key_arn : var.feeds_kms_key_arn
+  }
+  feeds_function = "${var.prefix}-consolidate-feeds"
+
+  feeds_batch_window_seconds = 120
+  feeds_visibility_seconds   = 450
 
   # From names, so that a plan shows them before the queues exist.
   sqs_host        = "https://sqs.${var.region}.amazonaws.com${local.partition == "aws-cn" ? ".cn" : ""}"
@@ -99,6 +108,8 @@ module "consolidate_feeds" {
   packages   = local.packages
   name       = "consolidate-feeds"
   size       = lookup(var.function_sizes, "consolidate-feeds", { memory = 1024, timeout = 90 })
+
+  retry_seconds = local.feeds_visibility_seconds + local.feeds_batch_window_seconds
 
   # The source bucket's name and not the module's output, which waits for the function.
   environment = merge(local.bucket_environment, local.feeds_environment, {
@@ -130,6 +141,8 @@ module "report_feeds" {
   name       = "report-feeds"
   size       = lookup(var.function_sizes, "report-feeds", { memory = 512, timeout = 300 })
   schedule   = { expression = "rate(1 hour)", timezone = "UTC", enabled = var.schedule_enabled, input = "{}" }
+
+  retry_seconds = 3600
 
   environment = merge(local.bucket_environment, {
     ALERT_ARCHIVE_FEED_FILES_TABLE   = module.feed_files.name

@@ -36,6 +36,10 @@ locals {
   }
 }
 
+locals {
+  logs_visibility_seconds = local.logs_functions.extract-log-errors.size.timeout + 60
+}
+
 module "logs_function" {
   source   = "./modules/function"
   for_each = local.logs_functions
@@ -46,6 +50,8 @@ module "logs_function" {
   size        = lookup(var.function_sizes, each.key, each.value.size)
   environment = each.value.environment
   policies    = { work = "${path.root}/policies/${each.key}.json" }
+
+  retry_seconds = each.key == "extract-log-errors" ? local.logs_visibility_seconds : null
   policy_variables = merge(local.policy_variables, {
     logs        = module.logs_pipeline.bucket_arn
     logs_queue  = module.logs_pipeline.queue_arn
@@ -68,7 +74,7 @@ module "logs_pipeline" {
   batch_size      = 2
   max_concurrency = var.logs_concurrency
   # A call that was killed leaves its claim until it would have ended; then its message comes again.
-  visibility_seconds = local.logs_functions.extract-log-errors.size.timeout + 60
+  visibility_seconds = local.logs_visibility_seconds
   lifecycle_rules    = { noncurrent = { prefix = "", noncurrent_expiration_days = 30 } }
 }
 

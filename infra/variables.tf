@@ -442,9 +442,31 @@ variable "feeds_replica_arn" {
 }
 
 variable "feeds_kms_key_arn" {
-  description = "Key that encrypts the feeds' buckets; null for the key of S3 itself. With a key there is no replica."
+  description = "Key that encrypts the feeds' buckets, and the replica that is made here; null for the key of S3 itself. Its policy must let IAM decide, as that of a new key does."
   type        = string
   default     = null
+}
+
+variable "feeds_replica_kms_key_arn" {
+  description = "With feeds_replica_arn and feeds_kms_key_arn: the key, in the replica's region, that encrypts the copies."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.feeds_replica_arn == null ? var.feeds_replica_kms_key_arn == null : (var.feeds_kms_key_arn == null) == (var.feeds_replica_kms_key_arn == null)
+    error_message = "Files under feeds_kms_key_arn are copied to feeds_replica_arn under feeds_replica_kms_key_arn: set both keys, or none."
+  }
+}
+
+variable "feeds_concurrency" {
+  description = "Calls that consolidate partner files at once, from 2. All of them take numbers from one row; more come in each other's way before they are faster."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.feeds_concurrency >= 2 && var.feeds_concurrency <= 1000
+    error_message = "A queue starts from 2 to 1000 calls at once."
+  }
 }
 
 # Logs

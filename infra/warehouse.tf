@@ -40,6 +40,7 @@ locals {
   warehouse_sizes = {
     for name, function in local.warehouse_functions : name => merge(function.size, try(var.function_sizes[name], {}))
   }
+  warehouse_visibility_seconds = local.warehouse_sizes["build-warehouse"].timeout
 }
 
 module "warehouse_table" {
@@ -75,7 +76,8 @@ module "warehouse_function" {
   environment = merge(local.bucket_environment, local.warehouse_functions_environment, each.value.environment, {
     ALERT_ARCHIVE_WAREHOUSE_PARAMETERS = local.warehouse_parameters
   })
-  vpc = each.value.vpc
+  vpc           = each.value.vpc
+  retry_seconds = each.key == "build-warehouse" ? local.warehouse_visibility_seconds : null
   policies = merge(
     { work = "${path.root}/policies/${each.key}.json" },
     each.key == "build-warehouse" && var.feeds_kms_key_arn != null ? { key = "${path.root}/policies/feeds-read-key.json" } : {},
@@ -105,7 +107,7 @@ module "warehouse_pipeline" {
 
   # A build takes along all that has landed: one works, and a second one waits for its turn.
   max_concurrency    = 2
-  visibility_seconds = local.warehouse_sizes["build-warehouse"].timeout
+  visibility_seconds = local.warehouse_visibility_seconds
   further_buckets    = [module.warehouse_bucket.arn, module.feeds_bucket.arn]
 }
 

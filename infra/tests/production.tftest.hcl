@@ -141,6 +141,43 @@ run "a_spool_shorter_than_redrive_is_refused" {
   expect_failures = [var.spool_retention_days]
 }
 
+run "feeds_under_a_key_have_a_replica" {
+  command = plan
+
+  variables {
+    feeds_kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/feeds"
+  }
+
+  assert {
+    condition = local.feeds_replication == {
+      bucket_arn  = "arn:aws:s3:::alert-archive-feeds-replica-123456789012"
+      kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/feeds"
+    }
+    error_message = "A key is no reason to go without a copy."
+  }
+}
+
+run "feeds_under_a_key_need_the_key_of_a_replica_elsewhere" {
+  command = plan
+
+  variables {
+    feeds_kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/feeds"
+    feeds_replica_arn = "arn:aws:s3:::elsewhere"
+  }
+
+  expect_failures = [var.feeds_replica_kms_key_arn]
+}
+
+run "one_call_at_once_is_less_than_a_queue_starts" {
+  command = plan
+
+  variables {
+    feeds_concurrency = 1
+  }
+
+  expect_failures = [var.feeds_concurrency]
+}
+
 run "types_of_the_warehouse_are_hives" {
   command = plan
 

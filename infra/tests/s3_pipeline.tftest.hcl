@@ -97,6 +97,53 @@ run "a_copy_elsewhere" {
   }
 }
 
+run "a_copy_of_objects_under_a_key" {
+  command = plan
+
+  module {
+    source = "./modules/bucket"
+  }
+
+  variables {
+    name        = "x-parcels"
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
+    replication = { bucket_arn = "arn:aws:s3:::x-copies", kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/2" }
+  }
+
+  assert {
+    condition = (
+      aws_s3_bucket_replication_configuration.bucket[0].rule[0].source_selection_criteria[0].sse_kms_encrypted_objects[0].status == "Enabled" &&
+      aws_s3_bucket_replication_configuration.bucket[0].rule[0].destination[0].encryption_configuration[0].replica_kms_key_id == var.replication.kms_key_arn
+    )
+    error_message = "S3 passes over objects under a key where it is not told to copy them, and under which key."
+  }
+
+  assert {
+    condition = { for statement in jsondecode(aws_iam_role_policy.replication[0].policy).Statement :
+      join(",", statement.Action) => statement.Resource if startswith(statement.Action[0], "kms:") } == {
+      "kms:Decrypt" = "arn:aws:kms:us-east-1:123456789012:key/1"
+      "kms:Encrypt" = "arn:aws:kms:eu-west-1:123456789012:key/2"
+    }
+    error_message = "S3 reads under the source's key and writes under the destination's."
+  }
+}
+
+run "a_copy_of_objects_under_a_key_needs_a_key" {
+  command = plan
+
+  module {
+    source = "./modules/bucket"
+  }
+
+  variables {
+    name        = "x-parcels"
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
+    replication = { bucket_arn = "arn:aws:s3:::x-copies" }
+  }
+
+  expect_failures = [var.replication]
+}
+
 run "a_message_must_stay_hidden_while_its_call_runs" {
   command = plan
 

@@ -13,6 +13,8 @@ mod feeds;
 mod flow;
 #[path = "definition/lint.rs"]
 mod lint;
+#[path = "definition/metrics.rs"]
+mod metrics;
 #[path = "definition/plan.rs"]
 mod plan;
 #[path = "definition/policies.rs"]

@@ -444,12 +444,6 @@ names! {
         meaning: "another function holds a partner's file; the next delivery finds it done",
         advice: "Nothing, unless it goes on for an hour: then look at the other function's log.",
     }
-    LineTooLong {
-        retried: No,
-        meaning: "a line of a partner's file is longer than the function reads; the lines in front of it are \
-            consolidated",
-        advice: "The message names the line: ask the partner for a file with a record a line.",
-    }
     ForeignBucket {
         retried: No,
         meaning: "an event in the feeds' queue is about another bucket",

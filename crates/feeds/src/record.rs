@@ -10,6 +10,8 @@ pub enum Reason {
     InvalidUtf8,
     InvalidJson,
     NotAnObject,
+    /// Longer than a line may be; its beginning is kept.
+    TooLong,
     /// The file could not be unpacked from this line on.
     DamagedGzip(&'static str),
 }
@@ -20,6 +22,7 @@ impl std::fmt::Display for Reason {
             Reason::InvalidUtf8 => f.write_str("invalid_utf8"),
             Reason::InvalidJson => f.write_str("invalid_json"),
             Reason::NotAnObject => f.write_str("not_an_object"),
+            Reason::TooLong => f.write_str("too_long"),
             Reason::DamagedGzip(what) => write!(f, "damaged_gzip: {what}"),
         }
     }

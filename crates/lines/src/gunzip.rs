@@ -1,6 +1,7 @@
 //! Gzip members one after the other. The usual decoders drop what they had unpacked when they meet an error; this one
 //! hands out every byte in front of the damage.
 
+use crate::utf16::Decoder;
 use bytes::{Buf, Bytes};
 use crc32fast::Hasher;
 use flate2::{Decompress, FlushDecompress, Status};
@@ -219,18 +220,20 @@ impl Gunzip {
     }
 }
 
-/// The unpacked bytes of a file, for those who read. An error of the file's source is returned as it is; damage of its
-/// content ends the text and is told by [`GunzipReader::damage`].
+/// The text of a file, for those who read. Text in UTF-16 with a byte order mark is read as UTF-8. An error of the
+/// file's source is returned as it is; damage of its content ends the text and is told by [`GunzipReader::damage`].
 pub struct GunzipReader<R> {
     source: R,
     gunzip: Gunzip,
+    decoder: Decoder,
     text: Bytes,
     damage: Option<GzipError>,
 }
 
 impl<R: BufRead> GunzipReader<R> {
     pub fn new(source: R, limits: Limits) -> Self {
-        GunzipReader { source, gunzip: Gunzip::new(limits), text: Bytes::new(), damage: None }
+        let (gunzip, decoder) = (Gunzip::new(limits), Decoder::Unknown(None));
+        GunzipReader { source, gunzip, decoder, text: Bytes::new(), damage: None }
     }
 
     /// What ended the text early; `None` after a whole file.
@@ -260,12 +263,16 @@ impl<R: BufRead> Read for GunzipReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.text.is_empty() {
             match self.gunzip.unpack() {
-                Unpacked::Bytes(text) => self.text = text,
+                Unpacked::Bytes(text) => self.text = self.decoder.decode(text),
                 Unpacked::Starved => self.feed()?,
-                Unpacked::End => return Ok(0),
-                Unpacked::Damaged(what) => {
-                    self.damage = Some(what);
-                    return Ok(0);
+                end @ (Unpacked::End | Unpacked::Damaged(_)) => {
+                    if let Unpacked::Damaged(what) = end {
+                        self.damage = Some(what);
+                    }
+                    self.text = self.decoder.end();
+                    if self.text.is_empty() {
+                        return Ok(0);
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 mod gunzip;
 mod reader;
+mod utf16;
 
 pub use gunzip::{GunzipReader, GzipError, Limits};
 pub use reader::{Damage, Line, LineTooLong, Lines, Position, Step};

@@ -1,4 +1,5 @@
 use crate::gunzip::{Gunzip, GzipError, Limits, MAGIC, Unpacked};
+use crate::utf16::Decoder;
 use bytes::{Buf, Bytes, BytesMut};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -11,12 +12,14 @@ pub struct Line<'a> {
     /// From 1; blank lines and damaged ones count.
     pub number: u64,
     pub bytes: &'a [u8],
+    /// The line goes on behind these bytes, beyond the limit.
+    pub is_cut: bool,
 }
 
 /// Between two lines of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// In bytes of the unpacked text.
+    /// In bytes of the unpacked text; of UTF-16, as UTF-8 and without its mark.
     pub offset: u64,
     /// Lines in front of it.
     pub lines: u64,
@@ -57,13 +60,15 @@ pub struct Lines {
     limit: usize,
     /// Of a longer line the beginning counts; otherwise it is an error.
     cuts: bool,
+    decoder: Decoder,
     window: Bytes,
     /// Bytes of the window that were handed out last. They lie there until the next step.
     handed_out: usize,
     /// The beginning of a line that goes on behind the window.
     carry: Vec<u8>,
-    /// Bytes of that line behind `carry`, which are beyond the limit.
+    /// Bytes of that line behind `carry`, which are beyond the limit, and the last of them.
     dropped: u64,
+    last_dropped: Option<u8>,
     /// `carry` was handed out as a line.
     is_carry_used: bool,
     position: Position,
@@ -91,9 +96,16 @@ impl Lines {
         Lines::resume(limit, Position::default())
     }
 
-    /// Nothing but gzip. Of a line of more than `limit` bytes the first `limit` are handed out.
+    /// Nothing but gzip. Of a line of more than `limit` bytes the first `limit` are handed out. Text in UTF-16 with a
+    /// byte order mark is handed out as UTF-8.
     pub fn gzip(limit: usize, limits: Limits) -> Self {
-        Lines { source: Source::Gzip(Box::new(Gunzip::new(limits))), cuts: true, ..Lines::new(limit) }
+        let source = Source::Gzip(Box::new(Gunzip::new(limits)));
+        Lines { source, cuts: true, decoder: Decoder::Unknown(None), ..Lines::new(limit) }
+    }
+
+    /// Of a line that is longer than the limit the beginning is handed out, as one that is cut.
+    pub fn cutting(self) -> Self {
+        Lines { cuts: true, ..self }
     }
 
     /// Goes on at a position that an earlier reader of the same text had reached. It is fed from the text's beginning.
@@ -102,10 +114,12 @@ impl Lines {
             source: Source::Unknown { head: BytesMut::new(), is_whole: false },
             limit,
             cuts: false,
+            decoder: Decoder::Plain,
             window: Bytes::new(),
             handed_out: 0,
             carry: Vec::new(),
             dropped: 0,
+            last_dropped: None,
             is_carry_used: false,
             position,
             skip: position.offset,
@@ -163,6 +177,7 @@ impl Lines {
             self.carry.clear();
             self.carry.shrink_to(CARRIED);
             self.dropped = 0;
+            self.last_dropped = None;
         }
         loop {
             if let Some(length) = memchr::memchr(b'\n', &self.window) {
@@ -170,11 +185,15 @@ impl Lines {
             }
             self.carry_window()?;
             match self.unpack() {
-                Unpacked::Bytes(bytes) => self.window = self.unread(bytes),
+                Unpacked::Bytes(bytes) => {
+                    let text = self.decoder.decode(bytes);
+                    self.window = self.unread(text);
+                }
                 Unpacked::Starved => return Ok(Step::Starved),
                 _ if self.is_over => return Ok(Step::End),
                 Unpacked::End => {
                     self.is_over = true;
+                    self.carry.extend_from_slice(&self.decoder.end());
                     if self.carry.is_empty() {
                         return Ok(Step::End);
                     }
@@ -183,6 +202,7 @@ impl Lines {
                 Unpacked::Damaged(what) => {
                     self.is_over = true;
                     self.is_carry_used = true;
+                    self.carry.extend_from_slice(&self.decoder.end());
                     let is_first = self.position.lines == 0;
                     self.position.offset += self.carry.len() as u64 + self.dropped;
                     self.position.lines += 1;
@@ -199,6 +219,7 @@ impl Lines {
         if self.cuts {
             let beyond = piece.split_off(piece.len().min(self.limit - self.carry.len()));
             self.dropped += beyond.len() as u64;
+            self.last_dropped = beyond.last().copied().or(self.last_dropped);
         }
         self.carry.extend_from_slice(&piece);
         if self.carry.len() > self.limit {
@@ -228,34 +249,40 @@ impl Lines {
     fn line(&mut self, end: usize) -> Result<Step<'_>, LineTooLong> {
         self.handed_out = end;
         let is_first = self.position.lines == 0;
-        let length = self.carry.len() + end;
-        let is_too_long = length > self.limit + 2 || self.dropped > 0;
-        if is_too_long && !self.cuts {
+        let length = (self.carry.len() + end) as u64 + self.dropped;
+        let content = length - self.ending(end);
+        let is_cut = content > self.limit as u64;
+        if is_cut && !self.cuts {
             return Err(LineTooLong { number: self.position.lines + 1, limit: self.limit });
         }
-        self.position.offset += length as u64 + self.dropped;
+        self.position.offset += length;
         self.position.lines += 1;
-        let is_ended = end > 0;
         // A line within the window needs no copy.
         let whole = if self.carry.is_empty() {
             &self.window[..end]
         } else {
-            self.carry.extend_from_slice(&self.window[..end]);
             self.is_carry_used = true;
+            if self.dropped == 0 {
+                self.carry.extend_from_slice(&self.window[..end]);
+            }
             &self.carry[..]
         };
-        let bytes = if is_ended && self.dropped == 0 { unended(whole) } else { whole };
-        let bytes = if is_too_long { &bytes[..bytes.len().min(self.limit)] } else { bytes };
-        Ok(Step::Line(Line { number: self.position.lines, bytes: unmarked(bytes, is_first) }))
+        let bytes = unmarked(&whole[..content.min(self.limit as u64) as usize], is_first);
+        Ok(Step::Line(Line { number: self.position.lines, bytes, is_cut }))
+    }
+
+    /// How many bytes LF or CRLF has at the end of the window's first `end` bytes, which end a line.
+    fn ending(&self, end: usize) -> u64 {
+        let before = match end {
+            0 => return 0,
+            1 => self.last_dropped.or(self.carry.last().copied()),
+            _ => Some(self.window[end - 2]),
+        };
+        1 + u64::from(before == Some(b'\r'))
     }
 }
 
 /// A byte order mark stands in front of a text and is no part of it.
 fn unmarked(line: &[u8], is_first: bool) -> &[u8] {
     if is_first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
-}
-
-fn unended(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
 }

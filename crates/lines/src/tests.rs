@@ -10,6 +10,8 @@ const LIMIT: usize = 1 << 20;
 struct Read {
     lines: Vec<(u64, Vec<u8>)>,
     damage: Option<(u64, Vec<u8>, &'static str)>,
+    /// Numbers of the lines that are longer than the limit.
+    cut: Vec<u64>,
     /// Behind each line.
     positions: Vec<Position>,
 }
@@ -21,8 +23,9 @@ fn read_on(mut lines: Lines, file: &[u8], pieces: &[usize]) -> Read {
     let mut read = Read::default();
     loop {
         match lines.step().expect("no line is too long") {
-            Step::Line(Line { number, bytes }) => {
+            Step::Line(Line { number, bytes, is_cut }) => {
                 read.lines.push((number, bytes.to_vec()));
+                read.cut.extend(is_cut.then_some(number));
                 read.positions.push(lines.position());
             }
             Step::Damage(damage) => read.damage = Some((damage.number, damage.bytes.to_vec(), damage.what.text())),
@@ -144,6 +147,16 @@ fn where_long_lines_are_cut_their_beginning_counts_and_what_follows_keeps_its_pl
             assert_eq!(read.lines[1], (2, vec![b'x'; length.min(1_000)]), "{length}");
             assert_eq!(read.lines[2], (3, b"next".to_vec()), "{length}");
             assert_eq!(read.positions[1].offset, 6 + length as u64 + 2, "{length}");
+            assert_eq!(read.cut, Vec::from_iter((length > 1_000).then_some(2)), "{length}");
+        }
+        // Wherever pieces end, also between CR and LF, the same lines are cut.
+        for piece in [1, 2, 3, 499, 500, 501, 1_006, 1_007, 1_008] {
+            let read = read_on(Lines::new(1_000).cutting(), &text, &[piece]);
+            let cut = vec![b'x'; length.min(1_000)];
+            assert_eq!(read.lines, [(1, b"first".to_vec()), (2, cut), (3, b"next".to_vec())], "{length} by {piece}");
+            assert_eq!(read.cut, Vec::from_iter((length > 1_000).then_some(2)), "{length} by {piece}");
+            let rest = read_on(Lines::resume(1_000, read.positions[1]).cutting(), &text, &[piece]);
+            assert_eq!(rest.lines, [(3, b"next".to_vec())], "{length} by {piece}");
         }
         let endless = read_on(Lines::gzip(1_000, Limits::NONE), &gzip(&vec![b'x'; length]), &[100]);
         assert_eq!(endless.lines, [(1, vec![b'x'; length.min(1_000)])], "{length}");

@@ -16,11 +16,19 @@ pub fn object_id(object: &str) -> String {
     safe_component(object)
 }
 
+/// How the names of a log object's parts begin. Hive, Spark and Athena take what begins with `_` or `.` for hidden, and
+/// so would the names of many services: `_billing`, `.net`, `Übersicht`.
+pub fn part_name(object: &str) -> String {
+    let name = object_id(object);
+    if name.starts_with('_') { format!("~{name}") } else { name }
+}
+
 /// A part of an object's entries: `date=2024-07-01/<object>~<sequencer>~<number>.parquet`, `~undated~` for entries that
 /// have no time, so that readers find them whatever their partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartKey {
     pub date: Date,
+    /// As [`part_name`] has it.
     pub object: String,
     pub sequencer: String,
     pub is_dated: bool,
@@ -32,6 +40,11 @@ impl PartKey {
         let PartKey { date, object, sequencer, number, .. } = self;
         let kind = if self.is_dated { "dated" } else { "undated" };
         format!("{ENTRIES}date={date}/{object}~{sequencer}~{kind}~{number}.parquet")
+    }
+
+    /// The same for all parts of one log object, also for those of earlier versions of this project, which were hidden.
+    pub fn object_name(&self) -> &str {
+        self.object.trim_start_matches('~')
     }
 
     /// `None` for a key of another kind.
@@ -96,10 +109,25 @@ mod tests {
     }
 
     #[test]
+    fn no_part_is_hidden_to_readers_whatever_its_service_is_called() {
+        for object in
+            ["_billing/2024/07/01/a.gz", ".net/2024/07/01/a.gz", "Übersicht/a.gz", "+1/a.gz", "~a/a.gz", "shop/a.gz"]
+        {
+            let (object, sequencer) = (part_name(object), "05".to_owned());
+            let part = PartKey { date: date(2024, 7, 1), object, sequencer, is_dated: true, number: 0 };
+            let name = part.key().rsplit('/').next().expect("a name").to_owned();
+            assert!(!name.starts_with(['_', '.']), "{name}");
+            assert_eq!(PartKey::parse(&part.key()), Some(part));
+        }
+        let names = ["_a.gz", ".a.gz", "~a.gz", "a.gz"].map(part_name);
+        assert!((1..names.len()).all(|at| !names[..at].contains(&names[at])), "{names:?}");
+    }
+
+    #[test]
     fn a_part_is_read_from_its_key() {
         let part = PartKey {
             date: date(2024, 7, 1),
-            object: object_id("shop/2024/07/01/a~b 1.gz"),
+            object: part_name("shop/2024/07/01/a~b 1.gz"),
             sequencer: "0055ae".into(),
             is_dated: false,
             number: 3,

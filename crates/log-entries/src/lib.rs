@@ -8,10 +8,10 @@ mod rows;
 mod search;
 
 pub use columns::{ColumnsError, EntryRow, read, write};
-pub use keys::{Attempt, ENTRIES, PartKey, SETTINGS, object_id};
+pub use keys::{Attempt, ENTRIES, PartKey, SETTINGS, object_id, part_name};
 pub use payloads::{PAYLOAD, ReportInput, ReportTask, SearchRequest};
 pub use rows::{
-    Contribution, Damaged, EXTRACTED, Extracted, LogMail, LogObject, Moved, NOT_READ, ObjectVersion, Occurrence, Part,
-    Sample, Seen, VersionIntent,
+    ALL_OBJECTS, Contribution, Damaged, EXTRACTED, Extracted, LogMail, LogObject, Moved, NOT_READ, ObjectVersion,
+    Occurrence, Part, Sample, Seen, Sightings, VersionIntent, sightings_by_object,
 };
 pub use search::{Filter, Group, SearchError, group, groups, late_groups};

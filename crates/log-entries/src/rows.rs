@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use ledger::{Keyed, Once, Work};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use storage::{LedgerError, Table};
 
 /// A log object: which version of it is extracted, and the claim on the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,10 +88,16 @@ pub struct ObjectVersion {
     pub bytes: u64,
     pub entries: u64,
     pub unparsed: u64,
+    /// Entries of errors beyond the kinds that one object may note in `log-errors`. They stand in its Parquet objects.
+    #[serde(default)]
+    pub unlisted: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<Damaged>,
     /// Its Parquet objects.
     pub parts: Vec<Part>,
+    /// How their names begin. `None`: as in earlier versions of this project, [`object_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_name: Option<String>,
     /// Key of its [`Contribution`]s, JSON lines.
     pub contributions: String,
 }
@@ -104,7 +111,7 @@ impl ObjectVersion {
 
     /// Keys of its parts, in their order. `object`: the log object's key.
     pub fn part_keys(&self, object: &str) -> impl Iterator<Item = String> {
-        let object = object_id(object);
+        let object = self.part_name.clone().unwrap_or_else(|| object_id(object));
         self.parts.iter().map(move |Part { date, is_dated, number }| {
             let (object, sequencer) = (object.clone(), self.sequencer.clone());
             PartKey { date: *date, object, sequencer, is_dated: *is_dated, number: *number }.key()
@@ -258,39 +265,117 @@ impl Keyed for Occurrence {
     fn revised(self, revision: u64) -> Self {
         Occurrence { revision, ..self }
     }
+
+    fn holds(partition: &str) -> bool {
+        !partition.starts_with(SEEN)
+    }
+}
+
+impl Occurrence {
+    pub fn partition(service: &str, fingerprint: &str) -> String {
+        format!("{service}#{fingerprint}")
+    }
+}
+
+/// A row of `log-errors`, too: when a fingerprint was seen, over all objects, so that nobody has to read all of them.
+/// It only grows: what a later version of a log no longer holds was seen all the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sightings {
+    /// `//seen/<service>#<fingerprint>`; no service is called so.
+    pub fingerprint: String,
+    /// Always [`ALL_OBJECTS`].
+    pub object: String,
+    pub first_seen: String,
+    /// The first and the last hour in which it was seen on a date in UTC, of the last [`DAYS`] such dates.
+    pub days: BTreeMap<String, (u8, u8)>,
+    pub revision: u64,
+}
+
+const SEEN: &str = "//seen/";
+pub const ALL_OBJECTS: &str = "//all";
+/// A report looks back over its own days and a week of silence.
+const DAYS: usize = 62;
+
+impl Sightings {
+    pub fn key_of(service: &str, fingerprint: &str) -> String {
+        format!("{SEEN}{}", Occurrence::partition(service, fingerprint))
+    }
+
+    /// The row with what an object adds. `None`: it stands as it is.
+    pub fn with(standing: Option<&Self>, added: &Contribution) -> Option<Self> {
+        let mut sightings = standing.cloned().unwrap_or_else(|| Sightings {
+            fingerprint: Sightings::key_of(&added.service, &added.fingerprint),
+            object: ALL_OBJECTS.to_owned(),
+            first_seen: added.first_seen.clone(),
+            days: BTreeMap::new(),
+            revision: 0,
+        });
+        if added.first_seen < sightings.first_seen {
+            sightings.first_seen.clone_from(&added.first_seen);
+        }
+        let hours = added.hours.keys().filter_map(|hour| hour.split_once('T'));
+        for (date, hour) in hours.filter_map(|(date, hour)| Some((date, hour.parse().ok()?))) {
+            let (first, last) = sightings.days.entry(date.to_owned()).or_insert((hour, hour));
+            (*first, *last) = ((*first).min(hour), (*last).max(hour));
+        }
+        while sightings.days.len() > DAYS {
+            sightings.days.pop_first();
+        }
+        (standing != Some(&sightings)).then_some(sightings)
+    }
+}
+
+/// What is known of an error that earlier versions of this project have noted, object by object only.
+pub async fn sightings_by_object(
+    occurrences: &Table<Occurrence>,
+    service: &str,
+    fingerprint: &str,
+) -> Result<Option<Sightings>, LedgerError> {
+    let mut sightings = None;
+    let look = |row: Occurrence| {
+        let contribution = row.contribution.iter();
+        sightings = contribution.fold(sightings.take(), |all, added| Sightings::with(all.as_ref(), added).or(all));
+    };
+    occurrences.for_each_of(&Occurrence::partition(service, fingerprint), look).await?;
+    Ok(sightings)
+}
+
+impl Keyed for Sightings {
+    const PARTITION: &'static str = "fingerprint";
+    const SORT: Option<&'static str> = Some("object");
+
+    fn key(&self) -> (String, Option<String>) {
+        (self.fingerprint.clone(), Some(self.object.clone()))
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revised(self, revision: u64) -> Self {
+        Sightings { revision, ..self }
+    }
+
+    fn holds(partition: &str) -> bool {
+        partition.starts_with(SEEN)
+    }
 }
 
 /// When a fingerprint was seen, over all objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub first: Timestamp,
-    pub last: Timestamp,
-    /// The last time before an instant of interest.
+    /// The end of the last hour before an instant of interest in which it was seen.
     pub last_before: Option<Timestamp>,
-    pub hours: BTreeMap<String, u64>,
 }
 
 impl Seen {
-    /// Adds up the rows of one fingerprint. `None` when no object has it any more.
-    pub fn of(rows: &[Occurrence], before: Timestamp) -> Option<Self> {
-        let mut seen: Option<Seen> = None;
-        for contribution in rows.iter().filter_map(|row| row.contribution.as_ref()) {
-            let (Ok(first), Ok(last)) =
-                (contribution.first_seen.parse::<Timestamp>(), contribution.last_seen.parse::<Timestamp>())
-            else {
-                continue;
-            };
-            let seen = seen.get_or_insert(Seen { first, last, last_before: None, hours: BTreeMap::new() });
-            seen.first = seen.first.min(first);
-            seen.last = seen.last.max(last);
-            for (hour, count) in &contribution.hours {
-                *seen.hours.entry(hour.clone()).or_default() += count;
-                let end = format!("{hour}:59:59.999Z").parse::<Timestamp>().ok().map(|end| end.min(last));
-                let is_before = |end: &Timestamp| *end < before;
-                seen.last_before = seen.last_before.max(end.filter(is_before));
-            }
-        }
-        seen
+    /// `None` when the row names no instant.
+    pub fn of(sightings: &Sightings, before: Timestamp) -> Option<Self> {
+        let hours = sightings.days.iter().rev().flat_map(|(date, (first, last))| [(date, last), (date, first)]);
+        let ends = hours.filter_map(|(date, hour)| format!("{date}T{hour:02}:59:59.999Z").parse::<Timestamp>().ok());
+        let mut ends = ends.filter(|end| *end < before);
+        Some(Seen { first: sightings.first_seen.parse().ok()?, last_before: ends.next() })
     }
 }
 
@@ -336,6 +421,64 @@ impl Keyed for LogMail {
 mod tests {
     use super::*;
     use jiff::civil::date;
+
+    fn added(first_seen: &str, hours: &[&str]) -> Contribution {
+        Contribution {
+            fingerprint: "f".into(),
+            service: "shop".into(),
+            category: "other".into(),
+            level: "ERROR".into(),
+            exception: None,
+            count: 1,
+            first_seen: first_seen.into(),
+            last_seen: first_seen.into(),
+            hours: hours.iter().map(|hour| ((*hour).to_owned(), 1)).collect(),
+            sample: Sample { object: "o".into(), line: 1, time: None, message: "m".into(), stack: None },
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_an_error_does_not_depend_on_the_order_in_which_its_logs_come() {
+        let all = [
+            added("2024-07-01T10:12:00.000Z", &["2024-07-01T10", "2024-07-02T23"]),
+            added("2024-07-01T10:05:00.000Z", &["2024-07-01T10", "2024-07-01T22"]),
+            added("2024-07-20T05:00:00.000Z", &["2024-07-20T05", "2024-07-20T09"]),
+        ];
+        let sum = |order: [usize; 3]| {
+            order.into_iter().fold(None, |row, at| Sightings::with(row.as_ref(), &all[at]).or(row)).expect("a row")
+        };
+        let row = sum([0, 1, 2]);
+        for order in [[2, 1, 0], [1, 0, 2], [0, 2, 1]] {
+            assert_eq!(sum(order), row);
+        }
+        assert!(all.iter().all(|added| Sightings::with(Some(&row), added).is_none()), "nothing is new");
+        let seen = |before: &str| {
+            let seen = Seen::of(&row, before.parse().expect("an instant")).expect("seen");
+            (format!("{:.3}", seen.first), seen.last_before.map(|last| format!("{last:.0}")))
+        };
+        let first = "2024-07-01T10:05:00.000Z";
+        for (before, last) in [
+            ("2024-07-01T10:00:00Z", None),
+            ("2024-07-01T11:00:00Z", Some("2024-07-01T10:59:59Z")),
+            ("2024-07-20T00:00:00Z", Some("2024-07-02T23:59:59Z")),
+            // On this day it was seen before six, and after: that is no silence.
+            ("2024-07-20T06:00:00Z", Some("2024-07-20T05:59:59Z")),
+            ("2024-08-01T00:00:00Z", Some("2024-07-20T09:59:59Z")),
+        ] {
+            assert_eq!(seen(before), (first.to_owned(), last.map(str::to_owned)), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_an_error_takes_no_more_space_over_the_years() {
+        let mut row = None;
+        for day in date(2024, 1, 1).series(jiff::ToSpan::day(1)).take(1000) {
+            let first = format!("{day}T10:00:00.000Z");
+            row = Sightings::with(row.as_ref(), &added(&first, &[&first[..13]])).or(row);
+        }
+        let row = row.expect("a row");
+        assert_eq!((row.days.len(), row.first_seen.as_str()), (DAYS, "2024-01-01T10:00:00.000Z"));
+    }
 
     #[test]
     fn a_part_comes_back_from_its_row() {

@@ -15,8 +15,11 @@ use storage::{Listed, Objects, StoreError};
 
 /// Parquet objects read at once.
 const READS: usize = 8;
-/// A group's message and trace are cut to this many bytes.
+/// A group's message and trace are cut to this many bytes, those of the groups beyond [`WHOLE`] to fewer: a period may
+/// have any number of kinds, and nobody reads the samples of all.
 const STACK: usize = 8 << 10;
+const SHORT: usize = 256;
+const WHOLE: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
@@ -120,12 +123,12 @@ pub async fn groups(objects: &Objects, filter: &Filter, masks: &[Mask]) -> Resul
     // While a new version of an object comes in, the parts of both are there.
     let mut newest: HashMap<&str, &str> = HashMap::new();
     for (part, _) in &parts {
-        let known = newest.entry(&part.object).or_insert(&part.sequencer);
+        let known = newest.entry(part.object_name()).or_insert(&part.sequencer);
         *known = (*known).max(part.sequencer.as_str());
     }
-    let wanted = parts.iter().filter(|(part, _)| {
-        newest.get(part.object.as_str()) == Some(&part.sequencer.as_str()) && filter.may_hold(part)
-    });
+    let wanted = parts
+        .iter()
+        .filter(|(part, _)| newest.get(part.object_name()) == Some(&part.sequencer.as_str()) && filter.may_hold(part));
     let wanted: Vec<String> = wanted.map(|(_, key)| key.clone()).collect();
     read_groups(objects, wanted, |row| filter.has(row), masks).await
 }
@@ -178,6 +181,7 @@ async fn read_groups(
 /// Adds rows to groups, by service and fingerprint.
 pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoIterator<Item = EntryRow>, masks: &[Mask]) {
     for row in rows {
+        let cut = if groups.len() < WHOLE { STACK } else { SHORT };
         let time = row.time.map(|time| format!("{time:.3}"));
         let hour = time.as_deref().map(|time| time[..13].to_owned());
         let key = (row.service.clone(), row.fingerprint.clone());
@@ -213,9 +217,9 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
         if group.count == 1
             || place(&row.object, row.line, &time) > place(&group.sample.object, group.sample.line, &group.sample.time)
         {
-            group.message = excerpt(&row.message, STACK, masks);
+            group.message = excerpt(&row.message, cut, masks);
             // A logger writes what it likes as the type, too.
-            group.exception = row.exception.as_deref().map(|exception| excerpt(exception, STACK, masks));
+            group.exception = row.exception.as_deref().map(|exception| excerpt(exception, cut, masks));
             group.level = row.level;
             group.category = row.category;
             group.sample = Sample {
@@ -223,7 +227,7 @@ pub fn group(groups: &mut HashMap<(String, String), Group>, rows: impl IntoItera
                 line: row.line,
                 time,
                 message: group.message.clone(),
-                stack: row.stack.as_deref().map(|stack| excerpt(stack, STACK, masks)),
+                stack: row.stack.as_deref().map(|stack| excerpt(stack, cut, masks)),
             };
         }
     }

@@ -112,6 +112,8 @@ static FORMS: LazyLock<Vec<Form>> = LazyLock::new(|| {
         ),
         // 01.07.2024 10:00:00
         format!(r"^(?<d>\d\d?)\.(?<m>\d\d?)\.(?<y>\d{{4}}),? {CLOCK}{ZONE}$"),
+        // 11/21/2026 3:04:05 PM, 21/11/2026 15:04:05
+        format!(r"^(?<a>\d\d?)/(?<b>\d\d?)/(?<y>\d{{4}}),? {CLOCK}{ZONE}$"),
         // 0701 10:00:00.123456, as klog writes month and day
         format!(r"^(?<m>\d\d)(?<d>\d\d) {CLOCK}$"),
         // 10:00:00.123
@@ -138,7 +140,11 @@ fn instant(found: &Captures, context: &TimeContext) -> Option<Timestamp> {
         Some(name) => Some(month(name)?),
         None => number("m"),
     };
-    let date = match (month, number("d")) {
+    let (month, day) = match (number("a"), number("b")) {
+        (Some(first), Some(second)) => month_and_day(first, second, text("pm").is_some())?,
+        _ => (month, number("d")),
+    };
+    let date = match (month, day) {
         (Some(month), Some(day)) => Date::new(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?,
         _ => context.date?,
     };
@@ -160,6 +166,17 @@ fn instant(found: &Captures, context: &TimeContext) -> Option<Timestamp> {
         None => context.zone.clone()?,
     };
     local.to_zoned(zone).ok().map(|zoned: Zoned| zoned.timestamp())
+}
+
+/// Of a date with strokes. Where the clock has two halves the month stands in front, and where a number is too large for
+/// a month it is the day; otherwise the two cannot be told apart, and a wrong day is worse than none.
+fn month_and_day(first: i16, second: i16, has_halves: bool) -> Option<(Option<i16>, Option<i16>)> {
+    match (first > 12, second > 12) {
+        (true, _) => Some((Some(second), Some(first))),
+        (false, true) => Some((Some(first), Some(second))),
+        (false, false) if has_halves || first == second => Some((Some(first), Some(second))),
+        (false, false) => None,
+    }
 }
 
 fn nanoseconds(fraction: &str) -> Option<i32> {
@@ -240,6 +257,26 @@ mod tests {
         }
         // CET is also a name of other clocks: neither it nor the configured zone is believed.
         assert_eq!(read("2024-07-01 10:00:00 CST", Some("Europe/Berlin")), None);
+    }
+
+    #[test]
+    fn dates_with_strokes_are_read_where_month_and_day_can_be_told_apart() {
+        for (text, expected) in [
+            ("11/21/2026 03:04:05 PM", Some("2026-11-21T15:04:05.000Z")),
+            ("11/21/2026, 3:04:05 AM", Some("2026-11-21T03:04:05.000Z")),
+            ("11/21/2026, 12:04:05\u{202f}AM", Some("2026-11-21T00:04:05.000Z")),
+            ("7/1/2024 10:00:00.5 PM", Some("2024-07-01T22:00:00.500Z")),
+            ("07/13/2024 22:00:00", Some("2024-07-13T22:00:00.000Z")),
+            ("13/07/2024 22:00:00", Some("2024-07-13T22:00:00.000Z")),
+            ("7/7/2024 22:00:00", Some("2024-07-07T22:00:00.000Z")),
+            ("07/01/2024 10:00:00", None),
+            ("13/13/2024 10:00:00", None),
+            ("02/30/2024 10:00:00 PM", None),
+        ] {
+            assert_eq!(read(text, Some("UTC")).as_deref(), expected, "{text}");
+            assert_eq!(read(text, None), None, "{text}, without a zone");
+        }
+        assert_eq!(read("11/21/2026 3:04:05 PM -05:00", None).as_deref(), Some("2026-11-21T20:04:05.000Z"));
     }
 
     #[test]

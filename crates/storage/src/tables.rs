@@ -213,6 +213,23 @@ impl<T: Keyed> Table<T> {
         self.query(Query { index: None, partition, filter: None, limit: None, only_count: false }).await
     }
 
+    /// Looks at every row of a partition, a page in memory at a time.
+    pub async fn for_each_of(&self, partition: &str, mut look: impl FnMut(T)) -> Result<(), LedgerError> {
+        let partition = (T::PARTITION, partition);
+        let query = Query { index: None, partition, filter: None, limit: None, only_count: false };
+        let mut after = None;
+        loop {
+            let page = self.store.query(&self.name, &query, after.take()).await?;
+            for item in page.items {
+                look(self.read(item)?);
+            }
+            after = page.last;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Rows of a partition of an index, in the index's order; about `limit` of them. An index lags behind the table.
     pub async fn by_index(
         &self,

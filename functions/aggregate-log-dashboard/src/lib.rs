@@ -6,7 +6,7 @@ use log_entries::{PAYLOAD, ReportTask};
 use logs::LogReport;
 use reports::dashboard::{PAGE_KEY, Pipeline, first_page, section_key};
 use reports::log_errors::section;
-use runtime::{Call, Config, ConfigMissing};
+use runtime::{Call, Config, ConfigMissing, Metrics};
 use storage::{Objects, StoreError};
 
 /// Means nothing as long as there are no runs.
@@ -54,6 +54,8 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
         let pipeline = Pipeline { name: "logs".into(), section };
         deps.archive.put(PAGE_KEY, first_page(&[pipeline], SILENT_DAYS, now), "text/html; charset=utf-8").await?;
     }
+    let metrics = Metrics::new().dimension("Step", "aggregate-log-dashboard").property("Report", &task.id);
+    metrics.duration("Duration", call.took()).write();
     Ok(())
 }
 

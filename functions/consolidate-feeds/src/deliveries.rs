@@ -1,12 +1,13 @@
 //! From messages to files: what each event names, whose it is, and which message waits for it.
 
-use crate::{Deps, Error};
+use crate::{Deps, Error, carry_out::ROWS};
 use errors::{Name, Named, describe};
 use events::{s3::ObjectEvent, sqs};
 use feeds::{
     BatchCounts, DateSource, FeedFile, FeedKey, FileState, Rank, Treatment,
     protocol::{FileFacts, version_of},
 };
+use futures::{StreamExt, stream};
 use jiff::{Timestamp, tz::TimeZone};
 use runtime::{Call, Metrics, Unit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -70,6 +71,8 @@ impl Report {
 pub async fn read(deps: &Deps, batch: &sqs::Batch, call: &Call, report: &mut Report) -> VecDeque<Delivery> {
     let mut files: BTreeMap<(String, String), Delivery> = BTreeMap::new();
     let mut order = Vec::new();
+    let mut wanted = Vec::new();
+    let mut blocked = Vec::new();
     for (position, message) in batch.messages.iter().enumerate() {
         let created = message.created();
         if let Some(error) = created.first_error {
@@ -77,26 +80,42 @@ pub async fn read(deps: &Deps, batch: &sqs::Batch, call: &Call, report: &mut Rep
         }
         for event in created.objects {
             match delivery(deps, event, call.now()).await {
-                Ok(Some(delivery)) => {
-                    let key = (delivery.facts.object.clone(), delivery.facts.version.clone());
-                    let known = files.entry(key.clone()).or_insert_with(|| {
-                        order.push(key);
-                        delivery
-                    });
-                    known.messages.insert(position);
-                }
-                Ok(None) => report.blocked += 1,
+                Ok((delivery, false)) => wanted.push((position, delivery)),
+                Ok((delivery, true)) => blocked.push((position, delivery)),
                 Err(error) => report.fail([position], &error),
             }
         }
+    }
+    // A partner that is blocked may deliver as much as any other.
+    let mut noted = stream::iter(blocked)
+        .map(|(position, delivery)| async move {
+            let is_left = is_left(deps, &delivery.facts, call).await;
+            (position, delivery, is_left)
+        })
+        .buffered(ROWS);
+    while let Some((position, delivery, is_left)) = noted.next().await {
+        match is_left {
+            Ok(true) => report.blocked += 1,
+            // It had begun to come out before its partner was blocked.
+            Ok(false) => wanted.push((position, delivery)),
+            Err(error) => report.fail([position], &error),
+        }
+    }
+    for (position, delivery) in wanted {
+        let key = (delivery.facts.object.clone(), delivery.facts.version.clone());
+        let known = files.entry(key.clone()).or_insert_with(|| {
+            order.push(key);
+            delivery
+        });
+        known.messages.insert(position);
     }
     let mut deliveries: Vec<Delivery> = order.iter().filter_map(|key| files.remove(key)).collect();
     deliveries.sort_by_key(|delivery| delivery.rank);
     deliveries.into()
 }
 
-/// `None`: the file's partner is blocked.
-async fn delivery(deps: &Deps, event: ObjectEvent, now: Timestamp) -> Result<Option<Delivery>, Error> {
+/// A file, and whether its partner is blocked.
+async fn delivery(deps: &Deps, event: ObjectEvent, now: Timestamp) -> Result<(Delivery, bool), Error> {
     if event.bucket != deps.source.bucket() {
         return Err(Error::ForeignBucket(event.bucket));
     }
@@ -115,19 +134,21 @@ async fn delivery(deps: &Deps, event: ObjectEvent, now: Timestamp) -> Result<Opt
         date: key.date.unwrap_or_else(|| event.at.to_zoned(TimeZone::UTC).date()),
         date_from: if key.date.is_some() { DateSource::Path } else { DateSource::Event },
     };
-    let rank = match rules.treatment(key.partner) {
-        Treatment::Consolidate(rank) => rank,
-        Treatment::Blocked if is_left(deps, &facts, now).await? => return Ok(None),
-        // It had begun to come out before its partner was blocked.
-        Treatment::Blocked => Rank::Other,
+    let (rank, is_blocked) = match rules.treatment(key.partner) {
+        Treatment::Consolidate(rank) => (rank, false),
+        Treatment::Blocked => (Rank::Other, true),
     };
     let messages = BTreeSet::new();
     let bytes = event.size.unwrap_or_default();
-    Ok(Some(Delivery { facts, version_id, tag: event.etag, time: event.at, bytes, rank, messages }))
+    Ok((Delivery { facts, version_id, tag: event.etag, time: event.at, bytes, rank, messages }, is_blocked))
 }
 
 /// Notes that a blocked partner's file is left where it is, unless records of it are out or on their way.
-async fn is_left(deps: &Deps, facts: &FileFacts, now: Timestamp) -> Result<bool, Error> {
+async fn is_left(deps: &Deps, facts: &FileFacts, call: &Call) -> Result<bool, Error> {
+    if call.is_ending() {
+        return Err(Error::OutOfTime { key: facts.object.clone() });
+    }
+    let now = call.now();
     let update =
         deps.files.update(&facts.object, Some(&facts.version), |row| Ok::<_, Error>(FeedFile::block(row, facts, now)));
     Ok(update.await?.is_some_and(|row| row.state == FileState::Blocked))

@@ -15,7 +15,6 @@ use errors::{Name, Named};
 use events::{s3::NotificationError, sqs};
 use feeds::{Batch, FeedFile, Format, KeyError, Numbers, protocol::MOST_OUTPUTS};
 use jiff::Timestamp;
-use lines::LineTooLong;
 use runtime::{Call, Config, ConfigMissing};
 use std::time::Duration;
 use storage::{LedgerError, Objects, StoreError, Table};
@@ -45,7 +44,7 @@ pub struct Limits {
     pub round_files: usize,
     /// A round reads for so long, and at least one line.
     pub round_time: Duration,
-    /// A line of more bytes is not read.
+    /// A line of more bytes is no record.
     pub line_bytes: usize,
     /// How long a call waits for files that another function holds.
     pub patience: Duration,
@@ -97,8 +96,6 @@ pub enum Error {
     UnknownContentType { key: String, why: String },
     #[error("{key:?} in version {version} does not exist")]
     FileMissing { key: String, version: String },
-    #[error("{key:?}: {source}")]
-    LineTooLong { key: String, source: LineTooLong },
     #[error("{key:?} is held by batch {batch}, whose function may be alive until {until}")]
     FileBusy { key: String, batch: String, until: Timestamp },
     #[error("the call had no time left for {key:?}")]
@@ -124,7 +121,6 @@ impl Named for Error {
             Error::ForeignBucket(_) => Name::ForeignBucket,
             Error::UnknownContentType { .. } => Name::UnknownContentType,
             Error::FileMissing { .. } => Name::FeedFileMissing,
-            Error::LineTooLong { .. } => Name::LineTooLong,
             Error::FileBusy { .. } | Error::Overtaken { .. } => Name::FeedFileBusy,
             Error::OutOfTime { .. } => Name::OutOfTime,
             Error::Store(error) => error.name(),

@@ -27,6 +27,8 @@ use storage::{LedgerError, ObjectReader, StoreError};
 
 /// Files that are opened ahead of the one that is read.
 const OPEN: usize = 8;
+/// What quarantine keeps of a line that is too long, in bytes.
+const SHOWN: usize = 64 << 10;
 /// How often a claim is tried while the row changes.
 const CLAIMS: usize = 12;
 
@@ -317,6 +319,10 @@ impl<'a> Round<'a> {
         };
         let error = loop {
             match file.lines.step() {
+                Ok(Step::Line(line)) if line.is_cut => {
+                    let beginning = &line.bytes[..line.bytes.len().min(SHOWN)];
+                    bad(&mut self.pack, &mut part, line.number, Reason::TooLong, beginning);
+                }
                 Ok(Step::Line(line)) => match classify(line.bytes) {
                     Kind::Blank => part.blank += 1,
                     Kind::Bad(reason) => bad(&mut self.pack, &mut part, line.number, reason, line.bytes),
@@ -353,7 +359,8 @@ impl<'a> Round<'a> {
                     part.is_last = true;
                     break None;
                 }
-                Err(source) => break Some(Error::LineTooLong { key: row.object.clone(), source }),
+                // Longer lines are cut.
+                Err(error) => unreachable!("{error}"),
             }
             if self.is_full() {
                 break None;
@@ -463,7 +470,7 @@ impl OpenFile {
             return Err(missing());
         }
         let position = Position { offset: row.offset, lines: row.lines };
-        let lines = Lines::resume(deps.limits.line_bytes, position);
+        let lines = Lines::resume(deps.limits.line_bytes, position).cutting();
         Ok(OpenFile { object: row.object.clone(), version: row.version.clone(), reader, lines })
     }
 

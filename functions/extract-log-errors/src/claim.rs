@@ -149,8 +149,10 @@ mod tests {
             bytes: 1,
             entries: 0,
             unparsed: 0,
+            unlisted: 0,
             damaged: None,
             parts: vec![],
+            part_name: None,
             contributions: String::new(),
         };
         VersionIntent { version, attempt: 1, before: None }

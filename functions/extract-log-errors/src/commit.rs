@@ -3,7 +3,9 @@
 use crate::claim::Holder;
 use crate::{Deps, Error};
 use futures::{StreamExt, TryStreamExt, stream};
-use log_entries::{Attempt, Contribution, Occurrence, VersionIntent, write};
+use log_entries::{
+    ALL_OBJECTS, Attempt, Contribution, Occurrence, Sightings, VersionIntent, sightings_by_object, write,
+};
 use logs::service_of;
 use std::collections::HashSet;
 use storage::PutOnce;
@@ -31,7 +33,7 @@ pub async fn carry_out(deps: &Deps, key: &str, intent: &VersionIntent) -> Result
     }
     let version = &intent.version;
     let added: Vec<Contribution> = deps.archive.get_lines(&version.contributions).await?;
-    let key_of = |contribution: &Contribution| format!("{}#{}", contribution.service, contribution.fingerprint);
+    let key_of = |contribution: &Contribution| Occurrence::partition(&contribution.service, &contribution.fingerprint);
     let row = |fingerprint: String, contribution| Occurrence {
         fingerprint,
         object: key.to_owned(),
@@ -40,7 +42,9 @@ pub async fn carry_out(deps: &Deps, key: &str, intent: &VersionIntent) -> Result
         revision: 0,
     };
     let still: HashSet<String> = added.iter().map(key_of).collect();
-    note(deps, added.into_iter().map(|added| row(key_of(&added), Some(added))).collect()).await?;
+    note(deps, added.iter().map(|added| row(key_of(added), Some(added.clone()))).collect()).await?;
+    let seen = added.iter().map(|added| see(deps, added));
+    let () = stream::iter(seen.collect::<Vec<_>>()).buffer_unordered(WRITES).try_collect().await?;
     let Some(before) = &intent.before else { return Ok(()) };
     let earlier: Vec<Contribution> = deps.archive.find_lines(&before.contributions).await?.unwrap_or_default();
     let gone = earlier.iter().map(key_of).filter(|fingerprint| !still.contains(fingerprint));
@@ -64,6 +68,21 @@ async fn note(deps: &Deps, rows: Vec<Occurrence>) -> Result<(), Error> {
         deps.occurrences.update(&row.fingerprint, Some(&row.object), decide).await.map(|_| ())
     });
     stream::iter(writes).buffer_unordered(WRITES).try_collect().await
+}
+
+/// Notes when an error was seen, behind the row of its object.
+async fn see(deps: &Deps, added: &Contribution) -> Result<(), Error> {
+    let key = Sightings::key_of(&added.service, &added.fingerprint);
+    let earlier = match deps.sightings.get(&key, Some(ALL_OBJECTS)).await? {
+        Some(standing) if Sightings::with(Some(&standing), added).is_none() => return Ok(()),
+        Some(_) => None,
+        None => sightings_by_object(&deps.occurrences, &added.service, &added.fingerprint).await?,
+    };
+    let decide = |standing: Option<&Sightings>| {
+        let with = Sightings::with(standing.or(earlier.as_ref()), added);
+        Ok::<_, Error>(if standing.is_none() { with.or_else(|| earlier.clone()) } else { with })
+    };
+    deps.sightings.update(&key, Some(ALL_OBJECTS), decide).await.map(|_| ())
 }
 
 /// What served the commit only, and what attempts left that died before it.

@@ -7,7 +7,7 @@ use events::s3::ObjectEvent;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use log_entries::{Attempt, Contribution, Damaged, ObjectVersion, Part, Sample, VersionIntent, write};
+use log_entries::{Attempt, Contribution, Damaged, ObjectVersion, Part, Sample, VersionIntent, part_name, write};
 use logs::{Entry, Extraction, Mask, ObjectStats, Settings, date_of, excerpt, service_of};
 use runtime::Call;
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ pub async fn run(
 ) -> Result<VersionIntent, Error> {
     let mut object = deps.logs.open(&event.key, event.version_id.as_deref()).await?;
     let mut extraction = Extraction::new(&event.key, settings, deps.limits);
-    let mut parts = Parts::new(event, holder, settings);
+    let mut parts = Parts::new(event, holder, settings, deps.kinds);
     while !extraction.is_over() {
         if call.is_ending() {
             return Err(Error::OutOfTime { key: event.key.clone() });
@@ -76,10 +76,13 @@ struct Parts<'a> {
     bytes: usize,
     staged: Vec<Part>,
     contributions: HashMap<String, Contribution>,
+    /// How many of them there may be, and entries of others.
+    kinds: usize,
+    unlisted: u64,
 }
 
 impl<'a> Parts<'a> {
-    fn new(event: &'a ObjectEvent, holder: &Holder, settings: &'a Settings) -> Self {
+    fn new(event: &'a ObjectEvent, holder: &Holder, settings: &'a Settings, kinds: usize) -> Self {
         Parts {
             key: &event.key,
             service: service_of(&event.key),
@@ -93,6 +96,8 @@ impl<'a> Parts<'a> {
             bytes: 0,
             staged: Vec::new(),
             contributions: HashMap::new(),
+            kinds,
+            unlisted: 0,
         }
     }
 
@@ -130,6 +135,10 @@ impl<'a> Parts<'a> {
     }
 
     fn count(&mut self, entry: &Entry) {
+        if self.contributions.len() >= self.kinds && !self.contributions.contains_key(&entry.fingerprint) {
+            self.unlisted += 1;
+            return;
+        }
         let time = format!("{:.3}", entry.time.unwrap_or(self.undated));
         let (key, masks) = (self.key, self.masks);
         let cut = |text: &str, bytes: usize| excerpt(text, bytes, masks);
@@ -189,8 +198,10 @@ impl<'a> Parts<'a> {
             bytes: stats.bytes,
             entries: stats.entries,
             unparsed: stats.unparsed,
+            unlisted: self.unlisted,
             damaged,
             parts: self.staged,
+            part_name: Some(part_name(self.key)),
             contributions,
         };
         Ok(VersionIntent { version, attempt: self.attempt.number, before })

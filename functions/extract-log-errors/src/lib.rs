@@ -14,7 +14,7 @@ use events::sqs::{self, Batch, BatchResponse, Message};
 use jiff::Timestamp;
 use ledger::Superseded;
 use lines::Limits;
-use log_entries::{ColumnsError, LogObject, ObjectVersion, Occurrence, SETTINGS, VersionIntent};
+use log_entries::{ColumnsError, LogObject, ObjectVersion, Occurrence, SETTINGS, Sightings, VersionIntent};
 use logs::{LIMITS, Settings, SettingsError};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
 use std::time::Duration;
@@ -30,21 +30,27 @@ pub struct Deps {
     pub archive: Objects,
     pub objects: Table<LogObject>,
     pub occurrences: Table<Occurrence>,
+    pub sightings: Table<Sightings>,
     pub limits: Limits,
+    /// Kinds of errors that are noted of one object. Only texts that are no log's have as many.
+    pub kinds: usize,
 }
 
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
         let mut config = Config::default();
+        let errors = config.required("ALERT_ARCHIVE_LOG_ERRORS_TABLE");
         let deps = Deps {
             logs: Objects::new(aws, config.required("ALERT_ARCHIVE_LOGS_BUCKET")),
             archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             objects: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_OBJECTS_TABLE")),
-            occurrences: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_ERRORS_TABLE")),
+            occurrences: Table::new(aws, errors.clone()),
+            sightings: Table::new(aws, errors),
             limits: Limits {
                 bytes: config.parsed("ALERT_ARCHIVE_LOGS_MAX_BYTES", LIMITS.bytes),
                 ratio: config.parsed("ALERT_ARCHIVE_LOGS_MAX_RATIO", LIMITS.ratio),
             },
+            kinds: 10_000,
         };
         config.check()?;
         Ok(deps)
@@ -179,6 +185,10 @@ async fn begin(
 }
 
 fn tell(version: &ObjectVersion, event: &ObjectEvent, call: &Call) {
+    if version.unlisted > 0 {
+        let (object, entries) = (event.key.as_str(), version.unlisted);
+        tracing::warn!(object, entries, "more kinds of errors than are noted of one log");
+    }
     Metrics::new()
         .dimension("Step", "extract-log-errors")
         .property("Object", &event.key)
@@ -188,6 +198,7 @@ fn tell(version: &ObjectVersion, event: &ObjectEvent, call: &Call) {
         .figure("Lines", Unit::Count, version.lines)
         .figure("Entries", Unit::Count, version.entries)
         .figure("UnparsedLines", Unit::Count, version.unparsed)
+        .figure("UnlistedEntries", Unit::Count, version.unlisted)
         .figure("DamagedObjects", Unit::Count, u64::from(version.damaged.is_some()))
         .write();
 }

@@ -15,7 +15,7 @@ use alerts::{
 use archive::JobRuns;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use runtime::{Call, Config, ConfigMissing};
+use runtime::{Call, Config, ConfigMissing, step_metrics};
 use serde::Deserialize;
 use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
@@ -123,6 +123,7 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };
     deps.job_runs.change(run_id, |row| row.end(status, now)).await?;
     deps.job_runs.release(run_id, &collected.execution_arn).await?;
+    step_metrics("gate-run", run_id, "", call.took(), &[]);
     match collected.failed {
         0 => Ok(Gate { collected, retry: false }),
         failed => Err(Error::WindowsFailed { run_id: run_id.clone(), failed }),

@@ -3,13 +3,12 @@
 
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use futures::{StreamExt, TryStreamExt, stream};
 use identity::instant;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use log_entries::{
-    EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportInput, ReportTask, SETTINGS, SearchError,
-    SearchRequest, Seen, groups, late_groups,
+    ALL_OBJECTS, EXTRACTED, Filter, Group, LogObject, NOT_READ, Occurrence, PAYLOAD, ReportInput, ReportTask, SETTINGS,
+    SearchError, SearchRequest, Seen, Sightings, groups, late_groups, sightings_by_object,
 };
 use logs::{DamagedFile, FileShare, Finding, LogReport, Settings, SettingsError, Share, service_of};
 use runtime::{Call, Config, ConfigMissing, Metrics, Unit};
@@ -25,7 +24,6 @@ const SILENCE: SignedDuration = SignedDuration::from_hours(7 * 24);
 const LOOKED_UP: usize = 2000;
 const LISTED: usize = 100;
 const FREQUENT: usize = 5;
-const LOOKUPS: usize = 16;
 /// An index of the ledger follows its table within less than this.
 const INDEX_LAG: Duration = Duration::from_secs(5);
 /// Days of a period whose files are looked at: ten years.
@@ -35,15 +33,18 @@ pub struct Deps {
     pub archive: Objects,
     pub objects: Table<LogObject>,
     pub occurrences: Table<Occurrence>,
+    pub sightings: Table<Sightings>,
 }
 
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
         let mut config = Config::default();
+        let errors = config.required("ALERT_ARCHIVE_LOG_ERRORS_TABLE");
         let deps = Deps {
             archive: Objects::new(aws, config.required("ALERT_ARCHIVE_BUCKET")),
             objects: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_OBJECTS_TABLE")),
-            occurrences: Table::new(aws, config.required("ALERT_ARCHIVE_LOG_ERRORS_TABLE")),
+            occurrences: Table::new(aws, errors.clone()),
+            sightings: Table::new(aws, errors),
         };
         config.check()?;
         Ok(deps)
@@ -182,13 +183,22 @@ fn period(context: &ReportInput) -> Result<(Timestamp, Timestamp), Error> {
     Ok((from, to))
 }
 
-/// What is known of each error over all logs.
+/// What is known of each error over all logs: a row of each, and nothing of what else is noted of it.
 async fn known(deps: &Deps, groups: &[Group], from: Timestamp) -> Result<HashMap<String, Seen>, Error> {
-    let lookups = groups.iter().take(LOOKED_UP).map(|group| async move {
-        let rows = deps.occurrences.partition(&format!("{}#{}", group.service, group.fingerprint)).await?;
-        Ok::<_, Error>(Seen::of(&rows, from).map(|seen| (group.fingerprint.clone(), seen)))
-    });
-    stream::iter(lookups).buffer_unordered(LOOKUPS).try_filter_map(|seen| async move { Ok(seen) }).try_collect().await
+    let looked_up = groups.iter().take(LOOKED_UP);
+    let key = |group: &Group| Sightings::key_of(&group.service, &group.fingerprint);
+    let keys: Vec<_> = looked_up.clone().map(|group| (key(group), Some(ALL_OBJECTS.to_owned()))).collect();
+    let rows = deps.sightings.get_many(&keys).await?;
+    let mut known = HashMap::new();
+    for (group, key) in looked_up.zip(&keys) {
+        let sightings = match rows.get(key) {
+            Some(row) => Some(row.clone()),
+            None => sightings_by_object(&deps.occurrences, &group.service, &group.fingerprint).await?,
+        };
+        let seen = sightings.and_then(|sightings| Seen::of(&sightings, from));
+        known.extend(seen.map(|seen| (group.fingerprint.clone(), seen)));
+    }
+    Ok(known)
 }
 
 /// Files that came in the days of the period and could not be read as a whole, and those with lines in no known format.
@@ -340,12 +350,7 @@ mod tests {
     }
 
     fn seen(first: &str, last_before: Option<&str>) -> Seen {
-        Seen {
-            first: at(first),
-            last: at("2024-07-10T12:00:00Z"),
-            last_before: last_before.map(at),
-            hours: BTreeMap::new(),
-        }
+        Seen { first: at(first), last_before: last_before.map(at) }
     }
 
     #[test]
@@ -387,6 +392,57 @@ mod tests {
         assert_eq!((back.back.len(), back.new_kinds, back.back_kinds), (LISTED, 0, LOOKED_UP as u64));
     }
 
+    fn contribution(fingerprint: &str, first_seen: &str) -> log_entries::Contribution {
+        log_entries::Contribution {
+            fingerprint: fingerprint.into(),
+            service: "shop".into(),
+            category: "other".into(),
+            level: "ERROR".into(),
+            exception: None,
+            count: 1,
+            first_seen: first_seen.into(),
+            last_seen: first_seen.into(),
+            hours: BTreeMap::from([(first_seen[..13].to_owned(), 1)]),
+            sample: group(fingerprint, 1).sample,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_errors_is_read_by_the_hundred_however_often_they_were_seen() {
+        const ERRORS: usize = 250;
+        let counting = network::OneFault::at(usize::MAX, network::Strike::Request);
+        let deps = cloud_through(counting.clone());
+        let groups: Vec<Group> = (0..ERRORS).map(|at| group(&format!("f{at}"), 1)).collect();
+        for error in &groups {
+            let added = contribution(&error.fingerprint, "2024-01-01T10:00:00.000Z");
+            let row = Sightings::with(None, &added).expect("a row");
+            deps.sightings.put(&row).await.expect("stored");
+            for object in 0..3 {
+                let (fingerprint, object) = (Occurrence::partition("shop", &error.fingerprint), object.to_string());
+                let contribution = Some(added.clone());
+                let row = Occurrence { fingerprint, object, sequencer: "1".into(), contribution, revision: 0 };
+                deps.occurrences.put(&row).await.expect("stored");
+            }
+        }
+        let before = counting.seen();
+        let known = known(&deps, &groups, at("2024-07-10T00:00:00Z")).await.expect("read");
+        assert_eq!((known.len(), counting.seen() - before), (ERRORS, ERRORS.div_ceil(100)));
+        assert_eq!(known["f7"], seen("2024-01-01T10:00:00Z", Some("2024-01-01T10:59:59.999Z")));
+    }
+
+    #[tokio::test]
+    async fn an_error_that_an_earlier_version_noted_by_object_is_not_new() {
+        let deps = cloud();
+        for (object, first_seen) in [("a", "2024-02-01T10:00:00.000Z"), ("b", "2024-01-01T10:00:00.000Z")] {
+            let (fingerprint, object) = (Occurrence::partition("shop", "f"), object.to_owned());
+            let contribution = Some(contribution("f", first_seen));
+            let row = Occurrence { fingerprint, object, sequencer: "1".into(), contribution, revision: 0 };
+            deps.occurrences.put(&row).await.expect("stored");
+        }
+        let known = known(&deps, &[group("f", 1)], at("2024-07-10T00:00:00Z")).await.expect("read");
+        assert_eq!(known["f"], seen("2024-01-01T10:00:00Z", Some("2024-02-01T10:59:59.999Z")));
+    }
+
     #[tokio::test]
     async fn all_damaged_files_are_counted() {
         let deps = cloud();
@@ -417,7 +473,11 @@ mod tests {
     }
 
     fn cloud() -> Deps {
-        let tables = storage::MemoryTables::new(network::Calm::shared())
+        cloud_through(network::Calm::shared())
+    }
+
+    fn cloud_through(network: std::sync::Arc<dyn network::Network>) -> Deps {
+        let tables = storage::MemoryTables::new(network)
             .table("objects", "object", None)
             .table("errors", "fingerprint", Some("object"))
             .index("objects", NOT_READ, "not_read_on", "object")
@@ -426,7 +486,8 @@ mod tests {
         Deps {
             archive: Objects::over(objects, "archive"),
             objects: Table::over(tables.clone(), "objects"),
-            occurrences: Table::over(tables, "errors"),
+            occurrences: Table::over(tables.clone(), "errors"),
+            sightings: Table::over(tables, "errors"),
         }
     }
 
@@ -440,8 +501,10 @@ mod tests {
             bytes: 1,
             entries: 0,
             unparsed: 3,
+            unlisted: 0,
             damaged: None,
             parts: vec![],
+            part_name: None,
             contributions: String::new(),
         }
     }
@@ -512,8 +575,10 @@ mod tests {
             bytes: 1,
             entries: lines,
             unparsed: 0,
+            unlisted: 0,
             damaged: None,
             parts: vec![log_entries::Part { date: part.date, is_dated: true, number: 0 }],
+            part_name: None,
             contributions: String::new(),
         };
         let row = extracted.iter().fold(none, |row, (time, lines)| row.with_current(version(*lines), at(time)));

@@ -82,6 +82,7 @@ pub async fn handle(deps: &Deps, task: ReportTask, call: Call) -> Result<(), Err
     Metrics::new()
         .dimension("Step", "send-log-report")
         .property("Report", &task.id)
+        .duration("Duration", call.took())
         .figure("Mails", Unit::Count, outcome.sent.len() as u64)
         .figure("MailsRejected", Unit::Count, outcome.rejected.len() as u64)
         .write();

@@ -148,6 +148,8 @@ resource "aws_iam_role_policy" "replication" {
   policy = templatefile("${path.module}/replication.json", {
     source      = local.arn
     destination = var.replication.bucket_arn
+    source_key  = var.kms_key_arn
+    replica_key = var.replication.kms_key_arn
   })
 }
 
@@ -166,9 +168,28 @@ resource "aws_s3_bucket_replication_configuration" "bucket" {
       status = "Disabled"
     }
 
+    # Without it S3 passes over objects under a key, and says nothing.
+    dynamic "source_selection_criteria" {
+      for_each = var.kms_key_arn[*]
+
+      content {
+        sse_kms_encrypted_objects {
+          status = "Enabled"
+        }
+      }
+    }
+
     destination {
       bucket        = var.replication.bucket_arn
       storage_class = var.replication.storage_class
+
+      dynamic "encryption_configuration" {
+        for_each = var.replication.kms_key_arn[*]
+
+        content {
+          replica_kms_key_id = encryption_configuration.value
+        }
+      }
     }
   }
 }

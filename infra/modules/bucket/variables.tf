@@ -38,8 +38,8 @@ variable "lifecycle_rules" {
 }
 
 variable "replication" {
-  description = "A versioned bucket elsewhere that gets a copy of each new object; null for none."
-  type        = object({ bucket_arn = string, storage_class = optional(string, "STANDARD_IA") })
+  description = "A versioned bucket elsewhere that gets a copy of each new object, and the key that encrypts copies of objects under kms_key_arn; null for none."
+  type        = object({ bucket_arn = string, kms_key_arn = optional(string), storage_class = optional(string, "STANDARD_IA") })
   default     = null
 
   validation {
@@ -48,7 +48,7 @@ variable "replication" {
   }
 
   validation {
-    condition     = var.replication == null || var.kms_key_arn == null
-    error_message = "Replication of objects under a key of yours needs a key at the destination, which is not supported."
+    condition     = var.replication == null || (var.kms_key_arn == null) == (try(var.replication.kms_key_arn, null) == null)
+    error_message = "Objects under a key of yours are copied under a key of the destination's region, and only they are."
   }
 }

@@ -108,16 +108,28 @@ module "schedule" {
 }
 
 locals {
+  # A step is tried seven times before its window fails, so a few errors are no news. What a queue or a schedule calls
+  # fails once until it is called again, however badly: then two failures in a row are news. A period that is no shorter
+  # than the time between two calls holds at least one of them.
+  retry_period = 60 * ceil(coalesce(var.retry_seconds, 900) / 60)
+  errors = var.retry_seconds == null ? {
+    text      = "${local.name} failed more than 7 times within 15 minutes: its log says why."
+    metric    = "Errors"
+    statistic = "Sum"
+    period    = 900
+    periods   = 1
+    threshold = 7
+    } : {
+    text      = "${local.name} fails again and again: it has for ${2 * local.retry_period / 60} minutes. Its log says why."
+    metric    = "Errors"
+    statistic = "Sum"
+    period    = local.retry_period
+    periods   = 2
+    threshold = 0
+  }
+
   alarms = {
-    # A step is tried seven times before its window fails, so a few errors are no news.
-    errors = {
-      text      = "${local.name} failed more than 7 times within 15 minutes: its log says why."
-      metric    = "Errors"
-      statistic = "Sum"
-      period    = 900
-      periods   = 1
-      threshold = 7
-    }
+    errors = local.errors
     throttles = {
       text      = "Lambda refuses calls of ${local.name}, and has for 15 minutes: raise the quota, or run less at once."
       metric    = "Throttles"

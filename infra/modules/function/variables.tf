@@ -62,6 +62,12 @@ variable "vpc" {
   default     = null
 }
 
+variable "retry_seconds" {
+  description = "How long it takes at most until a call that failed is made again, by a queue or by the next schedule; null for a step of a workflow, which is tried seven times within minutes."
+  type        = number
+  default     = null
+}
+
 variable "schedule" {
   description = "When EventBridge Scheduler calls it, and with which input; null for never."
   type        = object({ expression = string, timezone = string, enabled = bool, input = string })

@@ -52,7 +52,7 @@ variable "lifecycle_rules" {
 
 variable "replication" {
   description = "See modules/bucket."
-  type        = object({ bucket_arn = string, storage_class = optional(string, "STANDARD_IA") })
+  type        = object({ bucket_arn = string, kms_key_arn = optional(string), storage_class = optional(string, "STANDARD_IA") })
   default     = null
 }
 

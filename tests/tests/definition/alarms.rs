@@ -50,6 +50,31 @@ fn functions_tables_and_dead_letter_queues_are_watched() {
     }
 }
 
+/// What a queue calls is called again when the message that it failed shows itself again, and no sooner.
+#[test]
+fn operators_hear_of_a_function_that_a_queue_calls_and_that_fails_each_time() {
+    let mappings: Vec<&Resource> = of_kind("aws_lambda_event_source_mapping").collect();
+    assert!(mappings.len() >= 3);
+    for mapping in mappings {
+        let queue = of_kind("aws_sqs_queue")
+            .find(|queue| queue.module == mapping.module && queue.address.ends_with(".events"))
+            .expect("the queue of the mapping");
+        let hidden = queue.values["visibility_timeout_seconds"].as_u64().expect("seconds");
+        let window = mapping.values["maximum_batching_window_in_seconds"].as_u64().unwrap_or_default();
+        let function = mapping.text("function_name").rsplit(':').next().expect("a name");
+        let alarm = of_kind("aws_cloudwatch_metric_alarm")
+            .find(|alarm| {
+                alarm.text("metric_name") == "Errors" && alarm.values["dimensions"]["FunctionName"] == function
+            })
+            .unwrap_or_else(|| panic!("no alarm on errors of {function}"));
+        let number = |attribute: &str| alarm.values[attribute].as_u64().expect("a number");
+        let failures = number("period") / (hidden + window);
+        assert!(failures > number("threshold"), "{function} fails {failures} times in the period of its alarm");
+        // One that fails once and then does its work is no news.
+        assert!(number("evaluation_periods") >= 2, "{function}");
+    }
+}
+
 #[test]
 fn operators_hear_of_each_workflow_that_ends_badly() {
     let rules: BTreeSet<&str> = of_kind("aws_cloudwatch_event_rule").map(|rule| rule.text("name")).collect();

@@ -484,6 +484,17 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_text_is_found_in_utf_16_as_in_utf_8() {
+        let text = "\u{feff}first\r\nzw\u{f6}lf here\r\n\u{1f980} here";
+        let bytes = [u16::to_le_bytes, u16::to_be_bytes].map(|bytes| text.encode_utf16().flat_map(bytes).collect());
+        for text in bytes as [Vec<u8>; 2] {
+            let expected = [(2, "zw\u{f6}lf here"), (3, "\u{1f980} here")];
+            assert_eq!(found(&search(gz(&text), &["here"]).await), expected);
+            assert_eq!(found(&search(gz(&text), &["--regex", "^first$"]).await), [(1, "first")]);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn lines_around_are_told_from_the_line_that_is_found() {
         let searched = search(gz(b"a\nb\nhit\nd\ne\n"), &["hit", "--context", "1"]).await;
         let lines: Vec<(u64, bool)> = searched.lines.iter().map(|(line, context, _)| (*line, *context)).collect();

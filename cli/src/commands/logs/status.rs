@@ -24,6 +24,8 @@ struct Report {
     entries: u64,
     /// Lines in no known format that belong to no entry.
     unparsed: u64,
+    /// Entries of logs with more kinds of errors than are noted of one; reports take them for new each time.
+    unlisted: u64,
     damaged: Vec<Damaged>,
     /// Messages in the queue, in flight too.
     waiting: u64,
@@ -42,12 +44,14 @@ struct Damaged {
 impl Status {
     pub async fn call(self) -> Result<ExitCode> {
         let deployment = Deployment::from_env().await?;
-        let mut report = Report { objects: 0, entries: 0, unparsed: 0, damaged: Vec::new(), waiting: 0, failed: 0 };
+        let mut report =
+            Report { objects: 0, entries: 0, unparsed: 0, unlisted: 0, damaged: Vec::new(), waiting: 0, failed: 0 };
         let look = |row: log_entries::LogObject| {
             let Some(version) = row.current else { return };
             report.objects += 1;
             report.entries += version.entries;
             report.unparsed += version.unparsed;
+            report.unlisted += version.unlisted;
             if let Some(damaged) = version.damaged {
                 report.damaged.push(Damaged { object: row.object, error: damaged.error, lines: version.lines });
             }
@@ -61,8 +65,11 @@ impl Status {
             say!("{}", serde_json::to_string_pretty(&report)?);
             return Ok(code);
         }
-        let Report { objects, entries, unparsed, damaged, waiting, failed } = &report;
+        let Report { objects, entries, unparsed, unlisted, damaged, waiting, failed } = &report;
         say!("{objects} log objects, {entries} error entries, {unparsed} lines in no known format");
+        if *unlisted > 0 {
+            say!("{unlisted} entries of more kinds of errors than are noted of one log: reports take them for new");
+        }
         for Damaged { object, error, lines } in damaged {
             say!("damaged: {object}: {error} after {lines} lines");
         }

@@ -1,6 +1,6 @@
 //! What comes out of files of all kinds.
 
-use crate::world::{ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
+use crate::world::{ALLOWED, ARCHIVE, FEEDS, SOURCE, TestClock, World, event, lines, number};
 use async_trait::async_trait;
 use errors::Name;
 use feeds::{
@@ -83,6 +83,46 @@ async fn priority_partners_come_first_and_alone_and_blocked_ones_not_at_all() {
     assert_eq!(world.deliver(&[&messages]).await, [0; 0]);
     assert_eq!(world.records()[2..], ["{\"p\":\"blocked\"}", "{\"p\":\"both\"}"]);
     assert!(!world.tables.contents("files").iter().any(|row| row.contains_key(BLOCKED_INDEX)));
+}
+
+/// Each request takes a while, and as many as are under way take it together.
+struct Crowd {
+    clock: Arc<TestClock>,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl Network for Crowd {
+    async fn sent(&self, _: &Request) -> Result<(), Broken> {
+        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        self.clock.advance(Duration::from_secs(1) / self.under_way.fetch_sub(1, Ordering::Relaxed) as u32);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn files_of_blocked_partners_are_noted_some_at_once_and_what_time_does_not_allow_comes_again() {
+    let world = World::new();
+    world.partners("offers", &[], &["acme"]).await;
+    let mut bodies = Vec::new();
+    for at in 0..1_500 {
+        bodies.push(json!({"Records": [world.put(&format!("offers/acme/2026/11/20/{at}"), "{}").await]}).to_string());
+    }
+    let crowd =
+        Arc::new(Crowd { clock: world.clock.clone(), under_way: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+    let report = world.report(&world.deps(crowd.clone()), &bodies).await;
+    let (most, passed) = (crowd.most.load(Ordering::Relaxed), world.clock.passed());
+    assert!((2..=32).contains(&most), "{most} requests at once");
+    assert!(passed < ALLOWED, "{passed:?}");
+    assert!(report.blocked > 100 && !report.failed.is_empty(), "{} blocked", report.blocked);
+    assert!(report.failed.values().all(|name| *name == Name::OutOfTime), "{:?}", report.failed);
+    assert_eq!(report.blocked as usize + report.failed.len(), bodies.len());
+    let rest: Vec<String> = report.failed.keys().map(|at| bodies[*at].clone()).collect();
+    let again = world.report(&world.deps(Calm::shared()), &rest).await;
+    assert_eq!((again.blocked as usize, again.failed.len()), (rest.len(), 0));
 }
 
 /// The keys of outputs, in the order in which they were created.
@@ -393,19 +433,46 @@ async fn what_is_read_slowly_comes_out_in_rounds_that_end_within_their_lease() {
 
 #[tokio::test]
 async fn a_file_that_fails_says_why_in_its_row_and_can_be_taken_again_at_once() {
-    let mut world = World::new();
-    world.limits.line_bytes = 100;
+    let world = World::new();
     world.partners("offers", &[], &[]).await;
-    let file = world.put("offers/acme/a", format!("{{}}\n{{\"long\":\"{}\"}}\n", "x".repeat(300))).await;
     let gone = event("offers/acme/gone", 3, Some("v99"), "tag");
     for _ in 0..2 {
-        assert_eq!(world.deliver(&[slice::from_ref(&file), slice::from_ref(&gone)]).await, [0, 1]);
+        assert_eq!(world.deliver(&[slice::from_ref(&gone)]).await, [0]);
     }
-    assert_eq!(world.records(), ["{}"]);
     let error = |row: &storage::Item| row.get("error").and_then(|error| error.as_s().ok()).cloned();
-    let mut errors: Vec<_> = world.tables.contents("files").iter().map(error).collect();
-    errors.sort();
-    assert_eq!(errors, [Some("FeedFileMissing".to_owned()), Some("LineTooLong".to_owned())]);
+    let errors: Vec<_> = world.tables.contents("files").iter().map(error).collect();
+    assert_eq!(errors, [Some("FeedFileMissing".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_goes_to_quarantine_and_the_rest_of_its_file_goes_on() {
+    let mut world = World::new();
+    world.limits.line_bytes = 100_000;
+    world.partners("offers", &[], &[]).await;
+    let long = |length: usize| format!("{{\"long\":\"{}\"}}", "x".repeat(length - 11));
+    let text = format!("{{\"a\":1}}\n{}\r\n{}\r\n{{\"b\":2}}\n{}", long(100_000), long(100_001), long(5_000_000));
+    for (name, body) in [("a.jsonl", text.clone().into_bytes()), ("a.gz", gzip(text.as_bytes()))] {
+        let key = format!("offers/acme/{name}");
+        let file = world.put(&key, body).await;
+        for _ in 0..2 {
+            assert_eq!(world.deliver(&[slice::from_ref(&file)]).await, [0; 0]);
+        }
+        let quarantined = world.quarantined().into_iter().filter(|(object, ..)| *object == key);
+        let quarantined: Vec<_> = quarantined
+            .map(|(_, line, reason, source)| {
+                (
+                    line,
+                    reason,
+                    source.len(),
+                    long(90_000).starts_with(std::str::from_utf8(&source[..1_000]).expect("UTF-8")),
+                )
+            })
+            .collect();
+        let too_long = |line: u64| (line, "too_long".to_owned(), 64 << 10, true);
+        assert_eq!(quarantined, [too_long(3), too_long(5)]);
+    }
+    let expected = ["{\"a\":1}".to_owned(), long(100_000), "{\"b\":2}".to_owned()];
+    assert_eq!(world.records(), [expected.clone(), expected].concat());
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ pub struct TestClock {
 }
 
 impl TestClock {
+    pub fn passed(&self) -> Duration {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn advance(&self, time: Duration) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) += time;
     }
@@ -54,7 +58,7 @@ impl Clock for TestClock {
     fn elapsed(&self) -> Duration {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         assert!(looks < LOOKS, "a call has looked at the clock {looks} times and does not end");
-        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
+        self.passed()
     }
 
     async fn sleep(&self, time: Duration) {

@@ -1,3 +1,4 @@
+mod awkward;
 mod exactly_once;
 mod simulation;
 mod world;

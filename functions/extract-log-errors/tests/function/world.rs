@@ -3,7 +3,7 @@
 use events::sqs::Batch;
 use extract_log_errors::{Deps, handle};
 use flate2::{Compression, write::GzEncoder};
-use log_entries::{ENTRIES, EntryRow, LogObject, Occurrence, read};
+use log_entries::{ENTRIES, EntryRow, LogObject, Occurrence, Sightings, read};
 use logs::LIMITS;
 use network::{Calm, Network};
 use runtime::{Call, ManualClock};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
 
+/// Kinds of errors that are noted of one object.
+pub const KINDS: usize = 500;
 pub const KEY: &str = "shop/2024/07/01/app.gz";
 
 pub struct Cloud {
@@ -44,8 +46,10 @@ impl Cloud {
             logs: Objects::over(self.objects.through(network.clone()), "logs"),
             archive: Objects::over(self.objects.through(network.clone()), "archive"),
             objects: Table::over(self.tables.through(network.clone()), "objects"),
-            occurrences: Table::over(self.tables.through(network), "errors"),
+            occurrences: Table::over(self.tables.through(network.clone()), "errors"),
+            sightings: Table::over(self.tables.through(network), "errors"),
             limits: LIMITS,
+            kinds: KINDS,
         }
     }
 
@@ -107,6 +111,11 @@ impl Cloud {
         let errors: Table<Occurrence> = Table::over(self.tables.clone(), "errors");
         let rows = errors.scan().await.expect("rows").rows;
         rows.iter().filter_map(|row| row.contribution.as_ref()).map(|contribution| contribution.count).sum()
+    }
+
+    pub async fn sightings(&self) -> Vec<Sightings> {
+        let errors: Table<Sightings> = Table::over(self.tables.clone(), "errors");
+        errors.scan().await.expect("rows").rows
     }
 
     pub async fn row(&self) -> LogObject {
