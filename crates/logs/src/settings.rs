@@ -355,14 +355,17 @@ const LEVELS: &str = "TRACE|FINEST|FINER|VERBOSE|DEBUG|FINE|CONFIG|INFORMATION|I
 const LOWER_LEVELS: &str = "trace|debug|dbug|information|info|notice|warning|warn|error|severe|fatal|critical|panic|emerg|err|crit|Trace|Debug|Information|Info|Notice|Warning|Warn|Error|Severe|Fatal|Critical|Panic";
 const CLOCK: &str = r"\d\d?:\d\d:\d\d(?:[.,:]\d{1,9})?";
 const OFFSET: &str =
-    r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s[A-Z]{3,4}\b)?";
+    r"(?:\s?(?:Z|UTC|GMT|[+-]\d\d:?\d\d|[+-]\d\d\b)|\s\[?[A-Z][a-z]+/[A-Z][A-Za-z_]+\]?|\s(?:{ZONE})\b)?";
+/// Short names of zones. Not any three or four letters: `INFO` and `WARN` stand in the same place.
+const ZONE: &str = "[A-Z]{1,2}[DES]T|MSK|HKT|SGT|PKT|WIB|ICT|PHT|BRT|ART|CLT|COT|PET|NPT|UYT|[CEW]AT";
 
 /// What `%{...}` stands for, with these levels.
 fn expand(source: &str, levels: &str, any_levels: &str) -> String {
     let months = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec";
     let dated = format!(
-        r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ -](?:{months})[/ -]\d{{4}}[: ]{CLOCK}{OFFSET}|\d\d?/\d\d?/\d\d(?:\d\d)?,? {CLOCK}(?:(?: |\xe2\x80\xaf)?[AP]M)?{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: [A-Z]{{3,4}}\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
+        r"\d{{4}}[-/.]\d\d[-/.]\d\d(?:[T ,_]|, ){CLOCK}{OFFSET}|\d\d?[/ -](?:{months})[/ -]\d{{4}}[: ]{CLOCK}{OFFSET}|\d\d?/\d\d?/\d\d(?:\d\d)?,? {CLOCK}(?:(?: |\xe2\x80\xaf)?[AP]M)?{OFFSET}|(?:[A-Z][a-z]{{2}},? )?(?:{months}) {{1,2}}\d\d?,?(?: \d{{4}},?)? {CLOCK}(?: [AP]M)?(?: (?:UTC|GMT|{ZONE})\b)?(?: \d{{4}})?|\d{{8}}[T ]\d\d:?\d\d:?\d\d(?:[.,]\d{{1,9}})?{OFFSET}|\d\d?\.\d\d?\.\d{{4}},? {CLOCK}{OFFSET}"
     );
+    let dated = dated.replace("{ZONE}", ZONE);
     source
         .replace("%{TIME}", &format!("(?<time>{dated}|{CLOCK}Z?)"))
         .replace("%{DATED}", &format!("(?<time>{dated})"))
