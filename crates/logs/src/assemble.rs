@@ -4,7 +4,7 @@
 use crate::entry::{Context, Entry, LONGEST_LINE, LinePosition, Raw};
 use crate::envelope::{self, Body};
 use crate::level::Level;
-use crate::record::{Record, WrittenTime, own};
+use crate::record::{Record, WrittenTime, logfmt, own};
 use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
 use std::borrow::Cow;
@@ -329,6 +329,14 @@ impl<'a> Step<'_, 'a> {
                     self.source.current = Current::Quiet { has_own_traces };
                 }
                 return;
+            }
+            // The level stands among the fields behind the time.
+            if record.level.is_none()
+                && let Cow::Borrowed(message) = record.message
+                && let Some(fields) = logfmt(message)
+            {
+                let time = if record.time.is_none() { fields.time } else { record.time };
+                record = Record { time, ..fields };
             }
             record.level = record.level.or(level);
             let (time_format, two_lines) = (format.time_format.as_deref(), format.two_lines);
