@@ -34,6 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         status: RunStatus::Failed,
         windows: Windows::default(),
         messages: Default::default(),
+        recheck: Default::default(),
+        sweep: Default::default(),
+        undated: 0,
         reconciled: false,
         reported_at: None,
         failures: vec![failure(
