@@ -473,7 +473,7 @@ function growth(data) {
     labels,
     [
       {
-        label: "Size, all months up to this one",
+        label: "Size as written, all months up to this one",
         values: column("size").map((size) => (whole += size)),
         colour: "done",
         type: "line",
@@ -617,9 +617,10 @@ function runsCard(data) {
       edges(run.range),
       minute(run.started_at),
       run.took,
-      grouped(run.planned),
-      grouped((run.messages || {}).archived),
-      grouped((run.messages || {}).open),
+      // Of a run without a report nothing is counted.
+      ...[run.planned, (run.messages || {}).archived, (run.messages || {}).open].map((count) =>
+        run.uncounted ? "-" : grouped(count),
+      ),
     ];
     return make("tr", {
       children: cells.map((cell, n) =>

@@ -5,6 +5,7 @@ use alerts::{
     run::{
         job_run::{JobRun, RunStatus},
         report::RunReport,
+        span::Span,
         unresolved::Unresolved,
     },
 };
@@ -14,11 +15,12 @@ use aws_config::{SdkConfig, retry::RetryConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use identity::instant;
 use jiff::{SignedDuration, Timestamp};
+use reports::dashboard::{LATEST_KEY, RUNS_KEY, covered, silent_days};
 use runtime::Config;
 use sources::{Auth, Indices, OpenSearch};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Objects;
+use storage::{Objects, StoreError};
 use workflow::{StepFunctions, Workflow};
 
 pub const BUCKET: &str = "ALERT_ARCHIVE_BUCKET";
@@ -32,6 +34,9 @@ pub const ALL: &[&str] = &[BUCKET, JOB_RUNS, WINDOWS, TRACKING, STATE_MACHINE];
 
 /// In the place of a run's id: the run that began last.
 pub const LATEST: &str = "latest";
+
+/// Of a deployment whose page does not say: a weekly schedule, and a day more.
+const SILENT_DAYS: u64 = 8;
 
 /// What was asked for does not exist: an exit code of its own.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +138,32 @@ impl Archive {
                 second.run_id
             ),
         }
+    }
+
+    /// The run that is at work; of several, the one that began last.
+    pub async fn run_at_work(&self) -> Result<JobRun> {
+        let mut runs = self.job_runs.runs.scan().await?.rows;
+        runs.retain(|run| run.status == RunStatus::Running);
+        runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
+        for run in runs {
+            // Of an execution that was stopped a moment ago, the row does not know yet.
+            if self.workflow.is_running(&run.execution_arn).await? {
+                return Ok(run);
+            }
+        }
+        Err(NotFound("no run is at work; alert-archive status lists how they ended".into()).into())
+    }
+
+    /// After how many days without a completed run something is wrong: what the deployment's page says.
+    pub async fn silent_days(&self) -> Result<u64, StoreError> {
+        let runs = self.objects.find(RUNS_KEY).await?;
+        Ok(runs.and_then(|body| silent_days(&body)).unwrap_or(SILENT_DAYS))
+    }
+
+    /// What all runs together had committed at the last report: what failed in one may be done by another since.
+    pub async fn covered(&self) -> Result<Vec<Span>> {
+        let latest = self.objects.find(LATEST_KEY).await?;
+        Ok(latest.map(|body| covered(&body)).unwrap_or_default())
     }
 
     /// The source, where OPENSEARCH_URL names it.

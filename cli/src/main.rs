@@ -92,6 +92,18 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+impl Command {
+    /// Whether it starts a run or follows one.
+    fn has_run(&self) -> bool {
+        match self {
+            Command::Run(command) => command.has_run(),
+            Command::Quarantine(command) => command.has_run(),
+            Command::Watch(_) | Command::Rerun(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -99,11 +111,15 @@ async fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    let has_run = cli.command.has_run();
     let outcome = tokio::select! {
         outcome = dispatch(cli.command) => outcome,
-        // A run goes on in the cloud; only the command ends.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("stopped; a run that was started goes on. Come back to it with: alert-archive watch latest");
+            // A run goes on in the cloud; only the command ends.
+            match has_run {
+                true => eprintln!("stopped; the run goes on. Come back to it with: alert-archive watch latest"),
+                false => eprintln!("stopped"),
+            }
             return ExitCode::from(130);
         }
     };
@@ -150,7 +166,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Watch(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Status(command) => {
-            command.call(&Archive::from_env(&[archive::BUCKET, archive::JOB_RUNS]).await?).await
+            let archive = Archive::from_env(command.needs()).await?;
+            command.call(&archive).await
         }
         Command::Rerun(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
         Command::Cancel(command) => command.call(&Archive::from_env(archive::RUNS).await?).await,
@@ -178,4 +195,30 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logs(command) => return command.call().await,
     };
     Ok(if went_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_command_that_has_a_run_tells_that_it_goes_on() {
+        let has_run = |arguments: &str| {
+            let arguments = format!("alert-archive {arguments}");
+            Cli::try_parse_from(arguments.split(' ')).expect("understood").command.has_run()
+        };
+        for with in ["run --mode recheck --wait", "watch", "rerun latest", "quarantine release MSG-17"] {
+            assert!(has_run(with), "{with}");
+        }
+        for without in [
+            "run --from 2024-07 --to 2024-08 --dry-run",
+            "verify --deep",
+            "logs search disk --from 2024-07-01 --to 2024-07-02",
+            "feeds status",
+            "quarantine",
+            "quarantine release MSG-17 --dry-run",
+        ] {
+            assert!(!has_run(without), "{without}");
+        }
+    }
 }

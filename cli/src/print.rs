@@ -63,13 +63,43 @@ pub fn started(run_id: &str, json: bool) -> Result<()> {
     Ok(())
 }
 
-pub fn report(report: &RunReport, json: bool) -> Result<()> {
+/// Columns of a terminal that nobody has made wider.
+const COLUMNS: usize = 80;
+
+pub fn report(report: &RunReport, wide: bool, json: bool) -> Result<()> {
     if json {
         say!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
-    say!("{}", text(report)?);
+    let text = text(report)?;
+    if wide {
+        say!("{text}");
+    } else {
+        for line in text.lines().map(folded) {
+            say!("{line}");
+        }
+    }
     unresolved(&report.unresolved)
+}
+
+/// A line of prose, broken between its words. What a person copies is not broken: commands, links and names.
+fn folded(line: &str) -> String {
+    let (text, indent) = (line.trim_start(), line.len() - line.trim_start().len());
+    if line.chars().count() <= COLUMNS || text.starts_with("alert-archive ") {
+        return line.to_owned();
+    }
+    let hanging = " ".repeat(indent + if text.starts_with("- ") { 2 } else { 0 });
+    let mut lines = vec![line[..indent].to_owned()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is a first line");
+        let (is_begun, length) = (!last.trim().is_empty(), last.chars().count());
+        if is_begun && length + 1 + word.chars().count() > COLUMNS {
+            lines.push(format!("{hanging}{word}"));
+        } else {
+            *last = if is_begun { format!("{last} {word}") } else { format!("{last}{word}") };
+        }
+    }
+    lines.join("\n")
 }
 
 /// The report in the words of the mail, but for what operators have set aside.
@@ -77,9 +107,7 @@ fn text(report: &RunReport) -> Result<String> {
     let extent = reports::extent(report);
     // Those of a recheck are messages by name.
     let mut about = vec![if extent.ends_with("messages") { extent } else { format!("messages of {extent}") }];
-    about.extend(
-        report.started_at.as_ref().map(|at| format!("started {} UTC", at[..at.len().min(16)].replace('T', " "))),
-    );
+    about.extend(start_of(report).map(|at| format!("started {at}")));
     about.extend(took(report).map(|took| format!("took {took}")));
     let letter = Letter {
         headline: format!("{}: {}", report.run_id, reports::outcome_label(report)),
@@ -101,22 +129,24 @@ pub fn unresolved(items: &[Unresolved]) -> Result<()> {
 /// The commands quote what they name: ids come from the source, and a person copies them.
 fn told_of(item: &Unresolved) -> Vec<String> {
     let SetAside { name, of, reason, since, way_back, .. } = reports::set_aside(item, Timestamp::UNIX_EPOCH);
-    let (told, when) = match item {
-        Unresolved::SkippedWindow { .. } => {
-            (format!("window {name} of {of}, skipped {since}"), "when its cause is gone")
-        }
+    const GONE: &str = "when its cause is gone:";
+    let (told, more, when) = match item {
+        Unresolved::SkippedWindow { .. } => (format!("window {name}"), format!("of {of}, skipped {since}"), GONE),
         Unresolved::QuarantinedByOperator { .. } => {
-            (format!("message {name} of {of}, quarantined by an operator {since}"), "when its cause is gone")
+            (format!("message {name}"), format!("of {of}, quarantined by an operator {since}"), GONE)
         }
-        Unresolved::WatermarkSet { .. } => {
-            (format!("the watermark, moved from {of} to {name} {since}"), "unless the next scheduled run covers it")
-        }
+        Unresolved::WatermarkSet { .. } => (
+            "the watermark".to_owned(),
+            format!("moved from {of} to {name} {since}"),
+            "unless the next scheduled run covers it:",
+        ),
     };
-    let commands = way_back.iter().map(|command| format!("  {when}: {command}"));
-    std::iter::once(format!("unresolved: {told}: {reason}")).chain(commands).collect()
+    let facts = [format!("unresolved: {told}"), format!("  {more}"), folded(&format!("  because: {reason}"))];
+    let commands = way_back.iter().map(|command| format!("    {command}"));
+    facts.into_iter().chain([format!("  {when}")]).chain(commands).collect()
 }
 
-/// All runs, newest first: two lines each that fit 80 columns, or one line with everything.
+/// All runs, newest first: a few lines each that fit 80 columns, or one line with everything.
 pub fn reports(reports: &[RunReport], wide: bool, json: bool) -> Result<()> {
     if json {
         say!("{}", serde_json::to_string_pretty(reports)?);
@@ -137,15 +167,47 @@ pub fn reports(reports: &[RunReport], wide: bool, json: bool) -> Result<()> {
             State::Attention => "! ",
             State::Bad => "X ",
         };
-        let account = account(report);
-        let mut facts = vec![reports::outcome_label(report), reports::extent(report)];
-        let done = report.messages.archived + report.messages.already_archived;
-        facts.push(format!("{} of {} archived", reports::grouped(done), reports::grouped(account.total)));
-        facts.extend(took(report));
         say!("{mark} {}", report.run_id);
-        say!("   {}", facts.join("; "));
+        say!("{}", lines_of(&facts(report)));
     }
     Ok(())
+}
+
+fn facts(report: &RunReport) -> Vec<String> {
+    let mut facts = vec![reports::outcome_label(report), reports::extent(report)];
+    if report.is_counted() {
+        let done = report.messages.archived + report.messages.already_archived;
+        facts.push(format!("{} of {} archived", reports::grouped(done), reports::grouped(account(report).total)));
+    } else {
+        facts.push(format!("{} planned", reports::count(report.windows.planned, "window")));
+    }
+    facts.extend(start_of(report).map(|at| format!("started {at}")));
+    facts.extend(took(report).map(|took| format!("took {took}")));
+    facts
+}
+
+/// As many facts to a line as fit, none of them broken.
+fn lines_of(facts: &[String]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for fact in facts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 2 + fact.chars().count() < COLUMNS => {
+                *line = format!("{line}; {fact}");
+            }
+            Some(line) => {
+                line.push(';');
+                lines.push(format!("   {fact}"));
+            }
+            None => lines.push(format!("   {fact}")),
+        }
+    }
+    lines.join("\n")
+}
+
+/// `2024-10-01 06:00 UTC`.
+fn start_of(report: &RunReport) -> Option<String> {
+    let at = instant::parse(report.started_at.as_deref()?)?;
+    Some(format!("{} UTC", reports::minute(at)))
 }
 
 fn table(reports: &[RunReport]) -> Table {
@@ -197,7 +259,10 @@ mod tests {
     use super::*;
     use alerts::{
         counts::{Bytes, Messages},
-        run::report::{Failure, Windows},
+        run::{
+            job_run::RunStatus,
+            report::{Failure, Windows},
+        },
     };
     use identity::Identity;
 
@@ -224,7 +289,7 @@ mod tests {
         "messages":{"source":0,"archived":0,"open":0,"quarantined":0,"already_archived":0,"no_alerts":0},
         "recheck":{"looked_at":0,"closed":0,"open":0,"gone":0},"sweep":{"late":0,"changed":0,"reopened":0},
         "collisions":0,"undated":0,"backlog":0,"bytes":{"source":0,"archive":0},"reconciled":false,"failures":[],
-        "unresolved":[]}"#;
+        "unresolved":[],"reported_at":"2024-08-01T06:00:00.000Z"}"#;
 
     fn skipped(run_id: &str, window_id: &str) -> Unresolved {
         Unresolved::SkippedWindow {
@@ -249,12 +314,51 @@ mod tests {
     fn what_is_set_aside_is_told_with_commands_that_a_shell_takes_as_they_are_meant() {
         let id = Identity::new("messages", "a'; rm -rf ~");
         let lines = told_of(&Unresolved::excluded(id, "kills its window", Timestamp::UNIX_EPOCH)).join("\n");
-        let said = "unresolved: message a'; rm -rf ~ of messages, quarantined by an operator 1970-01-01: kills its window\n  \
-                    when its cause is gone: alert-archive quarantine release 'a'\\''; rm -rf ~' --index messages";
+        let said = "unresolved: message a'; rm -rf ~\n  of messages, quarantined by an operator 1970-01-01\n  \
+                    because: kills its window\n  when its cause is gone:\n    \
+                    alert-archive quarantine release 'a'\\''; rm -rf ~' --index messages";
         assert_eq!(lines, said);
         let lines = told_of(&skipped("r1", "w1"));
-        assert_eq!(lines[0], "unresolved: window w1 of r1, skipped 1970-01-01: shard 3 is lost");
-        assert_eq!(lines[1], "  when its cause is gone: alert-archive skip r1 w1 --undo");
+        assert_eq!(lines[..3], ["unresolved: window w1", "  of r1, skipped 1970-01-01", "  because: shard 3 is lost"]);
+        assert_eq!(lines[4], "    alert-archive skip r1 w1 --undo");
+    }
+
+    #[test]
+    fn a_run_in_the_list_fits_80_columns_with_its_start() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("an instant");
+        let report = RunReport {
+            from: at("2024-07-01T06:12:00Z"),
+            to: at("2024-09-29T05:00:00Z"),
+            status: RunStatus::Failed,
+            windows: Windows { planned: 1_691, succeeded: 1_668, failed: 23 },
+            messages: Messages { source: 12_345_678, archived: 12_000_000, ..Messages::default() },
+            started_at: Some("2024-10-01T06:00:00.000Z".into()),
+            reported_at: Some("2024-10-01T08:05:00.000Z".into()),
+            ..report(&[])
+        };
+        let lines = lines_of(&facts(&report));
+        let said = "   Failed, 23 of 1,691 windows; 2024-07-01 06:12 to 2024-09-29 05:00 UTC;\n   \
+                    12,000,000 of 12,345,678 archived; started 2024-10-01 06:00 UTC;\n   took 2 h 5 min";
+        assert_eq!(lines, said);
+        assert!(lines.lines().all(|line| line.chars().count() <= COLUMNS));
+        let dead = RunReport { reported_at: None, messages: Messages::default(), ..report };
+        assert!(lines_of(&facts(&dead)).contains("; 1,691 windows planned; started"), "not `0 of 0 archived`");
+    }
+
+    #[test]
+    fn prose_is_folded_and_what_is_copied_is_not() {
+        let line = format!("- It cost about {}.", "a little more than we thought it would, ".repeat(4));
+        let lines: Vec<String> = folded(&line).lines().map(str::to_owned).collect();
+        assert!(lines.len() > 1 && lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:?}");
+        assert!(lines[1].starts_with("  "), "{lines:?}");
+        assert_eq!(lines.join(" ").replace("   ", " "), line);
+        let command = format!("  alert-archive rerun {} --wait", "r".repeat(70));
+        assert_eq!(folded(&command), command);
+        let name = format!("  {}", "w".repeat(90));
+        assert_eq!(folded(&name), name, "a name is never broken");
+        let text = text(&report(&["w1"])).expect("a text");
+        let longest = text.lines().map(folded).flat_map(|text| text.lines().map(str::len).max().into_iter()).max();
+        assert!(longest.is_some_and(|longest| longest <= COLUMNS), "{text}");
     }
 
     #[test]

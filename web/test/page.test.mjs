@@ -14,7 +14,7 @@ import axe from "axe-core";
 import puppeteer from "puppeteer-core";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const STATES = ["empty", "healthy", "failing", "dead", "many"];
+const STATES = ["empty", "healthy", "failing", "dead", "set-aside", "many"];
 const WIDTHS = [375, 768, 1280];
 const SCHEMES = ["light", "dark"];
 const HOSTILE = '<img src=x onerror="window.taken = true">';

@@ -5,14 +5,15 @@ use serde_json::json;
 
 #[derive(Args)]
 #[command(after_help = "\
-Example:
-  alert-archive cancel latest --reason 'the source is needed for something else'
+Examples:
+  alert-archive cancel                         the run that is at work
+  alert-archive cancel range-20240701-20241001-20261121T050000123 --reason 'the range is mistyped'
 
 Windows that are at work end by themselves within minutes, and nothing of them is lost: the next run over the range, or
 alert-archive rerun RUN, carries out what they have begun. What is committed stays.")]
 pub struct Cancel {
-    /// The run's id, the beginning of it, or `latest`
-    run: String,
+    /// The run's id, the beginning of it, or `latest`; without it the run that is at work
+    run: Option<String>,
     /// Why; stands in the execution's history
     #[arg(long, default_value = "cancelled by an operator", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
@@ -23,7 +24,10 @@ pub struct Cancel {
 
 impl Cancel {
     pub async fn call(self, archive: &Archive) -> Result<bool> {
-        let run = archive.job_run(Some(&self.run)).await?;
+        let run = match &self.run {
+            Some(run) => archive.job_run(Some(run)).await?,
+            None => archive.run_at_work().await?,
+        };
         if !archive.workflow.is_running(&run.execution_arn).await? {
             bail!("run {} is not at work: alert-archive status {} tells how it ended", run.run_id, run.run_id);
         }
@@ -35,5 +39,57 @@ impl Cancel {
         say!("cancelled {}", run.run_id);
         say!("go on with it: alert-archive rerun {} --wait", run.run_id);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{archive::NotFound, commands::given::archive_over};
+    use alerts::run::job_run::{JobRun, RunStatus};
+    use jiff::SignedDuration;
+    use memory_cloud::{
+        Cloud, MACHINE,
+        given::{RUN, arn},
+    };
+
+    async fn cancel(archive: &Archive, run: Option<&str>) -> Result<bool> {
+        Cancel { run: run.map(str::to_owned), reason: "a typing error".into(), json: true }.call(archive).await
+    }
+
+    #[tokio::test]
+    async fn the_run_that_is_named_is_stopped_and_one_that_is_over_is_not() {
+        let cloud = Cloud::default();
+        cloud.given_run("range").await;
+        let archive = archive_over(&cloud);
+        assert!(cancel(&archive, Some("latest")).await.expect("cancelled"));
+        let ended = archive.workflow.describe(&arn(RUN)).await.expect("described");
+        assert_eq!((ended.running, ended.status.as_str()), (false, "ABORTED"));
+        assert_eq!(ended.cause.as_deref(), Some("a typing error"));
+        let refused = cancel(&archive, Some(RUN)).await.expect_err("it is over");
+        assert!(refused.to_string().contains("is not at work"), "{refused:#}");
+        assert!(cancel(&archive, Some("nobody")).await.expect_err("no such run").is::<NotFound>());
+    }
+
+    #[tokio::test]
+    async fn without_a_name_it_is_the_latest_of_those_that_are_at_work() {
+        let cloud = Cloud::default();
+        let archive = archive_over(&cloud);
+        assert!(cancel(&archive, None).await.expect_err("there is none").is::<NotFound>());
+        cloud.given_run("range").await;
+        let first = archive.job_runs.get(RUN).await.expect("read").expect("a run");
+        // The latest of all is over, and one that began before is at work, too.
+        for (run_id, hours, status) in [("over", 2, RunStatus::Completed), ("earlier", -2, RunStatus::Running)] {
+            let created_at = first.created_at + SignedDuration::from_hours(hours);
+            let execution_arn = archive.workflow.start(MACHINE, run_id, "{}".into()).await.expect("started");
+            let run = JobRun { run_id: run_id.into(), status, created_at, execution_arn, ..first.clone() };
+            assert!(archive.job_runs.runs.put(&run).await.expect("written"));
+        }
+        for stopped in [RUN, "earlier"] {
+            assert!(cancel(&archive, None).await.expect("cancelled"));
+            assert!(!archive.workflow.is_running(&arn(stopped)).await.expect("asked"), "{stopped}");
+        }
+        assert!(archive.workflow.is_running(&arn("over")).await.expect("asked"), "its row says that it is done");
+        assert!(cancel(&archive, None).await.expect_err("none is left").is::<NotFound>());
     }
 }

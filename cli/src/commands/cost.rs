@@ -10,6 +10,7 @@ use reports::cost::{Cost, Prices, Work, cost, usd};
 use reports::{bytes, count, grouped};
 use runtime::Config;
 use serde_json::json;
+use sources::OpenSearch;
 use std::path::PathBuf;
 
 /// What a message is taken to have where no run has seen any, in bytes.
@@ -52,16 +53,7 @@ impl CostOf {
             }
             None => Prices::built_in().clone(),
         };
-        let past = Past::of(archive).await?;
-        let estimate = match archive.source()? {
-            Some(source) => {
-                let days = source.histogram(from, to, Interval::Day).await?;
-                Some(Work::planned(&windows_of(&days, window_messages()?), past.bytes_a_message()))
-            }
-            None => None,
-        };
-        let within = past.runs.iter().filter(|run| from <= run.from && run.to <= to);
-        let used: Work = within.map(|run| run.work).sum();
+        let (estimate, used) = work(archive, archive.source()?.as_ref(), from, to).await?;
         let estimate = estimate.map(|work| Priced { work, cost: cost(&work, &prices) });
         let used = Priced { work: used, cost: cost(&used, &prices) };
         if self.json {
@@ -82,6 +74,25 @@ impl CostOf {
         say!("Prices of {}, {}, without taxes, free tiers and data transfer.", prices.region, prices.as_of);
         Ok(true)
     }
+}
+
+/// What a run over the range would have to do, as far as there is a source, and what runs within it have done.
+async fn work(
+    archive: &Archive,
+    source: Option<&OpenSearch>,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<(Option<Work>, Work)> {
+    let past = Past::of(archive).await?;
+    let estimate = match source {
+        Some(source) => {
+            let days = source.histogram(from, to, Interval::Day).await?;
+            Some(Work::planned(&windows_of(&days, window_messages()?), past.bytes_a_message()))
+        }
+        None => None,
+    };
+    let within = past.runs.iter().filter(|run| from <= run.from && run.to <= to);
+    Ok((estimate, within.map(|run| run.work).sum()))
 }
 
 struct Priced {
@@ -199,7 +210,54 @@ pub fn time_told(messages: u64, pace: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::given::given;
+    use alerts::{
+        counts::{Bytes, Messages},
+        run::report::RunReport,
+    };
     use jiff::SignedDuration;
+    use memory_cloud::given::{RUN, from, to};
+    use network::Calm;
+
+    #[tokio::test]
+    async fn what_the_source_holds_is_estimated_and_what_runs_in_the_range_did_is_summed() {
+        let world = given().await;
+        let run = world.archive.job_runs.get(RUN).await.expect("read").expect("a run");
+        let messages = Messages { source: 4, archived: 3, open: 1, ..Messages::default() };
+        let report = RunReport { messages, bytes: Bytes { source: 4000, archive: 900 }, ..RunReport::unreported(&run) };
+        world.archive.objects.put_json(&format!("runs/{RUN}/report.json"), &report).await.expect("written");
+        let source = world.source(Calm::shared());
+        let (estimate, used) = work(&world.archive, Some(&source), from(), to()).await.expect("counted");
+        let estimate = estimate.expect("there is a source");
+        assert_eq!(
+            (estimate.windows, estimate.messages, estimate.source_bytes),
+            (1, 4, 4000),
+            "by the last run's size"
+        );
+        assert_eq!((used.runs, used.messages, used.changed, used.archive_bytes), (1, 4, 4, 900));
+        let (nothing, outside) =
+            work(&world.archive, None, from(), to() - SignedDuration::from_hours(1)).await.expect("counted");
+        assert_eq!((nothing, outside.runs), (None, 0), "the run reaches beyond this range");
+        assert!(cost(&used, Prices::built_in()).usd > 0.0);
+    }
+
+    #[tokio::test]
+    async fn prices_of_ones_own_are_read_and_a_file_that_is_none_is_refused() {
+        let world = given().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("prices.json");
+        let call = async || {
+            let (from, to) = (Some("2024-07".into()), Some("2024-08".into()));
+            CostOf { from, to, prices: Some(file.clone()), json: true }.call(&world.archive).await
+        };
+        let missing = call().await.expect_err("no file");
+        assert!(missing.to_string().contains("prices.json cannot be read"), "{missing:#}");
+        std::fs::write(&file, "{}").expect("written");
+        let none = call().await.expect_err("no prices");
+        assert!(none.to_string().contains("is not a list of prices"), "{none:#}");
+        std::fs::write(&file, serde_json::to_vec(Prices::built_in()).expect("JSON")).expect("written");
+        assert!(call().await.expect("told"));
+    }
 
     #[test]
     fn a_busy_day_is_several_windows_and_quiet_days_share_one() {

@@ -1,11 +1,12 @@
 //! Looks whether everything that the archive needs is there, can be reached and may be used, and says what to do about
 //! what is not. Starts nothing and writes nothing.
 
+use super::status::overdue;
 use crate::{
     archive::{self, Archive},
     explain,
 };
-use alerts::run::job_run::RunStatus;
+use alerts::run::job_run::{RunStatus, last_sign};
 use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
@@ -20,9 +21,6 @@ use std::time::Duration;
 
 /// For one look: what does not answer by then is out of reach.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Days without a completed run after which a weekly schedule is overdue.
-const SILENT_DAYS: u64 = 8;
-
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -208,12 +206,12 @@ async fn services(archive: &Archive) -> Vec<Look> {
         in_time("messages", tracking),
         in_time("windows", windows),
         in_time("state machine", machine),
-        in_time("runs", runs(archive)),
+        in_time("runs", runs(archive, Timestamp::now())),
     );
     vec![looks.0, looks.1, looks.2, looks.3, looks.4]
 }
 
-async fn runs(archive: &Archive) -> Look {
+async fn runs(archive: &Archive, now: Timestamp) -> Look {
     const WHAT: &str = "runs";
     let scanned = match archive.job_runs.runs.scan().await {
         Ok(scanned) => scanned,
@@ -223,22 +221,24 @@ async fn runs(archive: &Archive) -> Look {
         let advice = "A row of job-runs was changed by hand: bring it back from the table's point-in-time recovery.";
         return Look::other(Verdict::Wrong, WHAT, describe(error), advice);
     }
-    let completed = scanned.rows.iter().filter(|run| run.status == RunStatus::Completed).map(|run| run.updated_at);
-    let days = completed.max().map(|at| reports::days(at, Timestamp::now()));
-    match days {
-        None => Look::other(
+    let silent_days = match archive.silent_days().await {
+        Ok(days) => days,
+        Err(error) => return Look::of(WHAT, Err(error)),
+    };
+    if let Some(told) = overdue(&scanned.rows, silent_days, now) {
+        let advice = "alert-archive status shows how the last ones ended; look whether the schedule is enabled.";
+        return Look::other(Verdict::Look, WHAT, told, advice);
+    }
+    match last_sign(&scanned.rows) {
+        Some((run, at)) if run.status == RunStatus::Completed => {
+            Look::ok(WHAT, format!("the last one completed {} ago", reports::count(reports::days(at, now), "day")))
+        }
+        _ => Look::other(
             Verdict::Look,
             WHAT,
             "none has completed yet",
             "Start one: alert-archive run --from 2024-07-01 --to 2024-10-01 --wait",
         ),
-        Some(days) if days > SILENT_DAYS => Look::other(
-            Verdict::Look,
-            WHAT,
-            format!("none has completed for {}", reports::count(days, "day")),
-            "alert-archive status shows how the last ones ended; look whether the schedule is enabled.",
-        ),
-        Some(days) => Look::ok(WHAT, format!("the last one completed {} ago", reports::count(days, "day"))),
     }
 }
 
@@ -276,10 +276,14 @@ async fn source(aws: &SdkConfig) -> Vec<Look> {
             return vec![Look::other(Verdict::Wrong, WHAT, error.to_string(), "Correct the variable.")];
         }
     };
-    let source = match connected {
-        Ok(source) => source,
-        Err(error) => return vec![Look::of(WHAT, Err(error))],
-    };
+    match connected {
+        Ok(source) => mapping(&source).await,
+        Err(error) => vec![Look::of(WHAT, Err(error))],
+    }
+}
+
+async fn mapping(source: &OpenSearch) -> Vec<Look> {
+    const WHAT: &str = "source";
     let mut looks = Vec::new();
     for (what, index) in [
         ("messages", source.indices.messages.clone()),
@@ -315,7 +319,101 @@ async fn source(aws: &SdkConfig) -> Vec<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage::StoreError;
+    use crate::commands::given::{archive_over, given};
+    use async_trait::async_trait;
+    use jiff::SignedDuration;
+    use memory_cloud::{Cloud, given::RUN};
+    use network::{Broken, Calm, Network, Request};
+    use serde_json::json;
+    use std::sync::Arc;
+    use storage::{Item, StoreError};
+
+    fn states(looks: &[Look]) -> Vec<(&'static str, Verdict)> {
+        looks.iter().map(|look| (look.what, look.state)).collect()
+    }
+
+    /// A service that does not answer.
+    struct Silent(&'static str);
+
+    #[async_trait]
+    impl Network for Silent {
+        async fn sent(&self, request: &Request) -> Result<(), Broken> {
+            if request.service == self.0 { Err(Broken) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn each_service_is_looked_at_and_the_one_that_fails_is_named_with_what_to_do() {
+        let world = given().await;
+        let well = services(&world.archive).await;
+        let names = ["bucket", "messages", "windows", "state machine", "runs"];
+        assert_eq!(well.iter().map(|look| look.what).collect::<Vec<_>>(), names);
+        assert!(well.iter().take(4).all(|look| look.state == Verdict::Ok), "{well:?}");
+        for (service, wrong) in [("s3", &["bucket", "runs"][..]), ("states", &["state machine"])] {
+            let looks = services(&archive_over(&world.cloud.through(Arc::new(Silent(service))))).await;
+            let found: Vec<&Look> = looks.iter().filter(|look| look.state == Verdict::Wrong).collect();
+            assert_eq!(found.iter().map(|look| look.what).collect::<Vec<_>>(), wrong, "{service}");
+            assert!(found.iter().all(|look| !look.what_to_do.is_empty()), "{found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn how_long_runs_may_stay_away_is_what_the_deployment_says() {
+        let world = given().await;
+        let ended = world.archive.job_runs.get(RUN).await.expect("read").expect("a run").updated_at;
+        let after = async |days: i64| runs(&world.archive, ended + SignedDuration::from_hours(24 * days)).await;
+        assert_eq!((after(8).await.state, after(9).await.state), (Verdict::Ok, Verdict::Look));
+        world.archive.objects.put_json("dashboard/data/runs.json", &json!({"silent_days": 2})).await.expect("written");
+        let look = after(3).await;
+        assert_eq!(
+            (look.state, look.found.as_str()),
+            (Verdict::Look, "no run has completed for 3 days; one is due every 2")
+        );
+        assert!(look.what_to_do.contains("the schedule"));
+    }
+
+    #[tokio::test]
+    async fn an_archive_without_a_run_is_no_fault_and_a_row_that_cannot_be_read_is_one() {
+        let cloud = Cloud::default();
+        let archive = archive_over(&cloud);
+        let look = runs(&archive, Timestamp::now()).await;
+        assert_eq!((look.state, look.found.as_str()), (Verdict::Look, "none has completed yet"));
+        let broken: Item = serde_dynamo::to_item(json!({"run_id": "r0", "mode": "no mode"})).expect("an item");
+        cloud.tables.plant("job-runs", broken);
+        let look = runs(&archive, Timestamp::now()).await;
+        assert_eq!(look.state, Verdict::Wrong);
+        assert!(look.found.starts_with("row r0 of table job-runs is not readable"), "{look:?}");
+    }
+
+    #[tokio::test]
+    async fn the_source_is_looked_at_until_something_is_wrong() {
+        let world = given().await;
+        let looks = mapping(&world.source(Calm::shared())).await;
+        assert_eq!(states(&looks), [("source", Verdict::Ok); 4], "{looks:?}");
+        world.cloud.node.put("messages", "undated", r#"{"message_id":"undated"}"#);
+        let looks = mapping(&world.source(Calm::shared())).await;
+        let last = looks.last().expect("a look");
+        assert_eq!((last.state, last.found.as_str()), (Verdict::Look, "1 message without a usable timestamp"));
+        let looks = mapping(&world.source(Arc::new(Silent("source")))).await;
+        assert_eq!(states(&looks), [("source", Verdict::Wrong)], "the same node is not waited for again");
+    }
+
+    #[tokio::test]
+    async fn no_region_and_no_credentials_are_told_as_what_they_are() {
+        let none = SdkConfig::builder().build();
+        for look in [region(&none), credentials(&none).await] {
+            assert_eq!(look.state, Verdict::Wrong, "{look:?}");
+            assert!(look.what_to_do.contains("AWS_"), "{look:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_wrong_is_a_fault() {
+        let doctor = Doctor { json: true };
+        let of = |state| [Look::ok("bucket", "there"), Look::other(state, "runs", "none", "Start one")];
+        assert!(doctor.print(&of(Verdict::Look)).expect("told") && doctor.print(&of(Verdict::Skipped)).expect("told"));
+        assert!(!doctor.print(&of(Verdict::Wrong)).expect("told"));
+    }
 
     #[tokio::test]
     async fn what_does_not_answer_is_told_and_not_waited_for() {

@@ -1,6 +1,9 @@
 //! Partner feeds: what came out, where a file's records are, and another try for what failed.
 
-use crate::{archive::NotFound, commands::Usage};
+use crate::{
+    archive::{self, NotFound},
+    commands::Usage,
+};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table as Grid, presets::NOTHING};
@@ -110,7 +113,7 @@ impl Deployed {
         let queue = config.required("ALERT_ARCHIVE_FEEDS_QUEUE_URL");
         let dead = config.required("ALERT_ARCHIVE_FEEDS_DLQ_URL");
         config.check().context("the partner feeds are not named; in a checkout, run: eval \"$(make -s env)\"")?;
-        let aws = runtime::aws_config().await;
+        let aws = archive::aws().await?;
         Ok(Deployed {
             source,
             outputs,

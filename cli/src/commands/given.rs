@@ -20,8 +20,11 @@ use memory_cloud::{
     Cloud, MACHINE,
     given::{RUN, day},
 };
+use network::Network;
 use runtime::Clock;
 use serde_json::{Value, json};
+use sources::{Indices, OpenSearch};
+use std::sync::Arc;
 
 pub const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -37,6 +40,15 @@ pub struct World {
     pub cloud: Cloud,
     pub archive: Archive,
     pub key: String,
+}
+
+impl World {
+    /// The source behind a network.
+    pub fn source(&self, network: Arc<dyn Network>) -> OpenSearch {
+        let name = |name: &str| name.to_owned();
+        let indices = Indices { messages: name("messages"), history: name("history"), audit: name("audit") };
+        OpenSearch::over(self.cloud.node.through(network), indices)
+    }
 }
 
 pub fn archive_over(cloud: &Cloud) -> Archive {

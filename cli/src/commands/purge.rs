@@ -324,16 +324,10 @@ mod tests {
     use async_trait::async_trait;
     use network::{Broken, Calm, Network, Request};
     use serde_json::{Value, json};
-    use sources::{Indices, MemoryNode};
+    use sources::MemoryNode;
     use std::sync::Arc;
 
     impl World {
-        fn source(&self, network: Arc<dyn Network>) -> OpenSearch {
-            let name = |name: &str| name.to_owned();
-            let indices = Indices { messages: name("messages"), history: name("history"), audit: name("audit") };
-            OpenSearch::over(self.cloud.node.through(network), indices)
-        }
-
         async fn purge(&self, dry_run: bool, network: Arc<dyn Network>) -> Result<Outcome> {
             let options = Purge { before: "2024-07-02".into(), rate: u32::MAX, dry_run, json: false };
             let before = instant::parse("2024-07-02").expect("an instant");

@@ -80,6 +80,10 @@ impl Run {
         }
     }
 
+    pub fn has_run(&self) -> bool {
+        !self.dry_run
+    }
+
     fn has_range(&self) -> bool {
         matches!(self.mode, Mode::Range | Mode::Extract)
     }

@@ -1,5 +1,6 @@
 //! `alert-archive warehouse`: the schema file, ingests, builds, and what became of them.
 
+use crate::archive;
 use anyhow::{Context, Result, bail};
 use aws_sdk_lambda::primitives::Blob;
 use clap::{Args, Subcommand};
@@ -142,7 +143,7 @@ impl Deployed {
         let feeds = config.optional("ALERT_ARCHIVE_FEEDS_BUCKET");
         let table = config.required("ALERT_ARCHIVE_WAREHOUSE_TABLE");
         config.check().context("the warehouse is not named; in a checkout, run: eval \"$(make -s env)\"")?;
-        let aws = runtime::aws_config().await;
+        let aws = archive::aws().await?;
         Ok(Deployed {
             ingestion: Objects::new(&aws, ingestion),
             warehouse: Objects::new(&aws, warehouse),
@@ -242,7 +243,7 @@ async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Resu
     let function = config.required("ALERT_ARCHIVE_INGEST_TABLES_FUNCTION");
     config.check().context("the warehouse is not named; in a checkout, run: eval \"$(make -s env)\"")?;
     let request = if tables.is_empty() { json!({"full": full}) } else { json!({"tables": tables, "full": full}) };
-    let lambda = aws_sdk_lambda::Client::new(&runtime::aws_config().await);
+    let lambda = aws_sdk_lambda::Client::new(&archive::aws().await?);
     let invoked = lambda.invoke().function_name(&function).payload(Blob::new(request.to_string())).send().await;
     let invoked = invoked.with_context(|| format!("{function} could not be called"))?;
     let payload = invoked.payload.map(Blob::into_inner).unwrap_or_default();

@@ -4,7 +4,7 @@ use crate::{
 };
 use alerts::{
     keys::spool_prefix,
-    run::job_run::RunStatus,
+    run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
 };
 use anyhow::Result;
@@ -80,7 +80,7 @@ pub async fn follow(archive: &Archive, run_id: &str, execution_arn: &str, json: 
         report.status = RunStatus::Failed;
         report.reconciled = false;
     }
-    print::report(&report, json)?;
+    print::report(&report, false, json)?;
     if let Some(error) = &execution.error {
         eprintln!("execution {}: {error}: {}", execution.status, message_of(execution.cause.as_deref()));
     }
@@ -188,6 +188,12 @@ impl Standing {
     }
 }
 
+/// How far a run is now.
+pub async fn standing(archive: &Archive, run: &JobRun) -> Result<String> {
+    let windows = archive.windows.rows.partition(&run.run_id).await?;
+    Ok(Standing::of(run.planned, &windows, &pages(archive, &windows).await?).told())
+}
+
 struct Progress {
     bar: ProgressBar,
     terminal: bool,
@@ -269,11 +275,7 @@ async fn pages(archive: &Archive, windows: &[WindowRecord]) -> Result<HashMap<St
 mod tests {
     use super::*;
     use crate::commands::given::{World, given};
-    use alerts::{
-        mode::Mode,
-        run::{job_run::JobRun, report::RunReport},
-        window::plan::Window,
-    };
+    use alerts::{mode::Mode, run::report::RunReport, window::plan::Window};
     use jiff::{SignedDuration, Timestamp};
     use memory_cloud::{MACHINE, given::RUN};
 
@@ -312,6 +314,13 @@ mod tests {
         // However large the pages look, a window that is being read is not done.
         let many = HashMap::from([(windows[1].window_id.clone(), 1000)]);
         assert!(Standing::of(5, &windows, &many).steps < 9000 + 3000 + 6000);
+    }
+
+    #[tokio::test]
+    async fn how_far_a_run_is_can_be_asked_without_following_it() {
+        let world = given().await;
+        let told = standing(&world.archive, &world.run().await).await.expect("counted");
+        assert_eq!(told, "1 of 3 windows; 4 of 1 messages read");
     }
 
     #[tokio::test]

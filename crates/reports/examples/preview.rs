@@ -34,6 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         status: RunStatus::Failed,
         windows: Windows::default(),
         messages: Default::default(),
+        recheck: Default::default(),
+        sweep: Default::default(),
+        undated: 0,
         reconciled: false,
         reported_at: None,
         failures: vec![failure(
@@ -44,11 +47,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         )],
         ..well.clone()
     };
+    let aside = set_aside(&many[1], now);
     for (name, runs, gaps) in [
         ("empty", vec![], 0),
         ("healthy", many[1..5].to_vec(), 0),
         ("failing", [vec![failing.clone()], many[1..9].to_vec()].concat(), 2),
         ("dead", [vec![dead], many[1..9].to_vec()].concat(), 1),
+        ("set-aside", [vec![aside], many[2..5].to_vec()].concat(), 1),
         ("many", many.clone(), 3),
     ] {
         write(&dir.join(name), &runs, gaps, now)?;
@@ -65,7 +70,10 @@ fn write(dir: &PathBuf, runs: &[RunReport], gaps: i64, now: Timestamp) -> Result
     let details = details(now, gaps);
     let ages = dashboard::age_groups((0..640).map(|n| now - SignedDuration::from_hours((n * n) % 7000)), now);
     let reported = runs.iter().find(|run| run.reported_at.is_some());
-    let latest = reported.map(|report| dashboard::latest(&Latest { report, details: &details, open_ages: &ages, now }));
+    let latest = reported.map(|report| {
+        let (details, open_ages) = (&details, &ages[..]);
+        dashboard::latest(&Latest { report, details, newest: report, details_of_newest: details, open_ages, now })
+    });
     let pipelines = if runs.is_empty() { vec![] } else { vec![feeds()] };
     let published: Vec<Pipeline> =
         pipelines.iter().map(|section| Pipeline { name: "feeds".into(), section: section.clone() }).collect();
@@ -170,6 +178,19 @@ fn failed(well: &RunReport, now: Timestamp) -> RunReport {
     }
 }
 
+/// A run that went well, after one in which a window was skipped.
+fn set_aside(well: &RunReport, now: Timestamp) -> RunReport {
+    let left = vec![gap(now, 0)];
+    let window_id = format!("{}--{}", instant::compact(left[0].from), instant::compact(left[0].to));
+    let (run_id, reason) = ("weekly-2024-37".to_owned(), "shard 3 is lost, ticket 4711".to_owned());
+    let skipped = Unresolved::SkippedWindow { run_id, window_id, reason, since: now - DAY * 17, left };
+    RunReport { unresolved: vec![skipped], ..well.clone() }
+}
+
+fn gap(now: Timestamp, n: i64) -> Span {
+    Span { from: now - DAY * (100 * n + 60) as i32, to: now - DAY * (100 * n + 55) as i32 }
+}
+
 fn earlier(report: &RunReport, weeks: u64) -> RunReport {
     let back = |at: Timestamp| at - DAY * 7 * weeks as i32;
     let moved = |text: &Option<String>| text.as_deref().and_then(instant::parse).map(|at| instant::iso(back(at)));
@@ -184,7 +205,6 @@ fn earlier(report: &RunReport, weeks: u64) -> RunReport {
 }
 
 fn details(now: Timestamp, gaps: i64) -> Details {
-    let gap = |n: i64| Span { from: now - DAY * (100 * n + 60) as i32, to: now - DAY * (100 * n + 55) as i32 };
     let day = |n: i64| Day {
         date: instant::date(now - DAY * n as i32),
         archived: (n as u64 * 7919) % 240,
@@ -217,7 +237,7 @@ fn details(now: Timestamp, gaps: i64) -> Details {
             ("message_id_absent".into(), 9),
             ("unreadable_document".into(), 6),
         ],
-        gaps: (0..gaps).map(gap).collect(),
+        gaps: (0..gaps).map(|n| gap(now, n)).collect(),
         covered: vec![Span { from: now - DAY * 2557, to: now }],
         days,
         alerts,

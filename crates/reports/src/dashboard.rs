@@ -11,11 +11,12 @@ use alerts::run::{
     grid::{Cell, Grid},
     overview::{Day, Overview},
     report::{Details, RunReport},
+    span::Span,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use identity::instant;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -160,6 +161,7 @@ fn run(ListedRun { report, execution_arn, grid }: &ListedRun) -> Value {
         "messages": report.messages,
         "planned": account(report).total,
         "not_archived": words::left(report).not_archived(),
+        "uncounted": !report.is_counted(),
         "bytes": report.bytes,
         "became": became(report),
         "usd": cost::of_run(report),
@@ -201,16 +203,19 @@ fn seconds(report: &RunReport) -> Option<u64> {
 pub struct Latest<'a> {
     pub report: &'a RunReport,
     pub details: &'a Details,
+    /// The report that was written last, of whichever run: it knows how the archive stands.
+    pub newest: &'a RunReport,
+    pub details_of_newest: &'a Details,
     pub open_ages: &'a [Bar],
     pub now: Timestamp,
 }
 
 /// The archive as it stands and its latest run, as the page reads them at [`LATEST_KEY`].
 pub fn latest(latest: &Latest) -> Value {
-    let &Latest { report, details, now, .. } = latest;
-    let overview = details.overview.clone().unwrap_or_default();
+    let &Latest { report, details, newest, details_of_newest, now, .. } = latest;
+    let overview = details_of_newest.overview.clone().unwrap_or_default();
     let Overview { days, covered, gaps, .. } = &overview;
-    let now_section = now_section(&overview, details.before.as_ref(), &report.unresolved, now);
+    let now_section = now_section(&overview, details_of_newest.before.as_ref(), &newest.unresolved, now);
     let run_section = Section { title: "The latest run".into(), ..run_section(report, details) };
     let day = |day: &Day| json!([day.date, day.archived, day.open, day.quarantined, day.bytes]);
     tamed(json!({
@@ -221,13 +226,31 @@ pub fn latest(latest: &Latest) -> Value {
         "state": words::state(report).max(now_section.state),
         "sections": [now_section, run_section],
         "report": report,
-        "set_aside": report.unresolved.iter().map(|item| words::set_aside(item, now)).collect::<Vec<_>>(),
+        "set_aside": newest.unresolved.iter().map(|item| words::set_aside(item, now)).collect::<Vec<_>>(),
         "open_ages": latest.open_ages,
         "covered": covered,
         "gaps": gaps,
         "days": days.iter().map(day).collect::<Vec<_>>(),
         "alerts": alerts_by_month(&overview.alerts),
     }))
+}
+
+/// What all runs together had committed when [`latest`] was written; nothing where it says so in another form.
+pub fn covered(latest: &[u8]) -> Vec<Span> {
+    #[derive(Deserialize)]
+    struct Told {
+        covered: Vec<Span>,
+    }
+    serde_json::from_slice(latest).map(|Told { covered }| covered).unwrap_or_default()
+}
+
+/// After how many days without a completed run something is wrong, as [`runs`] was written with.
+pub fn silent_days(runs: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Told {
+        silent_days: u64,
+    }
+    serde_json::from_slice(runs).map(|Told { silent_days }| silent_days).ok()
 }
 
 /// One number a month for each severity and each category.

@@ -10,6 +10,7 @@ use alerts::mode::Mode;
 use alerts::run::{
     job_run::RunStatus,
     report::{Details, RunReport},
+    span::without,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -51,6 +52,9 @@ pub struct Earlier {
     pub messages: Messages,
     /// Messages of windows that failed or were set aside, and that no other run has committed.
     pub not_archived: u64,
+    /// It has no report: what became of its messages is not known.
+    #[serde(default)]
+    pub uncounted: bool,
 }
 
 impl Earlier {
@@ -74,6 +78,7 @@ impl Earlier {
             outcome: words::outcome_label(report),
             messages: report.messages,
             not_archived: words::left(report).not_archived(),
+            uncounted: !report.is_counted(),
         }
     }
 
@@ -124,8 +129,10 @@ fn last_runs(summary: &Summary) -> Vec<Earlier> {
 
 /// The same runs as the chart, for those who see none.
 fn last_runs_section(runs: &[Earlier]) -> Section {
-    let done = |run: &Earlier| grouped(run.messages.archived + run.messages.already_archived);
-    let rows = runs.iter().map(|run| [begins(run), done(run), grouped(run.not_archived), run.outcome.clone()]);
+    let done = |run: &Earlier| run.messages.archived + run.messages.already_archived;
+    let told = |run: &Earlier, number| if run.uncounted { "-".to_owned() } else { grouped(number) };
+    let row = |run: &Earlier| [begins(run), told(run, done(run)), told(run, run.not_archived), run.outcome.clone()];
+    let rows = runs.iter().map(row);
     let columns = ["Messages from", "#Archived", "#Not yet", "Outcome"];
     Section::new("The last runs", "newest first").table(Table::new("", &columns).rows(rows, None))
 }
@@ -160,12 +167,26 @@ fn letter(summary: &Summary) -> Letter {
         this_run.blocks.insert(0, Block::Text { text });
     }
     let mut sections = vec![this_run];
-    let mut state = words::state(report);
+    let mut beside = Vec::new();
     if let Some(overview) = &details.overview {
         let section = now_section(overview, details.before.as_ref(), &report.unresolved, now);
-        state = state.max(section.state);
-        sections.insert(if state == State::Bad { 1 } else { 0 }, section);
+        // What failed in this run is told by its own sentence.
+        let others = without(overview.gaps_beside(&report.unresolved), &report.uncommitted());
+        if !others.is_empty() {
+            beside.push((section.state, "there are gaps".to_owned()));
+        }
+        let before = details.before.as_ref().map_or(0, |before| before.quarantined);
+        if overview.quarantined > before {
+            let new = count(overview.quarantined - before, "message");
+            beside.push((State::Attention, format!("{new} new in quarantine")));
+        }
+        let is_bad = words::state(report).max(section.state) == State::Bad;
+        sections.insert(usize::from(is_bad), section);
     }
+    let in_need = summary.pipelines.iter().filter(|section| section.state >= State::Attention);
+    beside.extend(in_need.map(|section| (section.state, format!("see {}", one_line(&section.title)))));
+    let state = beside.iter().map(|(state, _)| *state).fold(words::state(report), State::max);
+    let beside: Vec<String> = beside.into_iter().map(|(_, what)| what).collect();
     let runs = last_runs(summary);
     let chart = (runs.len() > 1).then(|| Chart {
         name: CHART.to_owned(),
@@ -179,11 +200,11 @@ fn letter(summary: &Summary) -> Letter {
     let link = |label: &str, url: &Option<String>| url.clone().map(|url| Link { label: label.to_owned(), url });
     let links = [link("Page", &links.dashboard), link("Execution in the console", &links.console)];
     Letter {
-        subject: format!("Alert archive: {} ({extent})", subject(report, state)),
+        subject: format!("Alert archive: {} ({extent})", subject(report, &beside)),
         duplicate: summary.duplicate,
         about: format!("Alert archive, {extent}"),
         state,
-        headline: format!("{} {}", call(state, report), words::sentence(report)),
+        headline: headline(report, state, &beside),
         sections,
         chart,
         links: links.into_iter().flatten().collect(),
@@ -231,25 +252,31 @@ pub fn overdue(silence: &Overdue, duplicate: bool) -> Result<Rendered, Error> {
     letter.render()
 }
 
-/// Whether anything needs doing.
-fn call(state: State, report: &RunReport) -> &'static str {
-    match state {
-        State::Bad => "Please act.",
-        State::Attention => "Please look.",
-        State::Good | State::Plain if !report.unresolved.is_empty() => "Nothing new to do.",
-        State::Good | State::Plain => "Nothing to do.",
+/// Whether anything in the mail needs doing, and how the run went. `beside` is what needs it beside the run.
+fn headline(report: &RunReport, state: State, beside: &[String]) -> String {
+    let (sentence, others) = (words::sentence(report), beside.join(", "));
+    let call = match state {
+        State::Bad => "Please act",
+        State::Attention => "Please look",
+        State::Good | State::Plain if !report.unresolved.is_empty() => "Nothing new to do",
+        State::Good | State::Plain => "Nothing to do",
+    };
+    if beside.is_empty() {
+        format!("{call}. {sentence}")
+    } else if words::state(report) == state {
+        format!("{call}. {sentence} Besides: {others}.")
+    } else {
+        format!("{call}: {others}. This run: {sentence}")
     }
 }
 
-fn subject(report: &RunReport, state: State) -> String {
-    match (report.windows.failed, state) {
-        (0, State::Good | State::Plain) if words::staged(report) > 0 => {
-            format!("{} staged", count(words::staged(report), "message"))
-        }
-        (0, State::Good | State::Plain) if report.messages.archived == 0 => "nothing new to archive".to_owned(),
-        (0, State::Good | State::Plain) => format!("{} archived", count(report.messages.archived, "message")),
-        (0, _) if words::all_well(report) => "there are gaps".to_owned(),
-        (0, _) => words::outcome_label(report),
-        (failed, _) => format!("{} of {} failed", grouped(failed), count(report.windows.planned, "window")),
+fn subject(report: &RunReport, beside: &[String]) -> String {
+    match report.windows.failed {
+        0 if !words::all_well(report) => words::outcome_label(report),
+        0 if !beside.is_empty() => beside.join(", "),
+        0 if words::staged(report) > 0 => format!("{} staged", count(words::staged(report), "message")),
+        0 if report.messages.archived == 0 => "nothing new to archive".to_owned(),
+        0 => format!("{} archived", count(report.messages.archived, "message")),
+        failed => format!("{} of {} failed", grouped(failed), count(report.windows.planned, "window")),
     }
 }

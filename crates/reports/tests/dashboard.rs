@@ -183,10 +183,14 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     let details = Details { overview: Some(Overview { gaps, days, ..Overview::default() }), ..Details::default() };
     let data = dashboard::latest(&Latest {
         report: &report,
-        details: &details,
+        details: &Details::default(),
+        // A message was released since.
+        newest: &RunReport { run_id: "release".into(), ..report.clone() },
+        details_of_newest: &details,
         open_ages: &[],
         now: at("2024-10-01T06:00:00Z"),
     });
+    assert_eq!(data["run_id"], "run-7");
     assert_eq!(data["sections"][0]["title"], "The archive now");
     assert_eq!(data["sections"][1]["headline"], reports::sentence(&report));
     assert_eq!(data["state"], "bad", "the run went well, and there is a gap");
@@ -194,6 +198,9 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     assert_eq!(data["set_aside"][0]["way_back"][0], "alert-archive quarantine release '<i>' --index messages");
     assert_eq!(data["days"][0], serde_json::json!(["2024-07-01", 9, 1, 2, 77]));
     assert_eq!(data["gaps"][0]["from"], "2024-03-01T00:00:00.000Z");
+    assert_eq!(dashboard::covered(data.to_string().as_bytes()), []);
+    let silent = dashboard::silent_days(listed(&[]).to_string().as_bytes());
+    assert_eq!((silent, dashboard::silent_days(b"no JSON")), (Some(8), None));
     assert_eq!(data["report"]["messages"]["source"], report.messages.source);
 }
 
@@ -207,7 +214,8 @@ fn alerts(of: &[(&str, &str)]) -> AlertCounts {
 fn latest_with(alerts: BTreeMap<String, AlertCounts>) -> Value {
     let details = Details { overview: Some(Overview { alerts, ..Overview::default() }), ..Details::default() };
     let now = at("2024-10-01T06:00:00Z");
-    dashboard::latest(&Latest { report: &report("run-7"), details: &details, open_ages: &[], now })
+    let (report, details) = (&report("run-7"), &details);
+    dashboard::latest(&Latest { report, details, newest: report, details_of_newest: details, open_ages: &[], now })
 }
 
 #[test]

@@ -67,7 +67,12 @@ fn overview() -> Overview {
 }
 
 fn details() -> Details {
-    Details { overview: Some(overview()), ..Details::default() }
+    Details { overview: Some(overview()), before: Some(before()), ..Details::default() }
+}
+
+/// Nothing new lies in quarantine.
+fn before() -> Before {
+    Before { run_id: "weekly-2024-38".into(), archived: 947_700, open: 1000, quarantined: 68, ..Before::default() }
 }
 
 fn mailed_after(report: &RunReport, details: &Details, earlier: &[Earlier], died_of: Option<&str>) -> Mail {
@@ -113,22 +118,39 @@ fn a_run_that_died_is_told_with_its_cause() {
     let died = RunReport {
         status: RunStatus::Failed,
         reconciled: false,
-        windows: Windows::default(),
+        windows: Windows { planned: 91, ..Windows::default() },
         messages: Messages::default(),
         failures: vec![failure("", "SourceUnavailable", 0)],
+        reported_at: None,
         ..report()
     };
-    let mail = mailed(&died, &Details::default());
+    let mail = mailed_after(&died, &Details::default(), &earlier(), None).rendered;
     assert!(mail.subject.starts_with("Alert archive: Failed before its report ("), "{}", mail.subject);
     for part in [&mail.text, &mail.html] {
         for said in [
             "The run ended before its windows were done (SourceUnavailable)",
             "the whole run",
             "alert-archive rerun weekly-2024-39 --wait",
+            "Nothing was counted: it had planned 91 windows.",
         ] {
             assert!(part.contains(said), "{said}: {part}");
         }
+        assert!(!part.contains("In the source, in all"), "{part}");
     }
+    let row = mail.text.lines().find(|line| line.contains("Failed before its report") && line.contains("2024-07-01"));
+    let words: Vec<&str> = row.expect("a row").split_whitespace().collect();
+    assert_eq!(words[..3], ["2024-07-01", "-", "-"], "not as if it had found nothing");
+}
+
+#[test]
+fn a_run_that_died_after_its_report_is_told_with_all_that_had_failed() {
+    let after = RunReport { failures: [vec![failure("", "ExecutionDied", 0)], failed().failures].concat(), ..failed() };
+    let details = Details { before: Some(Before::default()), ..details() }.told_again();
+    let text = mailed(&after, &details).text;
+    for said in ["ExecutionDied: the whole run", "433  Not archived yet", "(no change since the last report)"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("new in quarantine"), "{text}");
 }
 
 #[test]
@@ -141,11 +163,12 @@ fn the_readme_quotes_what_the_mail_says_of_a_failure_and_of_its_repair() {
         windows: Windows::default(),
         messages: Messages::default(),
         failures: vec![Failure { message: message.into(), ..failure("", "SourceIndexClosed", 0) }],
+        reported_at: None,
         ..report()
     };
     let messages = Messages { source: 3000, archived: 2606, open: 367, quarantined: 27, ..Messages::default() };
-    let repaired =
-        mailed_after(&RunReport { messages, ..report() }, &details(), &[], Some("SourceIndexClosed")).rendered;
+    let details = Details { before: Some(Before { quarantined: 41, ..before() }), ..details() };
+    let repaired = mailed_after(&RunReport { messages, ..report() }, &details, &[], Some("SourceIndexClosed")).rendered;
     let readme = include_str!("../../../README.md");
     let quoted: Vec<&str> =
         readme.split("```text mail\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
@@ -249,17 +272,61 @@ fn the_archive_and_the_run_are_told_apart() {
 #[test]
 fn a_gap_is_no_good_news_whatever_the_run_did() {
     let gaps = vec![Span { from: at("2024-03-01T00:00:00Z"), to: at("2024-03-03T00:00:00Z") }];
-    let details = Details { overview: Some(Overview { gaps, ..overview() }), ..Details::default() };
+    let details = Details { overview: Some(Overview { gaps, ..overview() }), ..details() };
     let mail = mailed(&report(), &details);
-    assert!(mail.text.starts_with("Please act.") && mail.subject.contains("there are gaps"), "{}", mail.text);
+    assert!(mail.text.starts_with("Please act: there are gaps. This run: All went well:"), "{}", mail.text);
+    assert!(mail.subject.starts_with("Alert archive: there are gaps ("), "{}", mail.subject);
     assert!(mail.text.contains("2024-03-01 to 2024-03-02"), "{}", mail.text);
 }
 
 #[test]
+fn what_failed_in_the_run_itself_is_not_called_a_gap_besides() {
+    let span = |day: u8| Span {
+        from: at(&format!("2024-07-{day:02}T00:00:00Z")),
+        to: at(&format!("2024-07-{:02}T00:00:00Z", day + 1)),
+    };
+    let of = |gaps| Details { overview: Some(Overview { gaps, ..overview() }), ..details() };
+    let first = |details: &Details| mailed(&failed(), details).text.lines().next().expect("a line").to_owned();
+    assert!(first(&of(vec![span(3), span(4), span(12)])).ends_with("; the others are safe."));
+    assert!(first(&of(vec![span(3), span(20)])).ends_with("; the others are safe. Besides: there are gaps."));
+}
+
+#[test]
+fn a_gap_that_an_operator_has_set_aside_asks_for_nothing_new() {
+    let unresolved = set_aside("shard 3 is lost");
+    let Unresolved::SkippedWindow { left, .. } = unresolved[0].clone() else { panic!("a window") };
+    let details = Details { overview: Some(Overview { gaps: left.clone(), ..overview() }), ..details() };
+    let mail = mailed(&RunReport { unresolved, ..report() }, &details);
+    assert!(mail.text.starts_with("Nothing new to do. All went well:"), "{}", mail.text);
+    for said in ["Without a gap but for what is set aside: 2019-01-01 to 2024-09-28.", "shard 3 is lost", "--undo"] {
+        assert!(mail.text.contains(said), "{said}: {}", mail.text);
+    }
+    assert!(mail.subject.contains("4,300 messages archived"), "{}", mail.subject);
+    // Where something else is missing, only that is a gap.
+    let gaps = vec![left[0].clone(), Span { from: at("2024-03-01T00:00:00Z"), to: at("2024-03-03T00:00:00Z") }];
+    let details = Details { overview: Some(Overview { gaps, ..overview() }), ..details };
+    let text = mailed(&RunReport { unresolved: set_aside("shard 3 is lost"), ..report() }, &details).text;
+    assert!(text.starts_with("Please act: there are gaps.") && text.contains("1 gap that runs had planned"), "{text}");
+}
+
+#[test]
+fn what_is_new_in_quarantine_asks_for_a_look() {
+    let details = Details { before: Some(Before { quarantined: 66, ..before() }), ..details() };
+    let mail = mailed(&report(), &details);
+    let said = "Please look: 2 messages new in quarantine. This run: All went well: 4,300 messages archived";
+    assert!(mail.text.starts_with(said), "{}", mail.text);
+    assert!(mail.subject.starts_with("Alert archive: 2 messages new in quarantine ("), "{}", mail.subject);
+    let text = mailed(&failed(), &details).text;
+    assert!(text.starts_with("Please act. 3 of 91 windows failed"), "{text}");
+    assert!(text.lines().next().is_some_and(|line| line.ends_with("Besides: 2 messages new in quarantine.")), "{text}");
+    let fewer = Details { before: Some(Before { quarantined: 70, ..before() }), ..details };
+    assert!(mailed(&report(), &fewer).text.starts_with("Nothing to do. "));
+}
+
+#[test]
 fn changes_since_the_last_mail_and_repairs_are_told() {
-    let before =
-        Before { run_id: "weekly-2024-38".into(), archived: 947_700, open: 1000, quarantined: 68, ..Before::default() };
-    let text = mailed(&report(), &Details { before: Some(before.clone()), ..details() }).text;
+    let before = before();
+    let text = mailed(&report(), &details()).text;
     for said in ["(+4,300 since the last report)", "(-48 since the last report)", "(no change since the last report)"] {
         assert!(text.contains(said), "{said}: {text}");
     }
@@ -359,7 +426,13 @@ fn what_other_pipelines_have_published_is_repeated() {
         duplicate: false,
         now: report.to,
     };
-    assert!(mail(&all).expect("a mail").rendered.text.contains("PARTNER FEEDS (the last 7 days)\n2 files wait."));
+    let told = mail(&all).expect("a mail").rendered;
+    assert!(told.text.contains("PARTNER FEEDS (the last 7 days)\n2 files wait."));
+    assert!(told.text.starts_with("Please act: see Partner feeds. This run: All went well: "), "{}", told.text);
+    assert!(told.subject.starts_with("Alert archive: see Partner feeds ("), "{}", told.subject);
+    let fine = [Section { state: State::Good, ..pipelines[0].clone() }];
+    let told = mail(&Summary { pipelines: &fine, ..all }).expect("a mail").rendered;
+    assert!(told.text.starts_with("Nothing to do. "), "{}", told.text);
 }
 
 fn earlier() -> Vec<Earlier> {
@@ -370,6 +443,7 @@ fn earlier() -> Vec<Earlier> {
         outcome: "Completed".into(),
         messages: Messages { archived: 100 * n, ..Messages::default() },
         not_archived: 0,
+        uncounted: false,
     };
     (1..=30).rev().map(run).collect()
 }
@@ -477,6 +551,7 @@ fn a_run_that_was_refused_did_not_die_and_one_that_died_says_how_it_goes_on() {
         windows: Windows { planned: 3, ..Windows::default() },
         messages: Messages::default(),
         failures: vec![failure("", error, 0)],
+        reported_at: None,
         ..report()
     };
     let refused = mailed(&of("RangeBusy"), &Details::default());

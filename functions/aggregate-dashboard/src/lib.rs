@@ -77,8 +77,9 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     let now = call.now();
     let (runs, listed) = list_runs(deps, now).await?;
     let mut reports = listed.iter().map(|run| &run.report);
-    let latest = match reports.find(|report| report.reported_at.is_some() && is_for_everybody(report)) {
-        Some(report) => Some(latest(deps, report, now).await?),
+    let newest = reports.clone().max_by_key(|report| &report.reported_at);
+    let latest = match reports.find(|report| report.is_counted() && is_for_everybody(report)).zip(newest) {
+        Some((report, newest)) => Some(latest(deps, report, newest, now).await?),
         None => None,
     };
     if let Some(latest) = &latest {
@@ -98,10 +99,14 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     Ok(())
 }
 
-async fn latest(deps: &Deps, report: &RunReport, now: Timestamp) -> Result<Value, Error> {
-    let details: Details = deps.objects.get_json(&format!("{}/details.json", run_prefix(&report.run_id))).await?;
-    let open_ages = dashboard::age_groups(open_instants(deps).await?, now);
-    Ok(dashboard::latest(&Latest { report, details: &details, open_ages: &open_ages, now }))
+async fn latest(deps: &Deps, report: &RunReport, newest: &RunReport, now: Timestamp) -> Result<Value, Error> {
+    let (details, details_of_newest) = (&details(deps, report).await?, &details(deps, newest).await?);
+    let open_ages = &dashboard::age_groups(open_instants(deps).await?, now);
+    Ok(dashboard::latest(&Latest { report, details, newest, details_of_newest, open_ages, now }))
+}
+
+async fn details(deps: &Deps, report: &RunReport) -> Result<Details, Error> {
+    Ok(deps.objects.get_json(&format!("{}/details.json", run_prefix(&report.run_id))).await?)
 }
 
 /// Writes the list anew from rows and reports, newest first: also of runs that died or were refused before they had a
@@ -116,6 +121,7 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<ListedRun>
         runs.truncate(dashboard::RUNS);
         let listed = runs.iter().map(|run| listed(deps, run));
         let mut listed: Vec<ListedRun> = stream::iter(listed).buffered(READS).try_collect().await?;
+        bring_up_to_date(deps, &mut listed).await?;
         add_grids(deps, &mut listed).await?;
         let unreadable: Vec<String> = malformed.iter().map(ToString::to_string).collect();
         let silent_days = deps.silent_days;
@@ -138,6 +144,17 @@ async fn list_runs(deps: &Deps, now: Timestamp) -> Result<(Value, Vec<ListedRun>
 async fn listed(deps: &Deps, run: &JobRun) -> Result<ListedRun, Error> {
     let execution_arn = run.execution_arn.clone();
     Ok(ListedRun { report: report_of(deps, run).await?, execution_arn, grid: Grid::new() })
+}
+
+/// What failed in one run, others may have committed since: the report that was written last knows it.
+async fn bring_up_to_date(deps: &Deps, listed: &mut [ListedRun]) -> Result<(), Error> {
+    let newest = listed.iter().filter(|run| run.report.is_counted()).max_by_key(|run| &run.report.reported_at);
+    let Some(newest) = newest else { return Ok(()) };
+    let covered = details(deps, &newest.report).await?.overview.map(|overview| overview.covered).unwrap_or_default();
+    for run in listed {
+        run.report = run.report.clone().told_after(&covered);
+    }
+    Ok(())
 }
 
 /// The windows of the newest runs, as many as the page has room for. A run that has no report yet has none.

@@ -109,10 +109,57 @@ async fn a_run_over_one_message_does_not_take_the_headline() {
     let mut report = cloud.json("runs/r1/report.json");
     report["run_id"] = json!("release");
     report["to"] = report["from"].clone();
+    report["reported_at"] = json!("2199-01-01T00:01:00.000Z");
     cloud.objects().put_json("runs/release/report.json", &report).await.expect("written");
+    let details = json!({"oldest_open": [], "quarantine_reasons": [], "overview": overview(json!([]))});
+    cloud.objects().put_json("runs/release/details.json", &details).await.expect("written");
     handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
-    assert_eq!(cloud.json("dashboard/data/latest.json")["run_id"], RUN);
+    let latest = cloud.json("dashboard/data/latest.json");
+    assert_eq!((&latest["run_id"], &latest["sections"][1]["scope"].to_string().contains("r1, ")), (&json!(RUN), &true));
+    let now = latest["sections"][0].to_string();
+    assert!(
+        now.contains("77") && now.contains("as of 2199-01-01 00:01 UTC"),
+        "the archive now is as the release left it: {now}"
+    );
     assert_eq!(cloud.json("dashboard/data/runs.json")["runs"].as_array().map(Vec::len), Some(2));
+}
+
+fn overview(covered: serde_json::Value) -> serde_json::Value {
+    json!({
+        "as_of": "2199-01-01T00:01:00.000Z", "runs": 2, "archived": 77, "bytes": 9, "open": 0, "quarantined": 0,
+        "quarantine_reasons": [], "gaps": [], "covered": covered, "days": [], "oldest_open": [],
+    })
+}
+
+#[tokio::test]
+async fn what_failed_in_an_old_run_is_told_as_archived_once_another_has_done_it() {
+    let cloud = reported().await;
+    let mut row = cloud.job_run(RUN);
+    (row["run_id"], row["created_at"]) = (json!("later"), json!("2199-01-01T00:00:00.000Z"));
+    let item: Item = serde_dynamo::to_item(row).expect("an item");
+    cloud.tables.plant("job-runs", item);
+    let mut report = cloud.json("runs/r1/report.json");
+    let mut later = report.clone();
+    let window = "20240702T000000.000Z--20240703T000000.000Z";
+    report["failures"] = json!([{"window_id": window, "error": "CountMismatch", "message": "", "messages": 433}]);
+    (report["status"], report["windows"]) = (json!("Failed"), json!({"planned": 2, "succeeded": 1, "failed": 1}));
+    (later["run_id"], later["reported_at"]) = (json!("later"), json!("2199-01-01T00:01:00.000Z"));
+    for (run_id, report, covered) in [
+        (RUN, report, json!([])),
+        ("later", later, json!([{"from": "2024-07-02T00:00:00.000Z", "to": "2024-07-04T00:00:00.000Z"}])),
+    ] {
+        let details = json!({"oldest_open": [], "quarantine_reasons": [], "overview": overview(covered)});
+        cloud.objects().put_json(&format!("runs/{run_id}/report.json"), &report).await.expect("written");
+        cloud.objects().put_json(&format!("runs/{run_id}/details.json"), &details).await.expect("written");
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("written");
+        let runs = cloud.json("dashboard/data/runs.json")["runs"].clone();
+        let old =
+            runs.as_array().expect("a list").iter().find(|run| run["run_id"] == RUN).expect("the old one").clone();
+        let is_done = run_id == "later";
+        assert_eq!(old["not_archived"], if is_done { 0 } else { 433 }, "{old:#}");
+        let told = old["section"].to_string();
+        assert_eq!(told.contains("In failed windows that other runs have committed"), is_done, "{told}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use alerts::{
     message::{classification::Disposition, tracking::Row},
     run::{
         overview::{Coverage, Day, Overview, covered_and_gaps},
-        report::{Before, Details, OpenMessage, RunReport, coverage},
+        report::{Before, Details, OpenMessage, RunReport, coverage, extracted},
     },
 };
 use archive::quarantined;
@@ -47,9 +47,13 @@ pub async fn around(
         let report: RunReport = serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
         Ok::<_, Error>(report.brought_up_to(run))
     });
-    let reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
-    let covered: Vec<Coverage> = reports.iter().chain([report]).filter_map(coverage).collect();
-    let (covered, gaps) = covered_and_gaps(&covered);
+    let mut reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
+    let coverages = reports.iter().map(|report| coverage_of(deps, report));
+    let coverages: Vec<Option<Coverage>> = stream::iter(coverages).buffered(READS).try_collect().await?;
+    reports.push(report.clone());
+    let coverages = coverages.into_iter().chain([coverage(report, &[])]).flatten().chain(extracted(&reports));
+    let (covered, gaps) = covered_and_gaps(&coverages.collect::<Vec<_>>());
+    reports.pop();
 
     let oldest_first: Vec<_> = runs.iter().rev().cloned().collect();
     let totals = totals::up_to_date(deps, &oldest_first).await?;
@@ -91,6 +95,14 @@ pub async fn around(
         oldest_open,
     };
     Ok(Around { overview, before })
+}
+
+/// A run without a report, and one that died after it, are asked for their windows.
+async fn coverage_of(deps: &Deps, report: &RunReport) -> Result<Option<Coverage>, Error> {
+    let died = report.failures.iter().any(|failure| failure.window_id.is_empty());
+    let records =
+        if died || !report.is_counted() { deps.windows.rows.partition(&report.run_id).await? } else { Vec::new() };
+    Ok(coverage(report, &records))
 }
 
 /// What the last report said: an earlier attempt of this run, else the run before.

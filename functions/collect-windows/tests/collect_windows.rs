@@ -137,6 +137,31 @@ async fn what_failed_is_counted_against_the_plan_and_is_a_gap_of_the_archive() {
 }
 
 #[tokio::test]
+async fn of_a_run_that_was_cancelled_only_what_it_had_planned_and_not_done_is_a_gap() {
+    let cloud = ended().await;
+    let row: JobRun = serde_json::from_value(cloud.job_run(RUN)).expect("a row");
+    let hours = jiff::SignedDuration::from_hours;
+    // Its range reaches ten years further than the source.
+    let (from, to) = (day(10).from, day(10).from + hours(24 * 3650));
+    let dead = JobRun { run_id: "r0".into(), status: RunStatus::Failed, from, to, revision: 1, ..row };
+    let dead = JobRun { error: Some("ExecutionDied".into()), ..dead };
+    assert!(cloud.job_runs().runs.put(&dead).await.expect("written"));
+    for (n, status) in [(10, State::Completed), (12, State::Running)] {
+        let planned = WindowRecord::planned("r0", Mode::Range, day(n), from);
+        let record = WindowRecord { status, revision: 1, ..planned };
+        assert!(cloud.windows().rows.put(&record).await.expect("written"));
+    }
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+    let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+    let has = |kind: &str, n: i64| {
+        let span = json!({"from": identity::instant::iso(day(n).from), "to": identity::instant::iso(day(n).to)});
+        overview[kind].as_array().expect("a list").contains(&span)
+    };
+    assert!(has("covered", 10) && has("gaps", 12), "{overview:#}");
+    assert_eq!(overview["gaps"].as_array().map(Vec::len), Some(2), "and what failed in this run: {overview:#}");
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_has_committed_is_no_gap_and_not_called_missing() {
     let cloud = ended().await;
     handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");

@@ -575,8 +575,11 @@ async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
 /// is asked for as much as a hybrid run would ask for.
 async fn earliest(deps: &Deps, to: Timestamp) -> Result<Timestamp, SourceError> {
     match deps.sources.opensearch() {
-        // What lies before the calendar of partitions is undated.
-        Some(source) => Ok(source.earliest().await?.unwrap_or(to).max(instant::first())),
+        // With the whole first day, so that it counts as run. What lies before the calendar of partitions is undated.
+        Some(source) => {
+            let first = source.earliest().await?.map(|at| at.max(instant::first()));
+            Ok(first.map_or(to, |at| instant::parse(&instant::date(at)).unwrap_or(at)))
+        }
         None => Ok(to - HYBRID_REACH),
     }
 }

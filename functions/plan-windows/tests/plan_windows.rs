@@ -113,6 +113,19 @@ async fn a_scheduled_run_begins_at_the_watermark_and_the_same_time_again_plans_n
 }
 
 #[tokio::test]
+async fn the_first_scheduled_run_begins_with_the_whole_day_of_the_first_message() {
+    let cloud = source().await;
+    cloud.put_message("first", "2022-03-05T08:13:00Z", "closed");
+    let scheduled = json!({"mode": "scheduled", "scheduled_for": "2026-11-16T06:00:00Z"});
+    plan(&cloud, "r1", scheduled).await.expect("planned");
+    assert_eq!(
+        cloud.job_run("r1")["from"],
+        "2022-03-05T00:00:00.000Z",
+        "the day counts as run, and not as run in part"
+    );
+}
+
+#[tokio::test]
 async fn failed_only_plans_what_is_not_committed_as_the_next_attempt() {
     let cloud = source().await;
     let first = plan(&cloud, "r1", range("2023-01-01", "2025-01-01")).await.expect("planned");

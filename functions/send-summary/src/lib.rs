@@ -86,20 +86,29 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
     let written = deps.objects.find(&request.report_key).await?;
     let key = format!("{}/details.json", run_prefix(run_id));
+    let written: Option<RunReport> = match written {
+        Some(body) => {
+            Some(serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&request.report_key, error))?)
+        }
+        None => None,
+    };
+    let note_of_death = format!("{}-{}", run.attempt, run.error.as_deref().unwrap_or("failed"));
     let (report, details, note) = match written {
-        Some(body) if run.error.is_none() => {
-            let report: RunReport =
-                serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&request.report_key, error))?;
+        Some(report) if run.error.is_none() => {
             let note = report.attempt.to_string();
             (report, deps.objects.get_json(&key).await?, note)
         }
-        // It died or was refused: there is nothing to tell but that.
-        _ if run.status == RunStatus::Failed => {
-            let note = format!("{}-{}", run.attempt, run.error.as_deref().unwrap_or("failed"));
-            let details = Details { execution_arn: run.execution_arn.clone(), ..Details::default() };
-            (RunReport::unreported(&run), details, note)
+        // It died after a report, which tells what else had failed.
+        Some(report) => {
+            let details: Details = deps.objects.get_json(&key).await?;
+            (report.brought_up_to(&run), details.told_again(), note_of_death)
         }
-        _ => return Err(Error::NotReported { run_id: run_id.clone() }),
+        // It died or was refused before it had one.
+        None if run.status == RunStatus::Failed => {
+            let details = Details { execution_arn: run.execution_arn.clone(), ..Details::default() };
+            (RunReport::unreported(&run), details, note_of_death)
+        }
+        None => return Err(Error::NotReported { run_id: run_id.clone() }),
     };
     if !is_for_everybody(&report) {
         tracing::info!(run = run_id, "a run over one instant is not mailed");

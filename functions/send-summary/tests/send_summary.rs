@@ -33,6 +33,7 @@ async fn given_report(cloud: &Cloud, attempt: u64) {
         "recheck": {"looked_at": 0, "closed": 0, "open": 0, "gone": 0},
         "sweep": {"late": 0, "changed": 0, "reopened": 0}, "collisions": 0, "undated": 0, "backlog": 0,
         "bytes": {"source": 9, "archive": 3}, "reconciled": true, "failures": [], "unresolved": [],
+        "reported_at": to(),
     });
     let objects = cloud.objects();
     objects.put_json("runs/r1/report.json", &report).await.expect("written");
@@ -109,6 +110,30 @@ async fn a_run_that_died_before_its_report_is_mailed_once_with_its_cause() {
     assert_eq!(mails.len(), 2, "one a recipient");
     assert!(mails[0].message.contains("SourceUnavailable") && mails[0].message.contains("no answer within 30 s"));
     assert!(mails[0].header("Subject").expect("a subject").contains("Failed before its report"));
+}
+
+#[tokio::test]
+async fn a_redrive_that_dies_after_a_report_is_mailed_with_what_that_report_says() {
+    let cloud = reported().await;
+    let mut report = cloud.json("runs/r1/report.json");
+    let failure = json!({"window_id": "w1", "error": "CountMismatch", "message": "5 counted, 4 read", "messages": 433});
+    report["failures"] = json!([failure]);
+    (report["status"], report["windows"]) = (json!("Failed"), json!({"planned": 2, "succeeded": 1, "failed": 1}));
+    cloud.objects().put_json("runs/r1/report.json", &report).await.expect("written");
+    let job_runs = cloud.job_runs();
+    let died = job_runs.change(RUN, |row| {
+        row.status = alerts::run::job_run::RunStatus::Failed;
+        row.attempt = 2;
+        row.error = Some("ExecutionDied".into());
+    });
+    died.await.expect("noted");
+    handle(&deps(&cloud), request(), cloud.call()).await.expect("sent");
+    let mail = &cloud.mails.sent()[0];
+    assert!(mail.header("Message-ID").expect("an id").starts_with("<r1.2-ExecutionDied@"));
+    for said in ["CountMismatch", "ExecutionDied", "433"] {
+        assert!(mail.message.contains(said), "{said}: {}", mail.message);
+    }
+    assert!(!mail.message.contains("Nothing was counted"));
 }
 
 #[tokio::test]

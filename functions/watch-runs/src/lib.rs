@@ -1,7 +1,7 @@
 //! Says how long ago a run of the archive completed, several times a day: as a metric, because CloudWatch looks back
 //! seven days at most and schedules are weekly; and by mail when runs stay away, once a week while they do.
 
-use alerts::run::job_run::{JobRun, RunStatus};
+use alerts::run::job_run::{JobRun, RunStatus, last_sign};
 use archive::JobRuns;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -90,13 +90,6 @@ pub async fn handle(deps: &Deps, _request: Request, call: Call) -> Result<Silenc
         tell(deps, run, since, call.now()).await?;
     }
     Ok(Silence { days })
-}
-
-/// The latest completed run and when it completed; the first run and when it was planned, where none completed yet.
-fn last_sign(runs: &[JobRun]) -> Option<(&JobRun, Timestamp)> {
-    let completed = runs.iter().filter(|run| run.status == RunStatus::Completed);
-    let latest = completed.map(|run| (run, run.updated_at)).max_by_key(|(_, at)| *at);
-    latest.or_else(|| runs.iter().map(|run| (run, run.created_at)).min_by_key(|(_, at)| *at))
 }
 
 /// Whole days. A clock that is ahead makes no negative ones.

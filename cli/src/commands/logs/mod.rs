@@ -5,6 +5,7 @@ mod replay;
 mod search;
 mod status;
 
+use crate::archive;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use log_entries::{LogObject, SETTINGS};
@@ -68,7 +69,7 @@ impl Deployment {
             dead: config.required("ALERT_ARCHIVE_LOGS_DLQ_URL"),
         };
         config.check().context("the log error report is not named; in a checkout, run: eval \"$(make -s env)\"")?;
-        Ok(Deployment { aws: runtime::aws_config().await, names })
+        Ok(Deployment { aws: archive::aws().await?, names })
     }
 
     fn archive(&self) -> Objects {

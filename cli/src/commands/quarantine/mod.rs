@@ -148,6 +148,10 @@ struct Listed {
 }
 
 impl Quarantine {
+    pub fn has_run(&self) -> bool {
+        matches!(&self.action, Some(Action::Release(release)) if release.has_run())
+    }
+
     pub async fn call(self, archive: &Archive) -> Result<bool> {
         // What would be passed over in silence may be what mattered.
         let is_said_twice = self.action.is_some() && !(self.list.filter.is_any() && self.list.limit == usize::MAX);
@@ -169,10 +173,10 @@ impl Quarantine {
         }
         for line in listed.iter().take(*limit) {
             let date = line.date.as_deref().unwrap_or("excluded");
-            let bytes = line.bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+            let size = line.bytes.map_or("-".to_owned(), |bytes| reports::bytes(bytes as u64));
             let notes = [line.found.as_ref().map(|found| format!("found {found}")), line.note.clone()];
             let notes: String = notes.into_iter().flatten().map(|note| format!("  ({note})")).collect();
-            say!("{date:<10}  {:<24} {bytes:>9} bytes  {}  {}{notes}", line.reason, line.source_index, line.id);
+            say!("{date:<10}  {:<24} {size:>8}  {}  {}{notes}", line.reason, line.source_index, line.id);
         }
         let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
         for line in &listed {

@@ -43,6 +43,12 @@ pub struct Release {
     dry_run: bool,
 }
 
+impl Release {
+    pub fn has_run(&self) -> bool {
+        !self.dry_run
+    }
+}
+
 /// What became of one message.
 #[derive(Debug, PartialEq, Serialize)]
 struct Released {

@@ -93,6 +93,13 @@ impl JobRun {
     }
 }
 
+/// The latest completed run and when it completed; the first run and when it was planned, where none completed yet.
+pub fn last_sign(runs: &[JobRun]) -> Option<(&JobRun, Timestamp)> {
+    let completed = runs.iter().filter(|run| run.status == RunStatus::Completed);
+    let latest = completed.map(|run| (run, run.updated_at)).max_by_key(|(_, at)| *at);
+    latest.or_else(|| runs.iter().map(|run| (run, run.created_at)).min_by_key(|(_, at)| *at))
+}
+
 /// The end of the part of a run's range that is committed without a gap: where the first failed window of its range
 /// begins. `None` when windows failed and not all of them are known: then nothing is known to be committed.
 pub fn committed_to(failed: u64, windows: &[Window], to: Timestamp) -> Option<Timestamp> {

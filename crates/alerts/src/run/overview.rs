@@ -1,7 +1,10 @@
 //! The archive as it stands, whichever runs made it: what a report tells beside its own run.
 
 use crate::counts::AlertCounts;
-use crate::run::span::{Span, joined, without};
+use crate::run::{
+    span::{Span, joined, without},
+    unresolved::Unresolved,
+};
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +26,7 @@ pub struct Overview {
     pub quarantined: u64,
     /// Most frequent first.
     pub quarantine_reasons: Vec<(String, u64)>,
-    /// What runs were to archive and none has committed, in order of time.
+    /// What runs had planned and none has committed, in order of time.
     pub gaps: Vec<Span>,
     /// What runs have committed, in order of time.
     pub covered: Vec<Span>,
@@ -59,15 +62,15 @@ pub struct Day {
     pub bytes: u64,
 }
 
-/// What a run has and has not covered of its range.
+/// What a run had planned, and what it has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    pub range: Span,
-    pub uncommitted: Vec<Span>,
+    pub planned: Vec<Span>,
+    pub committed: Vec<Span>,
 }
 
 /// How much of a stretch is covered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
     #[default]
@@ -103,21 +106,39 @@ pub fn span_of(window_id: &str) -> Option<Span> {
     Some(Span { from: at(from)?, to: at(to)? })
 }
 
-/// What the runs have covered together, and what of their ranges none of them has: both in order, without overlaps.
+/// What the runs have covered together, and what they had planned and none of them has: both in order, without
+/// overlaps.
 pub fn covered_and_gaps(runs: &[Coverage]) -> (Vec<Span>, Vec<Span>) {
-    let wanted = joined(runs.iter().map(|run| run.range.clone()));
-    let committed = runs.iter().flat_map(|run| without(vec![run.range.clone()], &joined(run.uncommitted.clone())));
-    let covered = joined(committed);
-    let gaps = without(wanted, &covered);
+    let covered = joined(runs.iter().flat_map(|run| run.committed.clone()));
+    let planned = joined(runs.iter().flat_map(|run| run.planned.clone()));
+    let gaps = without(planned, &covered);
     (covered, gaps)
+}
+
+impl Overview {
+    /// The gaps that nobody knows of: what operators have set aside is told with its reason, and waits for them.
+    pub fn gaps_beside(&self, unresolved: &[Unresolved]) -> Vec<Span> {
+        let set_aside = unresolved.iter().flat_map(|item| match item {
+            Unresolved::SkippedWindow { left, .. } | Unresolved::WatermarkSet { left, .. } => left.clone(),
+            Unresolved::QuarantinedByOperator { .. } => Vec::new(),
+        });
+        without(self.gaps.clone(), &joined(set_aside))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{
-        job_run::RunStatus,
-        report::{RunReport, coverage},
+    use crate::{
+        mode::Mode,
+        run::{
+            job_run::RunStatus,
+            report::{Failure, RunReport, coverage, extracted},
+        },
+        window::{
+            plan::Window,
+            record::{State, WindowRecord},
+        },
     };
 
     fn span(from: i64, to: i64) -> Span {
@@ -125,9 +146,13 @@ mod tests {
         Span { from: at(from), to: at(to) }
     }
 
+    fn spans(all: &[(i64, i64)]) -> Vec<Span> {
+        all.iter().map(|&(from, to)| span(from, to)).collect()
+    }
+
     fn run(range: (i64, i64), uncommitted: &[(i64, i64)]) -> Coverage {
-        let uncommitted = uncommitted.iter().map(|&(from, to)| span(from, to)).collect();
-        Coverage { range: span(range.0, range.1), uncommitted }
+        let planned = vec![span(range.0, range.1)];
+        Coverage { committed: without(planned.clone(), &spans(uncommitted)), planned }
     }
 
     #[test]
@@ -160,21 +185,97 @@ mod tests {
         assert_eq!(span_of("é--é"), None);
     }
 
-    #[test]
-    fn a_run_that_died_has_covered_nothing() {
+    fn report(mode: &str, status: RunStatus, reported_at: Option<&str>) -> RunReport {
         let report: RunReport = serde_json::from_str(
-            r#"{"run_id":"r","mode":"range","from":"2024-07-01T00:00:00.000Z","to":"2024-08-01T00:00:00.000Z",
+            r#"{"run_id":"r","mode":"","from":"1970-01-01T00:00:00.000Z","to":"1970-01-01T00:05:00.000Z",
             "status":"Failed","attempt":1,"windows":{"planned":3,"succeeded":0,"failed":0},
             "messages":{"source":0,"archived":0,"open":0,"quarantined":0,"already_archived":0,"no_alerts":0},
             "recheck":{"looked_at":0,"closed":0,"open":0,"gone":0},"sweep":{"late":0,"changed":0,"reopened":0},
             "collisions":0,"undated":0,"backlog":0,"bytes":{"source":0,"archive":0},"reconciled":false,"failures":[]}"#,
         )
         .expect("a report");
-        let died = coverage(&report).expect("it is over");
-        assert_eq!(died.uncommitted, [died.range]);
-        assert_eq!(coverage(&RunReport { status: RunStatus::Running, ..report.clone() }), None);
-        assert_eq!(coverage(&RunReport { mode: "process".into(), ..report.clone() }), None);
-        let done = coverage(&RunReport { status: RunStatus::Completed, ..report }).expect("it is over");
-        assert_eq!(done.uncommitted, []);
+        RunReport { mode: mode.into(), status, reported_at: reported_at.map(str::to_owned), ..report }
+    }
+
+    fn record(from: i64, to: i64, status: State) -> WindowRecord {
+        let Span { from, to } = span(from, to);
+        WindowRecord { status, ..WindowRecord::planned("r", Mode::Range, Window::new(from, to, 1), from) }
+    }
+
+    fn failed(from: i64, to: i64) -> Failure {
+        let Span { from, to } = span(from, to);
+        Failure { window_id: Window::new(from, to, 1).window_id, messages: 7, ..Failure::default() }
+    }
+
+    const REPORTED: Option<&str> = Some("1970-01-01T00:10:00.000Z");
+
+    #[test]
+    fn of_a_run_that_died_only_what_it_had_planned_and_not_committed_is_a_gap() {
+        let died = report("range", RunStatus::Failed, None);
+        let rows = [record(0, 20, State::Completed), record(50, 60, State::Running), record(70, 90, State::Planned)];
+        let (covered, gaps) = covered_and_gaps(&[coverage(&died, &rows).expect("a range")]);
+        assert_eq!((covered, gaps), (spans(&[(0, 20)]), spans(&[(50, 60), (70, 90)])));
+        // It was cancelled before its plan stood.
+        assert_eq!(covered_and_gaps(&[coverage(&died, &[]).expect("a range")]), (vec![], vec![]));
+        let first = report("range", RunStatus::Running, None);
+        let (covered, gaps) = covered_and_gaps(&[coverage(&first, &rows).expect("a range")]);
+        assert_eq!((covered, gaps), (spans(&[(0, 20)]), vec![]), "it is at work");
+        assert_eq!(coverage(&RunReport { mode: "process".into(), ..died }, &rows), None);
+    }
+
+    #[test]
+    fn a_report_is_brought_up_to_what_its_windows_have_committed_since() {
+        let of =
+            |status| RunReport { failures: vec![failed(20, 30), failed(40, 60)], ..report("range", status, REPORTED) };
+        let (covered, gaps) = covered_and_gaps(&[coverage(&of(RunStatus::Failed), &[]).expect("a range")]);
+        assert_eq!((covered, gaps), (spans(&[(0, 20), (30, 40), (60, 300)]), spans(&[(20, 30), (40, 60)])));
+        // A redrive did one of them and died.
+        let rows = [record(20, 30, State::Completed), record(40, 60, State::Failed)];
+        let (_, gaps) = covered_and_gaps(&[coverage(&of(RunStatus::Failed), &rows).expect("a range")]);
+        assert_eq!(gaps, spans(&[(40, 60)]));
+        let (covered, gaps) = covered_and_gaps(&[coverage(&of(RunStatus::Running), &[]).expect("a range")]);
+        assert_eq!((covered.len(), gaps), (3, vec![]), "what it has committed stays so while it is at work again");
+    }
+
+    #[test]
+    fn what_was_staged_is_covered_once_a_later_run_has_written_it() {
+        let extraction = RunReport { failures: vec![failed(0, 10)], ..report("extract", RunStatus::Failed, REPORTED) };
+        let writer = |started_at: &str, failures| RunReport {
+            started_at: Some(started_at.into()),
+            failures,
+            ..report("process", RunStatus::Completed, Some("1970-01-01T00:30:00.000Z"))
+        };
+        let covered = |writer: RunReport| covered_and_gaps(&extracted(&[extraction.clone(), writer]));
+        let later = "1970-01-01T00:20:00.000Z";
+        assert_eq!(covered(writer(later, vec![])), (spans(&[(10, 300)]), vec![]));
+        assert_eq!(covered(writer(later, vec![failed(0, 100)])), (spans(&[(100, 300)]), vec![]), "it failed there");
+        assert_eq!(covered(writer("1970-01-01T00:09:00.000Z", vec![])), (vec![], vec![]), "it began before");
+        let died = RunReport { reported_at: None, ..writer(later, vec![]) };
+        assert_eq!(covered(died), (vec![], vec![]), "nothing is known of what it has written");
+    }
+
+    #[test]
+    fn what_failed_in_one_run_is_told_as_what_others_have_made_of_it_since() {
+        let failures = vec![failed(20, 30), failed(40, 60), failed(70, 80)];
+        let told =
+            RunReport { failures, ..report("range", RunStatus::Failed, REPORTED) }.told_after(&spans(&[(0, 50)]));
+        let extents: Vec<Extent> = told.failures.iter().map(|failure| failure.by_other_runs).collect();
+        assert_eq!(extents, [Extent::All, Extent::Part, Extent::Nothing]);
+        assert_eq!(told.clone().told_after(&[]), told, "what was committed once stays so");
+    }
+
+    #[test]
+    fn what_operators_have_set_aside_is_no_gap_that_nobody_knows_of() {
+        let overview = Overview { gaps: spans(&[(0, 10), (20, 40)]), ..Overview::default() };
+        let skipped = |left| Unresolved::SkippedWindow {
+            run_id: "r".into(),
+            window_id: "w".into(),
+            reason: "the shard is lost".into(),
+            since: Timestamp::UNIX_EPOCH,
+            left,
+        };
+        assert_eq!(overview.gaps_beside(&[]), overview.gaps);
+        assert_eq!(overview.gaps_beside(&[skipped(spans(&[(20, 30)]))]), spans(&[(0, 10), (30, 40)]));
+        assert_eq!(overview.gaps_beside(&[skipped(spans(&[(20, 40)])), skipped(spans(&[(0, 10)]))]), []);
     }
 }

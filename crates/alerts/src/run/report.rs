@@ -5,8 +5,14 @@ use crate::mode::Mode;
 use crate::run::job_run::{JobRun, RunStatus};
 pub use crate::run::overview::OpenMessage;
 use crate::run::overview::{Coverage, Extent, Overview, span_of};
-use crate::run::{span::Span, unresolved::Unresolved};
-use crate::window::plan::Left;
+use crate::run::{
+    span::{Span, joined, without},
+    unresolved::Unresolved,
+};
+use crate::window::{
+    plan::Left,
+    record::{State, WindowRecord},
+};
 use identity::instant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -151,23 +157,66 @@ impl RunReport {
         }
         self
     }
+
+    /// Whether a report has counted what became of the windows: of a run without one, only its row is known.
+    pub fn is_counted(&self) -> bool {
+        self.reported_at.is_some()
+    }
+
+    fn is_of_mode(&self, modes: &[Mode]) -> bool {
+        modes.iter().any(|mode| mode.as_str() == self.mode)
+    }
+
+    /// Stretches whose windows failed or were skipped. Of a window that is no stretch of time (held-over messages, late
+    /// ones) nothing follows for a range.
+    pub fn uncommitted(&self) -> Vec<Span> {
+        joined(self.failures.iter().filter_map(|failure| span_of(&failure.window_id)))
+    }
+
+    /// As it is to be told now that runs have covered these stretches: what failed here, another may have committed
+    /// since.
+    pub fn told_after(mut self, covered: &[Span]) -> Self {
+        for failure in &mut self.failures {
+            if let Some(span) = span_of(&failure.window_id) {
+                failure.by_other_runs = failure.by_other_runs.max(Extent::of(&span, covered));
+            }
+        }
+        self
+    }
 }
 
-/// Of a run that covers a range and is over; without a report, nothing of its range is known to be committed.
-pub fn coverage(report: &RunReport) -> Option<Coverage> {
-    let covers_a_range = [Mode::Range, Mode::Scheduled].iter().any(|mode| mode.as_str() == report.mode);
-    if !covers_a_range || report.status == RunStatus::Running || report.from >= report.to {
+/// What a run had planned of a range, and what of it is committed. `records` are the rows of its windows, where its
+/// report does not tell all: it died before it had one, or after.
+pub fn coverage(report: &RunReport, records: &[WindowRecord]) -> Option<Coverage> {
+    if !report.is_of_mode(&[Mode::Range, Mode::Scheduled]) || report.from >= report.to {
         return None;
     }
-    let range = Span { from: report.from, to: report.to };
-    let is_planned = report.windows.succeeded > 0 || report.status == RunStatus::Completed;
-    // Of a window that is no stretch of time (held-over messages, late ones) nothing follows for the range.
-    let uncommitted = if is_planned {
-        report.failures.iter().filter_map(|failure| span_of(&failure.window_id)).collect()
-    } else {
-        vec![range.clone()]
-    };
-    Some(Coverage { range, uncommitted })
+    let of_range = || records.iter().filter(|record| record.window.purpose.is_range());
+    let span = |record: &WindowRecord| Span { from: record.window.from, to: record.window.to };
+    let done: Vec<Span> = of_range().filter(|record| record.status == State::Completed).map(span).collect();
+    if report.is_counted() {
+        let range = vec![Span { from: report.from, to: report.to }];
+        let committed = without(range.clone(), &report.uncommitted()).into_iter().chain(done).collect();
+        // What failed of a run that is at work again may be done by now.
+        let planned = if report.status == RunStatus::Running { Vec::new() } else { range };
+        return Some(Coverage { planned, committed });
+    }
+    // Between the windows of a plan that no report has confirmed nothing is known.
+    let planned = if report.status == RunStatus::Running { Vec::new() } else { of_range().map(span).collect() };
+    Some(Coverage { planned, committed: done })
+}
+
+/// What extractions have staged, and runs that began after them have written.
+pub fn extracted(reports: &[RunReport]) -> Vec<Coverage> {
+    let counted = |mode| reports.iter().filter(move |report| report.is_of_mode(&[mode]) && report.is_counted());
+    let mut committed = Vec::new();
+    for extraction in counted(Mode::Extract) {
+        let staged = without(vec![Span { from: extraction.from, to: extraction.to }], &extraction.uncommitted());
+        // Both are instants of one form, so that their texts are in order of time.
+        let writers = counted(Mode::Process).filter(|writer| extraction.reported_at < writer.started_at);
+        committed.extend(writers.flat_map(|writer| without(staged.clone(), &writer.uncommitted())));
+    }
+    vec![Coverage { planned: Vec::new(), committed }]
 }
 
 /// `runs/<run>/details.json`: what mail and dashboard show beside the report.
@@ -194,6 +243,20 @@ pub struct Details {
     /// What failed in it, for the next report to compare with.
     #[serde(default)]
     pub failed: Before,
+}
+
+impl Details {
+    /// For readers who have seen these details: nothing of the archive has been counted since, and what is told once is
+    /// not told again.
+    pub fn told_again(self) -> Self {
+        let stands = self.overview.as_ref().map(|overview| Before {
+            archived: overview.archived,
+            open: overview.open,
+            quarantined: overview.quarantined,
+            ..Before::default()
+        });
+        Details { before: stands, gone: Vec::new(), ..self }
+    }
 }
 
 /// What the report before this one said, so that readers see what changed.
