@@ -69,9 +69,12 @@ fn open_at(line: &str, depth: usize) -> Piece<'_> {
         Some(b'[') => fluent_bit(line, depth),
         Some(b'<') => syslog(line, depth),
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'_') => {
-            let is_pair = line.bytes().take(24).find(|byte| !(byte.is_ascii_alphanumeric() || b"_.-@".contains(byte)))
-                == Some(b'=');
-            let pairs = if is_pair { record::logfmt(line).map(Piece::record) } else { None };
+            let pairs =
+                match line.bytes().take(24).find(|byte| !(byte.is_ascii_alphanumeric() || b"_.-@".contains(byte))) {
+                    Some(b'=') => record::logfmt(line).map(Piece::record),
+                    Some(b':') if line.contains('\t') => record::ltsv(line).map(Piece::record),
+                    _ => None,
+                };
             pairs.or_else(|| fluent_bit(line, depth)).or_else(|| compose(line, depth)).or_else(|| syslog(line, depth))
         }
         _ => None,

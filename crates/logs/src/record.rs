@@ -553,15 +553,13 @@ fn is_half(escape: &str) -> bool {
 /// `time=... level=error msg="..."`, as logrus and slog write it. `None` when the line is something else.
 pub fn logfmt(line: &str) -> Option<Record<'_>> {
     let mut rest = line.trim_end();
-    let mut record = Record::default();
-    let (mut has_level, mut message, mut error) = (false, None, None);
+    let mut pairs = Pairs::default();
     while !rest.is_empty() {
-        let name_end =
-            rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-@/".contains(c))).filter(|&end| end > 0)?;
+        let name_end = rest.find(|c| !is_of_name(c)).filter(|&end| end > 0)?;
         let name = &rest[..name_end];
         let Some(value) = rest[name_end..].strip_prefix('=') else {
             // A word that stands alone is a flag; a line that begins with one is prose.
-            if !has_level || !rest[name_end..].starts_with(' ') {
+            if pairs.record.level.is_none() || !rest[name_end..].starts_with(' ') {
                 return None;
             }
             rest = rest[name_end..].trim_start();
@@ -569,25 +567,53 @@ pub fn logfmt(line: &str) -> Option<Record<'_>> {
         };
         let (value, behind) = logfmt_value(value)?;
         rest = behind.trim_start();
+        pairs.take(name, value);
+    }
+    pairs.record()
+}
+
+/// `time:...<TAB>level:error<TAB>message:...`, as FluentD writes it with `format ltsv`.
+pub fn ltsv(line: &str) -> Option<Record<'_>> {
+    let mut pairs = Pairs::default();
+    for field in line.trim_end().split('\t') {
+        let (name, value) =
+            field.split_once(':').filter(|(name, _)| !name.is_empty() && name.chars().all(is_of_name))?;
+        pairs.take(name, Cow::Borrowed(value));
+    }
+    pairs.record()
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.-@/".contains(c)
+}
+
+/// Names and values of one line.
+#[derive(Default)]
+struct Pairs<'a> {
+    record: Record<'a>,
+    message: Option<Cow<'a, str>>,
+    error: Option<Cow<'a, str>>,
+}
+
+impl<'a> Pairs<'a> {
+    fn take(&mut self, name: &str, value: Cow<'a, str>) {
+        let record = &mut self.record;
         match name {
-            "level" | "lvl" | "severity" => {
-                record.level = Level::from_word(&value);
-                has_level = record.level.is_some();
-            }
+            "level" | "lvl" | "severity" => record.level = Level::from_word(&value),
             "time" | "ts" | "timestamp" | "t" => record.time = WrittenTime::Text(value),
-            "msg" | "message" => message = Some(value),
-            "error" | "err" => error = Some(value),
+            "msg" | "message" => self.message = Some(value),
+            "error" | "err" => self.error = Some(value),
             "logger" | "component" | "module" | "subsystem" => record.logger = Some(value),
             "thread" | "goroutine" => record.thread = Some(value),
             "stack" | "stacktrace" | "stack_trace" => record.stack = Some(value),
             _ => {}
         }
     }
-    if !has_level {
-        return None;
+
+    fn record(self) -> Option<Record<'a>> {
+        self.record.level?;
+        Some(Record { message: self.message.or(self.error)?, ..self.record })
     }
-    record.message = message.or(error)?;
-    Some(record)
 }
 
 fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
