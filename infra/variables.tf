@@ -363,7 +363,31 @@ variable "archive_transition_days" {
 # The warehouse
 
 variable "database_secret_arn" {
-  description = "Secret with username, password, host and dbname of the PostgreSQL database, as RDS keeps it; its role needs what docs/warehouse.md names. Null: an empty one is made."
+  description = "Secret with username and password of the PostgreSQL database, and with host, port and dbname, if database_host and database_name do not name them; its role needs what docs/warehouse.md names. Null: an empty one is made."
+  type        = string
+  default     = null
+}
+
+variable "database_host" {
+  description = "Host of the database, for a secret that names none, as those that RDS manages; of a cluster the writer's endpoint."
+  type        = string
+  default     = null
+}
+
+variable "database_port" {
+  description = "Port of the database, for a secret that names none."
+  type        = number
+  default     = 5432
+}
+
+variable "database_name" {
+  description = "Name of the database, for a secret that names none."
+  type        = string
+  default     = null
+}
+
+variable "database_ca_file" {
+  description = "PEM file with the authorities by which the database's certificate may be signed, and no others: for RDS and Aurora its global-bundle.pem. Null: those of the system, which do not have RDS' own."
   type        = string
   default     = null
 }

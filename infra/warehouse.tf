@@ -12,6 +12,16 @@ locals {
   }
   warehouse_parameters = "/${var.prefix}/warehouse"
 
+  database_authorities = "_database/authorities.pem"
+
+  # For what the secret does not name; empty is as if not set.
+  database_place = {
+    ALERT_ARCHIVE_DATABASE_HOST        = var.database_host == null ? "" : var.database_host
+    ALERT_ARCHIVE_DATABASE_PORT        = tostring(var.database_port)
+    ALERT_ARCHIVE_DATABASE_NAME        = var.database_name == null ? "" : var.database_name
+    ALERT_ARCHIVE_DATABASE_AUTHORITIES = var.database_ca_file == null ? "" : local.database_authorities
+  }
+
   database_secret_arn = coalesce(var.database_secret_arn, one(aws_secretsmanager_secret.database[*].arn))
 
   # Where the partner feeds put what tables with `source: feed/...` are made of.
@@ -22,11 +32,11 @@ locals {
     ingest-tables = {
       size = { memory = 1769, timeout = 900, disk = 4096 }
       vpc  = var.vpc
-      environment = {
+      environment = merge(local.database_place, {
         ALERT_ARCHIVE_DATABASE_SECRET      = local.database_secret_arn
         ALERT_ARCHIVE_READ_ROWS_PER_SECOND = tostring(var.ingest_rows_per_second)
         ALERT_ARCHIVE_READ_TIMEOUT_SECONDS = tostring(var.ingest_read_timeout_seconds)
-      }
+      })
     }
     build-warehouse = {
       size        = { memory = 3538, timeout = 900, disk = 10240 }
@@ -153,6 +163,16 @@ resource "aws_s3_object" "warehouse_schema" {
   }
 }
 
+# By whom the database's certificate may be signed, such as the authorities of RDS.
+resource "aws_s3_object" "database_authorities" {
+  count        = var.database_ca_file == null ? 0 : 1
+  bucket       = module.warehouse_bucket.bucket
+  key          = local.database_authorities
+  source       = var.database_ca_file
+  source_hash  = filesha256(var.database_ca_file)
+  content_type = "application/x-pem-file"
+}
+
 # The local cloud knows the password of its database; on AWS it is put in by hand or by rotation, never by Terraform.
 resource "aws_secretsmanager_secret" "database" {
   count       = var.database_secret_arn == null ? 1 : 0
@@ -238,25 +258,29 @@ resource "aws_iam_role_policy" "ingest_schedule" {
 
 locals {
   warehouse_alarms = {
+    # Counted by the function, because a schedule may be slower than any period.
     ingest-failures = {
       text      = "Tables could not be ingested three times in a row: alert-archive warehouse status names them."
       function  = "ingest-tables"
-      metric    = "IngestFailures"
-      periods   = 3
+      metric    = "IngestFailuresInARow"
+      threshold = 2
+    }
+    ingest-calls = {
+      text      = "No table could be ingested at all: the log of ingest-tables says why."
+      function  = "ingest-tables"
+      metric    = "FailedIngestCalls"
       threshold = 0
     }
     failed-objects = {
       text      = "Objects of the warehouse could not be read: alert-archive warehouse status names them."
       function  = "build-warehouse"
       metric    = "FailedObjects"
-      periods   = 1
       threshold = 0
     }
     sequence-gaps = {
       text      = "Objects are missing between those of a table: alert-archive warehouse status names the ids."
       function  = "build-warehouse"
       metric    = "SequenceGaps"
-      periods   = 1
       threshold = 0
     }
   }
@@ -272,7 +296,7 @@ resource "aws_cloudwatch_metric_alarm" "warehouse" {
   dimensions          = { Deployment = var.prefix, Function = each.value.function }
   statistic           = "Maximum"
   period              = 900
-  evaluation_periods  = each.value.periods
+  evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = each.value.threshold
   treat_missing_data  = "notBreaching"

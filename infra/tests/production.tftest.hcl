@@ -203,3 +203,23 @@ run "types_of_the_warehouse_are_hives" {
     error_message = "A column of the key must not stand among the fact's others again."
   }
 }
+
+run "rds_with_a_secret_and_authorities_of_its_own" {
+  command = plan
+
+  variables {
+    database_host    = "orders.cluster-abc.us-east-1.rds.amazonaws.com"
+    database_name    = "orders"
+    database_ca_file = "tests/authorities.pem"
+  }
+
+  assert {
+    condition = { for name, value in local.warehouse_functions["ingest-tables"].environment : name => value if startswith(name, "ALERT_ARCHIVE_DATABASE_") && name != "ALERT_ARCHIVE_DATABASE_SECRET" } == {
+      ALERT_ARCHIVE_DATABASE_HOST        = "orders.cluster-abc.us-east-1.rds.amazonaws.com"
+      ALERT_ARCHIVE_DATABASE_PORT        = "5432"
+      ALERT_ARCHIVE_DATABASE_NAME        = "orders"
+      ALERT_ARCHIVE_DATABASE_AUTHORITIES = aws_s3_object.database_authorities[0].key
+    }
+    error_message = "What a secret of RDS does not say must reach the function."
+  }
+}

@@ -353,6 +353,12 @@ names! {
             transactions",
         advice: "Grant the role what docs/warehouse.md names, then ingest again.",
     }
+    TransactionsHidden {
+        retried: No,
+        meaning: "the database is a read replica, or track_activities is off: rows of a transaction that commits late \
+            would be missed",
+        advice: "Name the primary in the secret, or set track_activities to on, then ingest again.",
+    }
     ReadFailed {
         retried: Yes,
         meaning: "the database ended the read of a table, for example at its time limit",
@@ -387,8 +393,13 @@ names! {
     SecretUnavailable {
         retried: Yes,
         meaning: "the secret with the database's credentials cannot be read, or lacks a part",
-        advice: "See whether the secret exists, has username, password, host and dbname, and may be read by the \
-            function.",
+        advice: "See whether the secret exists, has username and password, and may be read by the function, and whether \
+            it or Terraform names host and database.",
+    }
+    AuthoritiesUnusable {
+        retried: No,
+        meaning: "the file with the authorities that the database's certificate is checked by is missing, or is no PEM",
+        advice: "Correct database_ca_file and apply it with Terraform.",
     }
     WarehouseBusy {
         retried: Slowly,

@@ -55,12 +55,24 @@ pub struct IngestRow {
     /// Key of the object with all keys that are in the ingestion bucket; `None`: there are none.
     #[serde(default)]
     pub known: Option<String>,
+    /// The columns by which these keys are spelled, in their order; none where that was not noted yet.
+    #[serde(default)]
+    pub key: Vec<SourceColumn>,
+    /// How many keys these are.
+    #[serde(default)]
+    pub keys: u64,
     /// Objects of the attempt that is under way, in the order of their ids. A later attempt looks for each of them.
     #[serde(default)]
     pub planned: Vec<Planned>,
     /// When all keys were last compared, in seconds since 1970.
     #[serde(default)]
     pub compared_at: Option<i64>,
+    /// The slice of the keys with which the comparison goes on; 0: none is under way.
+    #[serde(default)]
+    pub compare_from: usize,
+    /// No more slices than this are compared at once, because there was no time for more; 0: any number.
+    #[serde(default)]
+    pub compare_most: usize,
     /// When the last ingest that went well ended.
     #[serde(default)]
     pub completed_at: Option<Timestamp>,
@@ -72,6 +84,9 @@ pub struct IngestRow {
     pub first_columns: Vec<SourceColumn>,
     #[serde(default)]
     pub failure: Option<FailureNote>,
+    /// Ingests that failed since one went well.
+    #[serde(default)]
+    pub failures_in_a_row: u64,
     pub revision: u64,
 }
 
@@ -162,12 +177,17 @@ impl Claimed for IngestRow {
             sequential_id: 0,
             latest_object: None,
             known: None,
+            key: Vec::new(),
+            keys: 0,
             planned: Vec::new(),
             compared_at: None,
+            compare_from: 0,
+            compare_most: 0,
             completed_at: None,
             columns: Vec::new(),
             first_columns: Vec::new(),
             failure: None,
+            failures_in_a_row: 0,
             revision: 0,
         }
     }

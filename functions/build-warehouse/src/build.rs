@@ -70,6 +70,8 @@ pub async fn all(deps: &Deps, row: &BuildRow, event: &Event, call: &Call) -> Res
     let held = before.superseded.iter().filter(|old| old.until > call.now().as_second());
     build.after.superseded = held.cloned().collect();
     build.run(&plan).await?;
+    // Before they are in force: what dies in between is built and told again.
+    build.tell_gaps(&plan);
     build.publish(call.now()).await?;
     for key in &requests {
         deps.warehouse.delete(key).await?;
@@ -709,8 +711,8 @@ impl Build<'_> {
         Ok(self.deps.rows.build().await?.is_some_and(|row| row.fence.attempt == self.attempt))
     }
 
-    /// Figures of each source that was read: a log line, metrics, and its parameter.
-    async fn report(&self, plan: &Plan, call: &Call) {
+    /// Ids that are missing: each change of them is one warning.
+    fn tell_gaps(&self, plan: &Plan) {
         for at in &plan.changed {
             let source = &self.schema.tables[*at];
             let Some(state) = self.after.sources.get(&source.name) else { continue };
@@ -723,11 +725,23 @@ impl Build<'_> {
             Metrics::new()
                 .dimension("Function", "build-warehouse")
                 .property("Table", &source.name)
+                .figure("SequenceGaps", Unit::Count, missing)
+                .write();
+        }
+    }
+
+    /// Figures of each source that was read: a log line, metrics, and its parameter.
+    async fn report(&self, plan: &Plan, call: &Call) {
+        for at in &plan.changed {
+            let source = &self.schema.tables[*at];
+            let Some(state) = self.after.sources.get(&source.name) else { continue };
+            Metrics::new()
+                .dimension("Function", "build-warehouse")
+                .property("Table", &source.name)
                 .duration("Duration", call.took())
                 .figure("Rows", Unit::Count, state.rows)
                 .figure("Objects", Unit::Count, state.objects.len() as u64)
                 .figure("Quarantined", Unit::Count, state.quarantined)
-                .figure("SequenceGaps", Unit::Count, missing)
                 .figure("FailedObjects", Unit::Count, state.failures.len() as u64)
                 .write();
             let latest = state.objects.last().map(|object| object.key.as_str());

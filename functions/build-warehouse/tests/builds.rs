@@ -21,7 +21,7 @@ use std::{
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table, sha256_hex};
 use tokio::sync::Notify;
-use warehouse_state::{BuildRow, BuildState, PAGE_KEY, SCHEMA_KEY, Warehouse, manifest_key};
+use warehouse_state::{BuildRow, BuildState, PAGE_KEY, SCHEMA_KEY, Warehouse, manifest_key, request_key};
 
 const SCHEMA: &str = "\
 version: 1
@@ -528,13 +528,82 @@ impl Write for Log {
     }
 }
 
+/// The warnings of what is done until they are asked for.
+struct Warnings {
+    log: Log,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Warnings {
+    fn listen() -> Warnings {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        Warnings { log, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    fn of(&self, name: &str) -> Vec<String> {
+        let text = String::from_utf8(self.log.0.lock().expect("lock").clone()).expect("UTF-8");
+        let warnings = text.lines().filter(|line| line.contains("\"WARN\"") && line.contains(name));
+        warnings.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn whichever_request_fails_a_missing_id_is_told() {
+    for nth in 0.. {
+        let warnings = Warnings::listen();
+        let world = World::new().await;
+        world.put("ingestion", "event/20240106T000000.000000Z-0000000003.jsonl", "{\"id\":1}").await;
+        let fault = OneFault::at(nth, Strike::Answer);
+        // Its outcome is its own affair: the next build is to know.
+        let _ = handle(&world.deps(fault.clone()), Event::default(), call()).await;
+        world.lease_ends().await;
+        world.build().await;
+        assert!(!warnings.of("SequenceGap").is_empty(), "request {nth}");
+        if !fault.struck() {
+            assert!(nth > 10, "only {nth} requests");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rebuild_makes_the_tables_that_it_names_or_whose_objects_are_from_that_time_on() {
+    let world = World::new().await;
+    for (key, body) in objects() {
+        world.put("ingestion", &key, &body).await;
+    }
+    world.build().await;
+    let rows = world.rows().await;
+    let prefixes = async || -> BTreeMap<String, String> {
+        world.state().await.tables.into_iter().map(|(name, table)| (name, table.prefix)).collect()
+    };
+    // The last member is of the 20th of January, the last event of the 11th; dates are made of no objects.
+    for (request, expected) in [
+        (json!({"tables": ["fact_event"], "from": null}), &["fact_event"][..]),
+        (json!({"tables": ["dim_member", "dim_date"], "from": null}), &["dim_date", "dim_member"]),
+        (json!({"tables": ["event"], "from": null}), &["fact_event"]),
+        (json!({"tables": [], "from": "2024-01-11T00:00:01Z"}), &["dim_member"]),
+        (json!({"tables": [], "from": "2024-01-11T00:00:00Z"}), &["dim_member", "fact_event"]),
+        (json!({"tables": ["fact_event"], "from": "2024-01-12T00:00:00Z"}), &[]),
+        (json!({"tables": [], "from": null}), &["dim_date", "dim_member", "fact_event"]),
+    ] {
+        let before = prefixes().await;
+        world.put("warehouse", &request_key("1"), &request.to_string()).await;
+        world.build().await;
+        let made = prefixes().await.into_iter().filter(|(name, prefix)| before.get(name) != Some(prefix));
+        let made: Vec<String> = made.map(|(name, _)| name).collect();
+        assert_eq!(made, expected, "{request}");
+        assert_eq!(world.rows().await, rows, "{request}");
+        assert!(!world.objects.contents("warehouse").contains_key(&request_key("1")), "the request is done");
+    }
+}
+
 #[tokio::test]
 async fn a_missing_id_is_one_warning_with_table_and_ids_and_holds_nothing_up() {
     let world = World::new().await;
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let log = Warnings::listen();
     // The last one comes when the gaps are known.
     for ids in [&[2, 5][..], &[], &[6]] {
         for id in ids {
@@ -543,10 +612,8 @@ async fn a_missing_id_is_one_warning_with_table_and_ids_and_holds_nothing_up() {
         }
         world.build().await;
     }
-    drop(guard);
-    let text = String::from_utf8(log.0.lock().expect("lock").clone()).expect("UTF-8");
-    let warnings: Vec<&str> = text.lines().filter(|line| line.contains("\"WARN\"")).collect();
-    assert_eq!(warnings.len(), 1, "{text}");
+    let warnings = log.of("");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in ["SequenceGap", "\"table\":\"event\"", "[(1, 1), (3, 4)]"] {
         assert!(warnings[0].contains(part), "{part}: {}", warnings[0]);
     }

@@ -1,13 +1,17 @@
 //! PostgreSQL: one connection a table, read only, in one snapshot, with a time limit.
 
-use crate::Error;
+use crate::{Error, spool::SLICES};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use runtime::Config;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
+use storage::Objects;
 use tokio_postgres::{Client, Row, RowStream, config::SslMode, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use warehouse::{schema::Table, time};
@@ -43,9 +47,21 @@ impl Secrets for aws_sdk_secretsmanager::Client {
 pub struct Database {
     secrets: Box<dyn Secrets>,
     secret: String,
+    /// For secrets that name no host, port or database, as those that RDS manages.
+    pub place: Place,
+    /// Key, in the warehouse bucket, of the PEM file with the only authorities to be trusted; `None`: the system's.
+    pub authorities: Option<String>,
     /// Of one statement, which is the read of one table.
     pub read_timeout: Duration,
     pub rows_per_second: u64,
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub name: Option<String>,
 }
 
 /// As Secrets Manager and RDS write it.
@@ -53,25 +69,30 @@ pub struct Database {
 struct Credentials {
     username: String,
     password: String,
-    host: String,
-    #[serde(default = "port")]
-    port: u16,
-    #[serde(alias = "database")]
-    dbname: String,
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default, alias = "database")]
+    dbname: Option<String>,
     /// `disable` for a database on this machine; else TLS with a verified certificate.
     #[serde(default)]
     sslmode: Option<String>,
 }
 
-fn port() -> u16 {
-    5432
-}
+const PORT: u16 = 5432;
 
 impl Database {
     pub fn from_env(aws: &SdkConfig, config: &mut Config) -> Self {
         Database {
             secrets: Box::new(aws_sdk_secretsmanager::Client::new(aws)),
             secret: config.required("ALERT_ARCHIVE_DATABASE_SECRET"),
+            place: Place {
+                host: config.optional("ALERT_ARCHIVE_DATABASE_HOST"),
+                port: Some(config.parsed("ALERT_ARCHIVE_DATABASE_PORT", PORT)),
+                name: config.optional("ALERT_ARCHIVE_DATABASE_NAME"),
+            },
+            authorities: config.optional("ALERT_ARCHIVE_DATABASE_AUTHORITIES"),
             read_timeout: Duration::from_secs(
                 config.parsed("ALERT_ARCHIVE_READ_TIMEOUT_SECONDS", READ_TIMEOUT.as_secs()),
             ),
@@ -81,15 +102,28 @@ impl Database {
 
     /// Logs in with that secret.
     pub fn over(secrets: impl Secrets + 'static, secret: &str) -> Self {
-        let secret = secret.to_owned();
-        Database { secrets: Box::new(secrets), secret, read_timeout: READ_TIMEOUT, rows_per_second: ROWS_PER_SECOND }
+        Database {
+            secrets: Box::new(secrets),
+            secret: secret.to_owned(),
+            place: Place::default(),
+            authorities: None,
+            read_timeout: READ_TIMEOUT,
+            rows_per_second: ROWS_PER_SECOND,
+        }
     }
 
     /// A connection in which nothing was read yet. The secret is read each time, so that a rotation needs no restart.
-    pub async fn connect(&self) -> Result<Session, Error> {
+    /// `warehouse`: the bucket in which authorities lie.
+    pub async fn connect(&self, warehouse: &Objects) -> Result<Session, Error> {
         let credentials = self.credentials().await?;
+        let missing = |part: &str| Error::Secret {
+            secret: self.secret.clone(),
+            what: format!("names no {part}, and ALERT_ARCHIVE_DATABASE_{} is not set", part.to_uppercase()),
+        };
         let mut config = tokio_postgres::Config::new();
-        config.host(&credentials.host).port(credentials.port).dbname(&credentials.dbname);
+        config.host(credentials.host.as_ref().or(self.place.host.as_ref()).ok_or_else(|| missing("host"))?);
+        config.dbname(credentials.dbname.as_ref().or(self.place.name.as_ref()).ok_or_else(|| missing("name"))?);
+        config.port(credentials.port.or(self.place.port).unwrap_or(PORT));
         config.user(&credentials.username).password(&credentials.password);
         config.application_name("alert-archive ingest-tables").connect_timeout(CONNECT_TIMEOUT);
         let is_plain = credentials.sslmode.as_deref() == Some("disable");
@@ -100,7 +134,7 @@ impl Database {
             }
             other => other,
         };
-        let (client, connection) = config.connect(tls()?).await.map_err(failed)?;
+        let (client, connection) = config.connect(tls(self.roots(warehouse).await?)?).await.map_err(failed)?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = errors::describe(&error), "the connection ended");
@@ -117,6 +151,21 @@ impl Database {
         Ok(session)
     }
 
+    async fn roots(&self, warehouse: &Objects) -> Result<RootCertStore, Error> {
+        let mut roots = RootCertStore::empty();
+        let Some(key) = &self.authorities else {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return Ok(roots);
+        };
+        let unusable = |what: String| Error::Authorities { uri: warehouse.uri(key), what };
+        let text = warehouse.find(key).await?.ok_or_else(|| unusable("is not there".to_owned()))?;
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+        if roots.is_empty() { Err(unusable("has no certificate".to_owned())) } else { Ok(roots) }
+    }
+
     async fn credentials(&self) -> Result<Credentials, Error> {
         let failed = |what: String| Error::Secret { secret: self.secret.clone(), what };
         let text = self.secrets.read(&self.secret).await.map_err(failed)?;
@@ -125,10 +174,7 @@ impl Database {
     }
 }
 
-fn tls() -> Result<MakeRustlsConnect, Error> {
-    let mut roots = RootCertStore::empty();
-    // SSL_CERT_FILE names other certificates, such as those of RDS.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+fn tls(roots: RootCertStore) -> Result<MakeRustlsConnect, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config =
@@ -158,19 +204,40 @@ pub struct Horizon {
 impl Session {
     /// Looks at the running transactions, then takes the snapshot: what begins between the two writes with a later time
     /// than the bound, and what ends between them is in the snapshot.
-    pub async fn begin(&self) -> Result<Horizon, Error> {
-        let sql = "SELECT least(clock_timestamp(), (SELECT min(xact_start) FROM pg_catalog.pg_stat_activity \
-                     WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                       AND backend_type NOT IN ('autovacuum worker', 'walsender')))::text, \
+    pub async fn begin(&self, table: &Table) -> Result<Horizon, Error> {
+        let sql = "WITH others AS (SELECT * FROM pg_catalog.pg_stat_activity \
+                     WHERE datname = current_database() AND backend_type NOT IN ('autovacuum worker', 'walsender')) \
+                   SELECT least(clock_timestamp(), (SELECT min(xact_start) FROM others WHERE pid <> pg_backend_pid()))::text, \
                    pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
-                   EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database())";
-        let row = self.client.query_one(sql, &[]).await.map_err(|error| Error::of("pg_stat_activity", error))?;
+                   EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()), \
+                   pg_is_in_recovery(), \
+                   EXISTS (SELECT FROM others WHERE state = 'disabled' \
+                     OR state LIKE 'idle in transaction%' AND xact_start IS NULL), \
+                   EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname = 'public' AND c.relname = $1::text::name AND c.relkind IN ('r', 'p', 'v'))";
+        let row = self.client.query_one(sql, &[&table.name]).await;
+        let row = row.map_err(|error| Error::of("pg_stat_activity", error))?;
+        if row.get(3) {
+            let what =
+                "it is a read replica, where those of the primary are not to be seen; name the primary in the secret";
+            return Err(Error::Hidden { what });
+        }
         if !row.get::<_, bool>(1) {
             let what = "the role is no member of pg_read_all_stats: it cannot see when other transactions began";
             return Err(Error::Denied { what: what.to_owned() });
         }
+        if row.get(4) {
+            let what = "track_activities is off, for all or for some sessions; set it to on";
+            return Err(Error::Hidden { what });
+        }
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         self.client.batch_execute(begin).await.map_err(|error| Error::of("the snapshot", error))?;
+        // A lock takes no snapshot. A table that is being rewritten looks empty in a snapshot from before: with the lock
+        // it is waited for, and can only be rewritten after us.
+        if row.get(5) {
+            let lock = format!("LOCK TABLE public.{} IN ACCESS SHARE MODE", quoted(&table.name));
+            self.client.batch_execute(&lock).await.map_err(|error| Error::of(&table.name, error))?;
+        }
         Ok(Horizon { bound: instant("pg_stat_activity", &row, 0)?, has_prepared: row.get(2) })
     }
 
@@ -217,26 +284,84 @@ impl Session {
         rows.map_err(|error| Error::of(&table.name, error))
     }
 
-    /// Streams the keys of all rows.
-    pub async fn keys(&self, table: &Table) -> Result<RowStream, Error> {
-        let sql = format!("SELECT {} FROM public.{} {ROW}", key_of(table), quoted(&table.name));
+    /// Streams the keys of all rows, or of those in some slices of [`SLICES`](crate::spool::SLICES).
+    pub async fn keys(&self, table: &Table, slices: &Range<usize>) -> Result<RowStream, Error> {
+        let (key, name) = (key_of(table), quoted(&table.name));
+        if *slices == (0..SLICES) {
+            return self.stream(table, &format!("SELECT {key} FROM public.{name} {ROW}"), &[]).await;
+        }
+        // As `slice_of`.
+        let sql = format!(
+            "SELECT {KEY}.key FROM (SELECT {key} AS key FROM public.{name} {ROW}) {KEY} WHERE get_byte(sha256(convert_to(\
+             translate({KEY}.key, chr(10) || chr(13), ''), 'UTF8')), 0) BETWEEN {} AND {}",
+            slices.start,
+            slices.end - 1
+        );
         self.stream(table, &sql, &[]).await
+    }
+
+    /// Which of these keys, each a JSON object, rows have, however the keys are spelled; by their places.
+    pub async fn standing(
+        &self,
+        table: &Table,
+        columns: &[SourceColumn],
+        keys: &[&str],
+    ) -> Result<HashSet<usize>, Error> {
+        let (names, of) = key_columns(table, columns);
+        let is_same = names.iter().map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>();
+        let sql = format!(
+            "SELECT e.n FROM json_array_elements($1::text::json) WITH ORDINALITY AS e(key, n) \
+             CROSS JOIN LATERAL json_to_record(e.key) AS {KEY}({of}) \
+             WHERE EXISTS (SELECT FROM public.{} {ROW} WHERE {})",
+            quoted(&table.name),
+            is_same.join(" AND ")
+        );
+        let failed = |error| Error::of(&table.name, error);
+        let (mut found, mut ranges) = (HashSet::new(), vec![0..keys.len()]);
+        while let Some(range) = ranges.pop() {
+            self.client.batch_execute("SAVEPOINT standing").await.map_err(failed)?;
+            let some = format!("[{}]", keys[range.clone()].join(","));
+            let end = match self.client.query(&sql, &[&some]).await {
+                Ok(rows) => {
+                    let places = rows.iter().map(|row| row.get::<_, i64>(0) as usize - 1);
+                    found.extend(places.map(|place| range.start + place));
+                    "RELEASE SAVEPOINT standing"
+                }
+                // A key that its columns cannot hold any more is in no row of theirs.
+                Err(error) if error.code().is_some_and(|code| code.code().starts_with("22")) => {
+                    if range.len() > 1 {
+                        let middle = range.start + range.len() / 2;
+                        ranges.extend([range.start..middle, middle..range.end]);
+                    }
+                    "ROLLBACK TO SAVEPOINT standing; RELEASE SAVEPOINT standing"
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            self.client.batch_execute(end).await.map_err(failed)?;
+        }
+        Ok(found)
     }
 
     /// Streams the rows with these keys, each a JSON object; as [`Session::rows`]. `columns` are the table's.
     pub async fn rows_of(&self, table: &Table, columns: &[SourceColumn], keys: &[&str]) -> Result<RowStream, Error> {
         let (name, key, cursor) = (quoted(&table.name), key_of(table), cursor_of(table));
-        let names = table.key.iter().map(|at| quoted(&table.columns[*at].name));
-        let join = names.map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>().join(" AND ");
-        // Of the key alone: the other columns may have domains that refuse null.
-        let of = table.key.iter().filter_map(|at| columns.iter().find(|other| other.name == table.columns[*at].name));
-        let of = of.map(|column| format!("{} {}", quoted(&column.name), column.of)).collect::<Vec<_>>().join(", ");
+        let (names, of) = key_columns(table, columns);
+        let join = names.iter().map(|column| format!("{ROW}.{column} = {KEY}.{column}"));
+        let join = join.collect::<Vec<_>>().join(" AND ");
         let sql = format!(
             "SELECT row_to_json({ROW}.*)::text, {key}, ({cursor})::text FROM public.{name} {ROW} \
              JOIN json_to_recordset($1::text::json) AS {KEY}({of}) ON {join}"
         );
         self.stream(table, &sql, &[&format!("[{}]", keys.join(","))]).await
     }
+}
+
+/// The names of the key's columns, and the same with their types. Of the key alone: the other columns may have domains
+/// that refuse null.
+fn key_columns(table: &Table, columns: &[SourceColumn]) -> (Vec<String>, String) {
+    let of = table.key.iter().filter_map(|at| columns.iter().find(|other| other.name == table.columns[*at].name));
+    let of: Vec<_> = of.map(|column| format!("{} {}", quoted(&column.name), column.of)).collect();
+    (table.key.iter().map(|at| quoted(&table.columns[*at].name)).collect(), of.join(", "))
 }
 
 /// An identifier as SQL wants it.

@@ -26,12 +26,16 @@ pub enum Error {
     Connection { what: String, source: Option<tokio_postgres::Error> },
     #[error("{what}")]
     Denied { what: String },
+    #[error("the database does not show when its transactions began: {what}")]
+    Hidden { what: &'static str },
     #[error("{table} could not be read: {what}")]
     Read { table: String, what: String },
     #[error("s3://{bucket}/{key} exists and is not ours; nothing was overwritten")]
     ObjectExists { bucket: String, key: String },
     #[error("the secret {secret}: {what}")]
     Secret { secret: String, what: String },
+    #[error("{uri}, the file with the authorities to be trusted, {what}")]
+    Authorities { uri: String, what: String },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -54,9 +58,11 @@ impl Named for Error {
             Error::KeyMissing { .. } => Name::MissingKeyColumn,
             Error::Connection { .. } => Name::ConnectionFailed,
             Error::Denied { .. } => Name::PermissionDenied,
+            Error::Hidden { .. } => Name::TransactionsHidden,
             Error::Read { .. } => Name::ReadFailed,
             Error::ObjectExists { .. } => Name::ObjectExists,
             Error::Secret { .. } => Name::SecretUnavailable,
+            Error::Authorities { .. } => Name::AuthoritiesUnusable,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
             Error::Claim(error) => error.name(),

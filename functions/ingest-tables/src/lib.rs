@@ -9,11 +9,12 @@
 mod database;
 mod error;
 mod known;
+mod spelling;
 mod spool;
 mod table;
 mod writer;
 
-pub use database::{Database, Secrets};
+pub use database::{Database, Place, Secrets};
 pub use error::Error;
 
 use aws_config::SdkConfig;
@@ -102,6 +103,14 @@ pub struct Failure {
 
 /// Ingests one table after the other; one that fails stops none of the others.
 pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Response, Error> {
+    let done = all(deps, request, &call).await;
+    // Of tables it is told one by one.
+    let calls = u64::from(done.is_err());
+    Metrics::new().dimension("Function", "ingest-tables").figure("FailedIngestCalls", Unit::Count, calls).write();
+    done
+}
+
+async fn all(deps: &Deps, request: Request, call: &Call) -> Result<Response, Error> {
     let uri = deps.warehouse.uri(SCHEMA_KEY);
     let text = deps.warehouse.find(SCHEMA_KEY).await?.ok_or(Error::SchemaMissing { uri })?;
     let schema = Schema::parse(&text).map_err(|problems| Error::SchemaInvalid { problems })?;
@@ -113,23 +122,26 @@ pub async fn handle(deps: &Deps, request: Request, call: Call) -> Result<Respons
     let mut response = Response::default();
     for name in names {
         let mut ingested = match schema.table(&name).filter(|table| table.source == Source::Database) {
-            Some(table) => ingest(deps, table, request.full, &call).await,
+            Some(table) => ingest(deps, table, request.full, call).await,
             None => failed(&name, &Error::NotInFile { table: name.clone() }),
         };
+        let mut in_a_row = 0;
         if let Some(error) = &ingested.error {
+            in_a_row = 1;
             let message = ingested.message.clone().unwrap_or_default();
             response.failures.push(Failure { table: name.clone(), error: error.clone(), message });
             // Where it stands all the same.
             if let Ok(Some(row)) = deps.rows.ingest(&name).await {
                 ingested.timestamp = row.timestamp;
                 ingested.sequential_id = row.sequential_id;
+                in_a_row = row.failures_in_a_row.max(1);
             }
         }
-        report(&ingested, &call);
+        report(&ingested, in_a_row, call);
         response.tables.push(ingested);
     }
     // What was ingested stays so without it.
-    if let Err(error) = publish(deps, &schema, &sha256_hex(&text), &call).await {
+    if let Err(error) = publish(deps, &schema, &sha256_hex(&text), call).await {
         tracing::warn!(error = errors::describe(&error), "the page could not be written");
     }
     Ok(response)
@@ -156,7 +168,7 @@ async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> 
     let mut tries = 0;
     loop {
         tries += 1;
-        match attempt(deps, table, full, call).await {
+        match attempt(deps, table, full, tries == 1, call).await {
             Ok(ingested) => return ingested,
             Err(error @ Error::Connection { .. }) if tries < TRIES && !call.is_ending() => {
                 tracing::warn!(table = table.name, error = errors::describe(&error), "the table is read again");
@@ -167,7 +179,13 @@ async fn ingest(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> 
     }
 }
 
-async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) -> Result<Ingested, Error> {
+async fn attempt(
+    deps: &Deps,
+    table: &schema::Table,
+    full: bool,
+    is_first: bool,
+    call: &Call,
+) -> Result<Ingested, Error> {
     let row = deps.rows.claim_ingest(&table.name, call.left().mul_f32(0.5), call).await?;
     let attempt = row.fence.attempt;
     let work = table::ingest(deps, table, &row, full, call);
@@ -181,6 +199,7 @@ async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) ->
         let noted = deps.rows.change_ingest(&table.name, attempt, |row| IngestRow {
             fence: row.fence.end(call.now()),
             failure: Some(note.clone()),
+            failures_in_a_row: row.failures_in_a_row + u64::from(is_first),
             ..row
         });
         if let Err(unnoted) = noted.await {
@@ -190,7 +209,8 @@ async fn attempt(deps: &Deps, table: &schema::Table, full: bool, call: &Call) ->
     done
 }
 
-fn report(ingested: &Ingested, call: &Call) {
+/// `in_a_row`: how many ingests of the table have failed since one went well.
+fn report(ingested: &Ingested, in_a_row: u64, call: &Call) {
     Metrics::new()
         .dimension("Function", "ingest-tables")
         .property("Table", &ingested.table)
@@ -199,6 +219,7 @@ fn report(ingested: &Ingested, call: &Call) {
         .figure("Deleted", Unit::Count, ingested.deleted)
         .figure("Objects", Unit::Count, ingested.objects.len() as u64)
         .figure("IngestFailures", Unit::Count, u64::from(ingested.error.is_some()))
+        .figure("IngestFailuresInARow", Unit::Count, in_a_row)
         .write();
     match &ingested.error {
         Some(error) => {

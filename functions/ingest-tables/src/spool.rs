@@ -20,6 +20,14 @@ pub fn digest(bytes: &[u8]) -> Digest {
     digest
 }
 
+/// The comparison of keys goes over them slice by slice.
+pub const SLICES: usize = 256;
+
+/// The slice of a key as it is spelled, which the database can tell, too.
+pub fn slice_of(key: &[u8]) -> usize {
+    usize::from(digest(key)[0])
+}
+
 /// The part of a key, however it is spelled. Parts are in the order of digests.
 pub fn part_of(key: &[u8]) -> usize {
     usize::from(digest(&canonical(key))[0])

@@ -14,6 +14,26 @@ fn every_alarm_can_fire_and_reaches_the_operators() {
 }
 
 #[test]
+fn what_alarms_watch_of_ours_is_written_by_the_function_that_they_name() {
+    let figures = |folder: &str| -> String {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("src");
+        let files = std::fs::read_dir(&sources).unwrap_or_else(|error| panic!("{}: {error}", sources.display()));
+        files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text")).collect()
+    };
+    let of_warehouse = of_kind("aws_cloudwatch_metric_alarm").filter(|alarm| {
+        alarm.values["namespace"] == "AlertArchive" && alarm.values["dimensions"]["Function"].is_string()
+    });
+    let mut watched = 0;
+    for alarm in of_warehouse {
+        let function = alarm.values["dimensions"]["Function"].as_str().unwrap_or_default();
+        let figure = format!(".figure(\"{}\"", alarm.text("metric_name"));
+        assert!(figures(&format!("functions/{function}")).contains(&figure), "{function} writes no {figure}");
+        watched += 1;
+    }
+    assert!(watched >= 4, "only {watched} alarms");
+}
+
+#[test]
 fn an_alarm_that_cannot_fire_is_caught() {
     let caught = |attribute: &str, value: Value, expected: &str| {
         let mut alarm = of_kind("aws_cloudwatch_metric_alarm").next().expect("an alarm").clone();

@@ -5,4 +5,5 @@ pub mod faults;
 pub mod odd;
 pub mod postgres;
 pub mod reader;
+pub mod server;
 pub mod world;

@@ -10,7 +10,11 @@ fn url() -> String {
 }
 
 pub async fn connect() -> Client {
-    let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.expect("PostgreSQL");
+    connect_to(&url()).await
+}
+
+pub async fn connect_to(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("PostgreSQL");
     tokio::spawn(connection);
     client.batch_execute("SET TimeZone = 'UTC'; SET bytea_output = 'hex'").await.expect("settings");
     client
@@ -18,13 +22,20 @@ pub async fn connect() -> Client {
 
 /// The database's owner, as a secret holds it.
 pub fn secret() -> String {
-    let config: Config = url().parse().expect("a URL");
-    with_password(&String::from_utf8_lossy(config.get_password().expect("a password")))
+    secret_of(&url())
+}
+
+pub fn secret_of(url: &str) -> String {
+    let config: Config = url.parse().expect("a URL");
+    spelled(&config, &String::from_utf8_lossy(config.get_password().expect("a password")))
 }
 
 /// The same with another password.
 pub fn with_password(password: &str) -> String {
-    let config: Config = url().parse().expect("a URL");
+    spelled(&url().parse().expect("a URL"), password)
+}
+
+fn spelled(config: &Config, password: &str) -> String {
     let Some(Host::Tcp(host)) = config.get_hosts().first() else { panic!("a host") };
     serde_json::json!({
         "username": config.get_user(), "password": password, "host": host, "port": config.get_ports()[0],

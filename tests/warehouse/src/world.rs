@@ -4,7 +4,7 @@ use crate::reader::{Row, rows};
 use async_trait::async_trait;
 use build_warehouse::Event;
 use bytes::Bytes;
-use ingest_tables::{Database, Request, Response, Secrets};
+use ingest_tables::{Database, Place, Request, Response, Secrets};
 use jiff::{SignedDuration, Timestamp};
 use network::{Calm, Network};
 use parameters::MemoryParameters;
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use storage::{MemoryObjects, MemoryTables, Objects, Table};
-use warehouse_state::{BuildState, SCHEMA_KEY, Warehouse, request_key};
+use warehouse_state::{BuildState, IngestRow, SCHEMA_KEY, Warehouse, request_key};
 
 pub const INGESTION: &str = "ingestion";
 pub const WAREHOUSE: &str = "warehouse";
@@ -70,8 +70,14 @@ pub struct World {
     clock: Arc<LaterClock>,
     /// What the functions log in with, as JSON.
     secret: Given,
+    /// Where the database is, for secrets that do not say it.
+    pub place: Place,
+    /// Key of the file with the authorities to be trusted.
+    pub authorities: Option<String>,
     pub read_timeout: Duration,
     pub rows_per_second: u64,
+    /// That a call may take.
+    pub time: Duration,
     pub segment_bytes: u64,
 }
 
@@ -85,8 +91,11 @@ impl World {
             parameters: MemoryParameters::default(),
             clock: Arc::new(LaterClock { began: Instant::now(), ahead: Mutex::default() }),
             secret: Given(Arc::new(Mutex::new([secret].into()))),
+            place: Place::default(),
+            authorities: None,
             read_timeout: Duration::from_secs(60),
             rows_per_second: 100_000,
+            time: Duration::from_secs(120),
             // So small that a table has several.
             segment_bytes: 400,
         }
@@ -99,11 +108,15 @@ impl World {
 
     /// So that the lease of an attempt that is dead is over.
     pub fn wait_for_leases(&self) {
-        *self.clock.ahead.lock().expect("lock") += Duration::from_secs(31);
+        self.wait(Duration::from_secs(31));
+    }
+
+    pub fn wait(&self, time: Duration) {
+        *self.clock.ahead.lock().expect("lock") += time;
     }
 
     pub fn call(&self) -> Call {
-        Call::new(self.clock.clone(), Duration::from_secs(120))
+        Call::new(self.clock.clone(), self.time)
     }
 
     fn rows(&self, network: &Arc<dyn Network>) -> Warehouse {
@@ -114,6 +127,8 @@ impl World {
     pub async fn ingest(&self, network: Arc<dyn Network>, full: bool) -> Result<Response, ingest_tables::Error> {
         let objects = self.objects.through(network.clone());
         let mut database = Database::over(self.secret.clone(), "secret");
+        database.place = self.place.clone();
+        database.authorities = self.authorities.clone();
         database.read_timeout = self.read_timeout;
         database.rows_per_second = self.rows_per_second;
         let deps = ingest_tables::Deps {
@@ -147,13 +162,19 @@ impl World {
         self.put(WAREHOUSE, SCHEMA_KEY, schema).await;
     }
 
-    pub async fn ask_for_a_rebuild(&self) {
-        self.put(WAREHOUSE, &request_key("1"), "{}").await;
+    /// `request`: as `alert-archive warehouse rebuild` writes it.
+    pub async fn ask_for_a_rebuild(&self, request: &str) {
+        self.put(WAREHOUSE, &request_key("1"), request).await;
     }
 
     pub async fn put(&self, bucket: &str, key: &str, body: &str) {
         let objects = Objects::over(self.objects.clone(), bucket);
         objects.put(key, Bytes::from(body.to_owned()), "text/plain").await.expect("put");
+    }
+
+    /// What the ingests of a table have reached.
+    pub async fn ingest_row(&self, table: &str) -> IngestRow {
+        self.rows(&Calm::shared()).ingest(table).await.expect("row").expect("an ingest")
     }
 
     pub async fn state(&self) -> BuildState {

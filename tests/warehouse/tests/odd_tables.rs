@@ -124,7 +124,7 @@ async fn play(seed: u64) {
     world.build(Calm::shared()).await.expect("a build");
     let mut tables = world.read().await;
     database.check(&tables);
-    world.ask_for_a_rebuild().await;
+    world.ask_for_a_rebuild("{}").await;
     world.build(Calm::shared()).await.expect("a rebuild");
     let mut rebuilt = world.read().await;
     for rows in tables.values_mut().chain(rebuilt.values_mut()) {

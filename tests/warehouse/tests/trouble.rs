@@ -1,10 +1,13 @@
 //! The ingest while its database is in trouble: connections that end, passwords that change, locks, limits.
 
+use ingest_tables::Place;
 use network::Calm;
 use std::time::{Duration, Instant};
 use warehouse_tests::{
-    postgres::{ask, connect, execute, secret, with_password},
-    world::{INGESTION, World},
+    postgres::{ask, connect, connect_to, execute, secret, secret_of, with_password},
+    reader::Row,
+    server::{PASSWORD, Server},
+    world::{INGESTION, WAREHOUSE, World},
 };
 
 fn schema(tables: &[&str]) -> String {
@@ -227,6 +230,326 @@ async fn a_key_that_is_only_spelled_in_another_way_is_not_gone() {
     let deleted: Vec<_> = tables["dim_it"].iter().filter(|row| row["is_deleted"].as_deref() == Some("true")).collect();
     assert_eq!(deleted.len(), 1, "{deleted:?}");
     assert_eq!(tables["dim_it"].len(), 2 + 20);
+}
+
+/// A schema file with one table and a dimension of it.
+fn with_dimension(table: &str, key: &str, columns: &str) -> String {
+    let table = format!("{table}: {{key: {key}, cursor: updated_at, hard_deletes: 0s, columns: {columns}}}");
+    format!(
+        "version: 1\ntables:\n  {table}\ndimensions: {{it: {{from: {}, type1: [updated_at]}}}}\n",
+        table.split(':').next().unwrap_or_default()
+    )
+}
+
+async fn ingested(world: &World) -> (u64, u64) {
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    assert!(done.failures.is_empty(), "{:?}", done.failures);
+    (done.tables[0].rows, done.tables[0].deleted)
+}
+
+/// Builds, and returns how many members of the dimension are there and how many are deleted.
+async fn members(world: &World) -> (usize, usize) {
+    world.build(Calm::shared()).await.expect("a build");
+    let tables = world.read().await;
+    let is_deleted = |row: &&Row| row["is_deleted"].as_deref() == Some("true");
+    let deleted = tables["dim_it"].iter().filter(is_deleted).count();
+    (tables["dim_it"].len() - 2 - deleted, deleted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_type_changes_deletes_no_row_that_lives_and_forgets_no_row_that_was_deleted() {
+    let client = connect().await;
+    for (table, before, after) in [
+        ("to_text", "bigint", "text"),
+        ("to_number", "text", "bigint"),
+        ("to_decimal", "character varying(9)", "numeric"),
+        ("to_time", "date", "timestamp"),
+    ] {
+        let value = |n: &str| match before {
+            "date" => format!("date '2024-01-01' + {n}"),
+            _ => format!("({n})::{before}"),
+        };
+        let sql = format!(
+            "DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (id {before} PRIMARY KEY, updated_at timestamptz); \
+             INSERT INTO {table} SELECT {}, now() FROM generate_series(1, 20) n",
+            value("n")
+        );
+        execute(&client, &sql).await;
+        let world = World::new(secret());
+        let of = if before == "date" { "timestamp" } else { "text" };
+        world.apply(&with_dimension(table, "id", &format!("{{id: {of}, updated_at: timestamptz}}"))).await;
+        assert_eq!(ingested(&world).await, (20, 0), "{table}");
+        // One row is gone before the type changes, and no comparison has seen it.
+        let sql = format!(
+            "DELETE FROM {table} WHERE id = {}; ALTER TABLE {table} ALTER id TYPE {after} USING id::{after}",
+            value("3")
+        );
+        execute(&client, &sql).await;
+        ingested(&world).await;
+        assert_eq!(ingested(&world).await, (0, 0), "{table}");
+        let found = members(&world).await;
+        let is_known = before != "date";
+        // What cannot be told by another spelling stays: a row that lives is worth more.
+        assert_eq!(found, if is_known { (19, 1) } else { (20, 0) }, "{table}");
+        execute(&client, &format!("DELETE FROM {table} WHERE id = ({})::{after}", value("4"))).await;
+        assert_eq!(ingested(&world).await, (0, 1), "{table}");
+        assert_eq!(members(&world).await, (found.0 - 1, found.1 + 1), "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_columns_change_their_order_or_number_in_the_file_deletes_no_row_that_lives() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS ordered; CREATE TABLE ordered (a int, b text, updated_at timestamptz); \
+               INSERT INTO ordered SELECT n, 'x' || n, now() FROM generate_series(1, 20) n";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    let file = |key: &str| with_dimension("ordered", key, "{a: integer, b: text, updated_at: timestamptz}");
+    world.apply(&file("[a, b]")).await;
+    assert_eq!(ingested(&world).await, (20, 0));
+    world.apply(&file("[b, a]")).await;
+    execute(&client, "DELETE FROM ordered WHERE a = 3").await;
+    // Their lines are as they were, so that none is written again.
+    assert_eq!(ingested(&world).await, (0, 1));
+    assert_eq!(members(&world).await, (19, 1));
+    // By less than its columns a key is still told.
+    world.apply(&file("a")).await;
+    execute(&client, "DELETE FROM ordered WHERE a = 4").await;
+    assert_eq!(ingested(&world).await, (0, 1));
+    assert_eq!(members(&world).await, (18, 2));
+    // By more it is not: all rows are known anew.
+    world.apply(&file("[a, updated_at]")).await;
+    assert_eq!(ingested(&world).await, (18, 0));
+    execute(&client, "DELETE FROM ordered WHERE a = 5").await;
+    assert_eq!(ingested(&world).await, (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_rewritten_while_it_is_read_does_not_look_empty() {
+    create("rewritten", 20, 1).await;
+    let (client, long) = (connect().await, connect().await);
+    let world = World::new(secret());
+    world.apply(&schema(&["rewritten"])).await;
+    assert_eq!(ingested(&world).await, (20, 0));
+    execute(&long, "BEGIN; ALTER TABLE rewritten ADD told timestamptz DEFAULT clock_timestamp()").await;
+    let (done, ()) = tokio::join!(ingested(&world), async {
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%\"rewritten\"%'";
+        while ask(&client, waits).await[0][0].as_deref() == Some("0") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        execute(&long, "COMMIT").await;
+    });
+    assert_eq!(done.1, 0, "no row was deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_does_not_fit_into_a_call_goes_on_in_the_next_ones() {
+    create("long_compared", 600, 1).await;
+    let client = connect().await;
+    // So that few of them are read again by their time.
+    execute(&client, "UPDATE long_compared SET updated_at = timestamptz '2024-01-01' + id * interval '1 min'").await;
+    let mut world = World::new(secret());
+    // Nothing is due for a day once a comparison has seen all.
+    world.apply(&schema(&["long_compared"]).replace("hard_deletes: 0s", "hard_deletes: 1d")).await;
+    assert_eq!(ingested(&world).await, (600, 0));
+    world.wait(Duration::from_secs(86_400));
+    execute(
+        &client,
+        "DELETE FROM long_compared WHERE id <= 60; INSERT INTO long_compared VALUES (601, 'x', '2001-01-01')",
+    )
+    .await;
+    (world.rows_per_second, world.time) = (100, Duration::from_secs(5));
+    let (mut found, mut calls) = ((0, 0), 0);
+    while found != (1, 60) {
+        let began = Instant::now();
+        let (rows, deleted) = ingested(&world).await;
+        assert!(began.elapsed() < world.time, "{:?}", began.elapsed());
+        found = (found.0 + rows, found.1 + deleted);
+        calls += 1;
+        assert!(calls < 10, "{found:?} after {calls} calls");
+    }
+    assert!(calls > 1, "the comparison fitted into one call");
+    // The last slices may have had no deleted key.
+    (world.rows_per_second, world.time) = (100_000, Duration::from_secs(60));
+    assert_eq!(ingested(&world).await, (0, 0));
+    execute(&client, "DELETE FROM long_compared WHERE id = 100").await;
+    assert_eq!(ingested(&world).await, (0, 0), "not due");
+    world.wait(Duration::from_secs(86_401));
+    assert_eq!(ingested(&world).await, (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_compared_no_faster_than_rows_may_be_read() {
+    create("slowly_compared", 3_000, 1).await;
+    let mut world = World::new(secret());
+    world.apply(&schema(&["slowly_compared"])).await;
+    assert_eq!(ingested(&world).await, (3_000, 0));
+    execute(&connect().await, "UPDATE slowly_compared SET updated_at = '2001-01-01'").await;
+    world.rows_per_second = 2_000;
+    let began = Instant::now();
+    assert_eq!(ingested(&world).await.1, 0);
+    assert!(began.elapsed() >= Duration::from_millis(1_400), "{:?}", began.elapsed());
+}
+
+/// Why nothing was ingested.
+async fn refused(world: &World) -> (String, String) {
+    let done = world.ingest(Calm::shared(), false).await.expect("an ingest");
+    let failure = done.failures.first().expect("a failure");
+    (failure.error.clone(), failure.message.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_transactions_are_hidden_nothing_is_read_and_it_is_said_why() {
+    let replica = Server::replica();
+    let world = World::new(secret_of(&replica.url("postgres")));
+    world.apply(&schema(&["hidden"])).await;
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "TransactionsHidden");
+    assert!(message.contains("read replica"), "{message}");
+
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, "CREATE TABLE hidden AS SELECT 1::bigint AS id, 'a' AS name, now() AS updated_at").await;
+    let world = World::new(secret_of(&server.url("postgres")));
+    world.apply(&schema(&["hidden"])).await;
+    let hiding = connect_to(&server.url("postgres")).await;
+    // In the middle of a transaction it shows itself again, but not when that began.
+    for sql in ["SET track_activities = off", "BEGIN; SET track_activities = on", "SELECT 1"] {
+        execute(&hiding, sql).await;
+        let (error, message) = refused(&world).await;
+        assert_eq!(error, "TransactionsHidden", "{sql}");
+        assert!(message.contains("track_activities"), "{message}");
+    }
+    execute(&hiding, "COMMIT").await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    execute(&client, "ALTER SYSTEM SET track_activities = off").await;
+    execute(&client, "SELECT pg_reload_conf()").await;
+    execute(&client, "SELECT pg_sleep(0.2)").await;
+    assert_eq!(refused(&world).await.0, "TransactionsHidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_rds_manages_takes_host_port_and_name_from_the_settings() {
+    create("placed", 1, 1).await;
+    let whole: serde_json::Value = serde_json::from_str(&secret()).expect("a secret");
+    let of = |parts: &[&str]| {
+        let parts = parts.iter().map(|part| ((*part).to_owned(), whole[*part].clone()));
+        serde_json::Value::Object(parts.collect()).to_string()
+    };
+    let mut world = World::new(of(&["username", "password", "sslmode"]));
+    world.apply(&schema(&["placed"])).await;
+    let text = |part: &str| whole[part].as_str().map(str::to_owned);
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "SecretUnavailable");
+    assert!(message.contains("names no host, and ALERT_ARCHIVE_DATABASE_HOST"), "{message}");
+    world.place.host = text("host");
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "SecretUnavailable");
+    assert!(message.contains("names no name, and ALERT_ARCHIVE_DATABASE_NAME"), "{message}");
+    world.place.name = text("dbname");
+    world.place.port = whole["port"].as_u64().and_then(|port| port.try_into().ok());
+    assert_eq!(ingested(&world).await, (1, 0));
+    // What the secret says is newer: a rotation may move the database.
+    world.rotate(&[secret()]);
+    world.place = Place { host: Some("gone.invalid".into()), port: Some(1), name: Some("gone".into()) };
+    assert_eq!(ingested(&world).await, (0, 0));
+    world.rotate(&[of(&["username"])]);
+    assert_eq!(refused(&world).await.0, "SecretUnavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_believed_by_the_authorities_that_are_named_and_by_no_others() {
+    let (server, other) = (Server::with_tls(), Server::with_tls());
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, "CREATE TABLE sealed AS SELECT 1::bigint AS id, 'a' AS name, now() AS updated_at").await;
+    let managed = serde_json::json!({"username": "postgres", "password": PASSWORD}).to_string();
+    let mut world = World::new(managed);
+    world.apply(&schema(&["sealed"])).await;
+    world.place = Place { host: Some("127.0.0.1".into()), port: Some(server.port), name: Some("postgres".into()) };
+    // The system knows nothing of this authority.
+    assert_eq!(refused(&world).await.0, "ConnectionFailed");
+    let key = "_database/authorities.pem";
+    world.authorities = Some(key.into());
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "AuthoritiesUnusable");
+    assert!(message.contains(key), "{message}");
+    for broken in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        world
+            .put(
+                WAREHOUSE,
+                key,
+                &format!("{}{broken}", if broken.len() > 20 { server.authority() } else { String::new() }),
+            )
+            .await;
+        assert_eq!(refused(&world).await.0, "AuthoritiesUnusable", "{broken}");
+    }
+    world.put(WAREHOUSE, key, &other.authority()).await;
+    assert_eq!(refused(&world).await.0, "ConnectionFailed");
+    world.put(WAREHOUSE, key, &(other.authority() + &server.authority())).await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    // Another name than that in the certificate.
+    world.place.host = Some("localhost".into());
+    assert_eq!(refused(&world).await.0, "ConnectionFailed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingests_that_fail_in_a_row_are_counted_until_one_goes_well() {
+    create("counted", 1, 1).await;
+    let client = connect().await;
+    let world = World::new(with_password("wrong"));
+    world.apply(&schema(&["counted"])).await;
+    // Each of them tries the connection three times.
+    for failed in 1..3 {
+        assert_eq!(refused(&world).await.0, "ConnectionFailed");
+        assert_eq!(world.ingest_row("counted").await.failures_in_a_row, failed);
+    }
+    world.rotate(&[secret()]);
+    execute(&client, "REVOKE SELECT ON counted FROM CURRENT_USER").await;
+    assert_eq!(refused(&world).await.0, "PermissionDenied");
+    assert_eq!(world.ingest_row("counted").await.failures_in_a_row, 3);
+    execute(&client, "GRANT SELECT ON counted TO CURRENT_USER").await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    assert_eq!(world.ingest_row("counted").await.failures_in_a_row, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prepared_transaction_commits_is_read_however_many_ingests_went_by() {
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, "CREATE TABLE prepared (id bigint PRIMARY KEY, name text, updated_at timestamptz)").await;
+    let world = World::new(secret_of(&server.url("postgres")));
+    // Without the comparison of keys, which would find the row too.
+    world.apply(&schema(&["prepared"]).replace("hard_deletes: 0s, ", "")).await;
+    let sql = "BEGIN; INSERT INTO prepared VALUES (1, 'late', now()); SELECT pg_sleep(6); PREPARE TRANSACTION 'late'";
+    execute(&client, sql).await;
+    for id in 2..5 {
+        execute(&client, &format!("INSERT INTO prepared VALUES ({id}, 'early', now())")).await;
+        assert_eq!(ingested(&world).await, (1, 0), "row {id}");
+    }
+    execute(&client, "COMMIT PREPARED 'late'").await;
+    assert_eq!((ingested(&world).await, world.lines("prepared").len()), ((1, 0), 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_which_the_role_may_see_only_some_rows_is_refused_and_no_row_of_it_is_told_as_deleted() {
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, &Server::role("reader")).await;
+    let sql = "CREATE TABLE guarded AS SELECT n::bigint AS id, 'a' AS name, now() AS updated_at FROM generate_series(1, 9) n; \
+               GRANT SELECT ON guarded TO reader";
+    execute(&client, sql).await;
+    let world = World::new(secret_of(&server.url("reader")));
+    world.apply(&schema(&["guarded"])).await;
+    assert_eq!(ingested(&world).await, (9, 0));
+    execute(&client, "ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON guarded USING (id < 5)")
+        .await;
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "PermissionDenied");
+    assert!(message.contains("row-level security"), "{message}");
+    assert_eq!(world.lines("guarded").len(), 9);
+    execute(&client, "ALTER ROLE reader BYPASSRLS").await;
+    assert_eq!(ingested(&world).await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,7 +224,7 @@ async fn play(seed: u64, seen: &mut Seen) {
             landed.insert(key);
         }
         if rng.random_bool(0.05) {
-            world.ask_for_a_rebuild().await;
+            world.ask_for_a_rebuild("{}").await;
         }
         for _ in 0..rng.random_range(0..3) {
             if rng.random_bool(0.5) {
