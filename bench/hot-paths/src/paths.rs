@@ -215,8 +215,8 @@ fn parquet(records: Vec<(Entry, Record)>, cold: bool) -> Made {
 async fn ledger(cloud: &Cloud, entries: &[Entry]) -> u64 {
     let claim = Claim { run_id: RUN.into(), window_id: day(0).window_id, attempt: 1 };
     let (staging, entries) = (Staging::new(claim, from(), false), entries.iter().collect::<Vec<_>>());
-    let staged = cloud.tracking().stage_all(&entries, &staging, false, &mut Guesses::default(), || false).await;
-    staged.expect("staged").expect("in time").len() as u64
+    let staged = cloud.tracking().stage_all(&entries, &staging, &mut Guesses::default(), || false).await;
+    staged.expect("staged").decisions.expect("in time").len() as u64
 }
 
 fn filled(corpus: &Corpus) -> Cloud {

@@ -1,5 +1,6 @@
 use alerts::run::{
     api_use::{API_USE, ApiUse},
+    indices::{INDICES, IndicesRead},
     job_run::{JobRun, WATERMARK, Watermark},
     lock::{Held, LOCK, Lock},
     swept::{IndexSwept, Swept},
@@ -19,6 +20,7 @@ pub struct JobRuns {
     watermarks: Table<Watermark>,
     registers: Table<Register>,
     api_uses: Table<ApiUse>,
+    indices: Table<IndicesRead>,
     swept: Table<Swept>,
 }
 
@@ -30,6 +32,7 @@ impl JobRuns {
             watermarks: Table::new(config, table.clone()),
             registers: Table::new(config, table.clone()),
             api_uses: Table::new(config, table.clone()),
+            indices: Table::new(config, table.clone()),
             swept: Table::new(config, table),
         }
     }
@@ -41,6 +44,7 @@ impl JobRuns {
             watermarks: Table::over(store.clone(), table),
             registers: Table::over(store.clone(), table),
             api_uses: Table::over(store.clone(), table),
+            indices: Table::over(store.clone(), table),
             swept: Table::over(store, table),
         }
     }
@@ -193,6 +197,18 @@ impl JobRuns {
     /// Whether the API is, or ever was, a source.
     pub async fn uses_api(&self) -> Result<bool, LedgerError> {
         Ok(self.api_uses.get(API_USE, None).await?.is_some())
+    }
+
+    /// Notes which indices of messages there are, before anything of them is read.
+    pub async fn note_indices(&self, names: &[String], now: Timestamp) -> Result<IndicesRead, LedgerError> {
+        let with = |row: Option<&IndicesRead>| IndicesRead::with(row, names, now);
+        let update = self.indices.update(INDICES, None, |row| Ok::<_, LedgerError>(Some(with(row))));
+        Ok(update.await?.unwrap_or_else(|| with(None)))
+    }
+
+    /// Which indices of messages the last plan found that asked an index.
+    pub async fn indices_read(&self) -> Result<Option<IndicesRead>, LedgerError> {
+        self.indices.get(INDICES, None).await
     }
 
     /// How far the writes of each index have been looked at, by its name.

@@ -271,6 +271,7 @@ fn notes(report: &RunReport) -> Vec<String> {
             grouped(sweep.reopened)
         ),
     );
+    note(sweep.moved, format!("{} in an index that took the place of another.", count(sweep.moved, "known message")));
     note(
         report.reopened,
         format!(
