@@ -219,16 +219,11 @@ impl JobRuns {
         Ok(swept)
     }
 
-    /// Notes how far the writes of an index have been looked at: never back, unless it is another index of that name.
+    /// Notes how far the writes of an index have been looked at.
     pub async fn note_swept(&self, index: &IndexSwept) -> Result<(), LedgerError> {
         let key = Swept::key_of(&index.index);
         let update = self.swept.update(&key, None, |row| {
-            let mut next = Swept::new(index.clone());
-            let before = row.filter(|row| row.index.is_numbered_on(&index.uuid));
-            for (shard, up_to) in before.iter().flat_map(|row| &row.index.shards) {
-                let shard = next.index.shards.entry(shard.clone()).or_insert(*up_to);
-                *shard = (*shard).max(*up_to);
-            }
+            let next = Swept::new(row.map_or_else(|| index.clone(), |row| index.after(&row.index)));
             Ok::<_, LedgerError>(row.is_none_or(|row| row.index != next.index).then_some(next))
         });
         update.await.map(|_| ())

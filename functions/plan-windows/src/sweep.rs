@@ -95,7 +95,7 @@ pub async fn look(
                 // Where we do not see everything yet, the same writes are looked at again.
                 looked.insert(shard, if is_visible && is_settled || above == up_to { reached } else { above });
             }
-            sweep.swept.push(IndexSwept { index, uuid, shards: looked });
+            sweep.swept.push(IndexSwept { index, uuid, shards: looked, at: Some(call.now()) });
         }
     }
     Ok(sweep)
