@@ -285,6 +285,7 @@ impl Steps {
             workflow: self.cloud.workflow(),
             target: 4000,
             most_windows: 2000,
+            most_found: 100_000,
             settle: SignedDuration::from_mins(60),
         };
         self.recorded.take_requests();

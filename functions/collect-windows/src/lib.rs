@@ -179,7 +179,11 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         },
         messages,
         recheck: recheck(&looked_at, of(Purpose::Recheck)),
-        sweep: Sweep { moved: looked_at.moved + moved, ..sweep(of(Purpose::Late), of(Purpose::Changed)) },
+        sweep: Sweep {
+            moved: looked_at.moved + moved,
+            left: looked_at.writes_left,
+            ..sweep(of(Purpose::Late), of(Purpose::Changed))
+        },
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
         absent: run.absent.clone(),
@@ -295,7 +299,7 @@ fn of_its_messages(record: &WindowRecord) -> Messages {
 /// What was archived already in that very version is neither late nor changed.
 fn sweep(late: Messages, changed: Messages) -> Sweep {
     let new = |messages: Messages| messages.archived + messages.quarantined;
-    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open, moved: 0 }
+    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open, ..Sweep::default() }
 }
 
 fn gone_message(gone: &Gone) -> OpenMessage {

@@ -51,6 +51,8 @@ pub struct Deps {
     pub target: u64,
     /// Windows of its range that a scheduled run takes at most; the next one goes on behind them.
     pub most_windows: usize,
+    /// Documents behind its range that a scheduled run sets out to read at most.
+    pub most_found: usize,
     /// How long after its instant a document may still appear in the source.
     pub settle: SignedDuration,
 }
@@ -69,6 +71,7 @@ impl Deps {
             workflow: StepFunctions::shared(aws),
             target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
             most_windows: config.parsed("ALERT_ARCHIVE_RUN_WINDOWS", 2000),
+            most_found: sweep::MOST_FOUND,
             settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
         };
         config.check()?;
@@ -421,9 +424,10 @@ async fn outside_the_range(
     };
     let (looked_for, gone) = (held_over.looked_at, held_over.gone.clone());
     let (swept, moved) = (sweep.swept.clone(), held_over.moved.len() as u64 + sweep.moved);
+    let writes_left = sweep.left;
     let (mut windows, listed) = held_over.windows();
     windows.extend(sweep.windows());
-    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved, left };
+    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved, writes_left, left };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
         PutOnce::Created(_) => Ok(found),

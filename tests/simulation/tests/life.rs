@@ -382,6 +382,27 @@ async fn an_index_that_took_the_place_of_another_while_windows_had_failed_is_rec
     assert_eq!(cloud.json("runs/r2/report.json")["sweep"]["moved"], 1);
 }
 
+#[tokio::test]
+async fn what_a_sweep_leaves_to_the_next_run_is_told() {
+    let cloud = Cloud::default();
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    week(&cloud, 5).await;
+    // More than one page of names.
+    for n in 0..2100 {
+        cloud.node.put("messages", &format!("late-{n}"), &changed(&format!("late-{n}")));
+    }
+    let few = async |day: u8| {
+        let input = json!({"mode": "scheduled", "scheduled_for": format!("2026-11-{day:02}T06:00:00Z")});
+        let archive = Archive { most_found: 100, window_messages: 1000, ..Archive::new(cloud.clone()) };
+        archive.run(&format!("week-{day}"), input).await.expect("a good end");
+        cloud.json(&format!("runs/week-{day}/report.json"))["sweep"].clone()
+    };
+    let expected = json!({"late": 2000, "changed": 0, "reopened": 0, "moved": 0, "left": 100});
+    assert_eq!(few(12).await, expected);
+    assert_eq!(few(19).await, json!({"late": 100, "changed": 0, "reopened": 0, "moved": 0}));
+    assert_eq!(archived(&cloud).len(), 2101);
+}
+
 /// Ids in the list of archived rows that are not final, each with whether the source has lost it.
 fn not_final(cloud: &Cloud) -> Vec<(String, bool)> {
     let rows = columnar::reopened::read(cloud.object("archive/reopened/reopened.parquet")).expect("Parquet");
