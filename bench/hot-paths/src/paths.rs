@@ -215,8 +215,8 @@ fn parquet(records: Vec<(Entry, Record)>, cold: bool) -> Made {
 async fn ledger(cloud: &Cloud, entries: &[Entry]) -> u64 {
     let claim = Claim { run_id: RUN.into(), window_id: day(0).window_id, attempt: 1 };
     let (staging, entries) = (Staging::new(claim, from(), false), entries.iter().collect::<Vec<_>>());
-    let staged = cloud.tracking().stage_all(&entries, &staging, false, &mut Guesses::default(), || false).await;
-    staged.expect("staged").expect("in time").len() as u64
+    let staged = cloud.tracking().stage_all(&entries, &staging, &mut Guesses::default(), || false).await;
+    staged.expect("staged").decisions.expect("in time").len() as u64
 }
 
 fn filled(corpus: &Corpus) -> Cloud {
@@ -285,6 +285,7 @@ impl Steps {
             workflow: self.cloud.workflow(),
             target: 4000,
             most_windows: 2000,
+            most_found: 100_000,
             settle: SignedDuration::from_mins(60),
         };
         self.recorded.take_requests();

@@ -1,5 +1,6 @@
 use alerts::run::{
     api_use::{API_USE, ApiUse},
+    indices::{INDICES, IndicesRead},
     job_run::{JobRun, WATERMARK, Watermark},
     lock::{Held, LOCK, Lock},
     swept::{IndexSwept, Swept},
@@ -19,6 +20,7 @@ pub struct JobRuns {
     watermarks: Table<Watermark>,
     registers: Table<Register>,
     api_uses: Table<ApiUse>,
+    indices: Table<IndicesRead>,
     swept: Table<Swept>,
 }
 
@@ -30,6 +32,7 @@ impl JobRuns {
             watermarks: Table::new(config, table.clone()),
             registers: Table::new(config, table.clone()),
             api_uses: Table::new(config, table.clone()),
+            indices: Table::new(config, table.clone()),
             swept: Table::new(config, table),
         }
     }
@@ -41,6 +44,7 @@ impl JobRuns {
             watermarks: Table::over(store.clone(), table),
             registers: Table::over(store.clone(), table),
             api_uses: Table::over(store.clone(), table),
+            indices: Table::over(store.clone(), table),
             swept: Table::over(store, table),
         }
     }
@@ -195,6 +199,18 @@ impl JobRuns {
         Ok(self.api_uses.get(API_USE, None).await?.is_some())
     }
 
+    /// Notes which indices of messages there are, before anything of them is read.
+    pub async fn note_indices(&self, names: &[String], now: Timestamp) -> Result<IndicesRead, LedgerError> {
+        let with = |row: Option<&IndicesRead>| IndicesRead::with(row, names, now);
+        let update = self.indices.update(INDICES, None, |row| Ok::<_, LedgerError>(Some(with(row))));
+        Ok(update.await?.unwrap_or_else(|| with(None)))
+    }
+
+    /// Which indices of messages the last plan found that asked an index.
+    pub async fn indices_read(&self) -> Result<Option<IndicesRead>, LedgerError> {
+        self.indices.get(INDICES, None).await
+    }
+
     /// How far the writes of each index have been looked at, by its name.
     pub async fn swept(&self) -> Result<HashMap<String, IndexSwept>, LedgerError> {
         let mut swept = HashMap::new();
@@ -203,16 +219,11 @@ impl JobRuns {
         Ok(swept)
     }
 
-    /// Notes how far the writes of an index have been looked at: never back, unless it is another index of that name.
+    /// Notes how far the writes of an index have been looked at.
     pub async fn note_swept(&self, index: &IndexSwept) -> Result<(), LedgerError> {
         let key = Swept::key_of(&index.index);
         let update = self.swept.update(&key, None, |row| {
-            let mut next = Swept::new(index.clone());
-            let before = row.filter(|row| row.index.is_numbered_on(&index.uuid));
-            for (shard, up_to) in before.iter().flat_map(|row| &row.index.shards) {
-                let shard = next.index.shards.entry(shard.clone()).or_insert(*up_to);
-                *shard = (*shard).max(*up_to);
-            }
+            let next = Swept::new(row.map_or_else(|| index.clone(), |row| index.after(&row.index)));
             Ok::<_, LedgerError>(row.is_none_or(|row| row.index != next.index).then_some(next))
         });
         update.await.map(|_| ())

@@ -9,5 +9,5 @@ mod windows;
 
 pub use job_runs::JobRuns;
 pub use quarantine::{QuarantineError, QuarantineLine, Quarantined, quarantined};
-pub use tracking::{Changed, Guesses, StageError, Tracking, row_key};
+pub use tracking::{Changed, Guesses, StageError, StagedAll, Tracking, row_key};
 pub use windows::{StepEnd, WindowError, Windows};

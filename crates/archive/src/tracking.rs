@@ -3,7 +3,6 @@ use alerts::message::{
     entry::Entry,
     tracking::{Claim, Decision, Move, NO_INDEX, Row, Staging, moved, renamed, stage, staging_shards},
 };
-use alerts::source::Source;
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use futures::future::try_join_all;
@@ -55,6 +54,25 @@ impl Guesses {
     }
 }
 
+/// What was decided about classified documents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagedAll {
+    /// One for each, in order; `None` when the time was over first.
+    pub decisions: Option<Vec<Decision>>,
+    /// Rows that were moved to the index that took the place of theirs.
+    pub moved: u64,
+}
+
+/// What became of the row of a message that had none where it was read.
+enum Moved {
+    Row {
+        row: Box<Row>,
+        is_between_indices: bool,
+    },
+    /// A window is at work on it.
+    Held(Claim),
+}
+
 /// How far a change of many rows came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
@@ -96,43 +114,41 @@ impl Tracking {
         Tracking { rows: Table::over(store, table) }
     }
 
-    /// Stages classified documents; returns a decision for each, in order. `None` when the time was over first: staged
-    /// again, the rows that are done are only read. `had_api`: rows may be called after no index.
+    /// Stages classified documents, as many as there is time for: staged again, the rows that are done are only read.
     pub async fn stage_all(
         &self,
         entries: &[&Entry],
         staging: &Staging,
-        had_api: bool,
         guesses: &mut Guesses,
         is_ending: impl Fn() -> bool,
-    ) -> Result<Option<Vec<Decision>>, StageError> {
-        let mut decisions = Vec::with_capacity(entries.len());
+    ) -> Result<StagedAll, StageError> {
+        let (mut decisions, mut moved) = (Vec::with_capacity(entries.len()), 0);
         while decisions.len() < entries.len() {
             if is_ending() {
-                return Ok(None);
+                return Ok(StagedAll { decisions: None, moved });
             }
             let part = guesses.part_of(&entries[decisions.len()..]);
-            decisions.extend(self.stage_part(part, staging, had_api, guesses).await?);
+            decisions.extend(self.stage_part(part, staging, guesses, &mut moved).await?);
         }
-        Ok(Some(decisions))
+        Ok(StagedAll { decisions: Some(decisions), moved })
     }
 
     async fn stage_part(
         &self,
         entries: &[&Entry],
         staging: &Staging,
-        had_api: bool,
         guesses: &mut Guesses,
+        moved: &mut u64,
     ) -> Result<Vec<Decision>, StageError> {
         let mut decisions: Vec<Option<Decision>> = vec![None; entries.len()];
         // A closed message is new as a rule. An open one is known as a rule, and has not changed.
         let is_new = |entry: &&Entry| entry.outcome.disposition != Disposition::Open;
         let mut known: Vec<Known> =
             entries.iter().map(|entry| if is_new(entry) { Known::Guess(None) } else { Known::Nothing }).collect();
-        if had_api {
+        if staging.had_api || staging.present.is_some() {
             let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
             let mut rows = self.rows.get_many(&keys).await?;
-            let mut holders = self.move_to_indices(entries, &staging.over, &mut rows).await?;
+            let mut holders = self.move_to_places(entries, staging, &mut rows, moved).await?;
             for (at, key) in keys.iter().enumerate() {
                 known[at] = Known::Row(rows.remove(key).map(Box::new));
                 decisions[at] = holders.remove(key).map(|claim| Decision::Contested { claim });
@@ -153,47 +169,55 @@ impl Tracking {
         Ok(decisions.into_iter().collect::<Option<Vec<_>>>().ok_or_else(undecided)?)
     }
 
-    /// Moves rows from the time when no index had their messages to the indices that have them now, and puts them among
-    /// `rows`. Returns the holders of those that a window is at work on.
-    async fn move_to_indices(
+    /// Moves rows that are called after no index, or after one that is gone, to where their messages were read now, and
+    /// puts them among `rows`. Returns the holders of those that a window is at work on.
+    async fn move_to_places(
         &self,
         entries: &[&Entry],
-        over: &HashSet<Claim>,
+        staging: &Staging,
         rows: &mut HashMap<Key, Row>,
+        between_indices: &mut u64,
     ) -> Result<HashMap<Key, Claim>, LedgerError> {
-        let may_have = |entry: &&&Entry| {
-            entry.index != NO_INDEX && rows.get(&row_key(entry)).is_none_or(|row| row.source == Source::Api)
-        };
-        let candidates: Vec<&Entry> = entries.iter().filter(may_have).copied().collect();
-        let keys: Vec<_> = candidates.iter().map(|entry| (entry.id.clone(), Some(NO_INDEX.to_owned()))).collect();
+        let unknown: Vec<&Entry> =
+            entries.iter().filter(|entry| !rows.contains_key(&row_key(entry))).copied().collect();
+        let of_no_index = |entry: &Entry| (entry.id.clone(), Some(NO_INDEX.to_owned()));
+        let may_be_of_none = |entry: &&&Entry| staging.had_api && entry.index != NO_INDEX;
+        let keys: Vec<_> = unknown.iter().filter(may_be_of_none).map(|entry| of_no_index(entry)).collect();
         let earlier = self.rows.get_many(&keys).await?;
+        let may_stand = |entry: &&Entry| staging.present.is_some() || earlier.contains_key(&of_no_index(entry));
         let mut waits = HashMap::new();
-        for (entry, key) in candidates.into_iter().zip(&keys).filter(|(_, key)| earlier.contains_key(key)) {
-            // One after the other: of two documents of one id the first takes the row over.
-            for _ in 0..ROUNDS {
-                let Some(earlier) = self.rows.get(&key.0, key.1.as_deref()).await? else { break };
-                match moved(rows.get(&row_key(entry)), &earlier, &entry.index, over) {
-                    Move::Name(named) => {
-                        self.rows.put(&named).await?;
-                    }
-                    Move::Take(row) => {
-                        // Whether this writes it or another did: only one document can.
-                        self.rows.put(&row).await?;
-                        let stands = self.rows.get(&row.message_id, Some(&row.source_index)).await?;
-                        rows.extend(stands.map(|row| (row_key(entry), row)));
-                    }
-                    Move::Leave => {
-                        self.rows.delete(&earlier).await?;
-                    }
-                    Move::Wait(holder) => {
-                        waits.insert(row_key(entry), holder);
-                        break;
-                    }
-                    Move::Nothing => break,
+        // One after the other: of two documents of one id the first takes the row over.
+        for entry in unknown.into_iter().filter(may_stand) {
+            match self.move_to_place(entry, staging).await? {
+                Some(Moved::Row { row, is_between_indices }) => {
+                    *between_indices += u64::from(is_between_indices);
+                    rows.insert(row_key(entry), *row);
                 }
+                Some(Moved::Held(holder)) => drop(waits.insert(row_key(entry), holder)),
+                None => {}
             }
         }
         Ok(waits)
+    }
+
+    async fn move_to_place(&self, entry: &Entry, staging: &Staging) -> Result<Option<Moved>, LedgerError> {
+        for _ in 0..ROUNDS {
+            let stand = self.rows.partition(&entry.id).await?;
+            match moved(&stand, entry, staging) {
+                Move::Take { before, after } => {
+                    if self.rows.rekey(&before, &after).await? {
+                        let is_between_indices = ![&before, &after].iter().any(|row| row.source_index == NO_INDEX);
+                        return Ok(Some(Moved::Row { row: after, is_between_indices }));
+                    }
+                }
+                Move::Wait(holder) => return Ok(Some(Moved::Held(holder))),
+                Move::Nothing => {
+                    let own = stand.into_iter().find(|row| row.source_index == entry.index);
+                    return Ok(own.map(|row| Moved::Row { row: Box::new(row), is_between_indices: false }));
+                }
+            }
+        }
+        Err(LedgerError::Contended { table: self.rows.name().to_owned(), key: entry.id.clone(), tries: ROUNDS })
     }
 
     /// Changes the row of each entry as `decide` says, by the entry's position, until no other executor interferes or
@@ -335,10 +359,7 @@ impl Tracking {
         let is_left = |row: &&Row| row.source_index != NO_INDEX && !present.contains(&row.source_index);
         let Some(row) = rows.iter().filter(is_left).max_by_key(|row| row.processed_at) else { return Ok(false) };
         let Some(next) = renamed(row, &document.source_index) else { return Ok(false) };
-        // The earlier row last: until then the message is known by it. A call that died in between has left both.
-        let stands = self.rows.put(&next).await?
-            || self.rows.get(&next.message_id, Some(&next.source_index)).await?.as_ref() == Some(&next);
-        Ok(stands && self.rows.delete(row).await?)
+        self.rows.rekey(row, &next).await
     }
 
     /// The rows of one of the [`staging_shards`].

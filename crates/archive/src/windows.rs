@@ -72,6 +72,15 @@ impl Windows {
         Ok(changed.await?.ok_or_else(unknown)?)
     }
 
+    /// Counts messages of a window whose rows were moved to the index that took the place of theirs.
+    pub async fn note_moved(&self, run_id: &str, window_id: &str, moved: u64) -> Result<(), WindowError> {
+        if moved > 0 {
+            let noted = |record: &WindowRecord| Ok(WindowRecord { moved: record.moved + moved, ..record.clone() });
+            self.change(run_id, window_id, noted).await?;
+        }
+        Ok(())
+    }
+
     /// One call of a step that follows query-messages. `work` gets the window's row and goes on as the attempt that
     /// the task names. A window that is completed or skipped needs no work. A failure is noted on the row.
     pub async fn run_step<E>(

@@ -11,7 +11,7 @@ use alerts::{
 use archive::{Guesses, Tracking};
 use identity::{Identity, instant};
 use jiff::Timestamp;
-use network::Calm;
+use network::{Calm, OneFault, Strike};
 use std::collections::HashSet;
 use storage::{MemoryTables, Table};
 
@@ -27,6 +27,10 @@ fn claim(run_id: &str) -> Claim {
 
 fn staging(run_id: &str) -> Staging {
     Staging::new(claim(run_id), at("2026-11-08"), false)
+}
+
+fn beside_an_api(run_id: &str) -> Staging {
+    Staging { had_api: true, ..staging(run_id) }
 }
 
 fn entry(index: &str, source: Source, disposition: Disposition) -> Entry {
@@ -71,8 +75,8 @@ async fn known(ledger: &Tracking) -> Vec<Row> {
 
 async fn find(ledger: &Tracking, run_id: &str, entry: &Entry) -> Decision {
     let mut guesses = Guesses::default();
-    let decisions = ledger.stage_all(&[entry], &staging(run_id), true, &mut guesses, || false).await;
-    decisions.expect("staged").expect("in time").into_iter().next().expect("a decision")
+    let staged = ledger.stage_all(&[entry], &beside_an_api(run_id), &mut guesses, || false).await;
+    staged.expect("staged").decisions.expect("in time").remove(0)
 }
 
 #[tokio::test]
@@ -91,36 +95,20 @@ async fn an_archived_message_is_known_under_its_index_and_not_archived_again() {
 }
 
 #[tokio::test]
-async fn a_function_that_dies_between_the_two_rows_leaves_one_in_the_end() {
-    let ledger = ledger();
-    let left = Row { moves_to: Some("messages-1".into()), ..archived() };
-    let moved = Row { source_index: "messages-1".into(), ..archived() };
-    for row in [&left, &moved] {
-        assert!(ledger.rows.put(row).await.expect("written"));
-    }
-    let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
-    assert_eq!(find(&ledger, "r2", &indexed).await, Decision::Already);
-    let indices: Vec<String> = known(&ledger).await.into_iter().map(|row| row.source_index).collect();
-    assert_eq!(indices, ["messages-1"]);
-}
-
-#[tokio::test]
 async fn of_two_documents_of_one_id_one_takes_the_row_over_and_the_other_is_archived() {
     let documents = ["messages-1", "messages-2"].map(|index| entry(index, Source::Opensearch, Disposition::Closed));
     let stage = async |ledger: &Tracking, entries: &[&Entry]| {
-        let staged = ledger.stage_all(entries, &staging("r2"), true, &mut Guesses::default(), || false).await;
-        staged.expect("staged").expect("in time")
+        let staged = ledger.stage_all(entries, &beside_an_api("r2"), &mut Guesses::default(), || false).await;
+        staged.expect("staged").decisions.expect("in time")
     };
     let together = ledger();
     assert!(together.rows.put(&archived()).await.expect("written"));
     let [first, second] = &documents;
     assert_eq!(stage(&together, &[first, second]).await, [Decision::Already, Decision::Write]);
-    // One after the other, when the first died before its own row was written.
     let apart = ledger();
-    let named = Row { moves_to: Some("messages-1".into()), ..archived() };
-    assert!(apart.rows.put(&named).await.expect("written"));
-    assert_eq!(stage(&apart, &[second]).await, [Decision::Write]);
+    assert!(apart.rows.put(&archived()).await.expect("written"));
     assert_eq!(stage(&apart, &[first]).await, [Decision::Already]);
+    assert_eq!(stage(&apart, &[second]).await, [Decision::Write]);
     for ledger in [together, apart] {
         let indices: Vec<String> = known(&ledger).await.into_iter().map(|row| row.source_index).collect();
         assert_eq!(indices, ["messages-1", "messages-2"]);
@@ -145,8 +133,8 @@ async fn where_the_api_was_never_a_source_a_new_message_costs_one_write_and_no_r
     let tables = MemoryTables::new(reads.clone()).table(TABLE, "message_id", Some("source_index"));
     let ledger = Tracking { rows: Table::over(tables, TABLE) };
     let indexed = entry("messages-1", Source::Opensearch, Disposition::Closed);
-    let staged = ledger.stage_all(&[&indexed], &staging("r1"), false, &mut Guesses::default(), || false).await;
-    assert_eq!(staged.expect("staged").expect("in time"), [Decision::Write]);
+    let staged = ledger.stage_all(&[&indexed], &staging("r1"), &mut Guesses::default(), || false).await;
+    assert_eq!(staged.expect("staged").decisions.expect("in time"), [Decision::Write]);
     assert_eq!(*reads.0.lock().expect("not poisoned"), ["BatchExecuteStatement"]);
 }
 
@@ -174,21 +162,90 @@ async fn a_message_that_another_window_writes_now_stays_where_it_is() {
     assert_eq!(known(&ledger).await, [claimed]);
 }
 
+/// For a reading after which these were the indices.
+fn among(run_id: &str, present: &[&str]) -> Staging {
+    Staging { present: Some(present.iter().map(|index| (*index).to_owned()).collect()), ..staging(run_id) }
+}
+
+fn of_index(index: &str) -> Row {
+    Row { source_index: index.into(), source: Source::Opensearch, ..archived() }
+}
+
+async fn staged(ledger: &Tracking, entry: &Entry, staging: &Staging) -> (Decision, u64) {
+    let staged = ledger.stage_all(&[entry], staging, &mut Guesses::default(), || false).await.expect("staged");
+    (staged.decisions.expect("in time").remove(0), staged.moved)
+}
+
 #[tokio::test]
-async fn a_row_whose_renaming_died_between_the_two_rows_is_renamed_in_the_end() {
+async fn a_row_called_after_an_index_that_is_gone_moves_to_the_one_that_has_its_message() {
     let ledger = ledger();
-    let earlier = Row { source_index: "messages-1".into(), ..archived() };
-    let next = renamed(&earlier, "messages-2").expect("no window is at work on it");
-    for row in [&earlier, &next] {
-        assert!(ledger.rows.put(row).await.expect("written"));
+    assert!(ledger.rows.put(&of_index("messages-1")).await.expect("written"));
+    let indexed = entry("messages-2", Source::Opensearch, Disposition::Closed);
+    for (run, moved) in [("r2", 1), ("r3", 0)] {
+        let staged = staged(&ledger, &indexed, &among(run, &["messages-2"])).await;
+        assert_eq!(staged, (Decision::Already, moved), "{run}");
     }
+    let rows = known(&ledger).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((rows[0].source_index.as_str(), rows[0].archived_as.as_deref()), ("messages-2", Some("messages-1")));
+    // While both are there, they are two messages.
+    let both = among("r4", &["messages-2", "messages-3"]);
+    let other = entry("messages-3", Source::Opensearch, Disposition::Closed);
+    assert_eq!(staged(&ledger, &other, &both).await, (Decision::Write, 0));
+}
+
+#[tokio::test]
+async fn a_row_moves_in_one_request_so_that_no_death_leaves_two() {
+    let (before, after) = (of_index("messages-1"), renamed(&of_index("messages-1"), "messages-2").expect("no claim"));
     let (document, present) = (Identity::new("messages-2", "m"), HashSet::from(["messages-2".to_owned()]));
-    assert!(ledger.rename(&document, &present).await.expect("renamed"));
-    assert_eq!(known(&ledger).await, [next]);
-    // Another document's row is not taken for it.
-    assert!(ledger.rows.put(&earlier).await.expect("written"));
-    let changed = Row { run_id: "r9".into(), revision: 2, ..known(&ledger).await.remove(0) };
-    assert!(ledger.rows.put(&changed).await.expect("written"));
-    assert!(!ledger.rename(&document, &present).await.expect("looked"));
-    assert_eq!(known(&ledger).await.len(), 2);
+    for strike in [Strike::Request, Strike::Answer, Strike::AnswerThenRetry] {
+        for nth in 0..2 {
+            let tables = MemoryTables::new(Calm::shared()).table(TABLE, "message_id", Some("source_index"));
+            let ledger = Tracking::over(tables.clone(), TABLE);
+            assert!(ledger.rows.put(&before).await.expect("written"));
+            let broken = Tracking::over(tables.through(OneFault::at(nth, strike)), TABLE);
+            let _ = broken.rename(&document, &present).await;
+            let rows = known(&ledger).await;
+            assert!(rows == [before.clone()] || rows == [after.clone()], "{strike:?} {nth}: {rows:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_a_window_claims_while_it_is_moved_stays_where_it_is() {
+    let ledger = ledger();
+    let before = of_index("messages-1");
+    assert!(ledger.rows.put(&before).await.expect("written"));
+    let claimed = Row { claim: Some(claim("r9")), revision: 2, ..before.clone() };
+    assert!(ledger.rows.put(&claimed).await.expect("written"));
+    let after = renamed(&before, "messages-2").expect("no claim");
+    assert!(!ledger.rows.rekey(&before, &after).await.expect("tried"), "it has changed since it was read");
+    let indexed = entry("messages-2", Source::Opensearch, Disposition::Closed);
+    let (decision, _) = staged(&ledger, &indexed, &among("r2", &["messages-2"])).await;
+    assert_eq!(decision, Decision::Contested { claim: claim("r9") });
+    assert_eq!(known(&ledger).await, [claimed]);
+    // When that claim is over, it moves.
+    let over = Staging { over: HashSet::from([claim("r9")]), ..among("r2", &["messages-2"]) };
+    assert_eq!(staged(&ledger, &indexed, &over).await, (Decision::Already, 1));
+}
+
+#[tokio::test]
+async fn a_message_that_an_index_had_is_known_to_the_api_alone() {
+    let ledger = ledger();
+    assert!(ledger.rows.put(&of_index("messages-1")).await.expect("written"));
+    let alone = |run: &str| Staging { had_api: true, ..among(run, &[]) };
+    let listed = |version: &str| {
+        let entry = entry(NO_INDEX, Source::Api, Disposition::Closed);
+        Entry { version: version.into(), ..entry }
+    };
+    // The API may spell it otherwise than the index did. Another spelling is a change.
+    for (run, version, expected) in [
+        ("r2", "spelled", Decision::Already),
+        ("r3", "spelled", Decision::Already),
+        ("r4", "v2", Decision::Replace { object: "archive/one.parquet".into() }),
+    ] {
+        assert_eq!(staged(&ledger, &listed(version), &alone(run)).await.0, expected, "{run}");
+        let rows = known(&ledger).await;
+        assert_eq!((rows.len(), rows[0].source_index.as_str()), (1, NO_INDEX), "{run}: {rows:?}");
+    }
 }

@@ -104,8 +104,8 @@ async fn many_rows_are_staged_read_and_changed_in_batches() {
     let ledger = bench.ledger.clone();
     let entries: Vec<Entry> = (0..250).map(|n| entry(&format!("{id}-{n}"), "v1")).collect();
     let entries: Vec<&Entry> = entries.iter().collect();
-    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut Guesses::default(), || false).await;
-    let decisions = staged.expect("staged").expect("in time");
+    let staged = ledger.stage_all(&entries, &staging("r1"), &mut Guesses::default(), || false).await;
+    let decisions = staged.expect("staged").decisions.expect("in time");
     assert_eq!(decisions.len(), 250);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     assert_eq!(ledger.rows.get_many(&keys).await.expect("read").len(), 250);
@@ -134,13 +134,13 @@ async fn work_on_many_rows_stops_when_the_time_is_over_and_goes_on_from_there() 
         move || looks.replace(looks.get() + 1) > 0
     };
     let mut guesses = Guesses::default();
-    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut guesses, second_look()).await.expect("staged");
-    assert_eq!(staged, None);
+    let staged = ledger.stage_all(&entries, &staging("r1"), &mut guesses, second_look()).await.expect("staged");
+    assert_eq!(staged.decisions, None);
     let keys: Vec<_> = entries.iter().map(|entry| row_key(entry)).collect();
     let begun = ledger.rows.get_many(&keys).await.expect("read").len();
     assert!(0 < begun && begun < 600, "{begun} rows are staged");
-    let staged = ledger.stage_all(&entries, &staging("r1"), false, &mut guesses, || false).await;
-    assert_eq!(staged.expect("staged").expect("in time").len(), 600);
+    let staged = ledger.stage_all(&entries, &staging("r1"), &mut guesses, || false).await;
+    assert_eq!(staged.expect("staged").decisions.expect("in time").len(), 600);
     // Each call has a time of its own, as functions have.
     let now = jiff::Timestamp::now();
     let finish_at = |now: jiff::Timestamp| {

@@ -285,6 +285,15 @@ fn notes(report: &RunReport) -> Vec<String> {
             grouped(sweep.reopened)
         ),
     );
+    note(sweep.moved, format!("{} in an index that took the place of another.", count(sweep.moved, "known message")));
+    note(
+        sweep.left,
+        format!(
+            "Not looked at behind the range: {} to the source at most, because one run takes no more. The next \
+            scheduled run goes on with them.",
+            count(sweep.left, "write")
+        ),
+    );
     note(
         report.reopened,
         format!(

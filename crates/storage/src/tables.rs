@@ -123,10 +123,13 @@ impl<T: Keyed> Table<T> {
         self.store.put(&self.name, item, condition).await
     }
 
-    /// Deletes a row as it was read. `false`: it has changed since.
-    pub async fn delete(&self, row: &T) -> Result<bool, LedgerError> {
-        let (partition, sort) = row.key();
-        self.store.delete(&self.name, key::<T>(&partition, sort.as_deref()), row.revision()).await
+    /// Writes a row under another key than it had, in one request: at no time are there both, or neither. `false`: it
+    /// has changed since, or there is a row of the new key.
+    pub async fn rekey(&self, before: &T, after: &T) -> Result<bool, LedgerError> {
+        let item = serde_dynamo::to_item(after).map_err(|error| self.malformed(shown(after), error))?;
+        let (partition, sort) = before.key();
+        let replaced = key::<T>(&partition, sort.as_deref());
+        self.store.replace(&self.name, item, T::PARTITION, replaced, before.revision()).await
     }
 
     /// Makes many changes, of one row each, in batches; returns those that were refused.

@@ -15,7 +15,7 @@ use alerts::{
         spool::{SpoolSummary, id_hash},
     },
 };
-use archive::{Guesses, StageError, StepEnd, Tracking, WindowError, Windows};
+use archive::{Guesses, StageError, StagedAll, StepEnd, Tracking, WindowError, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
 use runtime::{Call, Config, ConfigMissing, step_metrics};
@@ -88,7 +88,7 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
         return Err(Error::Unfinished { window_id });
     }
     let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone(), attempt };
-    let staging = Staging::new(claim, summary.seen_at, row.mode == Mode::Extract);
+    let staging = Staging::new(claim, summary.seen_at, row.mode == Mode::Extract).after(&summary);
     let mut guesses = Guesses::default();
     let mut tally = Tally::default();
     let mut ids = Vec::with_capacity(8 * summary.documents as usize);
@@ -101,8 +101,10 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
             Some(decisions) => decisions,
             None => {
                 let all: Vec<&Entry> = entries.iter().collect();
-                let decided = deps.ledger.stage_all(&all, &staging, summary.had_api, &mut guesses, || call.is_ending());
-                let Some(decisions) = decided.await? else {
+                let decided = deps.ledger.stage_all(&all, &staging, &mut guesses, || call.is_ending());
+                let StagedAll { decisions, moved } = decided.await?;
+                deps.windows.note_moved(&run_id, &window_id, moved).await?;
+                let Some(decisions) = decisions else {
                     return Ok(StepEnd::Interrupted { advanced: staged > 0 });
                 };
                 staged += 1;

@@ -1,6 +1,13 @@
 //! Classification's rows and counts over a cloud in memory.
 
-use alerts::window::record::{State, WindowRecord};
+use alerts::{
+    keys::{checkpoint_key, spool_prefix},
+    message::tracking::{Decision, Row},
+    window::{
+        record::{State, WindowRecord},
+        spool::SpoolSummary,
+    },
+};
 use classify_alerts::{Deps, handle};
 use errors::Named;
 use memory_cloud::{
@@ -85,4 +92,40 @@ async fn whatever_request_fails_the_rows_are_the_same_after_another_call() {
     assert!(fail_each_request(queried, classify, look).await > 10);
     let rows: Vec<Value> = queried().await.tracking_rows();
     assert!(rows.is_empty(), "each starts without rows");
+}
+
+/// The same after another index took the place of one in which a run had read the first of them, in another version.
+async fn queried_after_a_reindexing() -> Cloud {
+    let cloud = queried().await;
+    let key = checkpoint_key(&spool_prefix(RUN, &day(0).window_id, 1));
+    let summary: SpoolSummary = cloud.objects().get_json(&key).await.expect("a checkpoint");
+    let summary = SpoolSummary { present: Some(vec!["messages".to_owned()]), ..summary };
+    cloud.objects().put_json(&key, &summary).await.expect("written");
+    let at = "2024-07-01T10:00:00Z";
+    let row = json!({
+        "message_id": "a", "source_index": "messages-old", "status": "Completed", "disposition": "closed",
+        "run_id": "r0", "window_id": "w", "version": "v0", "timestamp": at, "inserted_at": at, "processed_at": at,
+        "s3_path": "s3://archive/archive/parquet/date=2024-07-01/p.parquet", "revision": 1,
+    });
+    let row: Row = serde_json::from_value(row).expect("a row");
+    assert!(cloud.tracking().rows.put(&row).await.expect("written"));
+    cloud
+}
+
+#[tokio::test]
+async fn whatever_request_fails_a_message_whose_index_was_replaced_is_known_once_and_replaces_its_earlier_version() {
+    let classify = async |cloud: &Cloud| handle(&deps(cloud), task(day(0), Some(1)), cloud.call()).await;
+    let look = |cloud: &Cloud| {
+        let key = cloud.keys("spool/").into_keys().find(|key| key.contains("decisions-")).expect("decided");
+        let decisions: Vec<Decision> = cloud.objects().decode_lines(&key, &cloud.object(&key)).expect("lines");
+        (cloud.tracking_rows(), decisions)
+    };
+    assert!(fail_each_request(queried_after_a_reindexing, classify, look).await > 12);
+    let cloud = queried_after_a_reindexing().await;
+    classify(&cloud).await.expect("classified");
+    let (rows, decisions) = look(&cloud);
+    assert_eq!(column(&rows, "source_index"), ["messages", "messages", "messages"]);
+    let replaced = Decision::Replace { object: "archive/parquet/date=2024-07-01/p.parquet".into() };
+    assert_eq!(decisions[0], replaced);
+    assert_eq!(cloud.window_rows()[0]["moved"], 1);
 }

@@ -121,9 +121,10 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     let mut by_purpose: HashMap<Purpose, Messages> = HashMap::new();
     let (mut done, mut failures, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut skipped, mut set_aside_messages) = (0, 0);
+    let (mut skipped, mut set_aside_messages, mut moved) = (0, 0, 0);
     let mut grid = Grid::new();
     for window in planned.iter() {
+        moved += records.get(&window.window_id).map_or(0, |record| record.moved);
         match records.get(&window.window_id) {
             Some(record) if is_done(record, request.mode) => {
                 messages += record.messages;
@@ -178,7 +179,11 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         },
         messages,
         recheck: recheck(&looked_at, of(Purpose::Recheck)),
-        sweep: Sweep { moved: looked_at.moved, ..sweep(of(Purpose::Late), of(Purpose::Changed)) },
+        sweep: Sweep {
+            moved: looked_at.moved + moved,
+            left: looked_at.writes_left,
+            ..sweep(of(Purpose::Late), of(Purpose::Changed))
+        },
         collisions: collisions(deps, run_id, &done).await?,
         undated: run.undated,
         absent: run.absent.clone(),
@@ -294,7 +299,7 @@ fn of_its_messages(record: &WindowRecord) -> Messages {
 /// What was archived already in that very version is neither late nor changed.
 fn sweep(late: Messages, changed: Messages) -> Sweep {
     let new = |messages: Messages| messages.archived + messages.quarantined;
-    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open, moved: 0 }
+    Sweep { late: new(late) + late.open, changed: new(changed), reopened: changed.open, ..Sweep::default() }
 }
 
 fn gone_message(gone: &Gone) -> OpenMessage {

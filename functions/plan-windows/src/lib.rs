@@ -51,6 +51,8 @@ pub struct Deps {
     pub target: u64,
     /// Windows of its range that a scheduled run takes at most; the next one goes on behind them.
     pub most_windows: usize,
+    /// Documents behind its range that a scheduled run sets out to read at most.
+    pub most_found: usize,
     /// How long after its instant a document may still appear in the source.
     pub settle: SignedDuration,
 }
@@ -69,6 +71,7 @@ impl Deps {
             workflow: StepFunctions::shared(aws),
             target: config.parsed("ALERT_ARCHIVE_WINDOW_MESSAGES", 2000).max(1),
             most_windows: config.parsed("ALERT_ARCHIVE_RUN_WINDOWS", 2000),
+            most_found: sweep::MOST_FOUND,
             settle: SignedDuration::from_mins(config.parsed("ALERT_ARCHIVE_SETTLE_MINUTES", 60)),
         };
         config.check()?;
@@ -318,9 +321,10 @@ async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
 /// All windows of a run. Where a scheduled one is capped, what was looked at outside its range says so first, once and
 /// for all calls of the plan; then the run's row does, and only then the list is stored.
 async fn list(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &Call) -> Result<Vec<Window>, Error> {
+    let strays = strays(deps, opensearch, call.now()).await?;
     let mut planned = cut(deps, task, opensearch, call).await?;
     if !matches!(task.mode, Mode::Scheduled | Mode::Recheck) {
-        return Ok(planned);
+        return Ok(strays.marked(planned));
     }
     // Of an API alone there is never more than it keeps, a part of which every run lists again.
     let left = if task.mode == Mode::Scheduled && opensearch.is_some() {
@@ -340,7 +344,36 @@ async fn list(deps: &Deps, task: &Task, opensearch: Option<&OpenSearch>, call: &
         deps.job_runs.change(&task.run_id, noted).await?;
     }
     planned.extend(looked_at.windows);
-    Ok(planned)
+    Ok(strays.marked(planned))
+}
+
+/// Before which instant messages may have rows that are called after an index which is gone.
+struct Strays(Option<Timestamp>);
+
+impl Strays {
+    fn marked(&self, windows: Vec<Window>) -> Vec<Window> {
+        let may_meet = |window: &Window| self.0.is_some_and(|before| window.from < before);
+        let marked = |window: Window| Window { is_index_gone: window.is_index_gone || may_meet(&window), ..window };
+        windows.into_iter().map(marked).collect()
+    }
+}
+
+/// Notes the indices of messages, before anything of them is read, and holds them against those that earlier runs have
+/// read.
+async fn strays(deps: &Deps, opensearch: Option<&OpenSearch>, now: Timestamp) -> Result<Strays, Error> {
+    let Some(opensearch) = opensearch else {
+        // The API alone is asked by now. The last run that asked an index may have been redriven since.
+        return Ok(Strays(deps.job_runs.indices_read().await?.map(|read| read.at + HYBRID_REACH)));
+    };
+    let writes = opensearch.writes(&opensearch.indices.messages).await?;
+    let present: Vec<String> = writes.into_iter().map(|writes| writes.index).collect();
+    if !deps.job_runs.note_indices(&present, now).await?.is_one_gone {
+        return Ok(Strays(None));
+    }
+    // The sweep of a run has gone through the others, and the windows of that run through what it left.
+    let swept = deps.job_runs.swept().await?;
+    let is_new = present.iter().any(|index| !swept.contains_key(index));
+    Ok(Strays(is_new.then_some(Timestamp::MAX)))
 }
 
 /// The windows of a run, sized by what the source holds now.
@@ -391,9 +424,10 @@ async fn outside_the_range(
     };
     let (looked_for, gone) = (held_over.looked_at, held_over.gone.clone());
     let (swept, moved) = (sweep.swept.clone(), held_over.moved.len() as u64 + sweep.moved);
+    let writes_left = sweep.left;
     let (mut windows, listed) = held_over.windows();
     windows.extend(sweep.windows());
-    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved, left };
+    let found = LookedAt { held_over: looked_for, gone, listed, windows, swept, moved, writes_left, left };
     let body = serde_json::to_vec(&found).map_err(|source| Error::Unlisted { source })?;
     match deps.objects.put_once(&key, body.into(), "application/json").await? {
         PutOnce::Created(_) => Ok(found),
@@ -487,6 +521,15 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     let done: HashSet<&str> = records.iter().filter(is_done).map(|record| record.window_id.as_str()).collect();
     let left = planned.into_iter().filter(|window| !done.contains(window.window_id.as_str()));
     let windows: Vec<Window> = left.map(|window| sized::still_kept(deps.sources.mode, window, now)).collect();
+    let windows = match strays(deps, deps.sources.opensearch(), now).await {
+        Ok(strays) => strays.marked(windows),
+        // What only has to be written needs no source, and a window that reads says itself what is wrong.
+        Err(Error::Source(error)) => {
+            tracing::warn!(run = run_id, error = describe(&error), "the indices are taken to be those of the plan");
+            windows
+        }
+        Err(error) => return Err(error),
+    };
     // A plan that was killed may have a list, and no row yet.
     add_records(deps, run_id, run.mode, &windows, now).await?;
     // A repeated call of this very execution counts no second attempt.

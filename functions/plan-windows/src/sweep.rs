@@ -17,7 +17,7 @@ use sources::{IndexWrites, OpenSearch, Sighting, Write, WrittenAfter};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Documents that one run sets out to read: the rest is found by the next.
-const MOST_FOUND: usize = 100_000;
+pub const MOST_FOUND: usize = 100_000;
 
 /// What a sweep found, and how far it looked.
 #[derive(Default)]
@@ -25,6 +25,9 @@ pub struct Sweep {
     pub swept: Vec<IndexSwept>,
     /// Messages that an index holds which took the place of another.
     pub moved: u64,
+    /// Writes that the next run goes on with, because one run takes no more. Not all of them need be of documents behind
+    /// its range.
+    pub left: u64,
     late: Vec<Dated>,
     changed: Vec<Dated>,
 }
@@ -35,8 +38,8 @@ impl Sweep {
         late.chain(Window::of_documents(Purpose::Changed, self.changed)).collect()
     }
 
-    fn is_full(&self) -> bool {
-        self.late.len() + self.changed.len() >= MOST_FOUND
+    fn is_full(&self, most: usize) -> bool {
+        self.late.len() + self.changed.len() >= most
     }
 }
 
@@ -92,10 +95,11 @@ pub async fn look(
                 let writes = WrittenAfter { name, index, shard: shard_name, above, up_to, before, message_fields };
                 let world = World { present: &present, range: (from, to), is_numbered_on, is_settled };
                 let reached = shard_of(deps, opensearch, writes, world, &mut sweep, call).await?;
+                sweep.left += (up_to - reached).max(0) as u64;
                 // Where we do not see everything yet, the same writes are looked at again.
                 looked.insert(shard, if is_visible && is_settled || above == up_to { reached } else { above });
             }
-            sweep.swept.push(IndexSwept { index, uuid, shards: looked });
+            sweep.swept.push(IndexSwept { index, uuid, shards: looked, at: Some(call.now()) });
         }
     }
     Ok(sweep)
@@ -110,7 +114,7 @@ async fn shard_of(
     sweep: &mut Sweep,
     call: &Call,
 ) -> Result<i64, Error> {
-    while writes.above < writes.up_to && !sweep.is_full() && !call.is_ending() {
+    while writes.above < writes.up_to && !sweep.is_full(deps.most_found) && !call.is_ending() {
         let page = opensearch.written_after(writes).await?;
         let Some(last) = page.last() else { return Ok(writes.up_to) };
         writes.above = last.seq_no;

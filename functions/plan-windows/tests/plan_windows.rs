@@ -20,6 +20,7 @@ fn deps(cloud: &Cloud) -> Deps {
         workflow: cloud.workflow(),
         target: 2,
         most_windows: 2000,
+        most_found: 100_000,
         settle: SignedDuration::from_mins(60),
     }
 }

@@ -172,6 +172,13 @@ async fn drain(deps: &Deps, task: &mut WindowTask, attempt: u64, call: &Call) ->
     // Before anything else: what is not noted here stays open when this call is killed.
     let points: Vec<String> = reading.position().point_in_time().map(str::to_owned).into_iter().collect();
     deps.objects.put_json(&points_key, &points).await?;
+    if task.window.is_index_gone && !continued {
+        // Behind the reading: whatever index it sees that is gone by now has given its messages away.
+        summary.present = Some(match opensearch {
+            Some(source) => source.writes(&source.indices.messages).await?.into_iter().map(|one| one.index).collect(),
+            None => Vec::new(),
+        });
+    }
     let trail = match opensearch {
         Some(source) => {
             let (history, audit) =

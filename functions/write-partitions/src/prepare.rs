@@ -16,7 +16,7 @@ use alerts::{
         spool::SpoolSummary,
     },
 };
-use archive::Guesses;
+use archive::{Guesses, StagedAll};
 use identity::Identity;
 use runtime::Call;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -95,7 +95,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: 
     let prefix = spool_prefix(run_id, window_id, attempt);
     let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt };
-    let mut staging = Staging::new(claim, summary.seen_at, false);
+    let mut staging = Staging::new(claim, summary.seen_at, false).after(&summary);
     let writer = if ended == 0 { run_id.to_owned() } else { attempt_of(run_id, attempt) };
     let mut layout = Layout::new(&writer, window_id, deps.jsonl);
     let (mut tally, mut position, mut advanced) = (Tally::default(), 0, 0);
@@ -106,7 +106,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: 
             let what = format!("pair {pair}: {} index lines, {} decisions", entries.len(), decisions.len());
             return Err(Error::Spool { prefix, what });
         }
-        match resolve_contested(deps, &entries, &mut decisions, &mut staging, summary.had_api, call).await? {
+        match resolve_contested(deps, &entries, &mut decisions, &mut staging, call).await? {
             Resolved::All { advanced: more } => advanced += more,
             Resolved::Interrupted { advanced: more } => {
                 return Ok(Registered::Interrupted { advanced: advanced + more });
@@ -167,7 +167,6 @@ async fn resolve_contested(
     entries: &[Entry],
     decisions: &mut [Decision],
     staging: &mut Staging,
-    had_api: bool,
     call: &Call,
 ) -> Result<Resolved, Error> {
     let mut advanced = 0;
@@ -197,7 +196,9 @@ async fn resolve_contested(
         let affected: Vec<&Entry> = positions.iter().map(|position| &entries[*position]).collect();
         staging.over.extend(holders);
         let mut guesses = Guesses::default();
-        let staged = deps.ledger.stage_all(&affected, staging, had_api, &mut guesses, || call.is_ending()).await?;
+        let staged = deps.ledger.stage_all(&affected, staging, &mut guesses, || call.is_ending()).await?;
+        let StagedAll { decisions: staged, moved } = staged;
+        deps.windows.note_moved(&staging.claim.run_id, &staging.claim.window_id, moved).await?;
         let Some(staged) = staged else {
             return Ok(Resolved::Interrupted { advanced });
         };

@@ -47,8 +47,8 @@ async fn stage(cloud: &Cloud, claim: Claim) -> Result<Vec<Decision>, StageError>
     let entries = entries(cloud).await;
     let entries: Vec<&Entry> = entries.iter().collect();
     let staging = Staging::new(claim, cloud.call().now(), false);
-    let staged = cloud.tracking().stage_all(&entries, &staging, false, &mut Guesses::default(), || false).await?;
-    Ok(staged.expect("in time"))
+    let staged = cloud.tracking().stage_all(&entries, &staging, &mut Guesses::default(), || false).await?;
+    Ok(staged.decisions.expect("in time"))
 }
 
 async fn entries(cloud: &Cloud) -> Vec<Entry> {
@@ -530,8 +530,8 @@ async fn an_expired_intent_that_is_ended_twice_still_tells_what_it_took_out_of_o
     let entries: Vec<Entry> = cloud.objects().get_lines(&index_key(&prefix, 0)).await.expect("an index");
     let staging = Staging::new(Claim { window_id: window.window_id.clone(), ..claim() }, cloud.call().now(), false);
     let (ledger, entries) = (cloud.tracking(), entries.iter().collect::<Vec<_>>());
-    let staged = ledger.stage_all(&entries, &staging, false, &mut Guesses::default(), || false).await;
-    let decisions = staged.expect("staged").expect("in time");
+    let staged = ledger.stage_all(&entries, &staging, &mut Guesses::default(), || false).await;
+    let decisions = staged.expect("staged").decisions.expect("in time");
     assert!(matches!(decisions[..], [Decision::Replace { .. }]), "{decisions:?}");
     cloud.objects().put_lines(&decisions_key(&prefix, 0), &decisions).await.expect("written");
     let earlier = cloud.keys("archive/parquet/").into_keys().next().expect("the first window's object");

@@ -56,6 +56,8 @@ pub struct Archive<'a> {
     pub window_messages: u64,
     /// Windows of its range that a scheduled run takes at most.
     pub run_windows: usize,
+    /// Documents behind its range that a scheduled run sets out to read at most.
+    pub most_found: usize,
     /// Where messages come from, unless from OpenSearch alone.
     pub api: Option<(sources::SourceMode, Api)>,
     /// How often a call that failed in passing is made again.
@@ -64,7 +66,15 @@ pub struct Archive<'a> {
 
 impl<'a> Archive<'a> {
     pub fn new(cloud: Cloud) -> Self {
-        Archive { cloud, watch: &Idle, window_messages: 10, run_windows: 2000, api: None, retries: RETRIES }
+        Archive {
+            cloud,
+            watch: &Idle,
+            window_messages: 10,
+            run_windows: 2000,
+            most_found: 100_000,
+            api: None,
+            retries: RETRIES,
+        }
     }
 
     /// Starts an execution and runs it to its end.
@@ -170,6 +180,7 @@ impl<'a> Archive<'a> {
             workflow: self.cloud.workflow(),
             target: self.window_messages,
             most_windows: self.run_windows,
+            most_found: self.most_found,
             settle: jiff::SignedDuration::from_mins(60),
         };
         let handle = async |request| plan_windows::handle(&deps, request, self.cloud.call()).await;

@@ -212,7 +212,11 @@ async fn week(world: &World, run_id: &str) -> Value {
 async fn week_of(world: &World, mode: SourceMode, run_id: &str) -> Value {
     world.pass(7);
     let input = json!({"mode": "scheduled", "scheduled_for": identity::instant::iso(world.now())});
-    world.archive(mode).run(run_id, input).await.expect("a good end");
+    let archive = match mode {
+        SourceMode::OpenSearch => Archive::new(world.cloud.clone()),
+        _ => world.archive(mode),
+    };
+    archive.run(run_id, input).await.expect("a good end");
     world.cloud.json(&format!("runs/{run_id}/report.json"))
 }
 
@@ -264,4 +268,37 @@ async fn of_an_api_alone_a_late_a_changed_and_a_reopened_message_are_found_thoug
     let report = week(&world, "w8").await;
     assert_eq!((&report["recheck"]["closed"], &report["reopened"]), (&json!(1), &json!(0)));
     assert_eq!(text("reopens"), "third");
+}
+
+#[tokio::test]
+async fn where_the_api_alone_is_asked_from_now_on_what_an_index_had_is_archived_once() {
+    for earlier in [SourceMode::OpenSearch, SourceMode::Hybrid] {
+        let world = World::new().await;
+        let begin = world.now();
+        for (id, status) in [("changes", "closed"), ("closes", "open"), ("stays", "closed"), ("waits", "open")] {
+            world.put(id, begin - days(3), status, "first", true);
+        }
+        week_of(&world, earlier, "w1").await;
+        let since = |id: &str| {
+            let rows: Vec<Value> =
+                world.cloud.tracking_rows().into_iter().filter(|row| row["message_id"] == id).collect();
+            assert_eq!(rows.len(), 1, "{id}: {rows:?}");
+            rows[0]["first_seen_open"].clone()
+        };
+        let held_since = since("waits");
+        world.put("closes", begin - days(3), "closed", "again", true);
+        let report = week(&world, "w2").await;
+        let counts = ["archived", "already_archived", "open"].map(|name| report["messages"][name].as_u64());
+        assert_eq!((counts, &report["backlog"]), ([Some(1), Some(2), Some(1)], &json!(1)));
+        assert_eq!((world.archived().len(), since("waits"), since("stays")), (3, held_since, Value::Null));
+        // What changes from then on is archived anew, and takes the place of what the index had.
+        world.put("changes", begin - days(3), "closed", "again", true);
+        let report = week(&world, "w3").await;
+        assert_eq!((&report["messages"]["archived"], &report["messages"]["already_archived"]), (&json!(1), &json!(2)));
+        assert_eq!((world.archived().len(), world.archived()["changes"].1.as_str()), (3, "again"));
+        // And back again.
+        week_of(&world, SourceMode::Hybrid, "w4").await;
+        assert_eq!(world.archived().len(), 3);
+        assert_eq!(world.cloud.tracking_rows().len(), 4);
+    }
 }

@@ -317,6 +317,92 @@ async fn an_index_that_takes_the_place_of_another_is_recognised() {
     assert_eq!((&report["windows"]["planned"], &report["recheck"]["read"]), (&json!(0), &json!(0)));
 }
 
+#[tokio::test]
+async fn a_range_over_an_index_that_took_the_place_of_another_archives_nothing_twice() {
+    let cloud = Cloud::default();
+    let _ = cloud.node.clone().alias("messages", "messages-old");
+    let of = |id: &str, status: &str, text: &str| {
+        let alert = json!({"alert_id": "a", "status": status});
+        json!({"message_id": id, "timestamp": "2024-07-02T12:00:00Z", "text": text, "alerts": [alert]}).to_string()
+    };
+    for (id, status) in [("same", "closed"), ("changes", "closed"), ("held", "open"), ("closes", "open")] {
+        cloud.node.put("messages-old", id, &of(id, status, "first"));
+    }
+    run(&cloud, "r1", range()).await;
+    let plan = |run_id: &str| String::from_utf8(cloud.object(&format!("runs/{run_id}/windows.jsonl")).to_vec());
+    assert!(!plan("r1").expect("UTF-8").contains("is_index_gone"), "no index has gone, and nothing is looked for");
+    let held = row_of(&cloud, "held");
+    let documents = [
+        ("same", of("same", "closed", "first")),
+        ("changes", of("changes", "closed", "again")),
+        ("held", of("held", "open", "first")),
+        ("closes", of("closes", "closed", "first")),
+        ("new", of("new", "closed", "first")),
+    ];
+    reindex(&cloud, &documents);
+    let report = run(&cloud, "r2", range()).await;
+    assert_eq!(report["sweep"]["moved"], 4);
+    let counts = ["archived", "already_archived", "open"].map(|name| report["messages"][name].as_u64());
+    assert_eq!((counts, &report["backlog"]), ([Some(3), Some(1), Some(1)], &json!(1)));
+    let all = ["changes", "closes", "new", "same"];
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), all);
+    for id in all.into_iter().chain(["held"]) {
+        assert_eq!(row_of(&cloud, id)["source_index"], "messages-new", "{id}");
+    }
+    assert_eq!(row_of(&cloud, "held")["first_seen_open"], held["first_seen_open"]);
+    // Another range, and the weeks, find nothing more.
+    let report = run(&cloud, "r3", range()).await;
+    assert_eq!((&report["sweep"]["moved"], &report["messages"]["already_archived"]), (&json!(0), &json!(4)));
+    week(&cloud, 12).await;
+    assert_eq!(archived(&cloud).into_keys().collect::<Vec<_>>(), all);
+}
+
+#[tokio::test]
+async fn an_index_that_took_the_place_of_another_while_windows_had_failed_is_recognised_when_they_are_run_again() {
+    let cloud = Cloud::default();
+    let _ = cloud.node.clone().alias("messages", "messages-old");
+    let body = json!({"message_id": "m", "timestamp": "2024-07-02T12:00:00Z", "alerts": []}).to_string();
+    cloud.node.put("messages-old", "m", &body);
+    run(&cloud, "r1", range()).await;
+    struct Spoil(Cloud);
+    impl simulation::Watch for Spoil {
+        fn before(&self, function: &str, _: &Value) {
+            if function == "classify-alerts" {
+                self.0.store.expire(memory_cloud::BUCKET, "spool/");
+            }
+        }
+    }
+    let spoil = Spoil(cloud.clone());
+    let failed = Archive { watch: &spoil, ..Archive::new(cloud.clone()) }.run("r2", range()).await;
+    assert_eq!(failed.expect_err("its window failed").name, "WindowsFailed");
+    reindex(&cloud, &[("m", body)]);
+    let again = json!({"mode": "failed-only", "run_id": "r2"});
+    Archive::new(cloud.clone()).run("r2-again", again).await.expect("a good end");
+    assert_eq!((archived(&cloud).len(), row_of(&cloud, "m")["source_index"].as_str()), (1, Some("messages-new")));
+    assert_eq!(cloud.json("runs/r2/report.json")["sweep"]["moved"], 1);
+}
+
+#[tokio::test]
+async fn what_a_sweep_leaves_to_the_next_run_is_told() {
+    let cloud = Cloud::default();
+    cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
+    week(&cloud, 5).await;
+    // More than one page of names.
+    for n in 0..2100 {
+        cloud.node.put("messages", &format!("late-{n}"), &changed(&format!("late-{n}")));
+    }
+    let few = async |day: u8| {
+        let input = json!({"mode": "scheduled", "scheduled_for": format!("2026-11-{day:02}T06:00:00Z")});
+        let archive = Archive { most_found: 100, window_messages: 1000, ..Archive::new(cloud.clone()) };
+        archive.run(&format!("week-{day}"), input).await.expect("a good end");
+        cloud.json(&format!("runs/week-{day}/report.json"))["sweep"].clone()
+    };
+    let expected = json!({"late": 2000, "changed": 0, "reopened": 0, "moved": 0, "left": 100});
+    assert_eq!(few(12).await, expected);
+    assert_eq!(few(19).await, json!({"late": 100, "changed": 0, "reopened": 0, "moved": 0}));
+    assert_eq!(archived(&cloud).len(), 2101);
+}
+
 /// Ids in the list of archived rows that are not final, each with whether the source has lost it.
 fn not_final(cloud: &Cloud) -> Vec<(String, bool)> {
     let rows = columnar::reopened::read(cloud.object("archive/reopened/reopened.parquet")).expect("Parquet");

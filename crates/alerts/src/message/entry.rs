@@ -43,7 +43,7 @@ pub struct Entry {
     pub outcome: Outcome,
 }
 
-pub(super) fn is_zero(bytes: &u64) -> bool {
+pub(crate) fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
 }
 

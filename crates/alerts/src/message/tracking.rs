@@ -9,6 +9,7 @@
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::{Entry, Written, is_zero};
 use crate::source::Source;
+use crate::window::spool::SpoolSummary;
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Keyed, Superseded};
@@ -108,13 +109,13 @@ pub struct Row {
     /// Key of the sparse index: set while the row is open or unfinished. The index is in order of `timestamp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging: Option<String>,
-    /// Of a row that is called after no index: the index whose row takes its place. It is named before that row is
-    /// written, so that of two documents of one id, in two indices, one takes it over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moves_to: Option<String>,
     /// The index after which the archive calls the message, where another index has taken that one's place since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived_as: Option<String>,
+    /// sha256 of the API's spelling of a version whose bytes in the archive are an index's, where the API alone is asked
+    /// by now: another one is a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spelled: Option<String>,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -194,41 +195,49 @@ pub(crate) mod optional_iso {
 /// The `source_index` of a message that the API has and no index, or none yet.
 pub const NO_INDEX: &str = "api";
 
-/// What becomes of the row of a message that no index had, when `source_index` has a document of its id.
+/// What becomes of the row of a message that is called after another place than the one in which it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Move {
-    /// The row names this index first; then all is looked at again.
-    Name(Box<Row>),
-    /// This row is written, and then the earlier one deleted.
-    Take(Box<Row>),
-    /// The row of this index stands already: the earlier one is deleted.
-    Leave,
+    /// The first of these rows makes way for the second.
+    Take { before: Box<Row>, after: Box<Row> },
     /// A window is at work on it.
     Wait(Claim),
-    /// It is another document's, or that of none that is known.
+    /// There is none, or the message has a row of its own by now.
     Nothing,
 }
 
-/// `own`: the row of the document in `source_index`, where there is one; `earlier`: the one that is called after no
-/// index; `over`: claims that hold nothing any more.
-pub fn moved(own: Option<&Row>, earlier: &Row, source_index: &str, over: &HashSet<Claim>) -> Move {
-    match (&earlier.moves_to, own, earlier.claim.as_ref().filter(|claim| !over.contains(claim))) {
-        (Some(index), ..) if index != source_index => Move::Nothing,
-        (Some(_), Some(_), _) => Move::Leave,
-        (None, Some(_), _) => Move::Nothing,
-        (_, None, Some(claim)) => Move::Wait(claim.clone()),
-        (Some(_), None, None) => Move::Take(Box::new(rekeyed(earlier, source_index))),
-        (None, None, None) => {
-            let (moves_to, revision) = (Some(source_index.to_owned()), earlier.revision + 1);
-            Move::Name(Box::new(Row { moves_to, revision, ..earlier.clone() }))
-        }
+/// `rows`: all that there are of the entry's id. A message that no index had is called after none, until one has it. An
+/// index that took the place of another holds its messages: of the same bytes, or of the same instant where they have
+/// changed since. The API knows no index: what it calls by an id is what was called so before.
+pub fn moved(rows: &[Row], entry: &Entry, staging: &Staging) -> Move {
+    let is_of_api = entry.index == NO_INDEX;
+    if rows.iter().any(|row| row.source_index == entry.index) {
+        return Move::Nothing;
     }
+    let is_left = |row: &&Row| match &staging.present {
+        _ if row.source_index == NO_INDEX => staging.had_api,
+        Some(present) => !present.contains(&row.source_index),
+        None => false,
+    };
+    let left: Vec<&Row> = rows.iter().filter(is_left).collect();
+    let is_same = |row: &&&Row| {
+        let is_alike = row.version == entry.version || row.timestamp == entry.at;
+        is_alike || row.source_index == NO_INDEX || is_of_api && left.len() == 1
+    };
+    let last = |row: &&&Row| (row.source_index == NO_INDEX, row.version == entry.version, row.processed_at);
+    let Some(row) = left.iter().filter(is_same).max_by_key(last) else { return Move::Nothing };
+    if let Some(holder) = staging.holder(row) {
+        return Move::Wait(holder.clone());
+    }
+    let is_of_no_index = row.source_index == NO_INDEX;
+    let after = if is_of_no_index { rekeyed(row, &entry.index) } else { called_after(row, &entry.index) };
+    Move::Take { before: Box::new((*row).clone()), after: Box::new(after) }
 }
 
 /// The row of a message that no index had, under the index that has it now. What is archived stays where it is.
 fn rekeyed(row: &Row, source_index: &str) -> Row {
     let source_index = source_index.to_owned();
-    let mut next = Row { source_index, claim: None, moves_to: None, revision: 1, ..row.clone() };
+    let mut next = Row { source_index, claim: None, revision: 1, ..row.clone() };
     if next.staging.take().is_some() {
         into_staging(&mut next);
     }
@@ -286,11 +295,21 @@ pub struct Staging {
     pub waits: bool,
     /// Claims that are over: their attempts register no intent any more, and have none that is not carried out.
     pub over: HashSet<Claim>,
+    /// Rows may be called after no index.
+    pub had_api: bool,
+    /// The indices of messages, where rows may be called after one that is not among them any more.
+    pub present: Option<HashSet<String>>,
 }
 
 impl Staging {
     pub fn new(claim: Claim, seen_at: Timestamp, waits: bool) -> Self {
-        Staging { claim, seen_at, waits, over: HashSet::new() }
+        Staging { claim, seen_at, waits, over: HashSet::new(), had_api: false, present: None }
+    }
+
+    /// With what the window found out beside its documents.
+    pub fn after(self, spool: &SpoolSummary) -> Self {
+        let present = spool.present.as_ref().map(|indices| indices.iter().cloned().collect());
+        Staging { had_api: spool.had_api, present, ..self }
     }
 
     /// The claim of another window that holds the row and must be waited for.
@@ -414,6 +433,9 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging
         if entry.source == Source::Opensearch {
             next.source = entry.source;
             next.written = entry.written;
+            next.spelled = None;
+        } else if row.source == Source::Opensearch && row.source_index == NO_INDEX {
+            next.spelled = Some(entry.version.clone());
         }
         next.reopened_at = None;
         out_of_staging(&mut next);
@@ -422,8 +444,14 @@ fn restage_completed(row: &Row, entry: &Entry, disposition: Disposition, staging
     let is_spelled_by_index = row.source == Source::Opensearch && row.disposition == Disposition::Closed;
     if same_place && !in_quarantine && is_spelled_by_index && entry.source == Source::Api {
         // Where API and index spell one message differently, the index's bytes stay. What changed since, the index
-        // tells.
-        return left_alone(next);
+        // tells, or, where none is asked any more, another spelling.
+        if row.source_index != NO_INDEX {
+            return left_alone(next);
+        }
+        if row.spelled.as_ref().is_none_or(|spelled| *spelled == entry.version) {
+            next.spelled = Some(entry.version.clone());
+            return left_alone(next);
+        }
     }
     if !in_quarantine && row.version == entry.version && entry.outcome.reason == Some(Reason::ByOperator) {
         // This very version is archived and verified: excluding it has no effect any more.
@@ -504,6 +532,7 @@ pub fn complete(row: &Row, entry: &Entry, claim: &Claim, s3_path: String, now: T
     if next.archived_path.is_none() {
         next.archived_as = None;
     }
+    next.spelled = None;
     next.s3_path = Some(s3_path);
     next.related = entry.related.clone();
     next.related_bytes = entry.related_bytes;
@@ -552,10 +581,13 @@ pub fn gone_unwritten(row: &Row, now: Timestamp) -> Option<Row> {
 /// The row of a message under the index that took the place of its own; the archive goes on calling it after the
 /// earlier one. `None` while a window is at work on it.
 pub fn renamed(row: &Row, source_index: &str) -> Option<Row> {
+    row.claim.is_none().then(|| called_after(row, source_index))
+}
+
+fn called_after(row: &Row, source_index: &str) -> Row {
     let is_archived = row.s3_path.is_some() || row.archived_path.is_some();
     let archived_as = is_archived.then(|| row.archived_identity().source_index);
-    let next = || Row { archived_as, written: None, ..rekeyed(row, source_index) };
-    row.claim.is_none().then(next)
+    Row { archived_as, written: None, ..rekeyed(row, source_index) }
 }
 
 /// The `reason` of a row whose message is gone.
@@ -627,8 +659,8 @@ pub fn restored(before: Option<&Row>, archived: Archived, s3_path: String, now: 
         no_alerts,
         claim: None,
         staging: None,
-        moves_to: None,
         archived_as: None,
+        spelled: None,
         revision: before.map_or(1, |row| row.revision + 1),
     }
 }
@@ -663,8 +695,8 @@ fn fresh(entry: &Entry, staging: &Staging) -> Row {
         no_alerts: false,
         claim: is_claimed.then(|| claim.clone()),
         staging: None,
-        moves_to: None,
         archived_as: None,
+        spelled: None,
         revision: 1,
     };
     describe(&mut row, &entry.outcome);
@@ -1125,5 +1157,45 @@ mod tests {
         assert_eq!(again, Staged { row: None, decision: Decision::Already });
         let fixed = stage(Some(&row), &entry(Disposition::Closed, "v2"), &claim("r2"), at("2026-02-01"));
         assert_eq!(fixed.decision, Decision::Write);
+    }
+
+    #[test]
+    fn of_an_index_that_is_gone_a_message_is_known_by_its_bytes_or_its_instant_and_no_other_by_its_id_alone() {
+        let present = HashSet::from(["i-2".to_owned(), "i-3".to_owned()]);
+        let staging =
+            Staging { present: Some(present), ..Staging::new(claim("r2"), at("2026-02-01T00:00:00Z"), false) };
+        let read = |version: &str, day: &str| Entry {
+            index: "i-2".into(),
+            at: at(day),
+            ..entry(Disposition::Closed, version)
+        };
+        let row = |index: &str, version: &str, day: &str| Row {
+            source_index: index.into(),
+            timestamp: at(day),
+            ..archived(version)
+        };
+        let from = |rows: &[Row], entry: &Entry, staging: &Staging| match moved(rows, entry, staging) {
+            Move::Take { before, after } => {
+                assert_eq!((after.source_index.as_str(), after.revision), (entry.index.as_str(), 1));
+                assert_eq!(after.archived_as.as_ref(), Some(&before.source_index));
+                Some(before.source_index)
+            }
+            _ => None,
+        };
+        let gone = row("i-1", "v1", "2024-07-01");
+        assert_eq!(from(&[gone.clone()], &read("v1", "2024-07-02"), &staging).as_deref(), Some("i-1"), "its bytes");
+        assert_eq!(from(&[gone.clone()], &read("v2", "2024-07-01"), &staging).as_deref(), Some("i-1"), "its instant");
+        assert_eq!(from(&[gone.clone()], &read("v2", "2024-07-02"), &staging), None, "another message of that id");
+        let others = [row("i-0", "v0", "2024-07-01"), gone.clone(), row("i-3", "v1", "2024-07-01")];
+        assert_eq!(from(&others, &read("v1", "2024-07-01"), &staging).as_deref(), Some("i-1"), "the same bytes first");
+        assert_eq!(from(&others[2..], &read("v1", "2024-07-01"), &staging), None, "that index is still there");
+        let own = [gone.clone(), row("i-2", "v1", "2024-07-01")];
+        assert_eq!(from(&own, &read("v1", "2024-07-01"), &staging), None, "it has a row of its own");
+        let none = Staging { present: None, ..staging.clone() };
+        assert_eq!(from(&[gone.clone()], &read("v1", "2024-07-01"), &none), None, "no index is gone");
+        let listed = |version: &str| Entry { index: NO_INDEX.into(), ..read(version, "2024-07-02") };
+        let alone = Staging { present: Some(HashSet::new()), had_api: true, ..staging };
+        assert_eq!(from(&[gone.clone()], &listed("v2"), &alone).as_deref(), Some("i-1"), "the API has one of an id");
+        assert_eq!(from(&[gone, row("i-3", "v3", "2024-07-01")], &listed("v2"), &alone), None, "which of the two?");
     }
 }

@@ -25,6 +25,9 @@ pub struct LookedAt {
     /// Messages whose index took the place of another.
     #[serde(default)]
     pub moved: u64,
+    /// Writes that the sweep has not looked at.
+    #[serde(default)]
+    pub writes_left: u64,
     /// What lies behind the end of this run, where its plan was capped. It is fixed before the list of windows is, so
     /// that every call of the plan lists windows up to the same instant, and the watermark stops there.
     #[serde(default)]

@@ -3,6 +3,7 @@
 
 pub mod api_use;
 pub mod grid;
+pub mod indices;
 pub mod job_run;
 pub mod lock;
 pub mod looked_at;

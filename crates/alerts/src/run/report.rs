@@ -46,6 +46,9 @@ pub struct Sweep {
     /// Known messages in an index that took the place of another.
     #[serde(default)]
     pub moved: u64,
+    /// Writes that were not looked at, because one run takes no more: the next goes on with them.
+    #[serde(default, skip_serializing_if = "crate::message::entry::is_zero")]
+    pub left: u64,
 }
 
 /// A window that did not commit: its error's stable name and what happened.

@@ -2,6 +2,7 @@
 //! run, because it came late, was changed, or was opened again, has a write that no sweep has looked at yet.
 
 use super::keyed_by_run;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,6 +28,9 @@ pub struct IndexSwept {
     pub uuid: String,
     /// By shard: every write up to this sequence number has been looked at, and none behind it; -1 before the first.
     pub shards: BTreeMap<String, i64>,
+    /// When a plan looked first: of two indices of one name, the later is the one that is there.
+    #[serde(default, with = "crate::message::tracking::optional_iso", skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl Swept {
@@ -43,6 +47,19 @@ impl IndexSwept {
     /// Up to where a shard of the index that has this uuid now has been looked at.
     pub fn up_to(&self, uuid: &str, shard: &str) -> Option<i64> {
         self.shards.get(shard).copied().filter(|_| self.is_numbered_on(uuid))
+    }
+
+    /// What is noted once this has been looked at, too: never back, and of another index only if that is not the earlier.
+    pub fn after(&self, before: &IndexSwept) -> IndexSwept {
+        if !before.is_numbered_on(&self.uuid) {
+            return if self.at < before.at { before.clone() } else { self.clone() };
+        }
+        let mut next = IndexSwept { at: before.at.or(self.at), ..self.clone() };
+        for (shard, up_to) in &before.shards {
+            let shard = next.shards.entry(shard.clone()).or_insert(*up_to);
+            *shard = (*shard).max(*up_to);
+        }
+        next
     }
 
     /// Whether the index that has this uuid now numbers its writes on from where this was noted. What was noted before
@@ -62,7 +79,7 @@ mod tests {
     #[test]
     fn an_index_made_anew_under_an_old_name_has_not_been_looked_at() {
         let shards = BTreeMap::from([("0".to_owned(), 41), ("1".to_owned(), -1)]);
-        let swept = IndexSwept { index: "messages-1".into(), uuid: "a".into(), shards };
+        let swept = IndexSwept { index: "messages-1".into(), uuid: "a".into(), shards, at: None };
         assert_eq!((swept.up_to("a", "0"), swept.up_to("a", "1"), swept.up_to("a", "2")), (Some(41), Some(-1), None));
         assert_eq!(swept.up_to("b", "0"), None);
         assert_eq!(swept.up_to("a@1", "0"), Some(41), "noted before histories were");
@@ -72,5 +89,20 @@ mod tests {
         let row = serde_json::to_value(Swept::new(swept.clone())).expect("JSON");
         assert_eq!((&row["run_id"], &row["shards"]["0"]), (&"#swept/messages-1".into(), &41.into()));
         assert_eq!(serde_json::from_value::<Swept>(row).expect("a row"), Swept::new(swept));
+    }
+
+    #[test]
+    fn a_run_that_ends_late_does_not_overwrite_the_marks_of_the_index_that_was_made_anew_meanwhile() {
+        let swept = |uuid: &str, at: &str, up_to: i64| IndexSwept {
+            index: "messages-1".into(),
+            uuid: uuid.into(),
+            shards: BTreeMap::from([("0".to_owned(), up_to)]),
+            at: identity::instant::parse(at),
+        };
+        let (old, new) = (swept("a", "2026-01-01", 41), swept("b", "2026-01-08", 7));
+        assert_eq!((new.after(&old), old.after(&new)), (new.clone(), new.clone()), "whichever is noted first");
+        let late = swept("b", "2026-01-07", 5);
+        assert_eq!(late.after(&new), new, "nothing changes, and nothing is written");
+        assert_eq!(new.after(&late), IndexSwept { at: late.at, ..new });
     }
 }

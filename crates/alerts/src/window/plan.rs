@@ -83,6 +83,9 @@ pub struct Window {
     pub selection: Selection,
     #[serde(default, skip_serializing_if = "Purpose::is_range")]
     pub purpose: Purpose,
+    /// Rows of its messages may be called after an index that is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_index_gone: bool,
 }
 
 /// A document, and its instant as far as it is known.
@@ -103,7 +106,7 @@ impl Window {
     pub fn new(from: Timestamp, to: Timestamp, expected: u64) -> Self {
         let window_id = format!("{}--{}", instant::compact(from), instant::compact(to));
         let (source, selection) = (Source::default(), Selection::Range);
-        Window { window_id, from, to, expected, source, selection, purpose: Purpose::Range }
+        Window { window_id, from, to, expected, source, selection, purpose: Purpose::Range, is_index_gone: false }
     }
 
     /// Windows of documents by name, in order of their instants. A window's id names its purpose and number between the

@@ -60,6 +60,9 @@ pub struct WindowRecord {
     /// Quarantined messages by reason.
     #[serde(default)]
     pub reasons: BTreeMap<String, u64>,
+    /// Messages whose rows were moved to the index that took the place of theirs.
+    #[serde(default, skip_serializing_if = "crate::message::entry::is_zero")]
+    pub moved: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent_key: Option<String>,
     /// All objects of the intent are written, and earlier versions of its messages leave theirs.
@@ -137,6 +140,7 @@ impl WindowRecord {
             messages: Messages::default(),
             bytes: Bytes::default(),
             reasons: BTreeMap::new(),
+            moved: 0,
             intent_key: None,
             is_committing: false,
             ended: 0,

@@ -35,6 +35,10 @@ pub struct SpoolSummary {
     /// The API is or was a source: a message may have an earlier row that is called after no index.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub had_api: bool,
+    /// The indices of messages, where one that runs have read is gone: rows may be called after it. None at all where the
+    /// API alone is asked by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<Vec<String>>,
 }
 
 /// One record: a message and, when it is to be archived, what belongs to it. Each part as the source gave it.

@@ -2,10 +2,11 @@ use super::store::{Batch, Item, LedgerError, Page, Query, RowCondition, TableSto
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{BuildError, ProvideErrorMetadata, SdkError},
+    operation::transact_write_items::TransactWriteItemsError,
     types::{
-        AttributeValue, BatchStatementErrorCodeEnum as Code, BatchStatementRequest, BatchStatementResponse,
-        KeysAndAttributes, ReturnValuesOnConditionCheckFailure, Select,
+        AttributeValue, BatchStatementErrorCodeEnum as Code, BatchStatementRequest, BatchStatementResponse, Delete,
+        KeysAndAttributes, Put, ReturnValuesOnConditionCheckFailure, Select, TransactWriteItem,
     },
 };
 use std::error::Error;
@@ -74,14 +75,28 @@ impl TableStore for DynamoDb {
         answers.into_iter().map(|answer| written(OPERATION, table, answer)).collect()
     }
 
-    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError> {
-        let delete = self.client.delete_item().table_name(table).set_key(Some(key));
+    async fn replace(
+        &self,
+        table: &str,
+        item: Item,
+        partition: &'static str,
+        replaced: Item,
+        revision: u64,
+    ) -> Result<bool, LedgerError> {
+        const OPERATION: &str = "TransactWriteItems";
+        let unbuilt = |error: BuildError| fault_of(OPERATION, table, error.to_string(), error);
+        let put = Put::builder().table_name(table).set_item(Some(item));
+        let put = put.condition_expression("attribute_not_exists(#p)").expression_attribute_names("#p", partition);
+        let delete = Delete::builder().table_name(table).set_key(Some(replaced));
         let delete = delete.condition_expression("revision = :before");
         let delete = delete.expression_attribute_values(":before", AttributeValue::N(revision.to_string()));
-        match delete.send().await {
+        let put = TransactWriteItem::builder().put(put.build().map_err(unbuilt)?).build();
+        let delete = TransactWriteItem::builder().delete(delete.build().map_err(unbuilt)?).build();
+        let write = self.client.transact_write_items().transact_items(put).transact_items(delete);
+        match write.send().await {
             Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
-            Err(error) => Err(fault("DeleteItem", table, error)),
+            Err(error) if error.as_service_error().is_some_and(is_refused) => Ok(false),
+            Err(error) => Err(fault(OPERATION, table, error)),
         }
     }
 
@@ -115,8 +130,15 @@ impl TableStore for DynamoDb {
     }
 }
 
+/// One of the rows is another than was expected, or is being written by another.
+fn is_refused(error: &TransactWriteItemsError) -> bool {
+    let TransactWriteItemsError::TransactionCanceledException(canceled) = error else { return false };
+    let mut codes = canceled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+    codes.all(|code| matches!(code, "None" | "ConditionalCheckFailed" | "TransactionConflict"))
+}
+
 /// A write in PartiQL. Every name is quoted, and every value a parameter.
-fn statement(table: &str, write: &Write) -> Result<BatchStatementRequest, aws_sdk_dynamodb::error::BuildError> {
+fn statement(table: &str, write: &Write) -> Result<BatchStatementRequest, BuildError> {
     let (text, parameters) = match write {
         Write::Insert(item) => {
             let names: Vec<_> = item.keys().map(|name| format!("'{name}': ?")).collect();

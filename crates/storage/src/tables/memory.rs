@@ -296,14 +296,28 @@ impl TableStore for MemoryTables {
         .await
     }
 
-    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError> {
-        self.request("DeleteItem", table, shown(&key), |rows, _| {
-            let place = rows.place(&key)?;
-            let found = rows.rows.get(&place).and_then(|row| row.get("revision"));
-            let holds = found == Some(&AttributeValue::N(revision.to_string()));
+    async fn replace(
+        &self,
+        table: &str,
+        item: Item,
+        _partition: &'static str,
+        replaced: Item,
+        revision: u64,
+    ) -> Result<bool, LedgerError> {
+        self.request("TransactWriteItems", table, shown(&replaced), |rows, _| {
+            let (place, before) = (rows.place(&item)?, rows.place(&replaced)?);
+            if place == before {
+                return Err("two operations on one row".to_owned());
+            }
+            if size(&item) > LARGEST_ITEM {
+                return Err("item size has exceeded the maximum allowed size".to_owned());
+            }
+            let found = rows.rows.get(&before).and_then(|row| row.get("revision"));
+            let holds = found == Some(&AttributeValue::N(revision.to_string())) && !rows.rows.contains_key(&place);
             if holds {
-                let before = rows.rows.remove(&place);
-                rows.changes.push((place, before));
+                let row = rows.rows.remove(&before);
+                rows.changes.push((before, row));
+                rows.write(place, item.clone());
             }
             Ok(holds)
         })

@@ -22,8 +22,16 @@ pub trait TableStore: Send + Sync {
     /// others not. Returns what became of each, in order.
     async fn write_batch(&self, table: &str, writes: &[Write]) -> Result<Vec<WriteOutcome>, LedgerError>;
 
-    /// Deletes the row of this key, if it has this revision. `false`: it has not, and stays.
-    async fn delete(&self, table: &str, key: Item, revision: u64) -> Result<bool, LedgerError>;
+    /// Writes a row and deletes another, both or neither: written if there is no row of its key (the attribute of its
+    /// partition key is named), deleted if it has this revision. `false`: neither.
+    async fn replace(
+        &self,
+        table: &str,
+        item: Item,
+        partition: &'static str,
+        replaced: Item,
+        revision: u64,
+    ) -> Result<bool, LedgerError>;
 
     /// A page of the rows of a partition, from the one behind `after` on.
     async fn query(&self, table: &str, query: &Query<'_>, after: Option<Item>) -> Result<Page, LedgerError>;
