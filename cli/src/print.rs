@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(lines, said);
         assert!(lines.lines().all(|line| line.chars().count() <= COLUMNS));
         let dead = RunReport { reported_at: None, messages: Messages::default(), ..report };
-        assert!(lines_of(&facts(&dead)).contains("; 1,691 windows planned; started"), "not `0 of 0 archived`");
+        assert!(lines_of(&facts(&dead)).contains("   1,691 windows planned; started"), "not `0 of 0 archived`");
     }
 
     #[test]
