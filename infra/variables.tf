@@ -233,7 +233,7 @@ variable "write_message_json" {
 }
 
 variable "cold_storage" {
-  description = "Whether Parquet is packed for cold storage: a fifth smaller, for about three times the CPU of writing it (docs/cost.md)."
+  description = "Whether Parquet is packed for cold storage: a fifth smaller, for more than three times the CPU of writing it (docs/cost.md)."
   type        = bool
   default     = false
 }

@@ -385,6 +385,7 @@ mod tests {
     };
     use alerts::source::Source;
     use identity::instant;
+    use parquet::{arrow::arrow_reader::ArrowReaderOptions, file::metadata::PageIndexPolicy};
     use std::collections::HashSet;
 
     fn entry(id: &str, source: &str) -> Entry {
@@ -466,6 +467,30 @@ mod tests {
         let once: Vec<(&str, &str)> = sources.iter().map(|source| ("a", source.as_str())).collect();
         let (once, twice) = (object(&once).len(), object(&[once.as_slice(), &once].concat()).len());
         assert!(twice < once + once / 4, "{once} bytes, and {twice} with everything a second time");
+    }
+
+    #[test]
+    fn one_row_is_read_with_one_page_of_documents_and_not_with_all_of_them() {
+        let sources: Vec<String> =
+            (1000..2500).map(|n| format!("{{\"alerts\":[],\"x\":\"{}\"}}", n.to_string().repeat(6_000))).collect();
+        let rows: Vec<(&str, &str)> = sources.iter().map(|source| ("a", source.as_str())).collect();
+        let raw: usize = sources.iter().map(String::len).sum();
+        let taken = HashSet::from([Identity::new("messages", "none of them"), Identity::new("messages", "b")]);
+        let split = split(object(&[rows.as_slice(), &[("b", B)]].concat()), &taken).expect("split").expect("some");
+        for object in [object(&rows), split.kept] {
+            let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+            let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(object, options).expect("parquet");
+            let (metadata, message) = (reader.metadata(), SCHEMA.index_of("message").expect("a column"));
+            let groups = metadata.row_groups();
+            for (at, group) in groups.iter().enumerate() {
+                let index = metadata.page_index_for_row_group(at);
+                assert_eq!(index.offset_index(message).expect("an index").page_locations().len(), 1);
+                let bytes = group.column(message).uncompressed_size();
+                assert!(bytes < 11 << 20, "{bytes} raw bytes of documents");
+            }
+            let expected = raw.div_ceil(10 << 20);
+            assert!((expected..expected + 2).contains(&groups.len()), "{} row groups for {raw} bytes", groups.len());
+        }
     }
 
     #[test]

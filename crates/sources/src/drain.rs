@@ -15,10 +15,13 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use tokio::task::JoinHandle;
 
-/// Bytes that a page should have; with the one fetched ahead, two of them are in memory.
-const PAGE_BYTES: u64 = 4 << 20;
+/// Bytes that a page should have; with the one fetched ahead, two of them are in memory. History and audit are asked for
+/// page by page: of messages of 25 KB this is five hundred at once.
+const PAGE_BYTES: u64 = 15 << 20;
 const LARGEST_PAGE: u64 = 2000;
-const FIRST_PAGE: u64 = 100;
+const FIRST_PAGE: u64 = 25;
+/// A page has at most so many times as many documents as the one before.
+const GROWTH: u64 = 20;
 /// An excluded document larger than this is kept without its bytes: its size may be what makes the window fail.
 const LARGEST_EXCLUDED: u64 = 64 << 20;
 
@@ -153,9 +156,9 @@ impl Drain {
         self.cursor.seen += page.len() as u64;
         let bytes: u64 = page.iter().map(|document| document.hit.source.len() as u64).sum();
         let average = (bytes / page.len() as u64).max(1);
-        // At most double: one page of small documents says little about the next.
+        // One page of small documents says little about the next.
         let most = self.cursor.refused.map_or(LARGEST_PAGE, |refused| (refused / 2).max(1));
-        self.cursor.page = (PAGE_BYTES / average).clamp(1, most).min(self.cursor.page * 2);
+        self.cursor.page = (PAGE_BYTES / average).clamp(1, most).min(self.cursor.page * GROWTH);
         let fetch = Fetch::of(self);
         let size = self.cursor.page;
         self.ahead = Some(tokio::spawn(async move { fetch.page(size).await }));

@@ -616,7 +616,8 @@ fn earliest(reply: &Value) -> Option<Timestamp> {
 
 /// Ids that are looked up at once: with each in nearly twenty indices they still fit into one result.
 const IDS_AT_ONCE: usize = 500;
-const LARGEST_RESULT: usize = 10_000;
+/// Hits of one answer (`index.max_result_window`).
+pub(crate) const LARGEST_RESULT: usize = 10_000;
 
 #[derive(Deserialize)]
 pub(crate) struct NamedHit {

@@ -324,6 +324,102 @@ async fn related_documents_come_in_order_of_time_index_and_id() {
     bench.wipe().await;
 }
 
+/// Searches that the shards of a test's indices have answered.
+async fn searches(bench: &Bench) -> u64 {
+    let stats = bench.call(reqwest::Method::GET, &format!("{}/_stats/search", bench.name), Vec::new()).await;
+    stats["_all"]["total"]["search"]["query_total"].as_u64().expect("a number")
+}
+
+/// What belongs to all of these, asked for as messages come in pages: few at first.
+async fn all_related(related: &mut Related, ids: &[String]) -> HashMap<String, Vec<String>> {
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let (first, others) = ids.split_at(ids.len().min(25));
+    let mut all = HashMap::new();
+    for mut left in [first, others] {
+        while !left.is_empty() {
+            let found = related.of(left).await.expect("found");
+            assert!(found.unreadable.is_empty() && found.too_large.is_empty());
+            let texts = |body: &bytes::Bytes| String::from_utf8_lossy(body).into_owned();
+            all.extend(found.bodies.into_iter().map(|(id, bodies)| (id, bodies.iter().map(texts).collect())));
+            left = &left[found.messages..];
+        }
+    }
+    all
+}
+
+/// Messages, and documents in two indices that belong to them: `of` says how many to each. By message in the order that
+/// is expected.
+async fn with_trail(
+    bench: &Bench,
+    messages: usize,
+    of: fn(usize) -> usize,
+) -> (Vec<String>, HashMap<String, Vec<String>>) {
+    let ids: Vec<String> = (0..messages).map(|n| format!("m-{n}")).collect();
+    let mut documents = Vec::new();
+    for (n, message_id) in ids.iter().enumerate() {
+        for part in 0..of(n) {
+            let timestamp = format!("2024-07-01T00:00:{:02}Z", (part * 7) % 60);
+            let body = json!({"message_id": message_id, "timestamp": timestamp, "part": part}).to_string();
+            documents.push((timestamp, ["a", "b"][(n + part) % 2], format!("{n}-{part:03}"), message_id, body));
+        }
+    }
+    bench
+        .load(
+            &documents.iter().map(|(_, index, id, _, body)| (*index, id.as_str(), body.as_bytes())).collect::<Vec<_>>(),
+        )
+        .await;
+    documents.sort();
+    let mut expected: HashMap<String, Vec<String>> = HashMap::new();
+    for (.., message_id, body) in documents {
+        expected.entry(message_id.clone()).or_default().push(body);
+    }
+    (ids, expected)
+}
+
+#[tokio::test]
+async fn the_history_of_five_hundred_messages_is_one_search_after_the_first() {
+    let bench = Bench::new("few-searches", &["a", "b"]).await;
+    // 0 to 14 documents each: 3,675 in all, more than the first search may give.
+    let (ids, expected) = with_trail(&bench, 525, |n| n % 15).await;
+    let mut related = Related::open(&bench.source(), &bench.name).await.expect("opened");
+    let before = searches(&bench).await;
+    assert_eq!(all_related(&mut related, &ids).await, expected);
+    let shards = 4;
+    assert_eq!((searches(&bench).await - before) / shards, 2, "25 messages, then 500");
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn more_history_of_many_messages_than_answers_hold_is_paged_through_and_none_is_missed() {
+    let bench = Bench::new("many-pages", &["a", "b"]).await;
+    // The first 25 have 6 each; of the others each has 25 and one has 4,000: 19,500 in all.
+    let (ids, expected) = with_trail(&bench, 640, |n| match n {
+        ..25 => 6,
+        333 => 4000,
+        _ => 25,
+    })
+    .await;
+    let mut related = Related::open(&bench.source(), &bench.name).await.expect("opened");
+    let found = all_related(&mut related, &ids).await;
+    assert!(found == expected, "{} of {}", found.values().map(Vec::len).sum::<usize>(), 25 * 6 + 4000 + 614 * 25);
+    bench.wipe().await;
+}
+
+#[tokio::test]
+async fn a_thousand_ids_that_a_keyword_leaves_out_are_looked_for_at_once() {
+    let bench = Bench::new("long-ids", &[]).await;
+    let settings = json!({"aliases": {&bench.name: {}}});
+    bench.call(reqwest::Method::PUT, &format!("{}-a", bench.name), settings.to_string().into()).await;
+    let ids: Vec<String> = (0..1700).map(|n| format!("{} number {n}", "long ".repeat(60))).collect();
+    let body = |id: &String| json!({"message_id": id, "timestamp": "2024-07-01T00:00:00Z"}).to_string();
+    let bodies: Vec<(String, String)> = ids.iter().enumerate().map(|(n, id)| (n.to_string(), body(id))).collect();
+    bench.load(&bodies.iter().map(|(id, body)| ("a", id.as_str(), body.as_bytes())).collect::<Vec<_>>()).await;
+    let mut related = Related::open(&bench.source(), &bench.name).await.expect("opened");
+    let expected = ids.iter().map(|id| (id.clone(), vec![body(id)])).collect();
+    assert!(all_related(&mut related, &ids).await == expected);
+    bench.wipe().await;
+}
+
 #[tokio::test]
 async fn related_documents_are_found_in_indices_that_are_mapped_differently() {
     let bench = Bench::new("mixed", &["a"]).await;

@@ -45,7 +45,7 @@ async fn a_window_that_needs_four_lambdas_at_each_step_arrives(cloud: &Cloud) ->
     let slowness = slowness(cloud).await?;
     let stretch = cloud.stretch();
     let at = |n: usize| format!("{}-03-{:02}T{:02}:{:02}:00Z", stretch.year, 1 + n % 30, n / 30 % 24, n / 720 % 60);
-    let messages: Vec<Message> = (0..24_000).map(|n| Message::closed(&stretch, &format!("m{n:05}"), &at(n))).collect();
+    let messages: Vec<Message> = (0..32_000).map(|n| Message::closed(&stretch, &format!("m{n:05}"), &at(n))).collect();
     cloud.load(&messages).await?;
     let wait = delay_millis((700.0 * slowness) as u64);
     let slow = |function, point| fault("", function, point, wait).times(ALWAYS);
@@ -68,7 +68,7 @@ async fn a_window_that_needs_four_lambdas_at_each_step_arrives(cloud: &Cloud) ->
         async || cloud.with_setting("write-partitions", "ALERT_ARCHIVE_WRITE_MESSAGE_JSON", "false", one_window).await;
     let outcome = cloud.with_timeouts(&timeouts, no_copies).await?.completed()?;
     let fired = cloud.proxies.disarm()?;
-    ensure!(outcome.report["windows"]["planned"] == 1 && outcome.count("archived") == 24_000, "{:#}", outcome.report);
+    ensure!(outcome.report["windows"]["planned"] == 1 && outcome.count("archived") == 32_000, "{:#}", outcome.report);
     // A call of write-partitions reads the decisions, or the intent that an earlier one has registered.
     let calls = [fired[2], fired[3], fired[4] + fired[5]];
     ensure!(calls.iter().all(|calls| *calls >= 4), "query, classify and write were called {calls:?} times");
