@@ -317,7 +317,8 @@ impl Session {
             is_same.join(" AND ")
         );
         let failed = |error| Error::of(&table.name, error);
-        let (mut found, mut ranges) = (HashSet::new(), vec![0..keys.len()]);
+        let mut found = HashSet::new();
+        let mut ranges: Vec<Range<usize>> = std::iter::once(0..keys.len()).collect();
         while let Some(range) = ranges.pop() {
             self.client.batch_execute("SAVEPOINT standing").await.map_err(failed)?;
             let some = format!("[{}]", keys[range.clone()].join(","));
