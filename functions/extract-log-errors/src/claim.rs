@@ -24,7 +24,7 @@ pub enum Claimed {
     },
     Begin {
         holder: Holder,
-        before: Option<ObjectVersion>,
+        before: Option<Box<ObjectVersion>>,
     },
 }
 
@@ -83,7 +83,7 @@ fn decided(
         ),
         ClaimOutcome::Begin(work) => {
             let holder = holder(sequencer, work.attempt());
-            (Claimed::Begin { holder, before: current.clone() }, Some(next(sequencer, work)))
+            (Claimed::Begin { holder, before: current.clone().map(Box::new) }, Some(next(sequencer, work)))
         }
     }
 }

@@ -151,7 +151,7 @@ async fn extract(deps: &Deps, settings: &Settings, event: &ObjectEvent, call: &C
                 }
             }
             Claimed::Begin { holder, before } => {
-                let intent = match begin(deps, settings, event, &holder, before, call).await {
+                let intent = match begin(deps, settings, event, &holder, before.map(|before| *before), call).await {
                     Ok(intent) => intent,
                     Err(error) => {
                         // The next call need not wait for the lease; when even this fails, it does.

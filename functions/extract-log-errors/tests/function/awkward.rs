@@ -47,10 +47,9 @@ async fn lines_of_ten_megabytes_are_entries_like_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_is_told_by_its_name_and_what_stands_before_it_counts() {
     let cloud = Cloud::new();
-    let mut text = b"2024-07-01T10:00:00Z ERROR before\n".to_vec();
-    text.resize(100 << 20, b'\n');
-    text.extend_from_slice(b"2024-07-01T10:00:00Z ERROR behind\n");
-    extracted(&cloud, KEY, &text).await;
+    let error = |what: &str| format!("2024-07-01T10:00:00Z ERROR {what}\n");
+    let quiet = format!("2024-07-01T10:00:01Z INFO {}\n", "x".repeat(100_000));
+    extracted(&cloud, KEY, [error("before"), quiet.repeat(1_000), error("behind")].concat().as_bytes()).await;
     let version = cloud.row().await.current.expect("extracted");
     assert_eq!(version.damaged.map(|damaged| damaged.error).as_deref(), Some("GzipBomb"));
     assert_eq!((lines(&cloud), cloud.counted().await), (vec![1], 1));
