@@ -88,7 +88,8 @@ async fn classify(deps: &Deps, task: &WindowTask, row: WindowRecord, call: &Call
         return Err(Error::Unfinished { window_id });
     }
     let claim = Claim { run_id: run_id.clone(), window_id: window_id.clone(), attempt };
-    let staging = Staging::new(claim, summary.seen_at, row.mode == Mode::Extract).after(&summary);
+    let staging = Staging::new(claim, summary.seen_at, row.mode == Mode::Extract)
+        .after(summary.had_api, summary.present.as_deref());
     let mut guesses = Guesses::default();
     let mut tally = Tally::default();
     let mut ids = Vec::with_capacity(8 * summary.documents as usize);

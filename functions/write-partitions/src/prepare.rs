@@ -95,7 +95,7 @@ pub async fn register(deps: &Deps, task: &WindowTask, row: &WindowRecord, call: 
     let prefix = spool_prefix(run_id, window_id, attempt);
     let summary: SpoolSummary = deps.objects.get_json(&checkpoint_key(&prefix)).await?;
     let claim = Claim { run_id: run_id.to_owned(), window_id: window_id.to_owned(), attempt };
-    let mut staging = Staging::new(claim, summary.seen_at, false).after(&summary);
+    let mut staging = Staging::new(claim, summary.seen_at, false).after(summary.had_api, summary.present.as_deref());
     let writer = if ended == 0 { run_id.to_owned() } else { attempt_of(run_id, attempt) };
     let mut layout = Layout::new(&writer, window_id, deps.jsonl);
     let (mut tally, mut position, mut advanced) = (Tally::default(), 0, 0);

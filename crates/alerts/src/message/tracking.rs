@@ -9,7 +9,6 @@
 use crate::message::classification::{Disposition, Outcome, Reason};
 use crate::message::entry::{Entry, Written, is_zero};
 use crate::source::Source;
-use crate::window::spool::SpoolSummary;
 use identity::{Identity, instant};
 use jiff::{SignedDuration, Timestamp};
 use ledger::{Keyed, Superseded};
@@ -307,9 +306,9 @@ impl Staging {
     }
 
     /// With what the window found out beside its documents.
-    pub fn after(self, spool: &SpoolSummary) -> Self {
-        let present = spool.present.as_ref().map(|indices| indices.iter().cloned().collect());
-        Staging { had_api: spool.had_api, present, ..self }
+    pub fn after(self, had_api: bool, present: Option<&[String]>) -> Self {
+        let present = present.map(|indices| indices.iter().cloned().collect());
+        Staging { had_api, present, ..self }
     }
 
     /// The claim of another window that holds the row and must be waited for.
