@@ -5,10 +5,10 @@ use alerts::message::{
 };
 use aws_config::SdkConfig;
 use errors::{Name, Named};
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use identity::Identity;
 use ledger::Superseded;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use storage::{Change, LedgerError, Refused, Table, TableStore, WRITES_AT_ONCE};
 
 /// The sparse index of rows that are open or unfinished, and its partition key.
@@ -16,6 +16,8 @@ const STAGING: &str = "staging";
 /// How often rows are looked at again because another executor changed them meanwhile.
 const ROUNDS: usize = 6;
 
+/// Reads of all rows of an id under way at once.
+const READS: usize = 16;
 /// Rows that are read and written between two looks at the clock.
 const AT_ONCE: usize = 250;
 
@@ -184,7 +186,17 @@ impl Tracking {
         let may_be_of_none = |entry: &&&Entry| staging.had_api && entry.index != NO_INDEX;
         let keys: Vec<_> = unknown.iter().filter(may_be_of_none).map(|entry| of_no_index(entry)).collect();
         let earlier = self.rows.get_many(&keys).await?;
-        let may_stand = |entry: &&Entry| staging.present.is_some() || earlier.contains_key(&of_no_index(entry));
+        // An index that is gone may have had any of them, and did not have most.
+        let mut known: HashSet<&String> = HashSet::new();
+        if staging.present.is_some() {
+            let ids: BTreeSet<&String> = unknown.iter().map(|entry| &entry.id).collect();
+            let reads = ids.into_iter().map(async |id| Ok::<_, LedgerError>((id, self.rows.partition(id).await?)));
+            let mut reads = stream::iter(reads).buffered(READS);
+            while let Some((id, rows)) = reads.try_next().await? {
+                known.extend((!rows.is_empty()).then_some(id));
+            }
+        }
+        let may_stand = |entry: &&Entry| known.contains(&entry.id) || earlier.contains_key(&of_no_index(entry));
         let mut waits = HashMap::new();
         // One after the other: of two documents of one id the first takes the row over.
         for entry in unknown.into_iter().filter(may_stand) {
