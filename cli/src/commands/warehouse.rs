@@ -2,6 +2,7 @@
 
 use crate::archive;
 use anyhow::{Context, Result, bail};
+use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_lambda::primitives::Blob;
 use clap::{Args, Subcommand};
 use comfy_table::{Table as Grid, presets::NOTHING};
@@ -243,7 +244,7 @@ async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Resu
     let function = config.required("ALERT_ARCHIVE_INGEST_TABLES_FUNCTION");
     config.check().context("the warehouse is not named; in a checkout, run: eval \"$(make -s env)\"")?;
     let request = if tables.is_empty() { json!({"full": full}) } else { json!({"tables": tables, "full": full}) };
-    let lambda = aws_sdk_lambda::Client::new(&archive::aws().await?);
+    let lambda = aws_sdk_lambda::Client::from_conf(patient(&archive::aws().await?));
     let invoked = lambda.invoke().function_name(&function).payload(Blob::new(request.to_string())).send().await;
     let invoked = invoked.with_context(|| format!("{function} could not be called"))?;
     let payload = invoked.payload.map(Blob::into_inner).unwrap_or_default();
@@ -261,6 +262,17 @@ async fn ingest(tables: Vec<String>, full: bool, wait: bool, json: bool) -> Resu
         print_ingested(&answer)?;
     }
     Ok(went_well && is_built)
+}
+
+/// A call may take as long as a Lambda may run. It is not made again: the first one would still be at work.
+fn patient(aws: &SdkConfig) -> aws_sdk_lambda::Config {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .disable_operation_attempt_timeout()
+        .operation_timeout(Duration::from_secs(16 * 60))
+        .build();
+    let config = aws_sdk_lambda::config::Builder::from(aws).timeout_config(timeouts);
+    config.retry_config(RetryConfig::disabled()).build()
 }
 
 async fn rebuild(tables: Vec<String>, from: Option<Timestamp>, wait: bool, json: bool) -> Result<bool> {
@@ -366,6 +378,19 @@ fn print_status(status: &Status, json: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ingest_is_called_once_and_waited_for_as_long_as_it_may_run() {
+        let attempt = Duration::from_secs(60);
+        let timeouts =
+            TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(3 * attempt).build();
+        let aws = SdkConfig::builder().timeout_config(timeouts).retry_config(RetryConfig::standard()).build();
+        let config = patient(&aws);
+        assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(1));
+        let timeouts = config.timeout_config().expect("timeouts");
+        assert_eq!(timeouts.operation_attempt_timeout(), None);
+        assert!(timeouts.operation_timeout() > Some(Duration::from_secs(15 * 60)));
+    }
 
     #[test]
     fn a_rebuild_of_a_table_that_nothing_makes_is_refused_with_the_names_there_are() {
