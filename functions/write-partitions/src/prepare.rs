@@ -216,9 +216,21 @@ async fn resolve_contested(
     }
 }
 
+/// Does what ends a holder's claim. Another executor that does the same amends or ends its intent meanwhile: then it is
+/// looked at anew.
+async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
+    for _ in 1..ROUNDS {
+        match end_claim(deps, holder, call).await {
+            Err(Error::Amended { .. }) => {}
+            ended => return ended,
+        }
+    }
+    end_claim(deps, holder, call).await
+}
+
 /// Carries out the intent of a window that has one, or fences its attempt off when its lease is over. Afterwards the
 /// claim holds nothing.
-async fn resolve_holder(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
+async fn end_claim(deps: &Deps, holder: &Claim, call: &Call) -> Result<Resolved, Error> {
     let now = call.now();
     let decide = |record: &WindowRecord| match record.status {
         _ if record.is_over(holder.attempt) => Ok(record.clone()),

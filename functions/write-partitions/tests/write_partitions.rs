@@ -505,6 +505,33 @@ async fn an_executor_that_sleeps_until_its_spool_has_expired_finds_its_keys_take
     assert_eq!((archived(&cloud), unnamed(&cloud)), (expected(), vec![]));
 }
 
+/// Once the objects of an intent are looked at, another executor ends it.
+struct EndedMeanwhile {
+    cloud: Cloud,
+    second: Window,
+    has_ended: AtomicBool,
+}
+
+#[async_trait]
+impl Network for EndedMeanwhile {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        let is_meant = request.operation == "HeadObject" && request.subject.contains("archive/parquet");
+        if is_meant && !self.has_ended.swap(true, Ordering::Relaxed) {
+            carried_out_by_another(&self.cloud, self.second.clone());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_intent_that_another_executor_ends_meanwhile_holds_no_messages_either() {
+    let (cloud, second) = expired("archive/parquet").await;
+    let meets = EndedMeanwhile { cloud: cloud.clone(), second: second.clone(), has_ended: AtomicBool::default() };
+    let meets = cloud.through(Arc::new(meets));
+    handle(&deps(&meets), task(second, Some(1)), cloud.call()).await.expect("written");
+    assert_eq!((archived(&cloud), unnamed(&cloud)), (expected(), vec![]));
+}
+
 /// Lets no write to a window pass once message `a` is archived in the second window's object.
 struct NoWindowEnds(Cloud);
 
