@@ -226,20 +226,23 @@ async fn what_a_search_does_not_see_yet_is_found_when_it_does() {
     }
 }
 
+/// Takes each window's spool away before its messages are staged, so that every window fails.
+struct Spoil(Cloud);
+
+impl simulation::Watch for Spoil {
+    fn before(&self, function: &str, _: &Value) {
+        if function == "classify-alerts" {
+            self.0.store.expire(memory_cloud::BUCKET, "spool/");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_late_document_whose_window_failed_is_looked_for_again() {
     let cloud = Cloud::default();
     cloud.put_message("first", "2026-10-02T12:00:00Z", "closed");
     week(&cloud, 5).await;
     cloud.put_message("late", "2026-09-01T12:00:00Z", "closed");
-    struct Spoil(Cloud);
-    impl simulation::Watch for Spoil {
-        fn before(&self, function: &str, _: &Value) {
-            if function == "classify-alerts" {
-                self.0.store.expire(memory_cloud::BUCKET, "spool/");
-            }
-        }
-    }
     let spoil = Spoil(cloud.clone());
     let input = json!({"mode": "scheduled", "scheduled_for": "2026-11-12T06:00:00Z"});
     let failed = Archive { watch: &spoil, ..Archive::new(cloud.clone()) }.run("week-12", input).await;
@@ -364,14 +367,6 @@ async fn an_index_that_took_the_place_of_another_while_windows_had_failed_is_rec
     let body = json!({"message_id": "m", "timestamp": "2024-07-02T12:00:00Z", "alerts": []}).to_string();
     cloud.node.put("messages-old", "m", &body);
     run(&cloud, "r1", range()).await;
-    struct Spoil(Cloud);
-    impl simulation::Watch for Spoil {
-        fn before(&self, function: &str, _: &Value) {
-            if function == "classify-alerts" {
-                self.0.store.expire(memory_cloud::BUCKET, "spool/");
-            }
-        }
-    }
     let spoil = Spoil(cloud.clone());
     let failed = Archive { watch: &spoil, ..Archive::new(cloud.clone()) }.run("r2", range()).await;
     assert_eq!(failed.expect_err("its window failed").name, "WindowsFailed");
