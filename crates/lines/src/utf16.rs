@@ -1,6 +1,7 @@
 //! Text in UTF-16 as UTF-8. Programs on Windows write logs so, and say it with a byte order mark.
 
 use bytes::Bytes;
+use encoding_rs::{CoderResult, UTF_16BE, UTF_16LE};
 
 /// Looks at the first two bytes of a text, and decodes what follows them if they are a byte order mark of UTF-16.
 pub enum Decoder {
@@ -8,43 +9,35 @@ pub enum Decoder {
     Unknown(Option<u8>),
     /// Any other text, which stays as it is.
     Plain,
-    Utf16(Utf16),
-}
-
-pub struct Utf16 {
-    is_big_endian: bool,
-    /// The first byte of a unit whose second has not come.
-    half: Option<u8>,
-    /// The first unit of a pair whose second has not come.
-    high: Option<u16>,
+    Utf16(Box<encoding_rs::Decoder>),
 }
 
 impl Decoder {
     pub fn decode(&mut self, bytes: Bytes) -> Bytes {
         match self {
             Decoder::Plain => bytes,
-            Decoder::Utf16(utf16) => utf16.decode(&bytes),
+            Decoder::Utf16(decoder) => utf8(decoder, &bytes, false),
             Decoder::Unknown(first) => {
                 let bytes = match first.take() {
                     Some(first) => [&[first], &bytes[..]].concat().into(),
                     None => bytes,
                 };
-                let is_big_endian = match &bytes[..] {
+                let encoding = match &bytes[..] {
                     [] => return bytes,
                     [first @ (0xfe | 0xff)] => {
                         *self = Decoder::Unknown(Some(*first));
                         return Bytes::new();
                     }
-                    [0xfe, 0xff, ..] => true,
-                    [0xff, 0xfe, ..] => false,
+                    [0xfe, 0xff, ..] => UTF_16BE,
+                    [0xff, 0xfe, ..] => UTF_16LE,
                     _ => {
                         *self = Decoder::Plain;
                         return bytes;
                     }
                 };
-                let mut utf16 = Utf16 { is_big_endian, half: None, high: None };
-                let text = utf16.decode(&bytes[2..]);
-                *self = Decoder::Utf16(utf16);
+                let mut decoder = Box::new(encoding.new_decoder_without_bom_handling());
+                let text = utf8(&mut decoder, &bytes[2..], false);
+                *self = Decoder::Utf16(decoder);
                 text
             }
         }
@@ -54,37 +47,18 @@ impl Decoder {
     pub fn end(&mut self) -> Bytes {
         match std::mem::replace(self, Decoder::Plain) {
             Decoder::Unknown(first) => Bytes::from_iter(first),
-            Decoder::Utf16(Utf16 { half, high, .. }) if half.is_some() || high.is_some() => "\u{fffd}".into(),
-            Decoder::Plain | Decoder::Utf16(_) => Bytes::new(),
+            Decoder::Plain => Bytes::new(),
+            Decoder::Utf16(mut decoder) => utf8(&mut decoder, &[], true),
         }
     }
 }
 
-impl Utf16 {
-    fn decode(&mut self, bytes: &[u8]) -> Bytes {
-        let half = self.half.take();
-        let mut units = Vec::with_capacity(bytes.len() / 2 + 2);
-        units.extend(self.high.take());
-        let (first, rest) = match (half, bytes.split_first()) {
-            (Some(half), Some((second, rest))) => (Some([half, *second]), rest),
-            (half, _) => {
-                self.half = half;
-                (None, bytes)
-            }
-        };
-        let (pairs, odd) = rest.as_chunks::<2>();
-        let unit =
-            |pair: &[u8; 2]| if self.is_big_endian { u16::from_be_bytes(*pair) } else { u16::from_le_bytes(*pair) };
-        units.extend(first.iter().chain(pairs).map(unit));
-        self.half = self.half.or(odd.first().copied());
-        let is_high = |unit: &&u16| matches!(**unit, 0xd800..=0xdbff);
-        self.high = units.last().filter(is_high).copied();
-        if self.high.is_some() {
-            units.pop();
-        }
-        let text: String = char::decode_utf16(units).map(|char| char.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-        text.into()
-    }
+fn utf8(decoder: &mut encoding_rs::Decoder, bytes: &[u8], is_last: bool) -> Bytes {
+    // None is more than any memory holds.
+    let mut text = String::with_capacity(decoder.max_utf8_buffer_length(bytes.len()).unwrap_or_default());
+    let (result, ..) = decoder.decode_to_string(bytes, &mut text, is_last);
+    debug_assert_eq!(result, CoderResult::InputEmpty, "there is room for all of it");
+    text.into()
 }
 
 #[cfg(test)]
