@@ -69,7 +69,11 @@ def ministack(port: int, smtp_port: int) -> servers.Server:
 def opensearch(port: int) -> servers.Server:
     home = STATE / "opensearch"
     command = [
-        str(tools.java()), "-Xms1g", "-Xmx1g", "--enable-native-access=ALL-UNNAMED", f"-Djava.io.tmpdir={home / 'tmp'}",
+        str(tools.java()), "-Xms1g", "-Xmx1g",
+        # As in OpenSearch's own jvm.options. Without them the collector lets the heap fill up, and the node, which
+        # refuses requests above 95 % of it, answers 429 although nearly all of it is garbage.
+        "-XX:+UseG1GC", "-XX:G1ReservePercent=25", "-XX:InitiatingHeapOccupancyPercent=30",
+        "--enable-native-access=ALL-UNNAMED", f"-Djava.io.tmpdir={home / 'tmp'}",
         "-cp", f"{tools.opensearch_jars()}/*", "org.codelibs.opensearch.runner.OpenSearchRunner",
         # The runner takes the first free port after this one; that it is free was checked.
         "-basePath", str(home), "-numOfNode", "1", "-baseHttpPort", str(port - 1), "-clusterName", f"alert-archive-{port}",

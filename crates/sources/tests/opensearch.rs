@@ -37,14 +37,10 @@ impl Bench {
     }
 
     async fn wipe(&self) {
-        let listed = self
-            .client
-            .get(format!("{}/_cat/indices/{}-*?h=index", url(), self.name))
-            .send()
-            .await
-            .expect("OpenSearch answers");
-        for index in listed.text().await.expect("names").lines() {
-            self.call(reqwest::Method::DELETE, index, Vec::new()).await;
+        let names = format!("_cat/indices/{}-*?h=index&format=json", self.name);
+        let listed = self.call(reqwest::Method::GET, &names, Vec::new()).await;
+        for index in listed.as_array().expect("a list") {
+            self.call(reqwest::Method::DELETE, index["index"].as_str().expect("a name"), Vec::new()).await;
         }
     }
 
@@ -54,11 +50,20 @@ impl Bench {
             .request(method, format!("{}/{path}", url()))
             .header("content-type", "application/x-ndjson")
             .body(body);
-        let answer = request.send().await.expect("OpenSearch answers");
-        let status = answer.status();
-        let body: Value = serde_json::from_slice(&answer.bytes().await.expect("body")).unwrap_or_default();
-        assert!(status.is_success() && body["errors"] != json!(true), "{path}: {body}");
-        body
+        let mut attempt = 1;
+        loop {
+            let answer = request.try_clone().expect("bytes").send().await.expect("OpenSearch answers");
+            let status = answer.status();
+            let body: Value = serde_json::from_slice(&answer.bytes().await.expect("body")).unwrap_or_default();
+            // A node whose memory is short for a moment, as after other tests, says so and asks to come back.
+            if status == reqwest::StatusCode::TOO_MANY_REQUESTS && attempt < 60 {
+                attempt += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                continue;
+            }
+            assert!(status.is_success() && body["errors"] != json!(true), "{path}: {status}: {body}");
+            return body;
+        }
     }
 
     async fn load(&self, documents: &[(&str, &str, &[u8])]) {
