@@ -17,10 +17,10 @@ use std::{
 };
 
 const LATENCY_MS: u64 = 50;
-const MESSAGES: u64 = 10_000;
 
 /// What is read, and how fast the server lets itself be asked.
 struct Case {
+    messages: u64,
     message_bytes: usize,
     page_size: u64,
     per_second: u32,
@@ -43,11 +43,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for case in [
-        Case { message_bytes: 2_000, page_size: 100, per_second: 1000 },
-        Case { message_bytes: 2_000, page_size: 50, per_second: 1000 },
-        Case { message_bytes: 25_000, page_size: 20, per_second: 1000 },
-        Case { message_bytes: 25_000, page_size: 100, per_second: 400 },
-        Case { message_bytes: 2_000, page_size: 100, per_second: 20 },
+        Case { messages: 10_000, message_bytes: 2_000, page_size: 100, per_second: 1000 },
+        Case { messages: 10_000, message_bytes: 2_000, page_size: 50, per_second: 1000 },
+        Case { messages: 50_000, message_bytes: 2_000, page_size: 500, per_second: 1000 },
+        Case { messages: 10_000, message_bytes: 25_000, page_size: 20, per_second: 1000 },
+        Case { messages: 10_000, message_bytes: 25_000, page_size: 100, per_second: 400 },
+        Case { messages: 10_000, message_bytes: 25_000, page_size: 500, per_second: 400 },
+        Case { messages: 10_000, message_bytes: 2_000, page_size: 100, per_second: 20 },
     ] {
         measure(case).await?;
     }
@@ -55,12 +57,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
-    let Case { message_bytes, page_size, per_second } = case;
+    let Case { messages, message_bytes, page_size, per_second } = case;
     let secret = Secret::Token { token: "bench".into() };
     let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), secret, Settings::default()).await?;
     let from: Timestamp = "2026-10-01T00:00:00Z".parse()?;
     let span = TimeRange { from, to: from + SignedDuration::from_hours(31 * 24) };
-    for number in 0..MESSAGES {
+    for number in 0..messages {
         let at = from + SignedDuration::from_secs(number as i64);
         let text = "lorem ipsum ".repeat(message_bytes / 12);
         let source = format!(r#"{{"message_id":"m-{number}","timestamp":"{at:.3}","text":"{text}"}}"#);
@@ -70,7 +72,7 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
             source: source.into_bytes(),
         });
     }
-    let pages = MESSAGES.div_ceil(page_size);
+    let pages = messages.div_ceil(page_size);
 
     server.state.set(Settings { latency_ms: LATENCY_MS, ..Settings::default() });
     let sequential = one_after_the_other(&server.url, span, page_size, pages).await?;
@@ -86,7 +88,7 @@ async fn measure(case: Case) -> Result<(), Box<dyn Error>> {
         arrived += page.len() as u64;
     }
     let parallel = began.elapsed();
-    assert_eq!(arrived, MESSAGES);
+    assert_eq!(arrived, messages);
 
     let asked = server.state.take_asked();
     let times: Vec<f64> = asked.iter().map(|asked| asked.at_ms).collect();

@@ -30,6 +30,8 @@ pub struct Check<'a> {
     archive: &'a Archive,
     evidence: &'a Evidence,
     outcome: Outcome,
+    /// Completed rows by the object that they name, as the ledger spells it.
+    rows_of: HashMap<&'a str, Vec<&'a Row>>,
     /// Where messages go whose row is to be made from an object.
     placed: HashMap<Identity, String>,
     /// The last object outside these days that was looked into, and what it holds.
@@ -53,7 +55,13 @@ impl<'a> Check<'a> {
             gone: evidence.rows.values().filter(|row| row.is_gone_unwritten()).count() as u64,
             ..Outcome::default()
         };
-        let mut check = Check { archive, evidence, outcome, placed: HashMap::new(), beside: None };
+        let mut rows_of: HashMap<&str, Vec<&Row>> = HashMap::new();
+        for row in evidence.rows.values().filter(|row| row.status == Status::Completed) {
+            if let Some(path) = &row.s3_path {
+                rows_of.entry(path).or_default().push(row);
+            }
+        }
+        let mut check = Check { archive, evidence, outcome, rows_of, placed: HashMap::new(), beside: None };
         check.runs();
         check.manifests();
         let sound = check.objects().await?;
@@ -139,12 +147,9 @@ impl<'a> Check<'a> {
     }
 
     /// Completed rows that name the object.
-    fn rows_of(&self, key: &str) -> impl Iterator<Item = &'a Row> + use<'a> {
+    fn rows_of(&self, key: &str) -> impl Iterator<Item = &'a Row> {
         let (evidence, uri) = (self.evidence, self.archive.objects.uri(key));
-        let rows = evidence
-            .rows
-            .values()
-            .filter(move |row| row.status == Status::Completed && row.s3_path.as_ref() == Some(&uri));
+        let rows = self.rows_of.get(uri.as_str()).into_iter().flatten().copied();
         rows.filter(|row| !evidence.may_change(row))
     }
 
