@@ -421,12 +421,39 @@ async fn where_transactions_are_hidden_nothing_is_read_and_it_is_said_why() {
         assert_eq!(error, "TransactionsHidden", "{sql}");
         assert!(message.contains("track_activities"), "{message}");
     }
+    // Nor while a statement runs.
+    let (refusal, ()) = tokio::join!(refused(&world), execute(&hiding, "SELECT pg_sleep(4)"));
+    assert_eq!(refusal.0, "TransactionsHidden");
     execute(&hiding, "COMMIT").await;
     assert_eq!(ingested(&world).await, (1, 0));
     execute(&client, "ALTER SYSTEM SET track_activities = off").await;
     execute(&client, "SELECT pg_reload_conf()").await;
     execute(&client, "SELECT pg_sleep(0.2)").await;
     assert_eq!(refused(&world).await.0, "TransactionsHidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_in_the_middle_of_a_transaction_hides_nothing() {
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, "CREATE TABLE ended AS SELECT 1::bigint AS id, 'a' AS name, now() AS updated_at").await;
+    let world = World::new(secret_of(&server.url("postgres")));
+    world.apply(&schema(&["ended"])).await;
+    let url = server.url("postgres");
+    let ending = || async {
+        loop {
+            execute(&connect_to(&url).await, "BEGIN; SELECT 1").await;
+        }
+    };
+    let ingests = async {
+        for _ in 0..100 {
+            ingested(&world).await;
+        }
+    };
+    tokio::select! {
+        () = ingests => {}
+        _ = futures::future::join_all([ending(), ending(), ending(), ending(), ending(), ending()]) => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
