@@ -13,17 +13,19 @@ pub struct Spelling {
 
 /// Types between which a value keeps its digits or characters.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     Number,
     Text,
     Other,
 }
 
-fn kind(of: &str) -> Kind {
-    match of.split('(').next().unwrap_or_default() {
-        "smallint" | "integer" | "bigint" | "numeric" => Kind::Number,
-        "text" | "character varying" => Kind::Text,
-        _ => Kind::Other,
+impl Kind {
+    pub fn of(of: &str) -> Kind {
+        match of.split('(').next().unwrap_or_default() {
+            "smallint" | "integer" | "bigint" | "numeric" => Kind::Number,
+            "text" | "character varying" => Kind::Text,
+            _ => Kind::Other,
+        }
     }
 }
 
@@ -51,7 +53,8 @@ impl Spelling {
     pub fn follows(&self, before: &[SourceColumn]) -> bool {
         let follows = |column: &SourceColumn| {
             before.iter().find(|other| other.name == column.name).is_some_and(|other| {
-                other.of == column.of || kind(&column.of) != Kind::Other && kind(&other.of) != Kind::Other
+                let are_known = Kind::of(&column.of) != Kind::Other && Kind::of(&other.of) != Kind::Other;
+                other.of == column.of || are_known
             })
         };
         before.is_empty() || self.columns.iter().all(follows)
@@ -80,7 +83,7 @@ impl Spelling {
             key.push(b':');
             let value = row.get(&column.name)?.get();
             let inner = value.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            match (kind(&column.of), inner) {
+            match (Kind::of(&column.of), inner) {
                 (Kind::Text, None) if is_number(value) => key.extend_from_slice(format!("\"{value}\"").as_bytes()),
                 (Kind::Number, Some(inner)) if is_number(inner) => key.extend_from_slice(inner.as_bytes()),
                 _ => key.extend_from_slice(value.as_bytes()),

@@ -93,12 +93,14 @@ impl Record {
 
 pub struct Spool {
     parts: Vec<BufWriter<File>>,
+    /// Of all records.
+    pub bytes: u64,
 }
 
 impl Spool {
     pub fn new() -> io::Result<Self> {
         let part = |_| Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?));
-        Ok(Spool { parts: (0..PARTS).map(part).collect::<Result<_, _>>()? })
+        Ok(Spool { parts: (0..PARTS).map(part).collect::<Result<_, _>>()?, bytes: 0 })
     }
 
     pub fn push(&mut self, record: &Record) -> io::Result<()> {
@@ -115,6 +117,7 @@ impl Spool {
             to.write_all(&(bytes.len() as u32).to_le_bytes())?;
             to.write_all(bytes)?;
         }
+        self.bytes += (record.key().len() + line.len()) as u64;
         Ok(())
     }
 
