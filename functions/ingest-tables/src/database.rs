@@ -413,10 +413,13 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The key's columns as JSON, as `row_to_json` writes them.
+/// The key's columns as JSON, as `row_to_json` writes them; null where one of them is null.
 fn key_of(table: &Table) -> String {
     let columns: Vec<_> = table.key.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
-    format!("(SELECT row_to_json({KEY}.*) FROM (SELECT {}) {KEY})::text", columns.join(", "))
+    let columns = columns.join(", ");
+    format!(
+        "CASE WHEN num_nulls({columns}) = 0 THEN (SELECT row_to_json({KEY}.*) FROM (SELECT {columns}) {KEY})::text END"
+    )
 }
 
 /// The greatest cursor that is not null. The session's zone is UTC, which is that of a timestamp without one.

@@ -1,6 +1,7 @@
 //! How keys are spelled: as JSON objects, with the columns in the order of the schema file and each value as PostgreSQL
 //! writes that type. Either may change, and what was written before is spelled as it was then.
 
+use crate::spool::key_of_line;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use warehouse::schema::Table;
@@ -70,7 +71,9 @@ impl Spelling {
         let row: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
         let is_deletion =
             row.contains_key("_deleted_at") && row.get("_deleted").is_some_and(|value| value.get() == "true");
-        Some((self.spell(&row)?, is_deletion))
+        let key = self.spell(&row)?;
+        let is_null = |column: &SourceColumn| row.get(&column.name).is_some_and(|value| value.get() == "null");
+        Some((if self.columns.iter().any(is_null) { key_of_line(line) } else { key }, is_deletion))
     }
 
     fn spell(&self, row: &HashMap<String, &RawValue>) -> Option<Vec<u8>> {
@@ -119,6 +122,8 @@ mod tests {
         let deletion = r#"{"id":1,"na\"me":"\u00fc","_deleted":true,"_deleted_at":"2024-01-01T00:00:00Z"}"#;
         assert_eq!(read(deletion), Some((key, true)));
         assert_eq!(read(r#"{"id":1}"#), None);
+        let without_key = r#"{"id":null,"na\"me":"\u00fc","at":null}"#;
+        assert_eq!(read(without_key), Some((key_of_line(without_key.as_bytes()), false)));
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub fn digest(bytes: &[u8]) -> Digest {
     digest
 }
 
+/// In the place of the key of a row where a part of it is null. Many rows may be so, and each is known by its line.
+pub fn key_of_line(line: &[u8]) -> Vec<u8> {
+    format!("\"{}\"", hex::encode(digest(line))).into_bytes()
+}
+
+/// Whether a key is one that the database can be asked for.
+pub fn is_whole(key: &[u8]) -> bool {
+    key.starts_with(b"{")
+}
+
 /// The comparison of keys goes over them slice by slice.
 pub const SLICES: usize = 256;
 

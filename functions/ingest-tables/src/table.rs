@@ -5,7 +5,7 @@ use crate::{
     database::{Session, cursor, text},
     known::{KnownReader, KnownWriter},
     spelling::Spelling,
-    spool::{PARTS, Record, SLICES, Spool, digest, slice_of},
+    spool::{PARTS, Record, SLICES, Spool, digest, is_whole, key_of_line, slice_of},
     writer::ObjectWriter,
 };
 use bytes::Bytes;
@@ -294,11 +294,9 @@ fn record(table: &Table, row: &tokio_postgres::Row) -> Result<Record, Error> {
     let missing = || Error::Read { table: table.name.clone(), what: "a row has no text".to_owned() };
     // PostgreSQL keeps line breaks between the tokens of json columns; inside of strings there are none.
     let one_line = |text: &str| text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect::<Vec<u8>>();
-    Ok(Record::Row {
-        line: one_line(text(&table.name, row, 0)?.ok_or_else(missing)?),
-        key: one_line(text(&table.name, row, 1)?.ok_or_else(missing)?),
-        cursor: cursor(&table.name, row, 2)?,
-    })
+    let line = one_line(text(&table.name, row, 0)?.ok_or_else(missing)?);
+    let key = text(&table.name, row, 1)?.map_or_else(|| key_of_line(&line), one_line);
+    Ok(Record::Row { key, line, cursor: cursor(&table.name, row, 2)? })
 }
 
 /// Reads the keys of these slices into the spool. Returns whether there was time for all of them.
@@ -342,9 +340,9 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Reads rows from `since` on. Whenever so many bytes of them are in the spool they are compared and written, so that
-    /// a table may be larger than the disk. Returns what is left to be compared, with what is known by then, and the
-    /// greatest finite cursor in microseconds since 1970.
+    /// Reads rows from `since` on. Whenever so many bytes of them are in the spool they are compared and written, so
+    /// that a table may be larger than the disk. Returns what is left to be compared, with what is known by then, and
+    /// the greatest finite cursor in microseconds since 1970.
     async fn read_rows(
         &mut self,
         since: Option<i64>,
@@ -429,7 +427,8 @@ impl Merge<'_> {
                 return Ok(known);
             }
         }
-        let is_gone = |key: &&Vec<u8>| self.compares.contains(&slice_of(key)) && !present.contains(*key);
+        let is_gone =
+            |key: &&Vec<u8>| is_whole(key) && self.compares.contains(&slice_of(key)) && !present.contains(*key);
         let gone: Vec<Vec<u8>> = known.keys().filter(is_gone).cloned().collect();
         for keys in gone.chunks(KEYS_AT_ONCE) {
             let texts: Vec<&str> = keys.iter().filter_map(|key| std::str::from_utf8(key).ok()).collect();

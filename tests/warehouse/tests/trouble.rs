@@ -298,6 +298,26 @@ async fn a_key_whose_type_changes_deletes_no_row_that_lives_and_forgets_no_row_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_share_a_key_because_a_part_of_it_is_null_are_written_once_each() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS partly; CREATE TABLE partly (a int, b text, v text, updated_at timestamptz, \
+               UNIQUE (a, b)); INSERT INTO partly VALUES (1, NULL, 'x', now()), (1, NULL, 'y', now()), (1, 'b', 'z', now())";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    let columns = "{a: integer, b: text, v: text, updated_at: timestamptz}";
+    world.apply(&with_dimension("partly", "[a, b]", columns)).await;
+    assert_eq!(ingested(&world).await, (3, 0));
+    assert_eq!(ingested(&world).await, (0, 0));
+    execute(&client, "UPDATE partly SET v = 'w', updated_at = now() WHERE v = 'x'").await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    // Of a row that no table took nothing has to be deleted.
+    execute(&client, "DELETE FROM partly WHERE b IS NULL").await;
+    assert_eq!(ingested(&world).await, (0, 0));
+    assert_eq!(members(&world).await, (1, 0));
+    assert_eq!(world.state().await.sources["partly"].quarantined, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_gets_another_case_is_another_key_although_postgresql_takes_them_for_one() {
     let server = Server::start();
     let client = connect_to(&server.url("postgres")).await;
