@@ -73,6 +73,9 @@ pub struct IngestRow {
     /// No more slices than this are compared at once, because there was no time for more; 0: any number.
     #[serde(default)]
     pub compare_most: usize,
+    /// PostgreSQL's number of the table at the last read: another one is another table of the same name.
+    #[serde(default)]
+    pub oid: Option<u32>,
     /// When the last ingest that went well ended.
     #[serde(default)]
     pub completed_at: Option<Timestamp>,
@@ -183,6 +186,7 @@ impl Claimed for IngestRow {
             compared_at: None,
             compare_from: 0,
             compare_most: 0,
+            oid: None,
             completed_at: None,
             columns: Vec::new(),
             first_columns: Vec::new(),

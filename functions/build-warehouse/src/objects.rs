@@ -22,8 +22,10 @@ use warehouse::{
 };
 use warehouse_state::{BuiltObject, QUARANTINE, SourceState};
 
-/// Longer lines end the reading of their object.
+/// Longer lines go into quarantine. As many as objects are read side by side may be in memory.
 const LINE_BYTES: usize = 64 << 20;
+/// What quarantine keeps of such a line.
+const SHOWN: usize = 64 << 10;
 /// Objects up to this size are fetched as a whole.
 const WHOLE_BYTES: u64 = 4 << 20;
 /// How many are read side by side.
@@ -89,7 +91,8 @@ pub async fn read(
     let reading = Arc::into_inner(reading).expect("all tasks have ended");
     let has_quarantined = reading.quarantine.into_inner().finish().await?;
     let objects = read.into_values().flatten().collect();
-    Ok(Lines { spill: reading.spill, objects, quarantine: has_quarantined.then_some(key) })
+    let spill = reading.spill.divided(part_bytes)?;
+    Ok(Lines { spill, objects, quarantine: has_quarantined.then_some(key) })
 }
 
 /// Adds what was in objects to what is known of a source.
@@ -249,7 +252,7 @@ struct ObjectLines<'a> {
 
 impl ObjectLines<'_> {
     async fn read(&mut self, content: &mut Content, quarantine: &Mutex<Quarantine>) -> Result<(), Broken> {
-        let mut lines = lines::Lines::new(LINE_BYTES);
+        let mut lines = lines::Lines::new(LINE_BYTES).cutting();
         loop {
             match lines.step().map_err(|error| Broken::Lines(error.to_string()))? {
                 Step::Starved => match content.piece().await.map_err(Broken::Store)? {
@@ -258,13 +261,18 @@ impl ObjectLines<'_> {
                 },
                 Step::Line(line) => {
                     let number = line.number;
-                    if line.bytes.iter().all(u8::is_ascii_whitespace) {
+                    let (taken, shown) = if line.is_cut {
+                        let reason = format!("the line is longer than {LINE_BYTES} bytes");
+                        (Err(reason), &line.bytes[..line.bytes.len().min(SHOWN)])
+                    } else if line.bytes.iter().all(u8::is_ascii_whitespace) {
                         continue;
-                    }
-                    if let Err(reason) = self.take(number, line.bytes)? {
+                    } else {
+                        (self.take(number, line.bytes)?, line.bytes)
+                    };
+                    if let Err(reason) = taken {
                         self.quarantined += 1;
                         let mut quarantine = quarantine.lock().await;
-                        quarantine.put(&self.object.place.key, number, &reason, line.bytes).await?;
+                        quarantine.put(&self.object.place.key, number, &reason, shown).await?;
                     }
                 }
                 Step::Damage(damage) => {

@@ -53,11 +53,8 @@ impl Segments {
     /// All lines of a source for the first time. Objects are numbered in their order.
     pub fn divide(warehouse: &Objects, spill: Spill, objects: usize, segment_bytes: u64) -> Result<Segments, Error> {
         let positions: Vec<u32> = (0..objects as u32).collect();
-        let parts = if spill.parts.len() == 1 {
-            spill.parts
-        } else {
-            by_first_object(&spill.parts, &positions, segment_bytes)?
-        };
+        let parts =
+            if spill.parts.len() == 1 { spill.parts } else { by_first_object(spill.parts, &positions, segment_bytes)? };
         let places = parts.into_iter().map(|records| Place::Changed { records, first_bytes: None });
         Ok(Segments { warehouse: warehouse.clone(), positions, places: places.collect() })
     }
@@ -226,9 +223,9 @@ fn is_indexed(index: &[u8], identity: Identity) -> bool {
 }
 
 /// Spreads records over segments of about equal size, each with the keys that came first in the same objects.
-fn by_first_object(parts: &[Scratch], positions: &[u32], segment_bytes: u64) -> Result<Vec<Scratch>, Error> {
+fn by_first_object(parts: Vec<Scratch>, positions: &[u32], segment_bytes: u64) -> Result<Vec<Scratch>, Error> {
     let mut sizes = vec![0_u64; positions.len()];
-    for part in parts {
+    for part in &parts {
         for key in Part::new(part.read()?, positions).keys() {
             sizes[key.first_object()] += key.records().map(|record| record.len() as u64).sum::<u64>();
         }
@@ -246,6 +243,7 @@ fn by_first_object(parts: &[Scratch], positions: &[u32], segment_bytes: u64) -> 
         })
         .collect();
     let segments = (0..count).map(|_| Scratch::new()).collect::<Result<Vec<_>, _>>()?;
+    // One after the other leaves the disk.
     for part in parts {
         for key in Part::new(part.read()?, positions).keys() {
             let (first, of) = ranges[key.first_object()];

@@ -3,7 +3,7 @@
 
 use crate::Error;
 use std::{
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     sync::{Mutex, PoisonError},
 };
 use warehouse::{line::Change, surrogate::Identity};
@@ -31,6 +31,14 @@ impl Scratch {
         Ok(writer.get_ref().metadata()?.len())
     }
 
+    fn reader(&self) -> Result<impl Read + use<>, Error> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.flush()?;
+        let mut file = writer.get_ref().try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(BufReader::new(file))
+    }
+
     pub fn read(&self) -> Result<Vec<u8>, Error> {
         let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         writer.flush()?;
@@ -56,6 +64,8 @@ pub struct Order {
 
 /// Identity, object, line, time of the object, whether its key is gone, length.
 const HEADER: usize = 16 + 4 + 4 + 8 + 1 + 4;
+/// Where parts have got so many times their size, because objects were compressed, they are divided once more.
+const GROWTH: u64 = 4;
 
 impl Spill {
     /// Parts of about `part_bytes` each, for about `bytes` in all.
@@ -84,6 +94,30 @@ impl Spill {
         record[32] = u8::from(matches!(change, Change::Gone { .. }));
         record[33..37].copy_from_slice(&length.to_le_bytes());
         self.parts[identity.part(self.parts.len())].append(record)
+    }
+
+    /// The same in more parts, where these have become too large to be in memory. One part after the other leaves the
+    /// disk.
+    pub fn divided(self, part_bytes: u64) -> Result<Spill, Error> {
+        let bytes = self.parts.iter().map(Scratch::bytes).sum::<Result<u64, _>>()?;
+        if bytes <= GROWTH * part_bytes * self.parts.len() as u64 {
+            return Ok(self);
+        }
+        let spill = Spill::new(bytes, part_bytes)?;
+        for part in self.parts {
+            let mut left = part.bytes()?;
+            let mut reader = part.reader()?;
+            while left > 0 {
+                let mut record = vec![0; HEADER];
+                reader.read_exact(&mut record)?;
+                let identity = Identity::from_bytes(array(&record[..16]));
+                record.resize(HEADER + u32::from_le_bytes(array(&record[33..HEADER])) as usize, 0);
+                reader.read_exact(&mut record[HEADER..])?;
+                left = left.saturating_sub(record.len() as u64);
+                spill.parts[identity.part(spill.parts.len())].append(&record)?;
+            }
+        }
+        Ok(spill)
     }
 }
 
@@ -212,5 +246,26 @@ mod tests {
             }
         }
         assert_eq!((keys, spill.parts.len()), (7, 10));
+    }
+
+    #[test]
+    fn parts_that_became_too_large_are_divided_once_more_and_lose_nothing() {
+        let spill = Spill::new(10, 1000).expect("spill");
+        for n in 0..1000 {
+            let order = Order { object: 0, line: n };
+            spill.push(Identity::of(&(n / 2).to_le_bytes()), order, 5, &row(n as i32), &mut Vec::new()).expect("line");
+        }
+        let before = spill.parts[0].read().expect("part");
+        let divided = spill.divided(1000).expect("divided");
+        assert_eq!(divided.parts.len(), before.len().div_ceil(1000));
+        let parts: Vec<Vec<u8>> = divided.parts.iter().map(|part| part.read().expect("part")).collect();
+        assert!(parts.iter().all(|part| part.len() < 3000), "{:?}", parts.iter().map(Vec::len).collect::<Vec<_>>());
+        let keys = |part: &[u8]| -> Vec<(Identity, Vec<u8>)> {
+            let part = Part::new(part.to_vec(), &[0]);
+            part.keys().map(|key| (key.identity, key.records().flatten().copied().collect())).collect()
+        };
+        let mut found: Vec<_> = parts.iter().flat_map(|part| keys(part)).collect();
+        found.sort_unstable();
+        assert_eq!(found, keys(&before));
     }
 }

@@ -2,6 +2,7 @@
 
 use build_warehouse::{Deps, Event, handle};
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use network::{Broken, Calm, Network, OneFault, Request, Strike};
 use parameters::MemoryParameters;
 use parquet::{
@@ -429,6 +430,44 @@ async fn nothing_of_an_object_that_is_cut_off_is_in_a_table() {
     object.delete(key).await.expect("delete");
     world.build().await;
     assert_eq!(world.state().await.sources["event"].failures, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_too_long_goes_to_quarantine_and_the_rest_of_its_object_is_built() {
+    let world = World::new().await;
+    let line = |id: u32, name: &str| format!("{{\"id\":{id},\"name\":\"{name}\",\"at\":\"2024-01-01T00:00:00Z\"}}\n");
+    let lines = [line(1, "a"), line(2, &"x".repeat(64 << 20)), line(3, "b")];
+    world.put("ingestion", "member/20240101T000000.000000Z-0000000001.jsonl", &lines.concat()).await;
+    world.build().await;
+    let state = world.state().await;
+    let source = &state.sources["member"];
+    assert_eq!((source.rows, source.quarantined, source.failures.len()), (2, 1, 0));
+    let quarantine = &world.objects.contents("warehouse")[&source.quarantine[0]];
+    let noted: serde_json::Value = serde_json::from_slice(quarantine).expect("a line");
+    assert_eq!((&noted["line"], &noted["reason"]), (&json!(2), &json!("the line is longer than 67108864 bytes")));
+    assert!(quarantine.len() < 100_000, "{} bytes", quarantine.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_much_larger_than_it_was_packed_is_divided_all_the_same() {
+    let world = World::new().await;
+    let name = "x".repeat(1_000);
+    let line = |id: u32| format!("{{\"id\":{id},\"name\":\"{name}\",\"at\":\"2024-01-01T00:00:00Z\"}}\n");
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all((0..500).map(line).collect::<String>().as_bytes()).expect("packed");
+    let packed = packed.finish().expect("packed");
+    let segment_bytes = 20_000;
+    assert!(packed.len() < segment_bytes, "{} bytes", packed.len());
+    let key = "member/20240101T000000.000000Z-0000000001.jsonl.gz";
+    Objects::over(world.objects.clone(), "ingestion").put(key, packed, "application/gzip").await.expect("put");
+    let deps = Deps { segment_bytes: segment_bytes as u64, ..world.deps(Calm::shared()) };
+    handle(&deps, Event::default(), call()).await.expect("build");
+    let state = world.state().await;
+    let source = &state.sources["member"];
+    let segments = &source.lines.as_ref().expect("lines").segments;
+    assert_eq!(source.rows, 500);
+    assert!(segments.len() > 20, "{} segments", segments.len());
+    assert!(segments.iter().all(|segment| segment.bytes < 3 * segment_bytes as u64), "{segments:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

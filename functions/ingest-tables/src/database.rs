@@ -1,6 +1,6 @@
 //! PostgreSQL: one connection a table, read only, in one snapshot, with a time limit.
 
-use crate::{Error, spool::SLICES};
+use crate::{Error, spelling::Kind, spool::SLICES};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
@@ -14,7 +14,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 use storage::Objects;
 use tokio_postgres::{Client, Row, RowStream, config::SslMode, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use warehouse::{schema::Table, time};
+use warehouse::{schema::Table, time, value::Type};
 use warehouse_state::SourceColumn;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +23,11 @@ const ROWS_PER_SECOND: u64 = 100_000;
 /// How far behind the stored timestamp a read begins in any case. A transaction has its start a moment before it is to
 /// be seen among those that run: what it writes at that very moment must still be ahead.
 const OVERLAP_MICROS: i64 = 5_000_000;
+
+/// A session that ends in the middle of its transaction looks for a moment as if it hid when that began: so often, and
+/// so far apart, is looked before it is believed.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Names for a row and a key in a statement. With `.*` they are the row, also where a column has the same name.
 const ROW: &str = "\"alert-archive row\"";
@@ -201,6 +206,14 @@ pub struct Horizon {
     pub has_prepared: bool,
 }
 
+/// A table as the catalogue has it.
+pub struct Relation {
+    /// Another one: the table was dropped and made anew. `None`: there is no such table, or it has no columns.
+    pub oid: Option<u32>,
+    /// In their order.
+    pub columns: Vec<SourceColumn>,
+}
+
 impl Session {
     /// Looks at the running transactions, then takes the snapshot: what begins between the two writes with a later time
     /// than the bound, and what ends between them is in the snapshot.
@@ -211,12 +224,21 @@ impl Session {
                    pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
                    EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()), \
                    pg_is_in_recovery(), \
-                   EXISTS (SELECT FROM others WHERE state = 'disabled' \
-                     OR state LIKE 'idle in transaction%' AND xact_start IS NULL), \
+                   EXISTS (SELECT FROM others WHERE state = 'disabled' OR xact_start IS NULL AND (state LIKE \
+                     'idle in transaction%' OR backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)), \
                    EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                      WHERE n.nspname = 'public' AND c.relname = $1::text::name AND c.relkind IN ('r', 'p', 'v'))";
-        let row = self.client.query_one(sql, &[&table.name]).await;
-        let row = row.map_err(|error| Error::of("pg_stat_activity", error))?;
+        let mut looks = 0;
+        let row = loop {
+            let row = self.client.query_one(sql, &[&table.name]).await;
+            let row = row.map_err(|error| Error::of("pg_stat_activity", error))?;
+            looks += 1;
+            let is_hidden: bool = row.get(4);
+            if !is_hidden || looks == LOOKS {
+                break row;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        };
         if row.get(3) {
             let what =
                 "it is a read replica, where those of the primary are not to be seen; name the primary in the secret";
@@ -247,17 +269,22 @@ impl Session {
         instant("the clock", &row.map_err(|error| Error::of("the clock", error))?, 0)
     }
 
-    /// The table's columns in their order; none where there is no such table.
-    pub async fn columns(&self, table: &str) -> Result<Vec<SourceColumn>, Error> {
-        // A domain is described by the type below it.
-        let sql = "SELECT a.attname::text, format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), \
-                     CASE WHEN t.typbasetype = 0 THEN a.atttypmod ELSE t.typtypmod END) \
+    /// The table as it stands; without columns where there is none.
+    pub async fn relation(&self, table: &str) -> Result<Relation, Error> {
+        // A domain is described by the type at its bottom.
+        let sql = "SELECT c.oid, a.attname::text, format_type(below.type, below.modifier) \
                    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+                   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
+                   CROSS JOIN LATERAL (WITH RECURSIVE types AS (SELECT a.atttypid AS type, a.atttypmod AS modifier \
+                     UNION ALL SELECT t.typbasetype, t.typtypmod \
+                       FROM types JOIN pg_catalog.pg_type t ON t.oid = types.type AND t.typtype = 'd') \
+                     SELECT types.* FROM types JOIN pg_catalog.pg_type t ON t.oid = types.type \
+                       WHERE t.typtype <> 'd') AS below \
                    WHERE n.nspname = 'public' AND c.relname = $1::text::name AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
                      AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
         let rows = self.client.query(sql, &[&table]).await.map_err(|error| Error::of(table, error))?;
-        Ok(rows.iter().map(|row| SourceColumn { name: row.get(0), of: row.get(1) }).collect())
+        let columns = rows.iter().map(|row| SourceColumn { name: row.get(1), of: row.get(2) }).collect();
+        Ok(Relation { oid: rows.first().map(|row| row.get(0)), columns })
     }
 
     /// Streams (line, key, cursor) of the rows from `since` on, or of all. `since` is in microseconds since 1970.
@@ -300,7 +327,9 @@ impl Session {
         self.stream(table, &sql, &[]).await
     }
 
-    /// Which of these keys, each a JSON object, rows have, however the keys are spelled; by their places.
+    /// Which of these keys, each a JSON object, rows have, however the keys are spelled; by their places. What is text
+    /// to PostgreSQL and to the file is another key when it is spelled in another way, also where `=` holds, as it does
+    /// for 'a' and 'A' as citext.
     pub async fn standing(
         &self,
         table: &Table,
@@ -308,7 +337,14 @@ impl Session {
         keys: &[&str],
     ) -> Result<HashSet<usize>, Error> {
         let (names, of) = key_columns(table, columns);
-        let is_same = names.iter().map(|column| format!("{ROW}.{column} = {KEY}.{column}")).collect::<Vec<_>>();
+        let is_same = table.key.iter().zip(&names).map(|(at, column)| {
+            let equal = format!("{ROW}.{column} = {KEY}.{column}");
+            match is_text(table, columns, *at) {
+                true => format!("{equal} AND to_json({ROW}.{column})::text = to_json({KEY}.{column})::text"),
+                false => equal,
+            }
+        });
+        let is_same: Vec<String> = is_same.collect();
         let sql = format!(
             "SELECT e.n FROM json_array_elements($1::text::json) WITH ORDINALITY AS e(key, n) \
              CROSS JOIN LATERAL json_to_record(e.key) AS {KEY}({of}) \
@@ -365,15 +401,25 @@ fn key_columns(table: &Table, columns: &[SourceColumn]) -> (Vec<String>, String)
     (table.key.iter().map(|at| quoted(&table.columns[*at].name)).collect(), of.join(", "))
 }
 
+/// Whether a column is a text in the file and no number in the table.
+fn is_text(table: &Table, columns: &[SourceColumn], at: usize) -> bool {
+    let column = &table.columns[at];
+    let is_number = columns.iter().any(|other| other.name == column.name && Kind::of(&other.of) == Kind::Number);
+    column.of == Type::Text && !is_number
+}
+
 /// An identifier as SQL wants it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The key's columns as JSON, as `row_to_json` writes them.
+/// The key's columns as JSON, as `row_to_json` writes them; null where one of them is null.
 fn key_of(table: &Table) -> String {
     let columns: Vec<_> = table.key.iter().map(|at| format!("{ROW}.{}", quoted(&table.columns[*at].name))).collect();
-    format!("(SELECT row_to_json({KEY}.*) FROM (SELECT {}) {KEY})::text", columns.join(", "))
+    let columns = columns.join(", ");
+    format!(
+        "CASE WHEN num_nulls({columns}) = 0 THEN (SELECT row_to_json({KEY}.*) FROM (SELECT {columns}) {KEY})::text END"
+    )
 }
 
 /// The greatest cursor that is not null. The session's zone is UTC, which is that of a timestamp without one.

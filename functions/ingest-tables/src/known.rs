@@ -32,6 +32,10 @@ impl KnownReader {
         while let Some(piece) = reader.chunk().await? {
             file.write_all(&piece)?;
         }
+        Ok(KnownReader::over(file)?)
+    }
+
+    fn over(mut file: File) -> io::Result<Self> {
         file.seek(SeekFrom::Start(0))?;
         Ok(KnownReader { lines: Some(BufReader::new(zstd::Decoder::new(file)?)), ahead: None })
     }
@@ -87,8 +91,17 @@ impl KnownWriter {
         Ok(())
     }
 
+    /// What was written.
+    pub fn reread(self) -> io::Result<KnownReader> {
+        KnownReader::over(self.finish()?)
+    }
+
+    fn finish(self) -> io::Result<File> {
+        self.encoder.finish()?.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+
     pub async fn put(self, objects: &Objects, key: &str) -> Result<(), Error> {
-        let mut file = self.encoder.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let mut file = self.finish()?;
         file.seek(SeekFrom::Start(0))?;
         let mut upload = objects.upload(key, "application/zstd");
         let mut piece = vec![0; PIECE];

@@ -40,7 +40,12 @@ pub struct Deps {
     pub database: Database,
     /// Begins the names of parameters.
     pub parameter_prefix: String,
+    /// How much of a table is on the disk at once; see [`SPOOL_BYTES`].
+    pub spool_bytes: u64,
 }
+
+/// Rows that are read before they are compared and written. The keys of a table need room on the disk as well.
+pub const SPOOL_BYTES: u64 = 1 << 30;
 
 impl Deps {
     pub fn from_env(aws: &SdkConfig) -> Result<Self, ConfigMissing> {
@@ -54,6 +59,7 @@ impl Deps {
             parameters: Arc::new(Ssm::new(aws)),
             database: Database::from_env(aws, &mut config),
             parameter_prefix: config.required("ALERT_ARCHIVE_WAREHOUSE_PARAMETERS"),
+            spool_bytes: SPOOL_BYTES,
         };
         config.check()?;
         Ok(deps)

@@ -1,6 +1,7 @@
 //! How keys are spelled: as JSON objects, with the columns in the order of the schema file and each value as PostgreSQL
 //! writes that type. Either may change, and what was written before is spelled as it was then.
 
+use crate::spool::key_of_line;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use warehouse::schema::Table;
@@ -13,17 +14,19 @@ pub struct Spelling {
 
 /// Types between which a value keeps its digits or characters.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     Number,
     Text,
     Other,
 }
 
-fn kind(of: &str) -> Kind {
-    match of.split('(').next().unwrap_or_default() {
-        "smallint" | "integer" | "bigint" | "numeric" => Kind::Number,
-        "text" | "character varying" => Kind::Text,
-        _ => Kind::Other,
+impl Kind {
+    pub fn of(of: &str) -> Kind {
+        match of.split('(').next().unwrap_or_default() {
+            "smallint" | "integer" | "bigint" | "numeric" => Kind::Number,
+            "text" | "character varying" => Kind::Text,
+            _ => Kind::Other,
+        }
     }
 }
 
@@ -51,7 +54,8 @@ impl Spelling {
     pub fn follows(&self, before: &[SourceColumn]) -> bool {
         let follows = |column: &SourceColumn| {
             before.iter().find(|other| other.name == column.name).is_some_and(|other| {
-                other.of == column.of || kind(&column.of) != Kind::Other && kind(&other.of) != Kind::Other
+                let are_known = Kind::of(&column.of) != Kind::Other && Kind::of(&other.of) != Kind::Other;
+                other.of == column.of || are_known
             })
         };
         before.is_empty() || self.columns.iter().all(follows)
@@ -67,7 +71,9 @@ impl Spelling {
         let row: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
         let is_deletion =
             row.contains_key("_deleted_at") && row.get("_deleted").is_some_and(|value| value.get() == "true");
-        Some((self.spell(&row)?, is_deletion))
+        let key = self.spell(&row)?;
+        let is_null = |column: &SourceColumn| row.get(&column.name).is_some_and(|value| value.get() == "null");
+        Some((if self.columns.iter().any(is_null) { key_of_line(line) } else { key }, is_deletion))
     }
 
     fn spell(&self, row: &HashMap<String, &RawValue>) -> Option<Vec<u8>> {
@@ -80,7 +86,7 @@ impl Spelling {
             key.push(b':');
             let value = row.get(&column.name)?.get();
             let inner = value.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            match (kind(&column.of), inner) {
+            match (Kind::of(&column.of), inner) {
                 (Kind::Text, None) if is_number(value) => key.extend_from_slice(format!("\"{value}\"").as_bytes()),
                 (Kind::Number, Some(inner)) if is_number(inner) => key.extend_from_slice(inner.as_bytes()),
                 _ => key.extend_from_slice(value.as_bytes()),
@@ -116,6 +122,8 @@ mod tests {
         let deletion = r#"{"id":1,"na\"me":"\u00fc","_deleted":true,"_deleted_at":"2024-01-01T00:00:00Z"}"#;
         assert_eq!(read(deletion), Some((key, true)));
         assert_eq!(read(r#"{"id":1}"#), None);
+        let without_key = r#"{"id":null,"na\"me":"\u00fc","at":null}"#;
+        assert_eq!(read(without_key), Some((key_of_line(without_key.as_bytes()), false)));
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub fn digest(bytes: &[u8]) -> Digest {
     digest
 }
 
+/// In the place of the key of a row where a part of it is null. Many rows may be so, and each is known by its line.
+pub fn key_of_line(line: &[u8]) -> Vec<u8> {
+    format!("\"{}\"", hex::encode(digest(line))).into_bytes()
+}
+
+/// Whether a key is one that the database can be asked for.
+pub fn is_whole(key: &[u8]) -> bool {
+    key.starts_with(b"{")
+}
+
 /// The comparison of keys goes over them slice by slice.
 pub const SLICES: usize = 256;
 
@@ -93,12 +103,14 @@ impl Record {
 
 pub struct Spool {
     parts: Vec<BufWriter<File>>,
+    /// Of all records.
+    pub bytes: u64,
 }
 
 impl Spool {
     pub fn new() -> io::Result<Self> {
         let part = |_| Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile()?));
-        Ok(Spool { parts: (0..PARTS).map(part).collect::<Result<_, _>>()? })
+        Ok(Spool { parts: (0..PARTS).map(part).collect::<Result<_, _>>()?, bytes: 0 })
     }
 
     pub fn push(&mut self, record: &Record) -> io::Result<()> {
@@ -115,6 +127,7 @@ impl Spool {
             to.write_all(&(bytes.len() as u32).to_le_bytes())?;
             to.write_all(bytes)?;
         }
+        self.bytes += (record.key().len() + line.len()) as u64;
         Ok(())
     }
 

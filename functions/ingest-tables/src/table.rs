@@ -5,7 +5,7 @@ use crate::{
     database::{Session, cursor, text},
     known::{KnownReader, KnownWriter},
     spelling::Spelling,
-    spool::{PARTS, Record, SLICES, Spool, digest, slice_of},
+    spool::{PARTS, Record, SLICES, Spool, digest, is_whole, key_of_line, slice_of},
     writer::ObjectWriter,
 };
 use bytes::Bytes;
@@ -35,7 +35,8 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let told: Option<IngestParameter> = recall(deps.parameters.as_ref(), &parameter).await?;
     let session = deps.database.connect(&deps.warehouse).await?;
     let horizon = session.begin(table).await?;
-    let columns = session.columns(&table.name).await?;
+    let relation = session.relation(&table.name).await?;
+    let columns = relation.columns;
     check(table, &columns)?;
     let read_at = session.now().await?;
     let spelling = Spelling::new(table, &columns);
@@ -51,42 +52,37 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     let last_id = last_id.max(told.as_ref().map_or(0, |told| told.sequential_id));
     let micros = |text: &Option<String>| text.as_deref().and_then(|text| time::timestamptz(text).ok());
     let stored = micros(&row.timestamp);
+    let is_made_anew = row.oid.is_some() && row.oid != relation.oid;
+    if is_made_anew {
+        tracing::warn!(table = table.name, "the table was dropped and made anew: all of its rows are read");
+    }
     // Where the parameter is behind the row, what lies between is compared once more; nothing is ever skipped.
     let since = match &told {
-        _ if full => None,
+        _ if full || is_made_anew => None,
         Some(told) => stored.min(micros(&told.timestamp)),
         None => stored,
     };
-    let mut pace = Pace::new(deps.database.rows_per_second, call);
-    let greatest = read_rows(table, &session, since, &mut spool, &mut pace).await?;
-    let from = if is_respelled { 0 } else { row.compare_from };
-    let mut compares = 0..0;
-    let mut is_cut = false;
-    if is_due(table, row, is_respelled, call) {
-        let slices = pace.slices(from, row.keys.max(pace.rows), row.compare_most);
-        is_cut = !read_keys(table, &session, &slices, &mut spool, &mut pace).await?;
-        compares = slices;
-    }
     let mut merge = Merge {
         table,
         session: &session,
         columns: &columns,
         writer: ObjectWriter::new(deps, table, row.fence.attempt, read_at, last_id + 1),
         read_at,
-        compares: compares.clone(),
+        compares: 0..0,
         tells_deletions: !is_anew,
-        pace,
-        is_cut,
+        pace: Pace::new(deps.database.rows_per_second, call),
+        is_cut: false,
         rows: 0,
         deleted: 0,
     };
-    let mut writer = KnownWriter::new()?;
-    let mut keys = 0;
-    for part in 0..PARTS {
-        let of_part = merge.part(&mut spool, part, known.part(part)?).await?;
-        writer.part(&of_part)?;
-        keys += of_part.len() as u64;
+    let (mut spool, known, greatest) = merge.read_rows(since, spool, known, deps.spool_bytes).await?;
+    let from = if is_respelled { 0 } else { row.compare_from };
+    if is_due(table, row, is_respelled, call) {
+        merge.compares = merge.pace.slices(from, row.keys.max(merge.pace.rows), row.compare_most);
+        merge.is_cut = !read_keys(table, &session, &merge.compares, &mut spool, &mut merge.pace).await?;
     }
+    let compares = merge.compares.clone();
+    let (writer, keys) = merge.all(spool, known).await?;
     let sequential_id = merge.writer.finish().await?;
     let (rows, deleted, objects) = (merge.rows, merge.deleted, std::mem::take(&mut merge.writer.objects));
     let is_cut = merge.is_cut;
@@ -112,9 +108,15 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
             key: spelling.columns.clone(),
             keys,
             planned: Vec::new(),
-            compared_at: if compares.end == SLICES && !is_cut { Some(call.now().as_second()) } else { row.compared_at },
+            compared_at: match compares.end == SLICES && !is_cut {
+                true => Some(call.now().as_second()),
+                // It goes on whether or not one was due.
+                false if is_respelled => None,
+                false => row.compared_at,
+            },
             compare_from: if compares.is_empty() || is_cut { from } else { compares.end % SLICES },
             compare_most: if is_cut { (compares.len() / 2).max(1) } else { row.compare_most },
+            oid: relation.oid,
             completed_at: Some(call.now()),
             first_columns: with_new(row.first_columns, &columns),
             columns: columns.clone(),
@@ -155,11 +157,11 @@ pub async fn ingest(deps: &Deps, table: &Table, row: &IngestRow, full: bool, cal
     })
 }
 
-/// Whether keys are compared: at most as often as the file says, and until a comparison that was begun has seen all.
+/// Whether keys are compared: at most as often as the file says. A comparison that has not seen all keys stays due.
 fn is_due(table: &Table, row: &IngestRow, is_respelled: bool, call: &Call) -> bool {
     table.hard_deletes.is_some_and(|every| {
         let due = row.compared_at.map_or(i64::MIN, |at| at.saturating_add(every.as_secs() as i64));
-        due <= call.now().as_second() || row.compare_from > 0 || is_respelled
+        due <= call.now().as_second() || is_respelled
     })
 }
 
@@ -288,40 +290,13 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// Reads rows into the spool; returns the greatest finite cursor in microseconds since 1970.
-async fn read_rows(
-    table: &Table,
-    session: &Session,
-    since: Option<i64>,
-    spool: &mut Spool,
-    pace: &mut Pace<'_>,
-) -> Result<Option<i64>, Error> {
-    let mut rows = pin!(session.rows(table, since).await?);
-    let mut greatest = None;
-    while let Some(row) = rows.try_next().await.map_err(|error| Error::of(&table.name, error))? {
-        let record = record(table, &row)?;
-        if let Record::Row { cursor, .. } = &record {
-            greatest = greatest.max(*cursor);
-        }
-        spool.push(&record)?;
-        if !pace.row().await {
-            let count = pace.rows;
-            let what = format!("the function's time is over after {count} rows; give it more, or read less at once");
-            return Err(Error::Read { table: table.name.clone(), what });
-        }
-    }
-    Ok(greatest)
-}
-
 fn record(table: &Table, row: &tokio_postgres::Row) -> Result<Record, Error> {
     let missing = || Error::Read { table: table.name.clone(), what: "a row has no text".to_owned() };
     // PostgreSQL keeps line breaks between the tokens of json columns; inside of strings there are none.
     let one_line = |text: &str| text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect::<Vec<u8>>();
-    Ok(Record::Row {
-        line: one_line(text(&table.name, row, 0)?.ok_or_else(missing)?),
-        key: one_line(text(&table.name, row, 1)?.ok_or_else(missing)?),
-        cursor: cursor(&table.name, row, 2)?,
-    })
+    let line = one_line(text(&table.name, row, 0)?.ok_or_else(missing)?);
+    let key = text(&table.name, row, 1)?.map_or_else(|| key_of_line(&line), one_line);
+    Ok(Record::Row { key, line, cursor: cursor(&table.name, row, 2)? })
 }
 
 /// Reads the keys of these slices into the spool. Returns whether there was time for all of them.
@@ -365,6 +340,51 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
+    /// Reads rows from `since` on. Whenever so many bytes of them are in the spool they are compared and written, so
+    /// that a table may be larger than the disk. Returns what is left to be compared, with what is known by then, and
+    /// the greatest finite cursor in microseconds since 1970.
+    async fn read_rows(
+        &mut self,
+        since: Option<i64>,
+        mut spool: Spool,
+        mut known: KnownReader,
+        most_bytes: u64,
+    ) -> Result<(Spool, KnownReader, Option<i64>), Error> {
+        let (table, session) = (self.table, self.session);
+        let mut rows = pin!(session.rows(table, since).await?);
+        let mut greatest = None;
+        while let Some(row) = rows.try_next().await.map_err(|error| Error::of(&table.name, error))? {
+            let record = record(table, &row)?;
+            if let Record::Row { cursor, .. } = &record {
+                greatest = greatest.max(*cursor);
+            }
+            spool.push(&record)?;
+            if spool.bytes >= most_bytes {
+                // Nothing is asked of the database meanwhile: it is still answering.
+                known = self.all(spool, known).await?.0.reread()?;
+                spool = Spool::new()?;
+            }
+            if !self.pace.row().await {
+                let count = self.pace.rows;
+                let what =
+                    format!("the function's time is over after {count} rows; give it more, or read less at once");
+                return Err(Error::Read { table: table.name.clone(), what });
+            }
+        }
+        Ok((spool, known, greatest))
+    }
+
+    /// Returns what is known afterwards, and of how many keys.
+    async fn all(&mut self, mut spool: Spool, mut known: KnownReader) -> Result<(KnownWriter, u64), Error> {
+        let (mut writer, mut keys) = (KnownWriter::new()?, 0);
+        for part in 0..PARTS {
+            let of_part = self.part(&mut spool, part, known.part(part)?).await?;
+            writer.part(&of_part)?;
+            keys += of_part.len() as u64;
+        }
+        Ok((writer, keys))
+    }
+
     /// Returns what is known of the part's keys afterwards.
     async fn part(
         &mut self,
@@ -407,7 +427,8 @@ impl Merge<'_> {
                 return Ok(known);
             }
         }
-        let is_gone = |key: &&Vec<u8>| self.compares.contains(&slice_of(key)) && !present.contains(*key);
+        let is_gone =
+            |key: &&Vec<u8>| is_whole(key) && self.compares.contains(&slice_of(key)) && !present.contains(*key);
         let gone: Vec<Vec<u8>> = known.keys().filter(is_gone).cloned().collect();
         for keys in gone.chunks(KEYS_AT_ONCE) {
             let texts: Vec<&str> = keys.iter().filter_map(|key| std::str::from_utf8(key).ok()).collect();
@@ -500,6 +521,7 @@ mod tests {
                 parameters: Arc::new(MemoryParameters::default()),
                 database: Database::over(NoSecrets, "secret"),
                 parameter_prefix: "/test".into(),
+                spool_bytes: crate::SPOOL_BYTES,
             }
         }
 

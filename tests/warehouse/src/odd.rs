@@ -85,6 +85,39 @@ const KEYS: &[KeyKind] = &[
         columns: &[("numeric(20,0)", "decimal(20,0)")],
         values: &[&["12345678901234567890"], &["-1"], &["0"], &["1"], &["2"], &["3"], &["4"]],
     },
+    // To PostgreSQL 'a' and 'A' are one key, to a reader of the text they are two.
+    KeyKind {
+        columns: &[("odd_types.citext", "text")],
+        values: &[&["'a'"], &["'A'"], &["'b'"], &["'B'"], &["'c'"], &["'x'"], &["'y'"], &["'z'"]],
+    },
+    KeyKind {
+        columns: &[("interval", "text")],
+        values: &[&["'1 mon'"], &["'30 days'"], &["'720:00:00'"], &["'0'"], &["'1 day'"], &["'2 days'"], &["'3 days'"]],
+    },
+    KeyKind {
+        columns: &[("char(4)", "text"), ("odd_mood", "text"), ("boolean", "boolean")],
+        values: &[
+            &["'ab'", "'so so'", "true"],
+            &["'ab'", "'so so'", "false"],
+            &["''", "'\"fine\"'", "true"],
+            &["'ab'", "'\"fine\"'", "true"],
+            &["'x'", "'so so'", "true"],
+            &["'y'", "'so so'", "true"],
+            &["'z'", "'so so'", "true"],
+        ],
+    },
+    KeyKind {
+        columns: &[("odd_inner", "decimal(9,3)"), ("timestamp", "timestamp")],
+        values: &[
+            &["1.5", "'0044-03-15 12:00:00 BC'"],
+            &["1.500", "'infinity'"],
+            &["-0.001", "'2024-01-01 00:00:00.000001'"],
+            &["0", "'2024-01-01'"],
+            &["1", "'2024-01-01'"],
+            &["2", "'2024-01-01'"],
+            &["3", "'2024-01-01'"],
+        ],
+    },
     KeyKind {
         columns: &[("timestamptz", "timestamptz"), ("bytea", "bytes")],
         values: &[
@@ -179,7 +212,14 @@ impl Database {
         let mut sql = String::from(
             "DROP TYPE IF EXISTS odd_mood CASCADE; CREATE TYPE odd_mood AS ENUM ('so so', '\"fine\"'); \
              DROP TYPE IF EXISTS odd_pair CASCADE; CREATE TYPE odd_pair AS (a integer, b text); \
-             DROP DOMAIN IF EXISTS odd_amount CASCADE; CREATE DOMAIN odd_amount AS numeric(9,3);\n",
+             DROP DOMAIN IF EXISTS odd_amount CASCADE; CREATE DOMAIN odd_amount AS numeric(9,3); \
+             CREATE DOMAIN odd_inner AS odd_amount; \
+             DROP DOMAIN IF EXISTS odd_list CASCADE; CREATE DOMAIN odd_list AS integer[]; \
+             DROP DOMAIN IF EXISTS odd_pairs CASCADE; CREATE DOMAIN odd_pairs AS odd_pair[]; \
+             DROP DOMAIN IF EXISTS odd_at CASCADE; CREATE DOMAIN odd_at AS timestamptz; \
+             CREATE DOMAIN odd_updated_at AS odd_at; \
+             CREATE SCHEMA IF NOT EXISTS odd_types; CREATE EXTENSION IF NOT EXISTS hstore SCHEMA odd_types; \
+             CREATE EXTENSION IF NOT EXISTS citext SCHEMA odd_types;\n",
         );
         for source in &self.sources {
             sql += &source.created(self);
@@ -401,7 +441,8 @@ impl Source {
         if rng.random_bool(0.3) {
             columns.iter_mut().for_each(|column| column.is_type2 = false);
         }
-        let cursors: [&[_]; 4] = [
+        let cursors: [&[_]; 5] = [
+            &[("updated_at", "odd_updated_at")],
             &[("updated_at", "timestamptz")],
             &[("updated_at", "timestamptz"), ("created_at", "timestamptz")],
             &[("updated_at", "timestamp")],
@@ -445,7 +486,10 @@ impl Source {
             columns.push(("happened".into(), "timestamptz".into(), "timestamptz"));
         }
         columns.extend(self.soft_delete.map(|of| ("gone".into(), of.to_owned(), of)));
-        columns.extend(self.cursors.iter().map(|(name, of)| ((*name).to_owned(), (*of).to_owned(), *of)));
+        columns.extend(self.cursors.iter().map(|(name, of)| {
+            let declared = if *of == "timestamp" { "timestamp" } else { "timestamptz" };
+            ((*name).to_owned(), (*of).to_owned(), declared)
+        }));
         columns
     }
 

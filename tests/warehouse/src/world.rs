@@ -79,6 +79,8 @@ pub struct World {
     /// That a call may take.
     pub time: Duration,
     pub segment_bytes: u64,
+    /// Of rows that are read before they are compared and written.
+    pub spool_bytes: u64,
 }
 
 impl World {
@@ -98,6 +100,7 @@ impl World {
             time: Duration::from_secs(120),
             // So small that a table has several.
             segment_bytes: 400,
+            spool_bytes: ingest_tables::SPOOL_BYTES,
         }
     }
 
@@ -139,6 +142,7 @@ impl World {
             parameters: Arc::new(self.parameters.clone()),
             database,
             parameter_prefix: "/test".into(),
+            spool_bytes: self.spool_bytes,
         };
         ingest_tables::handle(&deps, Request { tables: None, full }, self.call()).await
     }

@@ -70,6 +70,7 @@ async fn play(seed: u64) {
     execute(&client, &database.created()).await;
     let mut world = World::new(secret());
     world.segment_bytes = rng.random_range(500..20_000);
+    world.spool_bytes = rng.random_range(1..5_000);
     world.apply(&database.schema()).await;
     let mut held: BTreeMap<usize, Client> = BTreeMap::new();
     for round in 0..ROUNDS {

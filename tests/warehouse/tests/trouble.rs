@@ -298,6 +298,43 @@ async fn a_key_whose_type_changes_deletes_no_row_that_lives_and_forgets_no_row_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_share_a_key_because_a_part_of_it_is_null_are_written_once_each() {
+    let client = connect().await;
+    let sql = "DROP TABLE IF EXISTS partly; CREATE TABLE partly (a int, b text, v text, updated_at timestamptz, \
+               UNIQUE (a, b)); INSERT INTO partly VALUES (1, NULL, 'x', now()), (1, NULL, 'y', now()), (1, 'b', 'z', now())";
+    execute(&client, sql).await;
+    let world = World::new(secret());
+    let columns = "{a: integer, b: text, v: text, updated_at: timestamptz}";
+    world.apply(&with_dimension("partly", "[a, b]", columns)).await;
+    assert_eq!(ingested(&world).await, (3, 0));
+    assert_eq!(ingested(&world).await, (0, 0));
+    execute(&client, "UPDATE partly SET v = 'w', updated_at = now() WHERE v = 'x'").await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    // Of a row that no table took nothing has to be deleted.
+    execute(&client, "DELETE FROM partly WHERE b IS NULL").await;
+    assert_eq!(ingested(&world).await, (0, 0));
+    assert_eq!(members(&world).await, (1, 0));
+    assert_eq!(world.state().await.sources["partly"].quarantined, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_gets_another_case_is_another_key_although_postgresql_takes_them_for_one() {
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    let sql = "CREATE SCHEMA elsewhere; CREATE EXTENSION citext SCHEMA elsewhere; \
+               CREATE TABLE cased (id elsewhere.citext PRIMARY KEY, updated_at timestamptz); \
+               INSERT INTO cased VALUES ('a', now()), ('b', now())";
+    execute(&client, sql).await;
+    let world = World::new(secret_of(&server.url("postgres")));
+    world.apply(&with_dimension("cased", "id", "{id: text, updated_at: timestamptz}")).await;
+    assert_eq!(ingested(&world).await, (2, 0));
+    execute(&client, "UPDATE cased SET id = 'A', updated_at = now() WHERE id = 'a'").await;
+    assert_eq!(ingested(&world).await, (1, 1));
+    assert_eq!(ingested(&world).await, (0, 0));
+    assert_eq!(members(&world).await, (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_whose_columns_change_their_order_or_number_in_the_file_deletes_no_row_that_lives() {
     let client = connect().await;
     let sql = "DROP TABLE IF EXISTS ordered; CREATE TABLE ordered (a int, b text, updated_at timestamptz); \
@@ -421,12 +458,101 @@ async fn where_transactions_are_hidden_nothing_is_read_and_it_is_said_why() {
         assert_eq!(error, "TransactionsHidden", "{sql}");
         assert!(message.contains("track_activities"), "{message}");
     }
+    // Nor while a statement runs.
+    let (refusal, ()) = tokio::join!(refused(&world), execute(&hiding, "SELECT pg_sleep(4)"));
+    assert_eq!(refusal.0, "TransactionsHidden");
     execute(&hiding, "COMMIT").await;
     assert_eq!(ingested(&world).await, (1, 0));
     execute(&client, "ALTER SYSTEM SET track_activities = off").await;
     execute(&client, "SELECT pg_reload_conf()").await;
     execute(&client, "SELECT pg_sleep(0.2)").await;
     assert_eq!(refused(&world).await.0, "TransactionsHidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_in_the_middle_of_a_transaction_hides_nothing() {
+    let server = Server::start();
+    let client = connect_to(&server.url("postgres")).await;
+    execute(&client, "CREATE TABLE ended AS SELECT 1::bigint AS id, 'a' AS name, now() AS updated_at").await;
+    let world = World::new(secret_of(&server.url("postgres")));
+    world.apply(&schema(&["ended"])).await;
+    let url = server.url("postgres");
+    let ending = || async {
+        loop {
+            execute(&connect_to(&url).await, "BEGIN; SELECT 1").await;
+        }
+    };
+    let ingests = async {
+        for _ in 0..100 {
+            ingested(&world).await;
+        }
+    };
+    tokio::select! {
+        () = ingests => {}
+        _ = futures::future::join_all([ending(), ending(), ending(), ending(), ending(), ending()]) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_dropped_and_made_anew_is_read_from_its_beginning() {
+    create("remade", 3, 1).await;
+    let client = connect().await;
+    let world = World::new(secret());
+    world.apply(&schema(&["remade"]).replace("hard_deletes: 0s, ", "")).await;
+    assert_eq!(ingested(&world).await, (3, 0));
+    let rows = |id: u32| format!("INSERT INTO remade VALUES ({id}, 'older', '2001-01-01')");
+    // In the same table only a full read would find it.
+    execute(&client, &format!("TRUNCATE remade; {}", rows(4))).await;
+    assert_eq!(ingested(&world).await, (0, 0));
+    execute(&client, "CREATE TABLE remade_next (LIKE remade); DROP TABLE remade").await;
+    execute(&client, &format!("ALTER TABLE remade_next RENAME TO remade; {}", rows(5))).await;
+    assert_eq!(ingested(&world).await, (1, 0));
+    assert_eq!(ingested(&world).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_larger_than_the_disk_is_written_while_it_is_read() {
+    create("oversized", 10_000, 4_000).await;
+    let mut world = World::new(secret());
+    world.spool_bytes = 4_000_000;
+    world.apply(&schema(&["oversized"])).await;
+    // Cut off in the middle, so that what was written by then is to be seen: whole objects, of 16 MB.
+    (world.rows_per_second, world.time) = (1_000, Duration::from_secs(10));
+    let (error, message) = refused(&world).await;
+    assert_eq!(error, "ReadFailed", "{message}");
+    let written = world.lines("oversized").len();
+    assert!(written > 4_000 && written < 10_000, "{written} rows");
+    (world.rows_per_second, world.time) = (100_000, Duration::from_secs(120));
+    assert_eq!(ingested(&world).await, (10_000 - written as u64, 0));
+    let lines = world.lines("oversized");
+    let keys: std::collections::BTreeSet<_> = lines.iter().map(|(_, line)| line.split(',').next()).collect();
+    assert_eq!((lines.len(), keys.len()), (10_000, 10_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_a_new_spelling_began_goes_on_though_none_is_due() {
+    create("respelled", 600, 1).await;
+    let client = connect().await;
+    let old = "UPDATE respelled SET updated_at = timestamptz '2024-01-01' + id * interval '1 min'";
+    execute(&client, old).await;
+    let mut world = World::new(secret());
+    world.apply(&schema(&["respelled"]).replace("hard_deletes: 0s", "hard_deletes: 1d")).await;
+    assert_eq!(ingested(&world).await, (600, 0));
+    execute(&client, "ALTER TABLE respelled ALTER id TYPE text; DELETE FROM respelled WHERE length(id) = 2").await;
+    (world.rows_per_second, world.time) = (100, Duration::from_secs(5));
+    let (mut deleted, mut calls) = (0, 0);
+    while deleted < 90 {
+        deleted += ingested(&world).await.1;
+        calls += 1;
+        assert!(calls < 10, "{deleted} deleted after {calls} calls");
+    }
+    assert!(calls > 1, "the comparison fitted into one call");
+    (world.rows_per_second, world.time) = (100_000, Duration::from_secs(60));
+    while world.ingest_row("respelled").await.compare_from > 0 {
+        assert_eq!(ingested(&world).await.1, 0);
+    }
+    execute(&client, "DELETE FROM respelled WHERE id = '100'").await;
+    assert_eq!(ingested(&world).await, (0, 0), "not due");
 }
 
 #[tokio::test(flavor = "multi_thread")]
