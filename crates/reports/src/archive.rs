@@ -131,8 +131,10 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
             0 => "it had no plan yet".to_owned(),
             planned => format!("it had planned {}", count(planned, "window")),
         };
-        let is_over = report.status != RunStatus::Running;
-        section = section.text(if is_over { format!("Nothing was counted: {planned}.") } else { String::new() });
+        // While a run is at work, its sentence says what it has planned.
+        if report.status != RunStatus::Running {
+            section = section.text(format!("Nothing was counted: {planned}."));
+        }
     } else if report.windows.planned > 0 || report.messages.source > 0 {
         section = section.account(account(report));
     }
