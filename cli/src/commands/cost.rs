@@ -64,12 +64,12 @@ impl CostOf {
             return Ok(true);
         }
         match &estimate {
-            Some(estimate) => estimate.print("A run over all that the source holds there, about")?,
+            Some(estimate) => estimate.print("A run over all that the source holds there, about", &prices)?,
             None => say!("the source was not asked: OPENSEARCH_URL is not set\n"),
         }
         match used.work.runs {
             0 => say!("No run lies in this range yet."),
-            runs => used.print(&format!("What {} in this range used", count(runs, "run")))?,
+            runs => used.print(&format!("What {} in this range used", count(runs, "run")), &prices)?,
         }
         say!("Prices of {}, {}, without taxes, free tiers and data transfer.", prices.region, prices.as_of);
         Ok(true)
@@ -101,7 +101,7 @@ struct Priced {
 }
 
 impl Priced {
-    fn print(&self, title: &str) -> Result<()> {
+    fn print(&self, title: &str, prices: &Prices) -> Result<()> {
         let Work { windows, messages, source_bytes, archive_bytes, .. } = self.work;
         say!("{title}:");
         say!("  {}, {}, {} read", count(windows, "window"), count(messages, "message"), bytes(source_bytes));
@@ -109,7 +109,12 @@ impl Priced {
             say!("  {:>14}  {:<15} {}", usd(item.usd), item.service, item.what);
         }
         say!("  {:>14}  in all, once", usd(self.cost.usd));
-        say!("  {:>14}  a month, for {} in S3\n", usd(self.cost.usd_a_month), bytes(archive_bytes));
+        say!("  {:>14}  a month, for {} in S3", usd(self.cost.usd_a_month), bytes(archive_bytes));
+        let (kept, price) = (usd(self.cost.source_usd_a_month), prices.source_gb_month);
+        say!(
+            "  {kept:>14}  a month, for {} in the source while they are kept there, at ${price} a GB\n",
+            bytes(source_bytes)
+        );
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     totals::{self, Written},
 };
 use alerts::{
+    counts::SourceSize,
     keys::{date_of, run_prefix},
     message::{classification::Disposition, tracking::Row},
     run::{
@@ -58,8 +59,11 @@ pub async fn around(
     let oldest_first: Vec<_> = runs.iter().rev().cloned().collect();
     let totals = totals::up_to_date(deps, &oldest_first).await?;
     let mut days: BTreeMap<String, Day> = BTreeMap::new();
-    for (date, Written { archived, bytes }) in totals.days {
-        days.insert(date, Day { archived: archived.max(0).cast_unsigned(), bytes, ..Day::default() });
+    let mut in_source = SourceSize::default();
+    for (date, Written { archived, bytes, in_source: of_day, .. }) in totals.days {
+        in_source.add_all(of_day, 1);
+        let (archived, source_bytes) = (archived.max(0).cast_unsigned(), of_day.bytes.max(0).cast_unsigned());
+        days.insert(date, Day { archived, bytes, source_bytes, ..Day::default() });
     }
     let count_open = |row: Row| {
         if row.disposition == Disposition::Open && row.first_seen_open.is_some() {
@@ -84,6 +88,8 @@ pub async fn around(
         runs: runs.len() as u64,
         archived: days.values().map(|day| day.archived).sum(),
         bytes: days.values().map(|day| day.bytes).sum(),
+        in_source,
+        source_gb_month: deps.source_gb_month,
         open: report.backlog,
         quarantined,
         quarantine_reasons,
