@@ -216,7 +216,7 @@ pub fn latest(latest: &Latest) -> Value {
     let overview = details_of_newest.overview.clone().unwrap_or_default();
     let Overview { days, covered, gaps, .. } = &overview;
     let now_section = now_section(&overview, details_of_newest.before.as_ref(), &newest.unresolved, now);
-    let run_section = Section { title: "The latest run".into(), ..run_section(report, details) };
+    let run_section = Section { title: "The latest run with a report".into(), ..run_section(report, details) };
     let day = |day: &Day| json!([day.date, day.archived, day.open, day.quarantined, day.bytes, day.source_bytes]);
     tamed(json!({
         "v": 1,

@@ -193,6 +193,8 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     });
     assert_eq!(data["run_id"], "run-7");
     assert_eq!(data["sections"][0]["title"], "The archive now");
+    // Not the latest of all: one that died has none.
+    assert_eq!(data["sections"][1]["title"], "The latest run with a report");
     assert_eq!(data["sections"][1]["headline"], reports::sentence(&report));
     assert_eq!(data["state"], "bad", "the run went well, and there is a gap");
     assert_eq!(data["set_aside"][0]["name"], "<i>");
