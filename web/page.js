@@ -60,7 +60,7 @@ function card(state, title, scope, children) {
 // The blocks of a section, as the mail shows them too.
 const blocks = {
   text: ({ text }) => [make("p", { text })],
-  notes: ({ notes }) => list(notes).map((note) => make("p", { class: "soft", text: note })),
+  notes: ({ notes }) => list(notes).map((note) => make("p", { class: "soft note", text: note })),
   figures: ({ figures }) => [make("dl", { class: "figures", children: list(figures).map(figure) })],
   account,
   table: ({ title, columns, rows, left_out }) => [
@@ -154,7 +154,10 @@ function table(label, titles, rows) {
   });
   const body = rows.map((cells) =>
     make("tr", {
-      children: list(cells).map((cell, n) => make("td", { class: (titles[n] || {}).kind || "", text: texts(cell) })),
+      children: list(cells).map((cell, n) => {
+        const kind = /^\d{4}-\d\d-\d\d$/.test(cell) ? "together" : "";
+        return make("td", { class: (titles[n] || {}).kind || kind, text: texts(cell) });
+      }),
     }),
   );
   const whole = make("table", { children: [make("thead", { children: [head] }), make("tbody", { children: body })] });
@@ -455,10 +458,10 @@ function growth(data) {
       open: month.open + open,
       quarantined: month.quarantined + quarantined,
       size: month.size + size,
+      before: month.before + number(before),
     });
   }
   if (months.size === 0) return;
-      before: month.before + number(before),
   const labels = [...months.keys()].sort();
   const column = (key) => labels.map((label) => months.get(label)[key]);
   const section = card("", "What the archive holds", "all runs, by the month of the messages", []);

@@ -112,6 +112,19 @@ for (const state of STATES) {
   });
 }
 
+test("on a phone the oldest open messages are seen with their ages, without scrolling aside, and dates unbroken", async () => {
+  const { page } = await opened(address("many"), { width: 375 });
+  const hidden = await page.$eval("[aria-label='Oldest open messages']", (region) => region.scrollWidth - region.clientWidth);
+  assert.ok(hidden <= 0, `${hidden} pixels of the table are hidden`);
+  const lines = await page.$eval("[aria-label='Oldest open messages'] td:nth-child(2)", (cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length;
+  });
+  assert.equal(lines, 1);
+  await page.close();
+});
+
 test("an archive without a run is friendly", async () => {
   const { page } = await opened(address("empty"));
   const told = await page.$eval("main", (node) => node.textContent);
@@ -189,19 +202,6 @@ test("what runs wrote and what they cost stand in charts, each with its table", 
   await page.close();
 });
 
-test("alerts stand by month, severity and category, and the page says of how many messages", async () => {
-  const { page } = await opened(address("healthy"));
-  const titles = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
-  for (const title of ["Alerts by severity", "Alerts by category"]) assert.ok(titles.includes(title), titles.join("; "));
-  const heads = await page.$$eval("[aria-label='Alerts by severity'] th", (nodes) => nodes.map((node) => node.textContent));
-  assert.deepEqual(heads, ["", "critical", "high", "medium", "low", "(none)"]);
-  assert.doesNotMatch(await page.$eval("main", (node) => node.textContent), /before their alerts were counted/);
-  await page.close();
-  const written = await saidWith("healthy", (data) => { data.latest.alerts.messages -= 9; });
-  assert.match(written, /Of [\d,]+ of [\d,]+ archived messages: the others were archived before their alerts were counted\./);
-  const older = await saidWith("healthy", (data) => { delete data.latest.alerts; });
-  assert.doesNotMatch(older, /Alerts by severity|could not be drawn/);
-  assert.match(older, /Size of the archived messages/);
 test("the sizes of the archive and of the source grow side by side, where all messages are counted in both", async () => {
   const title = "Size of the archived messages, all months up to each";
   const heads = (page) => page.$$eval(`[aria-label='${title}'] th`, (nodes) => nodes.map((node) => node.textContent));
@@ -217,6 +217,19 @@ test("the sizes of the archive and of the source grow side by side, where all me
   await partly.page.close();
 });
 
+test("alerts stand by month, severity and category, and the page says of how many messages", async () => {
+  const { page } = await opened(address("healthy"));
+  const titles = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
+  for (const title of ["Alerts by severity", "Alerts by category"]) assert.ok(titles.includes(title), titles.join("; "));
+  const heads = await page.$$eval("[aria-label='Alerts by severity'] th", (nodes) => nodes.map((node) => node.textContent));
+  assert.deepEqual(heads, ["", "critical", "high", "medium", "low", "(none)"]);
+  assert.doesNotMatch(await page.$eval("main", (node) => node.textContent), /before their alerts were counted/);
+  await page.close();
+  const written = await saidWith("healthy", (data) => { data.latest.alerts.messages -= 9; });
+  assert.match(written, /Of [\d,]+ of [\d,]+ archived messages: the others were archived before their alerts were counted\./);
+  const older = await saidWith("healthy", (data) => { delete data.latest.alerts; });
+  assert.doesNotMatch(older, /Alerts by severity|could not be drawn/);
+  assert.match(older, /Size of the archived messages/);
 });
 
 test("the calendar is read and opened with the keyboard", async () => {
