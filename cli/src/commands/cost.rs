@@ -25,8 +25,9 @@ Examples:
   alert-archive cost --from 2024-07 --to 2024-08 --prices eu-central-1.json --json
 
 Counts what the source holds in the range (where OPENSEARCH_URL is set) and estimates what a run over it costs; beside
-it stands what the runs that lie in the range have used, as their reports count it. Only the time of the functions is an
-estimate in both. The prices that are built in name their day and region; a file of your own has the same fields.")]
+it stands what the runs that lie in the range have used, as far as it follows from what their reports count: retries are
+not in it, and the time of the functions is an estimate in both. The prices that are built in name their day and region;
+a file of your own has the same fields. What the source costs is an assumption: docs/cost.md.")]
 pub struct CostOf {
     /// First instant of a range of message timestamps, in UTC
     #[arg(long, value_name = "D")]

@@ -233,7 +233,10 @@ pub fn overdue(silence: &Overdue, duplicate: bool) -> Result<Rendered, Error> {
     };
     let why = format!("One is expected at least every {}.", count(silence.expected, "day"));
     let section = Section::new("What to do", "all runs")
-        .text(format!("{why} Nothing is lost meanwhile: the next run begins where the last one ended."))
+        .text(format!(
+            "{why} Nothing is lost as long as the source keeps its messages: the next scheduled run begins where the \
+            last one ended."
+        ))
         .command(
             "How the last runs ended, and whether all is there that they need:",
             vec!["alert-archive status --limit 5".into(), "alert-archive doctor".into()],
