@@ -12,7 +12,7 @@ Examples:
   alert-archive cancel range-20240701-20241001-20261121T050000123 --reason 'the range is mistyped'
 
 Windows that are at work end by themselves within minutes, and nothing of them is lost: the next run over the range, or
-alert-archive rerun RUN, carries out what they have begun. What is committed stays. The mail about it tells the reason.")]
+alert-archive rerun RUN, carries out what they have begun. What is committed stays. The mail tells the reason.")]
 pub struct Cancel {
     /// The run's id, the beginning of it, or `latest`; without it the run that is at work
     run: Option<String>,

@@ -190,8 +190,10 @@ fn letter(summary: &Summary) -> Letter {
     let runs = last_runs(summary);
     let chart = (runs.len() > 1).then(|| Chart {
         name: CHART.to_owned(),
-        told: "Messages of the last runs, oldest to the left: archived, archived earlier, open, in quarantine, not yet archived."
-            .to_owned(),
+        told:
+            "Messages of the last runs, oldest to the left: archived, archived earlier, open, in quarantine, not yet \
+            archived."
+                .to_owned(),
     });
     if chart.is_some() {
         sections.push(last_runs_section(&runs));
@@ -241,7 +243,10 @@ pub fn overdue(silence: &Overdue, duplicate: bool) -> Result<Rendered, Error> {
             "How the last runs ended, and whether all is there that they need:",
             vec!["alert-archive status --limit 5".into(), "alert-archive doctor".into()],
         )
-        .text("Where no run was even started, look at the schedule in EventBridge Scheduler, and at its dead-letter queue.");
+        .text(
+            "Where no run was even started, look at the schedule in EventBridge Scheduler, and at its dead-letter \
+            queue.",
+        );
     let letter = Letter {
         subject: format!("Alert archive: no run for {days}"),
         duplicate,
