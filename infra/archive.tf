@@ -62,8 +62,11 @@ locals {
       })
     }
     collect-windows = {
-      size        = { memory = 1024, timeout = 300 }
-      environment = local.tables_environment
+      size = { memory = 1024, timeout = 300 }
+      environment = merge(local.tables_environment, {
+        for name, price in { ALERT_ARCHIVE_SOURCE_GB_MONTH = var.source_gb_month } : name => tostring(price)
+        if price != null
+      })
     }
     send-summary = {
       size        = { memory = 1024, timeout = 120 }

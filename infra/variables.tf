@@ -238,6 +238,17 @@ variable "cold_storage" {
   default     = false
 }
 
+variable "source_gb_month" {
+  description = "What a GB of messages costs in the source, in USD a month, all copies of it together: mail and page tell by it what can be saved. Without it 0.244 is assumed: two copies on gp3 volumes of OpenSearch Service (docs/cost.md)."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.source_gb_month == null || coalesce(var.source_gb_month, 0) >= 0
+    error_message = "A price is not below zero."
+  }
+}
+
 variable "max_concurrency" {
   description = "Windows at work at once. The source bears the load, so its size decides."
   type        = number

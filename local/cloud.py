@@ -21,7 +21,8 @@ import database
 import servers
 import tools
 from settings import (
-    ADMINISTRATOR, API, AWS, BINARIES, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION, SMTP,
+    ADMINISTRATOR, API, AWS, BINARIES, CACHE, DASHBOARD, LOCAL, MAIL, OPENSEARCH, OUTPUTS_FILE, PARTS, POSTGRES, REGION,
+    SMTP,
     STATE, TRINO, CloudError, Endpoint, credentials, endpoints, is_ours, message_source, own_state, remember,
 )
 
@@ -43,7 +44,8 @@ def one_at_a_time():
 
 def clean_environment(home: Path) -> dict[str, str]:
     """Nothing of the caller's: stray AWS_* or proxy variables would change how the servers behave."""
-    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(home), "TMPDIR": str(home / "tmp"), "LANG": "C.UTF-8"}
+    path = os.environ.get("PATH", "/usr/bin:/bin")
+    return {"PATH": path, "HOME": str(home), "TMPDIR": str(home / "tmp"), "LANG": "C.UTF-8"}
 
 
 def ministack(port: int, smtp_port: int) -> servers.Server:
@@ -76,7 +78,8 @@ def opensearch(port: int) -> servers.Server:
         "--enable-native-access=ALL-UNNAMED", f"-Djava.io.tmpdir={home / 'tmp'}",
         "-cp", f"{tools.opensearch_jars()}/*", "org.codelibs.opensearch.runner.OpenSearchRunner",
         # The runner takes the first free port after this one; that it is free was checked.
-        "-basePath", str(home), "-numOfNode", "1", "-baseHttpPort", str(port - 1), "-clusterName", f"alert-archive-{port}",
+        "-basePath", str(home), "-numOfNode", "1", "-baseHttpPort", str(port - 1),
+        "-clusterName", f"alert-archive-{port}",
     ]
     configuration = home / "node_1/config"
     if not configuration.exists():
@@ -97,7 +100,10 @@ def mail_sink(port: int) -> servers.Server:
 
 def dashboard(port: int, aws_url: str) -> servers.Server:
     python = tools.python_packages("requirements.txt") / "bin/python"
-    command = [str(python), str(LOCAL / "dashboard.py"), "--port", str(port), "--endpoint", aws_url, "--outputs", str(OUTPUTS_FILE)]
+    command = [
+        str(python), str(LOCAL / "dashboard.py"), "--port", str(port), "--endpoint", aws_url,
+        "--outputs", str(OUTPUTS_FILE),
+    ]
     environment = clean_environment(STATE) | ADMINISTRATOR | {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
     return servers.Server(DASHBOARD, port, command, environment, servers.answers_http("/health"), 30)
 
@@ -156,7 +162,8 @@ def up() -> None:
 
 def _bring_up(endpoint: Endpoint, make) -> None:
     if not endpoint.ours:
-        print(f"{endpoint.part.name}: {endpoint.url} is given by {endpoint.part.url_variable}, nothing started\n", end="", flush=True)
+        print(f"{endpoint.part.name}: {endpoint.url} is given by {endpoint.part.url_variable}, nothing started\n",
+            end="", flush=True)
         return
     begun = time.monotonic()
     fresh = servers.start(make())
@@ -269,7 +276,8 @@ def exports() -> list[str]:
     values["PATH"] = os.pathsep.join([here] + [p for p in os.environ.get("PATH", "").split(os.pathsep) if p != here])
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     # Left-overs of another account would win over the pair above.
-    lines += [f"unset {name}" for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN") if chosen[AWS.name].ours and name in os.environ]
+    foreign = ("AWS_PROFILE", "AWS_SESSION_TOKEN") if chosen[AWS.name].ours else ()
+    lines += [f"unset {name}" for name in foreign if name in os.environ]
     if OPENSEARCH.name not in chosen and "OPENSEARCH_URL" in os.environ:
         lines.append("unset OPENSEARCH_URL")
     return lines

@@ -1,4 +1,4 @@
-"""PostgreSQL for the warehouse: a cluster of its own on loopback. Its owner fills the database, the functions read it."""
+"""PostgreSQL for the warehouse: a cluster of its own on loopback. Its owner fills it, and the functions read it."""
 
 import os
 import secrets
@@ -107,7 +107,8 @@ def provide(port: int) -> None:
 
 def _sql(port: int, database: str, role: str, statements: str) -> None:
     command = [
-        str(tools.postgres() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(port), "-U", role,
+        str(tools.postgres() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(port),
+        "-U", role,
         "-d", database, "-f", "-",
     ]
     ended = subprocess.run(

@@ -90,7 +90,8 @@ def zip_binary(binary: Path, target: Path, level: int = 9) -> None:
 def terraform(*arguments: str) -> str:
     """Runs Terraform and gives its standard output; warnings stay out of it."""
     chosen = endpoints()
-    environment = os.environ | {"TF_DATA_DIR": str(TERRAFORM / "data"), "TF_IN_AUTOMATION": "1"} | credentials(chosen[AWS.name])
+    settings = {"TF_DATA_DIR": str(TERRAFORM / "data"), "TF_IN_AUTOMATION": "1"}
+    environment = os.environ | settings | credentials(chosen[AWS.name])
     if chosen[AWS.name].ours:
         environment.pop("AWS_PROFILE", None)
         environment.pop("AWS_SESSION_TOKEN", None)
@@ -141,7 +142,8 @@ def init() -> None:
     with open(TERRAFORM / "init.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = TERRAFORM / "initialised"
-        written = max(path.stat().st_mtime_ns for path in (ROOT / "infra").rglob("*.tf*") if ".terraform" not in path.parts)
+        sources = [path for path in (ROOT / "infra").rglob("*.tf*") if ".terraform" not in path.parts]
+        written = max(path.stat().st_mtime_ns for path in sources)
         if done.exists() and done.stat().st_mtime_ns > written:
             return
         terraform("init", "-input=false", "-no-color", *provider_option())
@@ -169,7 +171,8 @@ def plan() -> None:
     """Prints the resources that the production tests plan, as a list of {address, module_address, type, values}."""
     init()
     lines = terraform(
-        "test", "-no-color", "-json", "-verbose", "-filter=tests/production.tftest.hcl", f"-var=package_dir={placeholders()}")
+        "test", "-no-color", "-json", "-verbose", "-filter=tests/production.tftest.hcl",
+        f"-var=package_dir={placeholders()}")
     resources = {}
     for line in lines.splitlines():
         for change in json.loads(line).get("test_plan", {}).get("resource_changes", []):
@@ -220,8 +223,8 @@ def apply_twice() -> None:
 
 
 def begin_anew_if_never_deployed() -> None:
-    """What was made while its answer was lost stands in no state, and in the way of every later apply. Where nothing was
-    ever deployed, nothing else is lost with it."""
+    """What was made while its answer was lost stands in no state, and in the way of every later apply. Where nothing
+    was ever deployed, nothing else is lost with it."""
     if OUTPUTS_FILE.exists():
         return
     import cloud
@@ -236,7 +239,8 @@ def everything() -> None:
     write_atomically(OUTPUTS_FILE, terraform("output", "-json", f"-state={TERRAFORM / 'terraform.tfstate'}"))
     where = variables()
     put_api_secret(where)
-    print(f"deployed: s3://{where['ALERT_ARCHIVE_BUCKET']}, {where['ALERT_ARCHIVE_STATE_MACHINE_ARN'].rpartition(':')[2]}")
+    state_machine = where["ALERT_ARCHIVE_STATE_MACHINE_ARN"].rpartition(":")[2]
+    print(f"deployed: s3://{where['ALERT_ARCHIVE_BUCKET']}, {state_machine}")
 
 
 def put_api_secret(where: dict[str, str]) -> None:
@@ -248,10 +252,12 @@ def put_api_secret(where: dict[str, str]) -> None:
         return
     # Through a pipe: a command line can be read by others.
     command = [
-        str(tools.aws_command()), "--endpoint-url", chosen[AWS.name].url, "secretsmanager", "put-secret-value", "--secret-id",
+        str(tools.aws_command()), "--endpoint-url", chosen[AWS.name].url,
+        "secretsmanager", "put-secret-value", "--secret-id",
         where["ALERT_ARCHIVE_API_SECRET_ID"], "--secret-string", "file:///dev/stdin",
     ]
-    ended = subprocess.run(command, env=os.environ | credentials(chosen[AWS.name]), input=value, capture_output=True, text=True)
+    environment = os.environ | credentials(chosen[AWS.name])
+    ended = subprocess.run(command, env=environment, input=value, capture_output=True, text=True)
     if ended.returncode:
         raise CloudError(f"the API's secret could not be stored: {ended.stderr.strip()}")
 

@@ -1,8 +1,8 @@
 """Lets ministack send the head of a response together with its body.
 
-Hypercorn writes one after the other. On a busy machine they arrive some milliseconds apart, and Terraform's AWS provider
-was seen to close the connection in between and to send its request again: what had just been created "already exists"
-then, and the apply fails.
+Hypercorn writes one after the other. On a busy machine they arrive some milliseconds apart, and Terraform's AWS
+provider was seen to close the connection in between and to send its request again: what had just been created "already
+exists" then, and the apply fails.
 """
 
 import h11

@@ -1,10 +1,11 @@
 """What the documentation tells people to type is what the commands take.
 
-Each line of a `sh` block in README.md and docs/ that calls `alert-archive` is handed to the command itself, in an environment
-that names no archive: it then ends with 2 only when it does not understand the line, and does nothing in any case. `make` targets
-must exist, operations and options of `aws` must be in AWS's own model, and files that are named must be there. What is in none
-of these stands in EXEMPT with its reason. SQL blocks are run by DuckDB on an archive of three messages; those marked `aws` need
-the service or a download, and are only looked at for what they name. tests/engines.py runs what Athena, Spark and pandas are told.
+Each line of a `sh` block in README.md and docs/ that calls `alert-archive` is handed to the command itself, in an
+environment that names no archive: it then ends with 2 only when it does not understand the line, and does nothing in
+any case. `make` targets must exist, operations and options of `aws` must be in AWS's own model, and files that are
+named must be there. What is in none of these stands in EXEMPT with its reason. SQL blocks are run by DuckDB on an
+archive of three messages; those marked `aws` need the service or a download, and are only looked at for what they name.
+tests/engines.py runs what Athena, Spark and pandas are told.
 """
 
 import ast
@@ -44,7 +45,8 @@ duckdb.sql('''COPY (SELECT * FROM (VALUES (-1, NULL, NULL, NULL, true, false), (
 duckdb.sql('''COPY (SELECT strftime(d, '%Y%m%d')::INTEGER AS date_key, year(d) AS year, month(d) AS month
     FROM range(DATE '2023-12-01', DATE '2024-03-01', INTERVAL 1 DAY) t(d)) TO 'dim_date/a.parquet' (FORMAT parquet)''')
 for month, rows in [(202312, "(1, 11, 20231231, 5.00, false)"),
-                    (202401, "(2, 12, 20240101, 7.50, false), (3, -2, 20240102, 1.00, false), (4, 21, 20240103, 9.99, true)")]:
+                    (202401, "(2, 12, 20240101, 7.50, false), (3, -2, 20240102, 1.00, false),"
+                             " (4, 21, 20240103, 9.99, true)")]:
     duckdb.sql(f'''COPY (SELECT * FROM (VALUES {rows}) t(sale_id, customer_key, sold_date_key, total, is_deleted))
         TO 'fact_sale/sold_month={month}/a.parquet' (FORMAT parquet)''')
 json.dump([duckdb.sql(query).fetchall() for query in json.load(sys.stdin)], sys.stdout, default=str)
@@ -156,7 +158,8 @@ class Documentation(unittest.TestCase):
 
         def help_of(words: tuple[str, ...]) -> str:
             if words not in helps:
-                ended = subprocess.run([COMMAND, *words, "--help"], env=bare, capture_output=True, text=True, timeout=60)
+                ended = subprocess.run([COMMAND, *words, "--help"], env=bare, capture_output=True, text=True,
+                    timeout=60)
                 helps[words] = ended.stdout if ended.returncode == 0 else ""
             return helps[words]
 
@@ -184,7 +187,8 @@ class Documentation(unittest.TestCase):
                 for named in (word for word in words if word.startswith(("fixtures/", "local/", "infra/", "bench/"))):
                     self.assertTrue((ROOT / named).exists(), named)
         python = tools.python_packages("requirements.txt") / "bin" / "python"
-        ended = subprocess.run([python, "-c", ASK_AWS], input=json.dumps(asked), capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([python, "-c", ASK_AWS], input=json.dumps(asked), capture_output=True, text=True,
+            timeout=60)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertEqual(json.loads(ended.stdout), [])
 
@@ -209,7 +213,8 @@ class Documentation(unittest.TestCase):
         self.assertEqual(len(queries), 3)
         with tempfile.TemporaryDirectory() as folder:
             ended = subprocess.run(
-                [python, "-c", RUN_QUERIES], cwd=folder, input=json.dumps(queries), capture_output=True, text=True, timeout=60)
+                [python, "-c", RUN_QUERIES], cwd=folder, input=json.dumps(queries), capture_output=True, text=True,
+                timeout=60)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         by_month, by_field, by_quarter = json.loads(ended.stdout)
         self.assertEqual(by_month, [["2024-07", "high", 3], ["2024-07", "low", 3]])
@@ -222,7 +227,8 @@ class Documentation(unittest.TestCase):
         self.assertEqual(len(queries), 3)
         with tempfile.TemporaryDirectory() as folder:
             ended = subprocess.run(
-                [python, "-c", RUN_WAREHOUSE_QUERIES], cwd=folder, input=json.dumps(queries), capture_output=True, text=True,
+                [python, "-c", RUN_WAREHOUSE_QUERIES], cwd=folder, input=json.dumps(queries),
+                capture_output=True, text=True,
                 timeout=60)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         by_city, by_month, customers = json.loads(ended.stdout)

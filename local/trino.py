@@ -1,6 +1,7 @@
-"""Trino, a server on loopback that knows its tables from Glue, and how it is asked. Athena's engine version 3 is based on it.
+"""Trino, a server on loopback that knows its tables from Glue, and how it is asked.
 
-Its Hive connector takes columns, formats and the properties of partition projection from Glue as they stand there.
+Athena's engine version 3 is based on it. Its Hive connector takes columns, formats and the properties of partition
+projection from Glue as they stand there.
 """
 
 import json

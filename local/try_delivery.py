@@ -29,7 +29,8 @@ def make(target: str, *arguments: str) -> str:
         "TF_DATA_DIR": str(TERRAFORM / "delivery"), "TF_IN_AUTOMATION": "1",
         "PATH": f"{Path(tools.provide(tools.TERRAFORM)).parent}{os.pathsep}{os.environ['PATH']}"}
     ended = subprocess.run(
-        ["make", target, f"ENVIRONMENT={ENVIRONMENT}", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+        ["make", target, f"ENVIRONMENT={ENVIRONMENT}", *arguments], cwd=ROOT, env=environment, capture_output=True,
+        text=True)
     print(f"make {target}: {'well' if ended.returncode == 0 else f'exit code {ended.returncode}'}", flush=True)
     if ended.returncode:
         raise CloudError((ended.stdout + ended.stderr)[-4000:])
@@ -43,7 +44,8 @@ def expect(is_so: bool, what: str) -> None:
 
 def deliver() -> None:
     values = {"endpoint": endpoints()[AWS.name].url, "package_dir": str(placeholders())} | OWN
-    lines = [line for line in (ROOT / "infra/environments/local.tfvars").read_text().splitlines() if not line.startswith("prefix ")]
+    local = (ROOT / "infra/environments/local.tfvars").read_text()
+    lines = [line for line in local.splitlines() if not line.startswith("prefix ")]
     VALUES.write_text("\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in values.items())]) + "\n")
     # tf-validate looks at the format of every file.
     subprocess.run([tools.provide(tools.TERRAFORM), "fmt", str(VALUES)], check=True, capture_output=True)

@@ -1,11 +1,11 @@
-"""What the pages let Athena, Spark and pandas ask is asked here, of Trino, Spark and pandas, over what a local cloud holds.
+"""What the pages let Athena, Spark and pandas ask is asked here, of Trino, Spark and pandas, over a local cloud.
 
-Each answer must be what DuckDB says of copies of the same objects, and so must what DuckDB reads straight from S3. Trino stands in
-for Athena, whose engine version 3 is based on it: it takes the tables from the Glue that Terraform has filled, with the
-properties of partition projection as they stand there. The CREATE TABLE of docs/query.md is read by Hive's own parser, and
-becomes a table of that Glue.
+Each answer must be what DuckDB says of copies of the same objects, and so must what DuckDB reads straight from S3.
+Trino stands in for Athena, whose engine version 3 is based on it: it takes the tables from the Glue that Terraform has
+filled, with the properties of partition projection as they stand there. The CREATE TABLE of docs/query.md is read by
+Hive's own parser, and becomes a table of that Glue.
 
-Usage: engines.py fill    loads documents, logs and orders, and lets the functions make archive, log errors and warehouse of them
+Usage: engines.py fill    loads documents, logs and orders; functions make archive, log errors and warehouse of them
        engines.py         asks
 """
 
@@ -107,12 +107,14 @@ def fetch(bucket: str, prefix: str, folder: Path) -> None:
 
 
 def fill() -> None:
-    """Awkward documents and generated ones, some from before the year 2000; logs of today and of then; six weeks of orders."""
+    """Awkward documents and generated ones, some from before the year 2000; logs of today and of then; six weeks of
+    orders."""
     url, database = os.environ["OPENSEARCH_URL"], variable("DATABASE_URL")
     run("fixtures", "golden", "load", "--url", url)
     for first, last, count in (("2024-07-01", "2024-07-11", 300), ("1999-12-30", "2000-01-02", 30)):
         # Behind the aliases of the golden set.
-        run("fixtures", "load", "--url", url, "--indices", "messages-a,history-a,audit-a", "--from", first, "--to", last,
+        run("fixtures", "load", "--url", url, "--indices", "messages-a,history-a,audit-a",
+            "--from", first, "--to", last,
             "--count", str(count))
     for first, last in (("2024-01-01", "2024-01-08"), ("2024-07-01", "2024-07-11"), ("1999-12-30", "2000-01-02")):
         run("alert-archive", "run", "--from", first, "--to", last, "--wait")
@@ -195,7 +197,8 @@ def spark() -> SparkSession:
 def trino_rows(database: str, sql: str, precision: str = "MICROSECONDS") -> list[dict]:
     columns, rows = trino.ask(PORT, database, sql, precision)
     return [
-        {column["name"]: from_trino(column["typeSignature"], value) for column, value in zip(columns, row)} for row in rows
+        {column["name"]: from_trino(column["typeSignature"], value) for column, value in zip(columns, row)}
+        for row in rows
     ]
 
 
@@ -226,7 +229,8 @@ def micros_of(text: str) -> int:
         r"\+?(\d+)-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)\.(\d+)", text).groups()
     # Python's calendar ends with 9999, and each 400 years have as many days.
     ages, rest = divmod(int(year) - 1, 400)
-    days = ages * 146_097 + datetime.date(rest + 1, int(month), int(day)).toordinal() - datetime.date(1970, 1, 1).toordinal()
+    day_of = datetime.date(rest + 1, int(month), int(day)).toordinal()
+    days = ages * 146_097 + day_of - datetime.date(1970, 1, 1).toordinal()
     return (((days * 24 + int(hour)) * 60 + int(minute)) * 60 + int(second)) * 1_000_000 + int(fraction.ljust(6, "0"))
 
 
@@ -284,7 +288,8 @@ class Copies:
             fetch(bucket, prefix.rstrip("/") + "/", self.folder / table)
 
     def read(self, table: str, columns: str = "*", types: str = "") -> str:
-        return f"SELECT {columns} FROM read_parquet('{self.folder}/{table}/**/*.parquet', hive_partitioning = true{types})"
+        objects = f"{self.folder}/{table}/**/*.parquet"
+        return f"SELECT {columns} FROM read_parquet('{objects}', hive_partitioning = true{types})"
 
     def alerts(self) -> str:
         return self.read("parquet", types=", hive_types = {'date': DATE}")
@@ -303,7 +308,8 @@ def copies() -> Copies:
 
 
 def glue_tables() -> dict[str, dict]:
-    return {table["Name"]: table for table in aws("glue").get_tables(DatabaseName=variable("LOGS_DATABASE"))["TableList"]}
+    tables = aws("glue").get_tables(DatabaseName=variable("LOGS_DATABASE"))["TableList"]
+    return {table["Name"]: table for table in tables}
 
 
 def hive_tree(statement: str):
@@ -480,7 +486,8 @@ class Trino(Compared):
     def test_a_column_that_older_objects_lack_is_null_there(self):
         create(of_this_bucket(create_of_the_docs()[0]).replace(variable("BUCKET"), SCRATCH), Name="two_versions")
         two_versions()
-        found = trino_rows(DATABASE, "SELECT message_id, audit_count FROM two_versions WHERE \"date\" = DATE '2024-07-01'")
+        found = trino_rows(DATABASE,
+            "SELECT message_id, audit_count FROM two_versions WHERE \"date\" = DATE '2024-07-01'")
         self.assert_same(found, two_versions())
 
     def test_the_table_of_log_errors_has_every_row_and_value_of_all_days(self):
@@ -493,7 +500,8 @@ class Trino(Compared):
 
     def test_the_saved_queries_run_as_they_are_deployed(self):
         athena = aws("athena")
-        saved = [athena.get_named_query(NamedQueryId=name)["NamedQuery"] for name in athena.list_named_queries()["NamedQueryIds"]]
+        names = athena.list_named_queries()["NamedQueryIds"]
+        saved = [athena.get_named_query(NamedQueryId=name)["NamedQuery"] for name in names]
         self.assertEqual(len(saved), len(list((ROOT / "infra" / "queries").glob("*.sql"))))
         for query in saved:
             with self.subTest(query=query["Name"]):
@@ -537,14 +545,16 @@ class Trino(Compared):
 
 @functools.cache
 def two_versions() -> list[dict]:
-    """Puts two objects of one day into a bucket, one as an older version wrote it: without a column. Gives what is in them."""
+    """Puts two objects of one day into a bucket, one as an older version wrote it: without a column. Gives what is in
+    them."""
     day = sorted((copies().folder / "parquet" / "date=2024-07-01").glob("*.parquet"))
     table = pyarrow.concat_tables([pyarrow.parquet.ParquetFile(file).read() for file in day])
     half, rows = table.num_rows // 2, []
     for name, part in (("a-old", table.slice(0, half).drop_columns(["audit_count"])), ("b-new", table.slice(half))):
         body = io.BytesIO()
         pyarrow.parquet.write_table(part, body, compression="zstd", store_schema=False)
-        aws("s3").put_object(Bucket=SCRATCH, Key=f"archive/parquet/date=2024-07-01/{name}.parquet", Body=body.getvalue())
+        aws("s3").put_object(Bucket=SCRATCH, Key=f"archive/parquet/date=2024-07-01/{name}.parquet",
+            Body=body.getvalue())
         rows += [{"audit_count": None} | row for row in part.select(
             [column for column in part.column_names if column in ("message_id", "audit_count")]).to_pylist()]
     return rows
@@ -674,7 +684,8 @@ class Pandas(Compared):
         self.assertEqual(found, {row["city"]: str(row["turnover"]) for row in wanted if row["city"]})
 
     def test_every_table_has_every_row_and_value(self):
-        """The archive and log errors, too. Null is NaN in pandas' numbers, so that integers with nulls become floats."""
+        """The archive and log errors, too. Null is NaN in pandas' numbers, so that integers with nulls become
+        floats."""
         wanted = {name: copies().read(name) for name in copies().locations}
         wanted |= {"parquet": copies().alerts(), "log_errors": copies().log_errors()}
         for name, query in wanted.items():

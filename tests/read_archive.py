@@ -10,7 +10,8 @@ import sys
 import duckdb
 
 COLUMNS = (
-    "message_id, source_index, strftime(date, '%Y-%m-%d') AS date, filename AS key, epoch_ms(timestamp) AS timestamp_ms, "
+    "message_id, source_index, strftime(date, '%Y-%m-%d') AS date, filename AS key, epoch_ms(timestamp) AS"
+    " timestamp_ms, "
     "version, run_id, alert_count, no_alerts, history_count, audit_count, message, history, audit"
 )
 

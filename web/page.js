@@ -60,7 +60,7 @@ function card(state, title, scope, children) {
 // The blocks of a section, as the mail shows them too.
 const blocks = {
   text: ({ text }) => [make("p", { text })],
-  notes: ({ notes }) => list(notes).map((note) => make("p", { class: "soft", text: note })),
+  notes: ({ notes }) => list(notes).map((note) => make("p", { class: "soft note", text: note })),
   figures: ({ figures }) => [make("dl", { class: "figures", children: list(figures).map(figure) })],
   account,
   table: ({ title, columns, rows, left_out }) => [
@@ -154,7 +154,10 @@ function table(label, titles, rows) {
   });
   const body = rows.map((cells) =>
     make("tr", {
-      children: list(cells).map((cell, n) => make("td", { class: (titles[n] || {}).kind || "", text: texts(cell) })),
+      children: list(cells).map((cell, n) => {
+        const kind = /^\d{4}-\d\d-\d\d$/.test(cell) ? "together" : "";
+        return make("td", { class: (titles[n] || {}).kind || kind, text: texts(cell) });
+      }),
     }),
   );
   const whole = make("table", { children: [make("thead", { children: [head] }), make("tbody", { children: body })] });
@@ -448,13 +451,14 @@ function chart(into, title, labels, series, shown = grouped, stacked = true) {
 
 function growth(data) {
   const months = new Map();
-  for (const [date, archived, open, quarantined, size] of list(data.days)) {
-    const month = months.get(date.slice(0, 7)) || { archived: 0, open: 0, quarantined: 0, size: 0 };
+  for (const [date, archived, open, quarantined, size, before] of list(data.days)) {
+    const month = months.get(date.slice(0, 7)) || { archived: 0, open: 0, quarantined: 0, size: 0, before: 0 };
     months.set(date.slice(0, 7), {
       archived: month.archived + archived,
       open: month.open + open,
       quarantined: month.quarantined + quarantined,
       size: month.size + size,
+      before: month.before + number(before),
     });
   }
   if (months.size === 0) return;
@@ -466,21 +470,17 @@ function growth(data) {
     { label: "Still open", values: column("open"), colour: "waiting" },
     { label: "In quarantine", values: column("quarantined"), colour: "set-aside" },
   ]);
-  let whole = 0;
-  chart(
-    section,
-    "Growth of the archive",
-    labels,
-    [
-      {
-        label: "Size as written, all months up to this one",
-        values: column("size").map((size) => (whole += size)),
-        colour: "done",
-        type: "line",
-      },
-    ],
-    bytes,
-  );
+  const archived = column("archived").reduce((sum, count) => sum + count, 0);
+  const { messages } = data.in_source || {};
+  const lines = [["In the archive", "size", "done"]];
+  // A sum that lacks messages is no size beside one that has them all.
+  if (number(messages) > 0 && number(messages) === archived) lines.unshift(["In the source", "before", "other"]);
+  const upTo = (key) => {
+    let whole = 0;
+    return column(key).map((size) => (whole += size));
+  };
+  const series = lines.map(([label, key, name]) => ({ label, values: upTo(key), colour: name, type: "line" }));
+  chart(section, "Size of the archived messages, all months up to each", labels, series, bytes, false);
 }
 
 // What the archived alerts were: one bar a month, by severity and by category.

@@ -72,14 +72,10 @@ pub fn report(report: &RunReport, wide: bool, json: bool) -> Result<()> {
         return Ok(());
     }
     let text = text(report)?;
-    if wide {
-        say!("{text}");
-    } else {
-        for line in text.lines().map(folded) {
-            say!("{line}");
-        }
+    for line in text.lines() {
+        say!("{}", if wide { line.to_owned() } else { folded(line) });
     }
-    unresolved(&report.unresolved)
+    unresolved(&report.unresolved, wide)
 }
 
 /// A line of prose, broken between its words. What a person copies is not broken: commands, links and names.
@@ -119,9 +115,9 @@ fn text(report: &RunReport) -> Result<String> {
 }
 
 /// What operators have set aside, and the way back.
-pub fn unresolved(items: &[Unresolved]) -> Result<()> {
+pub fn unresolved(items: &[Unresolved], wide: bool) -> Result<()> {
     for line in items.iter().flat_map(told_of) {
-        say!("{line}");
+        say!("{}", if wide { line } else { folded(&line) });
     }
     Ok(())
 }
@@ -141,7 +137,7 @@ fn told_of(item: &Unresolved) -> Vec<String> {
             "unless the next scheduled run covers it:",
         ),
     };
-    let facts = [format!("unresolved: {told}"), format!("  {more}"), folded(&format!("  because: {reason}"))];
+    let facts = [format!("unresolved: {told}"), format!("  {more}"), format!("  because: {reason}")];
     let commands = way_back.iter().map(|command| format!("    {command}"));
     facts.into_iter().chain([format!("  {when}")]).chain(commands).collect()
 }

@@ -33,6 +33,33 @@ run "on_aws_everything_is_protected" {
     error_message = "The bucket's name must carry the account id."
   }
 
+  assert {
+    condition     = !contains(keys(local.archive_functions["collect-windows"].environment), "ALERT_ARCHIVE_SOURCE_GB_MONTH")
+    error_message = "Where no price of the source is given, mail and page say that theirs is assumed."
+  }
+}
+
+run "a_price_of_the_source" {
+  command = plan
+
+  variables {
+    source_gb_month = 0.1
+  }
+
+  assert {
+    condition     = local.archive_functions["collect-windows"].environment.ALERT_ARCHIVE_SOURCE_GB_MONTH == "0.1"
+    error_message = "Mail and page tell by it what can be saved."
+  }
+}
+
+run "a_price_below_zero_is_refused" {
+  command = plan
+
+  variables {
+    source_gb_month = -1
+  }
+
+  expect_failures = [var.source_gb_month]
 }
 
 run "signed_requests_from_a_vpc" {

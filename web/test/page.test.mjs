@@ -112,6 +112,19 @@ for (const state of STATES) {
   });
 }
 
+test("on a phone the oldest open messages are seen with their ages, without scrolling aside, and dates unbroken", async () => {
+  const { page } = await opened(address("many"), { width: 375 });
+  const hidden = await page.$eval("[aria-label='Oldest open messages']", (region) => region.scrollWidth - region.clientWidth);
+  assert.ok(hidden <= 0, `${hidden} pixels of the table are hidden`);
+  const lines = await page.$eval("[aria-label='Oldest open messages'] td:nth-child(2)", (cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length;
+  });
+  assert.equal(lines, 1);
+  await page.close();
+});
+
 test("an archive without a run is friendly", async () => {
   const { page } = await opened(address("empty"));
   const told = await page.$eval("main", (node) => node.textContent);
@@ -181,12 +194,27 @@ test("an opened run with its windows: axe finds nothing, and it fits a phone", a
 test("what runs wrote and what they cost stand in charts, each with its table", async () => {
   const { page } = await opened(address("healthy"));
   const told = await page.$$eval("h3", (nodes) => nodes.map((node) => node.textContent));
-  for (const title of ["Messages by month", "Growth of the archive", "Size in the source against size in the archive", "Cost of each run, about (prices of us-east-1, "]) {
+  for (const title of ["Messages by month", "Size of the archived messages, all months up to each", "Size in the source against size in the archive", "Cost of each run, about (prices of us-east-1, "]) {
     assert.ok(told.some((text) => text.startsWith(title)), `${title}: ${told.join("; ")}`);
   }
   const cells = await page.$$eval("details table td.number", (nodes) => nodes.map((node) => node.textContent));
   assert.ok(cells.some((text) => /^\$0\.\d{4}$/.test(text)) && cells.some((text) => /^[\d.]+ MB$/.test(text)), cells.join("; "));
   await page.close();
+});
+
+test("the sizes of the archive and of the source grow side by side, where all messages are counted in both", async () => {
+  const title = "Size of the archived messages, all months up to each";
+  const heads = (page) => page.$$eval(`[aria-label='${title}'] th`, (nodes) => nodes.map((node) => node.textContent));
+  const { page } = await opened(address("healthy"));
+  assert.deepEqual(await heads(page), ["", "In the source", "In the archive"]);
+  const rows = await page.$$eval(`[aria-label='${title}'] tbody tr`, (nodes) => nodes.map((node) => node.textContent));
+  const figure = await page.$eval("main", (node) => node.textContent);
+  const [, size] = /Size in the archive([\d.]+ [kMG]B)/.exec(figure);
+  assert.ok(rows.at(-1).endsWith(size), `${rows.at(-1)} ends with ${size}`);
+  await page.close();
+  const partly = await openedWith("healthy", (data) => { data.latest.in_source.messages -= 1; });
+  assert.deepEqual(await heads(partly.page), ["", "In the archive"]);
+  await partly.page.close();
 });
 
 test("alerts stand by month, severity and category, and the page says of how many messages", async () => {
@@ -201,7 +229,7 @@ test("alerts stand by month, severity and category, and the page says of how man
   assert.match(written, /Of [\d,]+ of [\d,]+ archived messages: the others were archived before their alerts were counted\./);
   const older = await saidWith("healthy", (data) => { delete data.latest.alerts; });
   assert.doesNotMatch(older, /Alerts by severity|could not be drawn/);
-  assert.match(older, /Growth of the archive/);
+  assert.match(older, /Size of the archived messages/);
 });
 
 test("the calendar is read and opened with the keyboard", async () => {

@@ -1,6 +1,8 @@
 use crate::archive::Archive;
+use alerts::run::job_run::JobRun;
 use anyhow::{Result, bail};
 use clap::{Args, builder::NonEmptyStringValueParser};
+use jiff::Timestamp;
 use serde_json::json;
 
 #[derive(Args)]
@@ -10,12 +12,12 @@ Examples:
   alert-archive cancel range-20240701-20241001-20261121T050000123 --reason 'the range is mistyped'
 
 Windows that are at work end by themselves within minutes, and nothing of them is lost: the next run over the range, or
-alert-archive rerun RUN, carries out what they have begun. What is committed stays.")]
+alert-archive rerun RUN, carries out what they have begun. What is committed stays. The mail tells the reason.")]
 pub struct Cancel {
     /// The run's id, the beginning of it, or `latest`; without it the run that is at work
     run: Option<String>,
-    /// Why; stands in the execution's history
-    #[arg(long, default_value = "cancelled by an operator", value_parser = NonEmptyStringValueParser::new())]
+    /// Why; stands in mail and page, and in the execution's history
+    #[arg(long, default_value = "no reason was given", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
     /// Print JSON
     #[arg(long)]
@@ -31,7 +33,11 @@ impl Cancel {
         if !archive.workflow.is_running(&run.execution_arn).await? {
             bail!("run {} is not at work: alert-archive status {} tells how it ended", run.run_id, run.run_id);
         }
-        archive.workflow.stop(&run.execution_arn, &self.reason).await?;
+        let because = format!("cancelled by an operator: {}", self.reason);
+        archive.workflow.stop(&run.execution_arn, &because).await?;
+        // At once: the mail is made when the service tells that the execution has ended, of what the row says then.
+        let mark = |row: &mut JobRun| row.cancelled(&run.execution_arn, &because, Timestamp::now());
+        archive.job_runs.change(&run.run_id, mark).await?;
         if self.json {
             say!("{}", json!({"run_id": run.run_id, "cancelled": true}));
             return Ok(true);
@@ -46,7 +52,7 @@ impl Cancel {
 mod tests {
     use super::*;
     use crate::{archive::NotFound, commands::given::archive_over};
-    use alerts::run::job_run::{JobRun, RunStatus};
+    use alerts::run::{job_run::RunStatus, report::RunReport};
     use jiff::SignedDuration;
     use memory_cloud::{
         Cloud, MACHINE,
@@ -65,10 +71,42 @@ mod tests {
         assert!(cancel(&archive, Some("latest")).await.expect("cancelled"));
         let ended = archive.workflow.describe(&arn(RUN)).await.expect("described");
         assert_eq!((ended.running, ended.status.as_str()), (false, "ABORTED"));
-        assert_eq!(ended.cause.as_deref(), Some("a typing error"));
+        assert_eq!(ended.cause.as_deref(), Some("cancelled by an operator: a typing error"));
         let refused = cancel(&archive, Some(RUN)).await.expect_err("it is over");
         assert!(refused.to_string().contains("is not at work"), "{refused:#}");
         assert!(cancel(&archive, Some("nobody")).await.expect_err("no such run").is::<NotFound>());
+    }
+
+    #[tokio::test]
+    async fn the_reason_stands_in_what_mail_page_and_status_tell_of_the_run() {
+        let cloud = Cloud::default();
+        cloud.given_run("range").await;
+        let archive = archive_over(&cloud);
+        cancel(&archive, None).await.expect("cancelled");
+        let row = archive.job_runs.get(RUN).await.expect("read").expect("a run");
+        let told = RunReport::unreported(&row);
+        let [failure] = told.failures.as_slice() else { panic!("{told:?}") };
+        assert_eq!((told.status, failure.error.as_str()), (RunStatus::Failed, "RunCancelled"));
+        assert_eq!(failure.message, "cancelled by an operator: a typing error");
+        assert_ne!(errors::advice(&failure.error), errors::advice("ExecutionDied"));
+    }
+
+    #[tokio::test]
+    async fn only_the_execution_that_was_stopped_is_marked_and_what_is_known_of_its_end_stays() {
+        let cloud = Cloud::default();
+        cloud.given_run("range").await;
+        let run = archive_over(&cloud).job_runs.get(RUN).await.expect("read").expect("a run");
+        let after = |before: JobRun, arn: &str| {
+            let mut row = before;
+            row.cancelled(arn, "why", row.updated_at);
+            row.error
+        };
+        let failed = |error: &str| JobRun { status: RunStatus::Failed, error: Some(error.into()), ..run.clone() };
+        assert_eq!(after(run.clone(), &arn(RUN)).as_deref(), Some("RunCancelled"));
+        assert_eq!(after(failed("ExecutionDied"), &arn(RUN)).as_deref(), Some("RunCancelled"), "told a moment before");
+        assert_eq!(after(failed("RangeBusy"), &arn(RUN)).as_deref(), Some("RangeBusy"));
+        assert_eq!(after(JobRun { status: RunStatus::Completed, ..run.clone() }, &arn(RUN)), None);
+        assert_eq!(after(run.clone(), "another execution"), None, "it has taken the run over");
     }
 
     #[tokio::test]

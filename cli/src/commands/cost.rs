@@ -25,8 +25,9 @@ Examples:
   alert-archive cost --from 2024-07 --to 2024-08 --prices eu-central-1.json --json
 
 Counts what the source holds in the range (where OPENSEARCH_URL is set) and estimates what a run over it costs; beside
-it stands what the runs that lie in the range have used, as their reports count it. Only the time of the functions is an
-estimate in both. The prices that are built in name their day and region; a file of your own has the same fields.")]
+it stands what the runs that lie in the range have used, as far as it follows from what their reports count: retries are
+not in it, and the time of the functions is an estimate in both. The prices that are built in name their day and region;
+a file of your own has the same fields. What the source costs is an assumption: docs/cost.md.")]
 pub struct CostOf {
     /// First instant of a range of message timestamps, in UTC
     #[arg(long, value_name = "D")]
@@ -64,12 +65,12 @@ impl CostOf {
             return Ok(true);
         }
         match &estimate {
-            Some(estimate) => estimate.print("A run over all that the source holds there, about")?,
+            Some(estimate) => estimate.print("A run over all that the source holds there, about", &prices)?,
             None => say!("the source was not asked: OPENSEARCH_URL is not set\n"),
         }
         match used.work.runs {
             0 => say!("No run lies in this range yet."),
-            runs => used.print(&format!("What {} in this range used", count(runs, "run")))?,
+            runs => used.print(&format!("What {} in this range used", count(runs, "run")), &prices)?,
         }
         say!("Prices of {}, {}, without taxes, free tiers and data transfer.", prices.region, prices.as_of);
         Ok(true)
@@ -101,7 +102,7 @@ struct Priced {
 }
 
 impl Priced {
-    fn print(&self, title: &str) -> Result<()> {
+    fn print(&self, title: &str, prices: &Prices) -> Result<()> {
         let Work { windows, messages, source_bytes, archive_bytes, .. } = self.work;
         say!("{title}:");
         say!("  {}, {}, {} read", count(windows, "window"), count(messages, "message"), bytes(source_bytes));
@@ -109,7 +110,12 @@ impl Priced {
             say!("  {:>14}  {:<15} {}", usd(item.usd), item.service, item.what);
         }
         say!("  {:>14}  in all, once", usd(self.cost.usd));
-        say!("  {:>14}  a month, for {} in S3\n", usd(self.cost.usd_a_month), bytes(archive_bytes));
+        say!("  {:>14}  a month, for {} in S3", usd(self.cost.usd_a_month), bytes(archive_bytes));
+        let (kept, price) = (usd(self.cost.source_usd_a_month), prices.source_gb_month);
+        say!(
+            "  {kept:>14}  a month, for {} in the source while they are kept there, at ${price} a GB\n",
+            bytes(source_bytes)
+        );
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ Only what failed runs again. How, is chosen by what can be done, and said: the e
 button does (possible for 14 days); else a new execution takes the windows that failed; and a run that never had a plan
 is started anew. Where nothing failed, nothing is started.")]
 pub struct Rerun {
-    /// The run's id, the beginning of it, or `latest`
+    /// The run's id or the beginning of it; `latest`, or nothing, is the run that began last
     run: Option<String>,
     /// Only by redriving the execution
     #[arg(long)]

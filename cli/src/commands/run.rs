@@ -47,7 +47,7 @@ pub struct Run {
 enum Mode {
     /// The range as given
     Range,
-    /// Like Range, but stop after classification
+    /// The range as given, but only staged: nothing is archived until mode process
     Extract,
     /// Write what is staged as pending
     Process,

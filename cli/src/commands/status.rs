@@ -73,7 +73,7 @@ impl Status {
             say!("X  {told}");
         }
         if !self.json {
-            print::unresolved(&archive.job_runs.unresolved().await?.items)?;
+            print::unresolved(&archive.job_runs.unresolved().await?.items, self.wide)?;
         }
         for error in &malformed {
             eprintln!("{error}");

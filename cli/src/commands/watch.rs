@@ -30,7 +30,7 @@ const MOST_LISTED: usize = 16;
 #[derive(Args)]
 #[command(after_help = "Example:\n  alert-archive watch range-20240701-20241001-20261121T050000123")]
 pub struct Watch {
-    /// The run's id, the beginning of it, or `latest`
+    /// The run's id or the beginning of it; `latest`, or nothing, is the run that began last
     run: Option<String>,
     /// Print the report as JSON
     #[arg(long)]

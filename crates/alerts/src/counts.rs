@@ -95,6 +95,22 @@ impl AddAssign for Bytes {
     }
 }
 
+/// Messages of the archive, and the bytes that they have in the source, without history and audit, to a hundred or so
+/// an object. As with alerts, both may be below nothing for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSize {
+    pub messages: i64,
+    pub bytes: i64,
+}
+
+impl SourceSize {
+    /// Adds them `times` over: -1 takes them away.
+    pub fn add_all(&mut self, other: SourceSize, times: i64) {
+        self.messages += times * other.messages;
+        self.bytes += times * other.bytes;
+    }
+}
+
 /// Counts of a window by what was decided of each document.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {

@@ -1,7 +1,7 @@
 //! The Parquet objects of the archive: typed columns for queries and, beside them, the document byte for byte.
 //! [`writer`] knows no schema, so that other pipelines share it.
 
-pub mod alert_counts;
+pub mod contents;
 #[cfg(test)]
 mod fuzz;
 pub mod reopened;

@@ -249,6 +249,11 @@ names! {
         meaning: "stands on a run whose execution ended before its report, written by `mark-dead-run`",
         advice: "The execution's history says where it died: correct that, then redrive.",
     }
+    RunCancelled {
+        retried: No,
+        meaning: "stands on a run that an operator ended with `alert-archive cancel`, with the reason",
+        advice: "Nothing, if it is not to go on: what it had planned and not done is told as a gap. Else redrive.",
+    }
 
     // Step Functions
     WorkflowUnavailable {

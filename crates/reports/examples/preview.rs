@@ -1,7 +1,7 @@
 //! `cargo run -p reports --example preview -- DIR`: writes mails and pages of made-up runs, to look at: one folder a
 //! state.
 
-use alerts::counts::AlertCounts;
+use alerts::counts::{AlertCounts, SourceSize};
 use alerts::run::{
     grid::{Cell, CellState, Grid},
     job_run::RunStatus,
@@ -211,6 +211,7 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         open: if n < 200 && n % 9 == 0 { 3 } else { 0 },
         quarantined: u64::from(n % 301 == 7),
         bytes: (n as u64 * 7919) % 240 * 6_000,
+        source_bytes: (n as u64 * 7919) % 240 * 25_000,
     };
     let days: Vec<Day> = (0..2557).rev().filter(|n| n % 11 != 3).map(day).collect();
     let open = |n: i64| {
@@ -230,6 +231,11 @@ fn details(now: Timestamp, gaps: i64) -> Details {
         runs: 366,
         archived,
         bytes: days.iter().map(|day| day.bytes).sum(),
+        in_source: SourceSize {
+            messages: archived as i64,
+            bytes: days.iter().map(|day| day.source_bytes as i64).sum(),
+        },
+        source_gb_month: None,
         open: 640,
         quarantined: 46,
         quarantine_reasons: vec![

@@ -3,6 +3,7 @@
 use crate::cost;
 use crate::section::{Account, Bar, Colour, Figure, Problem, Section, State, Table};
 use crate::words::{self, Left, bytes, count, grouped};
+use alerts::counts::SourceSize;
 use alerts::run::{
     job_run::RunStatus,
     overview::{Overview, span_of},
@@ -65,20 +66,22 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
     if overview.quarantined > 0 {
         quarantined = quarantined.state(State::Attention);
     }
+    let in_source = InSource::of(overview);
     let figures = vec![
         Figure::count("Messages in the archive", overview.archived)
             .note(change(overview.archived, |before| before.archived)),
-        // Taking replaced rows out makes objects smaller: by how much, only their next listing would tell.
-        Figure::new("Size as written, replaced rows included", bytes(overview.bytes))
-            .note(cost::of_keeping(overview.bytes)),
+        Figure::new("Size in the archive", bytes(overview.bytes))
+            .note(in_source.map_or(String::new(), |size| size.beside(overview.bytes))),
         open,
         quarantined,
     ];
+    let keeping = in_source.map(|size| cost::of_keeping(size.bytes, overview.bytes, overview.source_gb_month).to_vec());
     let gaps = gaps.iter().map(|Span { from, to }| [words::range(*from, *to)]);
     let reasons = overview.quarantine_reasons.iter();
     let section = Section::new("The archive now", scope)
         .headline(state, headline)
         .figures(figures)
+        .notes(keeping.unwrap_or_default())
         .table(Table::new("Gaps", &["Messages of"]).rows(gaps, None))
         .bars(
             "In quarantine, by reason",
@@ -86,6 +89,30 @@ pub fn now_section(overview: &Overview, before: Option<&Before>, unresolved: &[U
         )
         .table(oldest_open(&overview.oldest_open, overview.open, now));
     set_aside(section, unresolved, now)
+}
+
+/// What the messages of the archive have in the source.
+#[derive(Clone, Copy)]
+struct InSource {
+    bytes: u64,
+    /// Of some, the size was not counted when they were archived: they are taken to be like the others.
+    is_estimate: bool,
+}
+
+impl InSource {
+    fn of(overview: &Overview) -> Option<Self> {
+        let SourceSize { messages, bytes } = overview.in_source;
+        let (known, bytes) = (u128::try_from(messages).ok()?, u128::try_from(bytes).ok()?);
+        let all = u128::from(overview.archived);
+        let bytes = u64::try_from((bytes * all).checked_div(known)?).ok()?;
+        Some(InSource { bytes, is_estimate: known != all })
+    }
+
+    /// `20.0 GB in the source: 75 % less`.
+    fn beside(self, archive_bytes: u64) -> String {
+        let about = if self.is_estimate { "about " } else { "" };
+        format!("{about}{} in the source{}", bytes(self.bytes), less(self.bytes, archive_bytes))
+    }
 }
 
 /// Ages count from the messages' own time; how long a message was seen open stands beside it. The index is named where
@@ -131,8 +158,10 @@ pub fn run_section(report: &RunReport, details: &Details) -> Section {
             0 => "it had no plan yet".to_owned(),
             planned => format!("it had planned {}", count(planned, "window")),
         };
-        let is_over = report.status != RunStatus::Running;
-        section = section.text(if is_over { format!("Nothing was counted: {planned}.") } else { String::new() });
+        // While a run is at work, its sentence says what it has planned.
+        if report.status != RunStatus::Running {
+            section = section.text(format!("Nothing was counted: {planned}."));
+        }
     } else if report.windows.planned > 0 || report.messages.source > 0 {
         section = section.account(account(report));
     }
@@ -352,13 +381,16 @@ pub fn size(report: &RunReport) -> Option<String> {
     let messages = &report.messages;
     let what = count(messages.archived + messages.quarantined, "message");
     let about = if messages.archived + messages.quarantined == messages.source { "" } else { "about " };
-    let saved = match archive {
-        archive if archive < source => {
-            format!(": {} % less", (100 - u128::from(archive) * 100 / u128::from(source)).min(99))
-        }
-        _ => String::new(),
-    };
-    Some(format!("{what} of {about}{} became {} in the archive{saved}.", bytes(source), bytes(archive)))
+    let (before, less) = (bytes(source), less(source, archive));
+    Some(format!("{what} of {about}{before} became {} in the archive{less}.", bytes(archive)))
+}
+
+/// `: 75 % less`; nothing where it is not less.
+fn less(source: u64, archive: u64) -> String {
+    if archive >= source {
+        return String::new();
+    }
+    format!(": {} % less", (100 - u128::from(archive) * 100 / u128::from(source)).min(99))
 }
 
 /// `+1,234`, `-5`, `no change`.

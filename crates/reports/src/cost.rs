@@ -22,6 +22,9 @@ pub struct Prices {
     pub s3_get: f64,
     pub s3_gb_month: f64,
     pub ses_mail: f64,
+    /// Of the source's disks, for a GB of messages: here two copies, as with one replica, on gp3 volumes of OpenSearch
+    /// Service. Nodes, history, audit and the index beside the messages are not in it.
+    pub source_gb_month: f64,
 }
 
 const BUILT_IN: &str = include_str!("../prices.json");
@@ -123,6 +126,8 @@ pub struct Cost {
     pub usd: f64,
     /// What the archive's objects cost from then on, a month.
     pub usd_a_month: f64,
+    /// What the messages cost in the source meanwhile, a month.
+    pub source_usd_a_month: f64,
 }
 
 pub fn cost(work: &Work, prices: &Prices) -> Cost {
@@ -161,7 +166,12 @@ pub fn cost(work: &Work, prices: &Prices) -> Cost {
     ];
     let items: Vec<Item> = items.into_iter().filter(|item| item.usd > 0.0).collect();
     let usd = items.iter().map(|item| item.usd).sum();
-    Cost { items, usd, usd_a_month: work.archive_bytes as f64 / 1e9 * prices.s3_gb_month }
+    Cost {
+        items,
+        usd,
+        usd_a_month: work.archive_bytes as f64 / 1e9 * prices.s3_gb_month,
+        source_usd_a_month: work.source_bytes as f64 / 1e9 * prices.source_gb_month,
+    }
 }
 
 /// `$1.23`, `$0.0042`, `under $0.0001`.
@@ -175,10 +185,32 @@ pub fn usd(amount: f64) -> String {
     }
 }
 
-/// `about $0.0391 a month`; nothing for nothing.
-pub fn of_keeping(archive_bytes: u64) -> String {
-    let kept = cost(&Work { archive_bytes, ..Work::default() }, Prices::built_in()).usd_a_month;
-    if archive_bytes == 0 { String::new() } else { format!("about {} a month", usd(kept)) }
+/// What it costs to keep messages in the archive, what of the source's storage can be saved, and by which prices that
+/// is. `source_gb_month` is what the deployment says of its source.
+pub fn of_keeping(source_bytes: u64, archive_bytes: u64, source_gb_month: Option<f64>) -> [String; 2] {
+    let built_in = Prices::built_in();
+    let prices = Prices { source_gb_month: source_gb_month.unwrap_or(built_in.source_gb_month), ..built_in.clone() };
+    let kept = cost(&Work { source_bytes, archive_bytes, ..Work::default() }, &prices);
+    let (there, here) = (kept.source_usd_a_month, kept.usd_a_month);
+    let saved = match there - here {
+        saved if saved > 0.0 => {
+            format!(" Purged there, they save about {} a month, once its disks are made smaller.", usd(saved))
+        }
+        _ => String::new(),
+    };
+    let assumed = if source_gb_month.is_some() { "as this deployment is set" } else { "assumed, see source_gb_month" };
+    let Prices { s3_gb_month, region, as_of, source_gb_month, .. } = &prices;
+    [
+        format!(
+            "To keep these messages costs about {} a month in the archive, and about {} in the source.{saved}",
+            usd(here),
+            usd(there)
+        ),
+        format!(
+            "Prices of a GB and month: ${s3_gb_month} in S3 ({region}, {as_of}), ${source_gb_month} in the source \
+            ({assumed}), where messages are counted without their history and audit."
+        ),
+    ]
 }
 
 /// What a run cost once, in USD.
@@ -234,6 +266,7 @@ mod tests {
         assert!((of(&bill, "DynamoDB") - 0.0250625).abs() < 1e-9, "{bill:?}");
         assert!((of(&bill, "Step Functions") - 0.002225).abs() < 1e-9, "{bill:?}");
         assert!((bill.usd_a_month - 0.0023).abs() < 1e-9);
+        assert!((bill.source_usd_a_month - 0.122).abs() < 1e-9);
         assert!((bill.items.iter().map(|item| item.usd).sum::<f64>() - bill.usd).abs() < 1e-12);
         let again = cost(&Work { changed: 0, ..new }, Prices::built_in());
         assert!(of(&again, "DynamoDB") < of(&bill, "DynamoDB") / 5.0, "{again:?}");
@@ -255,6 +288,24 @@ mod tests {
         // What is archived grows evenly over 84 months.
         let total = bill.usd + bill.usd_a_month * 84.0 / 2.0;
         assert!(total < 5.0, "${total}: {bill:?}");
+    }
+
+    #[test]
+    fn what_is_saved_is_told_with_its_assumption_and_only_where_something_is() {
+        assert_eq!(
+            of_keeping(20_000_000_000, 10_000_000_000, None),
+            [
+                "To keep these messages costs about $0.23 a month in the archive, and about $4.88 in the source. \
+                 Purged there, they save about $4.65 a month, once its disks are made smaller.",
+                "Prices of a GB and month: $0.023 in S3 (us-east-1, 2026-11-01), $0.244 in the source (assumed, see \
+                 source_gb_month), where messages are counted without their history and audit."
+            ]
+        );
+        let [told, prices] = of_keeping(20_000_000_000, 5_000_000_000, Some(0.1));
+        assert!(told.contains("about $2.00 in the source."), "{told}");
+        assert!(prices.contains("$0.1 in the source (as this deployment is set)"), "{prices}");
+        let [cheap, _] = of_keeping(20_000_000_000, 5_000_000_000, Some(0.0));
+        assert!(cheap.ends_with("about $0 in the source."), "{cheap}");
     }
 
     #[test]

@@ -216,8 +216,8 @@ pub fn latest(latest: &Latest) -> Value {
     let overview = details_of_newest.overview.clone().unwrap_or_default();
     let Overview { days, covered, gaps, .. } = &overview;
     let now_section = now_section(&overview, details_of_newest.before.as_ref(), &newest.unresolved, now);
-    let run_section = Section { title: "The latest run".into(), ..run_section(report, details) };
-    let day = |day: &Day| json!([day.date, day.archived, day.open, day.quarantined, day.bytes]);
+    let run_section = Section { title: "The latest run with a report".into(), ..run_section(report, details) };
+    let day = |day: &Day| json!([day.date, day.archived, day.open, day.quarantined, day.bytes, day.source_bytes]);
     tamed(json!({
         "v": 1,
         "generated_at": instant::iso(now),
@@ -230,6 +230,7 @@ pub fn latest(latest: &Latest) -> Value {
         "open_ages": latest.open_ages,
         "covered": covered,
         "gaps": gaps,
+        "in_source": overview.in_source,
         "days": days.iter().map(day).collect::<Vec<_>>(),
         "alerts": alerts_by_month(&overview.alerts),
     }))

@@ -137,6 +137,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment
         .set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    environment.add_test("date", |text: &str| jiff::civil::Date::strptime("%Y-%m-%d", text).is_ok());
     environment.add_filter("grouped", |number: u64| crate::words::grouped(number));
     environment.add_template("letter.txt", include_str!("../templates/letter.txt"))?;
     environment.add_template("blocks.html", include_str!("../templates/blocks.html"))?;

@@ -190,8 +190,10 @@ fn letter(summary: &Summary) -> Letter {
     let runs = last_runs(summary);
     let chart = (runs.len() > 1).then(|| Chart {
         name: CHART.to_owned(),
-        told: "Messages of the last runs, oldest to the left: archived, archived earlier, open, in quarantine, not yet archived."
-            .to_owned(),
+        told:
+            "Messages of the last runs, oldest to the left: archived, archived earlier, open, in quarantine, not yet \
+            archived."
+                .to_owned(),
     });
     if chart.is_some() {
         sections.push(last_runs_section(&runs));
@@ -233,12 +235,18 @@ pub fn overdue(silence: &Overdue, duplicate: bool) -> Result<Rendered, Error> {
     };
     let why = format!("One is expected at least every {}.", count(silence.expected, "day"));
     let section = Section::new("What to do", "all runs")
-        .text(format!("{why} Nothing is lost meanwhile: the next run begins where the last one ended."))
+        .text(format!(
+            "{why} Nothing is lost as long as the source keeps its messages: the next scheduled run begins where the \
+            last one ended."
+        ))
         .command(
             "How the last runs ended, and whether all is there that they need:",
             vec!["alert-archive status --limit 5".into(), "alert-archive doctor".into()],
         )
-        .text("Where no run was even started, look at the schedule in EventBridge Scheduler, and at its dead-letter queue.");
+        .text(
+            "Where no run was even started, look at the schedule in EventBridge Scheduler, and at its dead-letter \
+            queue.",
+        );
     let letter = Letter {
         subject: format!("Alert archive: no run for {days}"),
         duplicate,

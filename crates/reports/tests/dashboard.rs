@@ -179,7 +179,8 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     let unresolved = vec![Unresolved::excluded(Identity::new("messages", "<i>"), "kills its window", since)];
     let report = RunReport { unresolved, ..report("run-7") };
     let gaps = vec![Span { from: at("2024-03-01T00:00:00Z"), to: at("2024-03-02T00:00:00Z") }];
-    let days = vec![Day { date: "2024-07-01".into(), archived: 9, open: 1, quarantined: 2, bytes: 77 }];
+    let days =
+        vec![Day { date: "2024-07-01".into(), archived: 9, open: 1, quarantined: 2, bytes: 77, source_bytes: 300 }];
     let details = Details { overview: Some(Overview { gaps, days, ..Overview::default() }), ..Details::default() };
     let data = dashboard::latest(&Latest {
         report: &report,
@@ -192,11 +193,13 @@ fn the_latest_run_stands_beside_the_archive_as_it_is() {
     });
     assert_eq!(data["run_id"], "run-7");
     assert_eq!(data["sections"][0]["title"], "The archive now");
+    // Not the latest of all: one that died has none.
+    assert_eq!(data["sections"][1]["title"], "The latest run with a report");
     assert_eq!(data["sections"][1]["headline"], reports::sentence(&report));
     assert_eq!(data["state"], "bad", "the run went well, and there is a gap");
     assert_eq!(data["set_aside"][0]["name"], "<i>");
     assert_eq!(data["set_aside"][0]["way_back"][0], "alert-archive quarantine release '<i>' --index messages");
-    assert_eq!(data["days"][0], serde_json::json!(["2024-07-01", 9, 1, 2, 77]));
+    assert_eq!(data["days"][0], serde_json::json!(["2024-07-01", 9, 1, 2, 77, 300]));
     assert_eq!(data["gaps"][0]["from"], "2024-03-01T00:00:00.000Z");
     assert_eq!(dashboard::covered(data.to_string().as_bytes()), []);
     let silent = dashboard::silent_days(listed(&[]).to_string().as_bytes());

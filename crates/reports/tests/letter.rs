@@ -54,6 +54,16 @@ fn shown(html: &str) -> String {
 }
 
 #[test]
+fn a_date_in_a_table_stays_on_one_line_and_a_name_does_not_have_to() {
+    let rows = [["MSG-20240102-0000001-4fe29a".into(), "2024-01-02".into(), "2024-01-02 till now".into()]];
+    let table = Table::new("Oldest open", &["Message", "Message of", "Seen"]).rows(rows, None);
+    let section = Section::new("The archive now", "all runs").table(table);
+    let html = rendered(&Letter { sections: vec![section], ..letter() }).html;
+    assert!(html.contains("white-space:nowrap;\">2024-01-02</td>"), "{html}");
+    assert!(!html.contains("nowrap;\">MSG-") && !html.contains("nowrap;\">2024-01-02 till"), "{html}");
+}
+
+#[test]
 fn text_and_html_say_the_same() {
     let mail = rendered(&letter());
     let words = |text: &str| {

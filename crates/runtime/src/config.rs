@@ -34,11 +34,16 @@ impl Config {
     }
 
     pub fn parsed<T: FromStr>(&mut self, variable: &str, default: T) -> T {
-        let Some(value) = self.optional(variable) else { return default };
-        value.parse().unwrap_or_else(|_| {
+        self.parsed_if_set(variable).unwrap_or(default)
+    }
+
+    pub fn parsed_if_set<T: FromStr>(&mut self, variable: &str) -> Option<T> {
+        let value = self.optional(variable)?;
+        let parsed = value.parse().ok();
+        if parsed.is_none() {
             self.faults.push(format!("{variable} is `{value}`, expected a {}", std::any::type_name::<T>()));
-            default
-        })
+        }
+        parsed
     }
 
     /// A list separated by commas with at least one element.

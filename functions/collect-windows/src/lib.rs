@@ -47,6 +47,8 @@ pub struct Deps {
     pub windows: Windows,
     pub ledger: Tracking,
     pub workflow: Arc<dyn Workflow>,
+    /// USD for a GB and month in the source, where the deployment knows.
+    pub source_gb_month: Option<f64>,
 }
 
 impl Deps {
@@ -58,6 +60,7 @@ impl Deps {
             windows: Windows::new(aws, config.required("ALERT_ARCHIVE_WINDOWS_TABLE")),
             ledger: Tracking::new(aws, config.required("ALERT_ARCHIVE_MESSAGE_TRACKING_TABLE")),
             workflow: StepFunctions::shared(aws),
+            source_gb_month: config.parsed_if_set("ALERT_ARCHIVE_SOURCE_GB_MONTH"),
         };
         config.check()?;
         Ok(deps)

@@ -5,6 +5,7 @@ use crate::{
     totals::{self, Written},
 };
 use alerts::{
+    counts::SourceSize,
     keys::{date_of, run_prefix},
     message::{classification::Disposition, tracking::Row},
     run::{
@@ -41,25 +42,28 @@ pub async fn around(
     }
     runs.sort_by_key(|run| std::cmp::Reverse(run.created_at));
     let others = runs.iter().filter(|run| run.run_id != report.run_id);
-    let reports = others.map(async |run| {
+    let others = others.map(async |run| {
         let key = format!("{}/report.json", run_prefix(&run.run_id));
         let Some(body) = deps.objects.find(&key).await? else { return Ok(RunReport::unreported(run)) };
         let report: RunReport = serde_json::from_slice(&body).map_err(|error| deps.objects.corrupt(&key, error))?;
         Ok::<_, Error>(report.brought_up_to(run))
     });
-    let mut reports: Vec<RunReport> = stream::iter(reports).buffered(READS).try_collect().await?;
-    let coverages = reports.iter().map(|report| coverage_of(deps, report));
+    let others: Vec<RunReport> = stream::iter(others).buffered(READS).try_collect().await?;
+    let before = before(deps, report, &others).await?;
+    let all = [others, vec![report.clone()]].concat();
+    let coverages = all.iter().map(|report| coverage_of(deps, report));
     let coverages: Vec<Option<Coverage>> = stream::iter(coverages).buffered(READS).try_collect().await?;
-    reports.push(report.clone());
-    let coverages = coverages.into_iter().chain([coverage(report, &[])]).flatten().chain(extracted(&reports));
-    let (covered, gaps) = covered_and_gaps(&coverages.collect::<Vec<_>>());
-    reports.pop();
+    let coverages: Vec<Coverage> = coverages.into_iter().flatten().chain(extracted(&all)).collect();
+    let (covered, gaps) = covered_and_gaps(&coverages);
 
     let oldest_first: Vec<_> = runs.iter().rev().cloned().collect();
     let totals = totals::up_to_date(deps, &oldest_first).await?;
     let mut days: BTreeMap<String, Day> = BTreeMap::new();
-    for (date, Written { archived, bytes }) in totals.days {
-        days.insert(date, Day { archived: archived.max(0).cast_unsigned(), bytes, ..Day::default() });
+    let mut in_source = SourceSize::default();
+    for (date, Written { archived, bytes, in_source: of_day, .. }) in totals.days {
+        in_source.add_all(of_day, 1);
+        let (archived, source_bytes) = (archived.max(0).cast_unsigned(), of_day.bytes.max(0).cast_unsigned());
+        days.insert(date, Day { archived, bytes, source_bytes, ..Day::default() });
     }
     let count_open = |row: Row| {
         if row.disposition == Disposition::Open && row.first_seen_open.is_some() {
@@ -78,13 +82,14 @@ pub async fn around(
     let quarantined = reasons.values().sum();
     let mut quarantine_reasons: Vec<_> = reasons.into_iter().collect();
     quarantine_reasons.sort_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
-    let before = before(deps, report, &reports).await?;
     let overview = Overview {
         as_of: now,
         since: runs.last().map(|run| instant::iso(run.created_at)),
         runs: runs.len() as u64,
         archived: days.values().map(|day| day.archived).sum(),
         bytes: days.values().map(|day| day.bytes).sum(),
+        in_source,
+        source_gb_month: deps.source_gb_month,
         open: report.backlog,
         quarantined,
         quarantine_reasons,

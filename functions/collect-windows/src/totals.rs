@@ -5,16 +5,17 @@
 use crate::{Deps, Error};
 use alerts::{
     commit::manifest::{Manifest, WrittenObject},
-    counts::AlertCounts,
+    counts::{AlertCounts, SourceSize},
     keys::{PARQUET, date_of, manifest_key, run_of, superseded_key, superseded_prefix, totals_key},
     mode::Mode,
     run::job_run::{JobRun, RunStatus},
     window::record::{State, WindowRecord},
 };
-use columnar::alert_counts::{Counted, Parts, alert_counts};
+use columnar::contents::{Contents, Counted, Parts, contents};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use storage::{Objects, PutOnce};
 
 /// Requests to S3 that are under way at once.
@@ -29,7 +30,7 @@ const TRIES: usize = 5;
 /// The sums, and what they are of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OverviewTotals {
-    /// Rows and bytes that were written, by date, without the rows that newer versions have replaced.
+    /// What stands in the archive, by date: without the rows that newer versions have replaced.
     pub days: BTreeMap<String, Written>,
     /// The alerts of these rows, by month. Of windows that were counted before their alerts were, there is nothing.
     #[serde(default)]
@@ -45,29 +46,55 @@ pub struct Written {
     /// Below zero while the rows are not counted yet that a window of an older run has replaced.
     pub archived: i64,
     pub bytes: u64,
+    /// What these messages have in the source. Of windows that were counted before this was, nothing.
+    #[serde(default)]
+    pub in_source: SourceSize,
+    /// Where the bytes come from; not known of sums from before objects that lost rows were looked at again.
+    #[serde(default)]
+    measured: Option<Measured>,
+}
+
+/// How the bytes of a day are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Measured {
+    /// What each window wrote, summed up.
+    AsWritten,
+    /// Objects of the day have lost rows, and are smaller than they were written: the day is listed.
+    ByListing,
 }
 
 /// What one window changes.
 #[derive(Default)]
 struct OfWindow {
     window_id: String,
-    written: BTreeMap<String, Written>,
-    /// Rows that it took out of older objects.
-    replaced: BTreeMap<String, i64>,
+    days: BTreeMap<String, OfDay>,
     /// By month, without those of the rows that it took out.
     alerts: BTreeMap<String, AlertCounts>,
 }
 
+/// What one window changes of a day.
+#[derive(Default)]
+struct OfDay {
+    /// Rows that it wrote, less those that it took out of older objects.
+    rows: i64,
+    /// Of the objects that it wrote.
+    bytes: u64,
+    in_source: SourceSize,
+    has_taken_out: bool,
+}
+
 impl OfWindow {
-    fn add_alerts(&mut self, date: &str, counts: &AlertCounts, times: i64) {
+    fn add(&mut self, date: &str, Contents { alerts, size }: &Contents, times: i64) {
         let month = date.get(..7).unwrap_or(date);
-        self.alerts.entry(month.to_owned()).or_default().add_all(counts, times);
+        self.alerts.entry(month.to_owned()).or_default().add_all(alerts, times);
+        self.days.entry(date.to_owned()).or_default().in_source.add_all(*size, times);
     }
 }
 
 /// The sums up to now. They are stored again and again, so that a call that is cut short has not counted in vain.
 pub async fn up_to_date(deps: &Deps, runs: &[JobRun]) -> Result<OverviewTotals, Error> {
     let (mut totals, mut tag) = stored(&deps.objects).await?;
+    list_unmeasured(&deps.objects, &mut totals).await?;
     let mut tries = 0;
     let mut at = 0;
     while let Some(run) = runs.get(at) {
@@ -133,26 +160,61 @@ async fn count(deps: &Deps, run: &JobRun, totals: &mut OverviewTotals) -> Result
     let windows = new.into_iter().take(AT_ONCE).map(|record| of_window(deps, record));
     // In order: which names of alerts are told apart must not depend on the network.
     let windows: Vec<OfWindow> = stream::iter(windows).buffered(READS).try_collect().await?;
-    for OfWindow { window_id, written, replaced, alerts } in windows {
-        for (date, Written { archived, bytes }) in written {
-            let day = totals.days.entry(date).or_default();
-            day.archived += archived;
+    let mut changed = BTreeSet::new();
+    for OfWindow { window_id, days, alerts } in windows {
+        for (date, OfDay { rows, bytes, in_source, has_taken_out }) in days {
+            let day = totals.days.entry(date.clone()).or_default();
+            day.archived += rows;
             day.bytes += bytes;
-        }
-        for (date, rows) in replaced {
-            totals.days.entry(date).or_default().archived -= rows;
+            day.in_source.add_all(in_source, 1);
+            if has_taken_out {
+                day.measured = Some(Measured::ByListing);
+            }
+            day.measured.get_or_insert(Measured::AsWritten);
+            changed.insert(date);
         }
         for (month, counts) in alerts {
             totals.alerts.entry(month).or_default().add_all(&counts, 1);
         }
         counted.insert(window_id);
     }
+    let is_listed = |date: &String| totals.days.get(date).is_some_and(|day| day.measured == Some(Measured::ByListing));
+    changed.retain(is_listed);
+    list_days(&deps.objects, totals, changed).await?;
     if is_final && is_whole {
         totals.runs.insert(run.run_id.clone());
     } else if !counted.is_empty() {
         totals.windows.insert(run.run_id.clone(), counted);
     }
     Ok(is_whole)
+}
+
+/// Of sums from before this was told apart, every day is listed, once.
+async fn list_unmeasured(objects: &Objects, totals: &mut OverviewTotals) -> Result<(), Error> {
+    let unmeasured = totals.days.iter().filter(|(_, day)| day.measured.is_none());
+    let unmeasured = unmeasured.map(|(date, _)| date.clone()).collect();
+    list_days(objects, totals, unmeasured).await
+}
+
+/// Sets the bytes of days to what stands in the archive now, also of windows that are not counted yet: these make the
+/// day be listed once more when they are.
+async fn list_days(objects: &Objects, totals: &mut OverviewTotals, dates: BTreeSet<String>) -> Result<(), Error> {
+    let listed = dates.into_iter().map(async |date| Ok::<_, Error>((listed_bytes(objects, &date).await?, date)));
+    let listed: Vec<(u64, String)> = stream::iter(listed).buffered(READS).try_collect().await?;
+    for (bytes, date) in listed {
+        let day = totals.days.entry(date).or_default();
+        (day.bytes, day.measured) = (bytes, Some(Measured::ByListing));
+    }
+    Ok(())
+}
+
+async fn listed_bytes(objects: &Objects, date: &str) -> Result<u64, Error> {
+    let mut pages = pin!(objects.pages(&format!("{PARQUET}date={date}/"), None));
+    let mut bytes = 0;
+    while let Some(page) = pages.try_next().await? {
+        bytes += page.iter().map(|object| object.bytes).sum::<u64>();
+    }
+    Ok(bytes)
 }
 
 async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error> {
@@ -176,19 +238,21 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
             // Behind the writer stands the number of the part.
             let writer = own.and_then(|name| name.strip_suffix(".parquet")?.rsplit_once('.')).map(|(writer, _)| writer);
             if writer.is_some_and(|writer| run_of(writer) == run_id) {
-                let day = of_window.written.entry(date.to_owned()).or_default();
-                day.archived += object.rows.cast_signed();
+                let day = of_window.days.entry(date.to_owned()).or_default();
+                day.rows += object.rows.cast_signed();
                 day.bytes += object.bytes;
-                of_window.add_alerts(date, &alerts_of(&deps.objects, object).await?, 1);
+                of_window.add(date, &contents_of(&deps.objects, object).await?, 1);
                 continue;
             }
             let taken = superseded_key(&object.key, window_id, run_id);
             if let Some(body) = deps.objects.find(&taken).await? {
                 let damaged = |error| deps.objects.corrupt(&taken, error);
                 let rows = columnar::row_count(body.clone()).map_err(damaged)?;
-                *of_window.replaced.entry(date.to_owned()).or_default() += rows.cast_signed();
-                if let Counted::All(counts) = alert_counts(&Parts::whole(body)).map_err(damaged)? {
-                    of_window.add_alerts(date, &counts, -1);
+                let day = of_window.days.entry(date.to_owned()).or_default();
+                day.rows -= rows.cast_signed();
+                day.has_taken_out = true;
+                if let Counted::All(taken) = contents(&Parts::whole(body)).map_err(damaged)? {
+                    of_window.add(date, &taken, -1);
                 }
             }
         }
@@ -196,31 +260,34 @@ async fn of_window(deps: &Deps, record: &WindowRecord) -> Result<OfWindow, Error
     Ok(of_window)
 }
 
-/// The alerts of an object as it was committed.
-async fn alerts_of(objects: &Objects, object: &WrittenObject) -> Result<AlertCounts, Error> {
-    let mut counts = read_alerts(objects, &object.key).await?;
-    // Rows have been taken out since. The windows that took them out take their alerts away.
-    if counts.messages.unsigned_abs() < object.rows {
+/// What an object said of its messages when it was committed.
+async fn contents_of(objects: &Objects, object: &WrittenObject) -> Result<Contents, Error> {
+    let mut whole = read_contents(objects, &object.key).await?;
+    // Rows have been taken out since. The windows that took them out take away what they stood for.
+    if whole.alerts.messages.unsigned_abs() < object.rows {
         for taken in objects.list(&superseded_prefix(&object.key)).await? {
-            counts.add_all(&read_alerts(objects, &taken).await?, 1);
+            let taken = read_contents(objects, &taken).await?;
+            whole.alerts.add_all(&taken.alerts, 1);
+            whole.size.add_all(taken.size, 1);
         }
     }
-    Ok(counts)
+    Ok(whole)
 }
 
-/// The alerts of an object as it stands, of which only the parts are read that tell them; none where it is gone.
-async fn read_alerts(objects: &Objects, key: &str) -> Result<AlertCounts, Error> {
+/// What an object says of its messages as it stands, of which only the parts are read that tell it; nothing where it is
+/// gone.
+async fn read_contents(objects: &Objects, key: &str) -> Result<Contents, Error> {
     let Some(beginning) = objects.find_part(key, 0..BEGINNING_BYTES, None).await? else {
         return Ok(Default::default());
     };
     let mut parts = Parts::of(beginning.object_bytes);
     parts.add(0, beginning.body);
     loop {
-        match alert_counts(&parts).map_err(|error| objects.corrupt(key, error))? {
-            Counted::All(counts) => return Ok(counts),
+        match contents(&parts).map_err(|error| objects.corrupt(key, error))? {
+            Counted::All(contents) => return Ok(contents),
             Counted::Needs(range) => {
                 let part = objects.find_part(key, range.clone(), Some(&beginning.tag)).await?;
-                let Some(part) = part else { return Ok(AlertCounts::default()) };
+                let Some(part) = part else { return Ok(Contents::default()) };
                 parts.add(range.start, part.body);
             }
         }

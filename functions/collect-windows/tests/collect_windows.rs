@@ -38,6 +38,7 @@ fn deps(cloud: &Cloud) -> Deps {
         windows: cloud.windows(),
         ledger: cloud.tracking(),
         workflow: cloud.workflow(),
+        source_gb_month: Some(0.5),
     }
 }
 
@@ -224,7 +225,8 @@ async fn the_overview_counts_each_manifest_once_and_never_reads_it_again() {
         handle(&deps(&through), request(), cloud.call()).await.expect("collected");
         let overview = cloud.json("runs/r1/details.json")["overview"].clone();
         assert_eq!((&overview["archived"], &overview["bytes"]), (&json!(7), &json!(70)), "report {reports}");
-        let day = json!([{"date": "2024-07-01", "archived": 7, "open": 0, "quarantined": 0, "bytes": 70}]);
+        let day =
+            json!([{"date": "2024-07-01", "archived": 7, "open": 0, "quarantined": 0, "bytes": 70, "source_bytes": 0}]);
         assert_eq!(overview["days"], day);
         assert_eq!(counting.0.load(Ordering::SeqCst), 1, "report {reports}");
     }
@@ -314,6 +316,46 @@ async fn alerts_are_counted_by_month_as_often_as_their_messages_stand_in_the_arc
 }
 
 #[tokio::test]
+async fn sizes_are_those_of_what_stands_there_also_where_rows_were_replaced() {
+    let cloud = ended().await;
+    let told = async |stands: &[&WrittenObject]| {
+        handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
+        let overview = cloud.json("runs/r1/details.json")["overview"].clone();
+        let objects: Vec<_> = stands.iter().map(|object| cloud.object(&object.key)).collect();
+        let rows = objects.iter().flat_map(|object| columnar::rows(object.clone()).expect("Parquet"));
+        let messages: Vec<usize> = rows.map(|row| row.expect("a row").record.message.len()).collect();
+        let bytes = objects.iter().map(|object| object.len() as u64).sum::<u64>();
+        assert_eq!(overview["bytes"], json!(bytes));
+        let in_source = &overview["in_source"];
+        assert_eq!(in_source["messages"], json!(messages.len()));
+        let more = in_source["bytes"].as_i64().expect("bytes") - messages.iter().sum::<usize>() as i64;
+        assert!((0..300).contains(&more), "{more} bytes more than the messages have");
+        assert_eq!(overview["days"][0]["source_bytes"], in_source["bytes"]);
+        assert_eq!(overview["source_gb_month"], json!(0.5));
+        bytes
+    };
+    let long = "a severity that is long ".repeat(1000);
+    let first = given_object(&cloud, &day(0).window_id, &["high", &long, "low"]).await;
+    commit(&cloud, &day(0).window_id, &[&first]).await;
+    assert_eq!(told(&[&first]).await, first.bytes);
+    // Two windows have newer versions: the first of a message that is counted, the second of one that is not yet.
+    let second = given_object(&cloud, &day(1).window_id, &[&long, "low"]).await;
+    commit(&cloud, &day(1).window_id, &[&second, &first]).await;
+    take_out(&cloud, &first, 1, &day(1).window_id).await;
+    let third = given_object(&cloud, &day(2).window_id, &["low"]).await;
+    commit(&cloud, &day(2).window_id, &[&third, &second]).await;
+    take_out(&cloud, &second, 0, &day(2).window_id).await;
+    assert!(told(&[&first, &second, &third]).await < first.bytes + second.bytes + third.bytes);
+    // One that only adds to the day is counted once, too.
+    let fourth = given_object(&cloud, &day(3).window_id, &["low"]).await;
+    cloud.given_window(&day(3), |planned| planned).await;
+    commit(&cloud, &day(3).window_id, &[&fourth]).await;
+    for _ in 0..2 {
+        told(&[&first, &second, &third, &fourth]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_window_is_counted_with_the_objects_of_an_attempt_behind_an_ended_intent() {
     let cloud = ended().await;
     let window_id = day(0).window_id;
@@ -358,6 +400,8 @@ async fn sums_from_before_alerts_were_counted_go_on_without_them() {
     handle(&deps(&cloud), request(), cloud.call()).await.expect("collected");
     let overview = cloud.json("runs/r1/details.json")["overview"].clone();
     assert_eq!((&overview["archived"], &overview["alerts"]["2024-07"]["messages"]), (&json!(8), &json!(1)));
+    // What rows had left by then is not known: the day is looked at.
+    assert_eq!((&overview["bytes"], &overview["in_source"]["messages"]), (&json!(later.bytes), &json!(1)));
 }
 
 #[tokio::test]

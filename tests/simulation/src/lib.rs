@@ -230,6 +230,7 @@ impl<'a> Archive<'a> {
             windows: self.cloud.windows(),
             ledger: self.cloud.tracking(),
             workflow: self.cloud.workflow(),
+            source_gb_month: None,
         };
         let handle = async |request| collect_windows::handle(&deps, request, self.cloud.call()).await;
         self.call("collect-windows", &request, handle).await

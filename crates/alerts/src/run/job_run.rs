@@ -91,6 +91,20 @@ impl JobRun {
         self.message = None;
         self.updated_at = now;
     }
+
+    /// An operator has ended this execution. What the run has told of its end by then stays, unless it is no more than
+    /// that the execution is over.
+    pub fn cancelled(&mut self, execution_arn: &str, because: &str, now: Timestamp) {
+        let is_told = match self.status {
+            RunStatus::Running => false,
+            RunStatus::Completed => true,
+            RunStatus::Failed => self.error.as_deref() != Some("ExecutionDied"),
+        };
+        if self.execution_arn == execution_arn && !is_told {
+            self.end(RunStatus::Failed, now);
+            (self.error, self.message) = (Some("RunCancelled".to_owned()), Some(because.to_owned()));
+        }
+    }
 }
 
 /// The latest completed run and when it completed; the first run and when it was planned, where none completed yet.

@@ -1,6 +1,6 @@
 //! The archive as it stands, whichever runs made it: what a report tells beside its own run.
 
-use crate::counts::AlertCounts;
+use crate::counts::{AlertCounts, SourceSize};
 use crate::run::{
     span::{Span, joined, without},
     unresolved::Unresolved,
@@ -19,9 +19,15 @@ pub struct Overview {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     pub runs: u64,
-    /// Rows in `archive/parquet`, and the bytes that their objects had when they were written.
+    /// Rows in `archive/parquet`, and the bytes of their objects.
     pub archived: u64,
     pub bytes: u64,
+    /// Of these rows, those whose size in the source is known, and that size.
+    #[serde(default)]
+    pub in_source: SourceSize,
+    /// USD for a GB and month in the source, where the deployment knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_gb_month: Option<f64>,
     pub open: u64,
     pub quarantined: u64,
     /// Most frequent first.
@@ -60,6 +66,9 @@ pub struct Day {
     pub quarantined: u64,
     /// Bytes of the archive's objects.
     pub bytes: u64,
+    /// Bytes that the archived messages have in the source, as far as known.
+    #[serde(default)]
+    pub source_bytes: u64,
 }
 
 /// What a run had planned, and what it has committed.

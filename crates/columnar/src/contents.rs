@@ -1,7 +1,8 @@
-//! Severities and categories of an object's alerts, read without its documents: the two columns are small beside them.
+//! Severities and categories of an object's alerts, and how large its messages were, read without its documents: the
+//! two columns are small beside them, and sizes stand at the object's end.
 
 use crate::ColumnarError;
-use alerts::counts::AlertCounts;
+use alerts::counts::{AlertCounts, SourceSize};
 use arrow_array::{Array, ListArray, RecordBatch, StringArray};
 use bytes::{Buf, Bytes, buf::Reader};
 use parquet::{
@@ -19,6 +20,7 @@ use std::ops::Range;
 
 const SEVERITIES: &str = "alert_severities";
 const CATEGORIES: &str = "alert_categories";
+const MESSAGE: &str = "message";
 /// From the end of an object: more than what says where its columns are, as a rule.
 const END_BYTES: u64 = 64 << 10;
 
@@ -30,10 +32,18 @@ pub struct Parts {
     held: Vec<(u64, Bytes)>,
 }
 
+/// What an object says of its messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    /// Nothing of an object from before they had columns.
+    pub alerts: AlertCounts,
+    pub size: SourceSize,
+}
+
 /// What is known of an object by its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Counted {
-    All(AlertCounts),
+    All(Contents),
     /// These bytes are needed, too.
     Needs(Range<u64>),
 }
@@ -82,10 +92,10 @@ impl ChunkReader for Parts {
     }
 }
 
-/// The alerts of an object's messages. To be called again with what it needs, twice as a rule.
-pub fn alert_counts(parts: &Parts) -> Result<Counted, ColumnarError> {
+/// The alerts and the size of an object's messages. To be called again with what it needs, twice as a rule.
+pub fn contents(parts: &Parts) -> Result<Counted, ColumnarError> {
     match counted(parts) {
-        Ok(counts) => Ok(Counted::All(counts)),
+        Ok(contents) => Ok(Counted::All(contents)),
         Err(ColumnarError::Parquet(ParquetError::NeedMoreDataRange(range))) => {
             let is_end = range.end == parts.object_bytes;
             let start = if is_end { range.start.min(range.end.saturating_sub(END_BYTES)) } else { range.start };
@@ -95,7 +105,7 @@ pub fn alert_counts(parts: &Parts) -> Result<Counted, ColumnarError> {
     }
 }
 
-fn counted(parts: &Parts) -> Result<AlertCounts, ColumnarError> {
+fn counted(parts: &Parts) -> Result<Contents, ColumnarError> {
     // The last 8 bytes say how long what stands before them is; asked for by themselves, they bring it along.
     parts.get_bytes(parts.object_bytes.saturating_sub(8), parts.object_bytes.min(8) as usize)?;
     let metadata = ArrowReaderMetadata::load(parts, ArrowReaderOptions::new())?;
@@ -105,8 +115,9 @@ fn counted(parts: &Parts) -> Result<AlertCounts, ColumnarError> {
         path.is_some_and(|name| name == SEVERITIES || name == CATEGORIES)
     };
     let columns: Vec<usize> = (0..schema.num_columns()).filter(|column| is_wanted(*column)).collect();
+    let size = size_of(&metadata);
     if columns.len() < 2 {
-        return Ok(AlertCounts::default());
+        return Ok(Contents { size, ..Contents::default() });
     }
     for group in metadata.metadata().row_groups() {
         let Range { start, end } = range_of(group, &columns);
@@ -121,7 +132,17 @@ fn counted(parts: &Parts) -> Result<AlertCounts, ColumnarError> {
             counts.add_alert(severity, category);
         }
     }
-    Ok(counts)
+    Ok(Contents { alerts: counts, size })
+}
+
+/// By the column that holds the messages as they are, each behind its length; some dozens of bytes more, for a page's
+/// header.
+fn size_of(metadata: &ArrowReaderMetadata) -> SourceSize {
+    const LENGTH: i64 = 4;
+    let columns = metadata.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let of_messages = columns.filter(|column| column.column_path().string() == MESSAGE);
+    let bytes = of_messages.map(|column| column.uncompressed_size() - LENGTH * column.num_values()).sum();
+    SourceSize { messages: metadata.metadata().file_metadata().num_rows(), bytes }
 }
 
 /// Where the columns stand, which stand beside each other.
@@ -150,28 +171,46 @@ mod tests {
         {"status":"closed","severity":"low"},{"status":"closed","severity":"high","category":"fraud"}]}"#;
     const NONE: &str = r#"{"message_id":"b","alerts":[]}"#;
 
-    fn expected() -> AlertCounts {
-        let mut counts = AlertCounts { messages: 2, ..AlertCounts::default() };
+    fn expected(messages: i64) -> AlertCounts {
+        let mut counts = AlertCounts { messages, ..AlertCounts::default() };
         counts.add_alert(Some("high"), Some("fraud"));
         counts.add_alert(Some("low"), None);
         counts.add_alert(Some("high"), Some("fraud"));
         counts
     }
 
+    fn of_whole(object: Bytes) -> Contents {
+        match contents(&Parts::whole(object)).expect("counted") {
+            Counted::All(contents) => contents,
+            needs => panic!("{needs:?}"),
+        }
+    }
+
     #[test]
     fn every_alert_is_counted_once_by_its_severity_and_its_category() {
-        let whole = Parts::whole(object(&[("a", SEVERAL), ("b", NONE)]));
-        assert_eq!(alert_counts(&whole).expect("counted"), Counted::All(expected()));
-        let empty = Parts::whole(object(&[]));
-        assert_eq!(alert_counts(&empty).expect("counted"), Counted::All(AlertCounts::default()));
+        assert_eq!(of_whole(object(&[("a", SEVERAL), ("b", NONE)])).alerts, expected(2));
+        assert_eq!(of_whole(object(&[])), Contents::default());
+    }
+
+    #[test]
+    fn the_size_is_that_of_the_messages_however_often_they_repeat_and_whichever_rows_left() {
+        let text = format!(r#"{{"message_id":"c","alerts":[],"body":"{}"}}"#, "as it was ".repeat(1000));
+        let same = [("a", text.as_str()), ("b", &text), ("c", &text), ("d", NONE)];
+        let named = std::collections::HashSet::from([identity::Identity::new("messages", "b")]);
+        let crate::Split { kept, taken, .. } = crate::split(object(&same), &named).expect("Parquet").expect("a row");
+        for (object, repeats, messages) in [(object(&same), 3, 4), (kept, 2, 3), (taken, 1, 1)] {
+            let size = of_whole(object).size;
+            let more = size.bytes - (repeats * text.len()) as i64;
+            assert!(size.messages == messages && (0..100).contains(&more), "{size:?}, {more} bytes more");
+        }
     }
 
     /// Fetches what is needed and nothing else, and returns how many bytes that were.
-    fn fetched(object: &Bytes) -> (AlertCounts, u64) {
+    fn fetched(object: &Bytes) -> (Contents, u64) {
         let (mut parts, mut bytes) = (Parts::of(object.len() as u64), 0);
         loop {
-            match alert_counts(&parts).expect("counted") {
-                Counted::All(counts) => return (counts, bytes),
+            match contents(&parts).expect("counted") {
+                Counted::All(contents) => return (contents, bytes),
                 Counted::Needs(range) => {
                     assert!(bytes < 10 * object.len() as u64, "it asks for ever: {range:?}");
                     bytes += range.end - range.start;
@@ -188,15 +227,15 @@ mod tests {
         let noise: String = (0..3_000_000).map(letter).collect();
         let large = format!(r#"{{"message_id":"c","subject":"s","alerts":[],"body":"{noise}"}}"#);
         let object = object(&[("a", SEVERAL), ("c", &large), ("b", NONE)]);
-        let (counts, bytes) = fetched(&object);
-        assert_eq!(counts, AlertCounts { messages: 3, ..expected() });
+        let (counted, bytes) = fetched(&object);
+        assert_eq!(counted.alerts, expected(3));
         assert!(object.len() > 500_000 && bytes < 70_000, "{bytes} of {}", object.len());
     }
 
     #[test]
     fn what_is_no_object_of_the_archive_is_an_error() {
         for body in [&b""[..], b"PAR1", b"no Parquet, though it is long enough to have an end of eight bytes"] {
-            alert_counts(&Parts::whole(Bytes::from_static(body))).expect_err("nothing to count");
+            contents(&Parts::whole(Bytes::from_static(body))).expect_err("nothing to count");
         }
     }
 }
