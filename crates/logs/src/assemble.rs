@@ -758,6 +758,25 @@ mod tests {
         }
     }
 
+    /// A file's end and a collector's limit cut lines at any place: none of those may end the reading.
+    #[test]
+    fn lines_that_are_cut_anywhere_are_read() {
+        let settings = Settings::built_in();
+        let mut found = 0;
+        let folder = format!("{}/tests/cases", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(folder).expect("the folder") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("a text").replace("\\x09", "\t");
+            for line in text.lines() {
+                let ends = || (0..line.len()).map(|at| line.floor_char_boundary(at));
+                let heads: Vec<&str> = ends().map(|end| &line[..end]).collect();
+                found += read(&heads, &settings, true).0.len();
+                let behind: Vec<&str> = ends().map(|end| &line[end..]).collect();
+                found += read(&behind, &settings, true).0.len();
+            }
+        }
+        assert!(found > 1000, "{found}");
+    }
+
     /// Over the logs of all cases, two after each other in every order, with lines of both mixed.
     #[test]
     fn what_is_seen_at_a_glance_is_what_a_full_reading_says() {

@@ -144,7 +144,8 @@ fn ruby_frame(line: &str) -> Option<&str> {
     let text = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(text, |(_, text)| text);
     let text = text.strip_prefix("from ").unwrap_or(text).trim_end();
     let end = place_in_ruby(text)?;
-    (text[end..].find('\'') == Some(text.len() - end - 1)).then_some(text)
+    // The name ends with the line.
+    text[end..].find('\'').is_some_and(|at| end + at + 1 == text.len()).then_some(text)
 }
 
 /// `#0 /app/a.php(7): foo()`, `#1 {main}`.
