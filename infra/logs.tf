@@ -60,6 +60,22 @@ module "logs_function" {
   })
 }
 
+# To the administrators who are subscribed to the deployment's topic.
+resource "aws_cloudwatch_metric_alarm" "unlisted_log_errors" {
+  alarm_name          = "${var.prefix}-logs-unlisted-errors"
+  alarm_description   = "A log has more kinds of errors than are noted of one: alert-archive logs status counts them. Its program may write ids into its messages in a new way."
+  namespace           = "AlertArchive"
+  metric_name         = "UnlistedEntries"
+  dimensions          = { Deployment = var.prefix, Step = "extract-log-errors" }
+  statistic           = "Maximum"
+  period              = 900
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [local.deployment.alarm_topic_arn]
+}
+
 module "logs_pipeline" {
   source = "./modules/s3-pipeline"
 

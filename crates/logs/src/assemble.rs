@@ -4,7 +4,7 @@
 use crate::entry::{Context, Entry, LONGEST_LINE, LinePosition, Raw};
 use crate::envelope::{self, Body};
 use crate::level::Level;
-use crate::record::{Record, WrittenTime, logfmt, own};
+use crate::record::{Fields, Record, WrittenTime, logfmt, own};
 use crate::settings::{Format, Formats};
 use crate::trace::{self, Follow, Next, Start};
 use std::borrow::Cow;
@@ -18,6 +18,8 @@ const THREADS: usize = 500;
 const HEADER: usize = 1024;
 /// The most that is kept of one trace.
 const LONGEST_STACK: usize = 2 << 20;
+/// The most that is read as one object of several lines.
+const LONGEST_OBJECT: usize = 256 << 10;
 
 /// Where lines that begin no entry go.
 enum Current {
@@ -53,6 +55,8 @@ struct Source {
     current: Current,
     threads: HashMap<String, Raw>,
     partial: Option<Partial>,
+    /// The beginning of an object of several lines.
+    object: Option<Object>,
     /// The last line that belongs to nothing: an exception's name that does not look like one, if a frame follows.
     orphan: Option<(LinePosition, String)>,
     last_line: u64,
@@ -62,6 +66,14 @@ struct Partial {
     position: LinePosition,
     text: String,
     collected: WrittenTime<'static>,
+}
+
+/// Lines that may be one record of JSON, from `{` to `}` at the beginning of a line.
+struct Object {
+    lines: Vec<(LinePosition, String)>,
+    bytes: usize,
+    collected: WrittenTime<'static>,
+    level: Option<Level>,
 }
 
 impl Source {
@@ -76,6 +88,7 @@ impl Source {
             current: Current::Nothing,
             threads: HashMap::new(),
             partial: None,
+            object: None,
             orphan: None,
             last_line: 0,
         }
@@ -118,7 +131,7 @@ impl<'a> Assembler<'a> {
         let known = source.format.and_then(|at| self.formats.list.get(at));
         // What ends so may be a record in a collector's envelope.
         let may_be_record = line.ends_with(b"}") || line.ends_with(b"]");
-        let is_open = source.partial.is_some() || matches!(source.current, Current::Bare(_));
+        let is_open = source.partial.is_some() || source.object.is_some() || matches!(source.current, Current::Bare(_));
         if known.is_none() || is_open || may_be_record {
             return false;
         }
@@ -133,8 +146,7 @@ impl<'a> Assembler<'a> {
     }
 
     pub fn line(&mut self, position: LinePosition, line: &str) {
-        let has_colours = memchr::memchr(b'\x1b', line.as_bytes()).is_some();
-        let line = if has_colours { Cow::Owned(without_colours(line)) } else { Cow::Borrowed(line) };
+        let line = envelope::without_colours(Cow::Borrowed(line));
         let piece = envelope::open(&line);
         let is_plain = piece.source.is_empty();
         if !is_plain && !self.sources.contains_key(&*piece.source) {
@@ -157,10 +169,12 @@ impl<'a> Assembler<'a> {
         } else {
             step.body(position, &piece.collected, piece.level, piece.body);
         }
-        self.unparsed -= step.taken_back;
+        // What was taken back may have been counted in this very step.
+        let (unparsed, taken_back) = (step.unparsed, step.taken_back);
+        self.unparsed = self.unparsed.saturating_sub(taken_back.saturating_sub(unparsed));
         // One line is unparsed once, however many lines stand in it.
-        if step.unparsed > 0 && self.last_unparsed != position.line {
-            self.unparsed += step.unparsed;
+        if unparsed > taken_back && self.last_unparsed != position.line {
+            self.unparsed += unparsed - taken_back;
             self.last_unparsed = position.line;
         }
     }
@@ -240,6 +254,7 @@ impl<'a> Step<'_, 'a> {
 
     fn whole(&mut self, partial: Partial) {
         let Partial { position, text, collected } = partial;
+        let text = envelope::without_colours(Cow::Owned(text));
         let inner = envelope::open(&text);
         let collected = if inner.collected.is_none() { collected } else { own(&inner.collected) };
         self.body(position, &collected, inner.level, inner.body);
@@ -273,7 +288,7 @@ impl<'a> Step<'_, 'a> {
         let thread = record.thread.as_deref().unwrap_or_default();
         // Some loggers write each line of a trace as an entry of its own.
         if let Some(open) = self.source.threads.get_mut(thread)
-            && open.continues(&record.message)
+            && open.continues(&record)
         {
             open.push_message(&record.message);
             self.source.current =
@@ -309,6 +324,39 @@ impl<'a> Step<'_, 'a> {
     }
 
     fn text(&mut self, position: LinePosition, collected: &WrittenTime, level: Option<Level>, line: &str) {
+        if self.source.object.is_none() && line.trim_end() != "{" {
+            return self.plain_text(position, collected, level, line);
+        }
+        let object = self.source.object.get_or_insert_with(|| Object {
+            lines: Vec::new(),
+            bytes: 0,
+            collected: own(collected),
+            level,
+        });
+        let goes_on = object.lines.is_empty() || line.starts_with([' ', '\t']);
+        object.bytes += line.len() + size_of::<(LinePosition, String)>();
+        object.lines.push((position, line.to_owned()));
+        if !goes_on || object.bytes > LONGEST_OBJECT {
+            self.end_object();
+        }
+    }
+
+    /// The lines are an entry of JSON, or else text as any other.
+    fn end_object(&mut self) {
+        let Some(Object { lines, collected, level, .. }) = self.source.object.take() else { return };
+        let text = lines.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n");
+        let fields = Fields::parse(text.trim_end_matches(','));
+        let record = fields.and_then(|fields| fields.record()).filter(|record| {
+            // Behind the first line of an error it may be what that error shows.
+            !matches!(self.source.current, Current::Thread(_)) || (record.level.is_some() && !record.time.is_none())
+        });
+        match (record, lines.first()) {
+            (Some(record), Some((position, _))) => self.record(*position, &collected, record, None, true),
+            _ => lines.iter().for_each(|(position, line)| self.plain_text(*position, &collected, level, line)),
+        }
+    }
+
+    fn plain_text(&mut self, position: LinePosition, collected: &WrittenTime, level: Option<Level>, line: &str) {
         if let Some(level) = self.quiet_level(line) {
             self.close_bare();
             self.source.orphan = None;
@@ -338,7 +386,15 @@ impl<'a> Step<'_, 'a> {
                 let time = if record.time.is_none() { fields.time } else { record.time };
                 record = Record { time, ..fields };
             }
-            record.level = record.level.or(level);
+            // A word in capitals is a level where nothing says another: `ERROR count: 0`.
+            let is_word = format.vague
+                && record.time.is_none()
+                && line
+                    .trim_end()
+                    .strip_suffix(&*record.message)
+                    .is_some_and(|header| !header.trim_end().ends_with(':'));
+            let collectors = level.filter(|level| is_word && !level.is_error());
+            record.level = collectors.or(record.level).or(level);
             let (time_format, two_lines) = (format.time_format.as_deref(), format.two_lines);
             self.record(position, collected, record, time_format, false);
             if two_lines
@@ -498,6 +554,7 @@ impl<'a> Step<'_, 'a> {
         if let Some(partial) = self.source.partial.take() {
             self.whole(partial);
         }
+        self.end_object();
         self.close_bare();
         let open: Vec<Raw> = self.source.threads.drain().map(|(_, raw)| raw).collect();
         open.into_iter().for_each(|raw| self.close(raw));
@@ -534,15 +591,21 @@ impl Raw {
 
     /// A line of the trace that was a message: its header took the space in front of it.
     fn push_message(&mut self, message: &str) {
-        if trace::is_inner(message) {
+        if self.is_of_rails {
+            self.push_line(message);
+        } else if trace::is_inner(message) || trace::head(message).is_some() {
             self.push_stack(message)
         } else {
-            self.push_stack(&format!("\t{message}").replace("\tCaused", "Caused"))
+            self.push_stack(&format!("\t{message}"))
         }
     }
 
     /// A line behind the header: of the message, until a trace begins.
     fn push_line(&mut self, line: &str) {
+        self.has_lines |= !line.is_empty();
+        // Each line has the tags of the first.
+        let tagged = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).filter(|_| self.is_of_rails);
+        let line = tagged.map_or(line, |(_, text)| text);
         let begins = self.stack.is_empty()
             && (trace::is_inner(line)
                 || trace::start(line) != Start::No
@@ -559,8 +622,16 @@ impl Raw {
     }
 
     /// Whether the message of the thread's next entry goes on with this one's trace.
-    fn continues(&mut self, message: &str) -> bool {
-        if message.is_empty() || message.contains('\n') {
+    fn continues(&mut self, record: &Record) -> bool {
+        let message = &*record.message;
+        // Rails writes an empty entry in front of an error's text, and others between that, source and trace.
+        if self.is_of_rails && record.level == self.level && !record.message.contains('\n') {
+            let is_source = message.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+            if self.message.is_empty() || message.is_empty() || is_source || trace::is_inner(message) {
+                return true;
+            }
+        }
+        if message.is_empty() || message.contains('\n') || self.has_lines {
             return false;
         }
         if trace::is_inner(message) || trace::is_inner(&format!("\t{message}")) {
@@ -594,7 +665,7 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
         Some(word) => Some(
             Level::from_word(word).or_else(|| Level::from_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))?,
         ),
-        None => None,
+        None => format.level,
     };
     let message = text("message").unwrap_or_else(|| {
         let end = found.get(0).map_or(0, |all| all.end());
@@ -609,23 +680,6 @@ fn read_header<'l>(format: &Format, line: &'l str) -> Option<Record<'l>> {
         exception: None,
         stack: None,
     })
-}
-
-/// Terminals' escape sequences.
-fn without_colours(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find('\u{1b}') {
-        out.push_str(&rest[..at]);
-        let sequence = rest[at + 1..].strip_prefix('[');
-        rest = match sequence
-            .and_then(|sequence| sequence.find(|c: char| c.is_ascii_alphabetic()).map(|end| &sequence[end + 1..]))
-        {
-            Some(behind) => behind,
-            None => &rest[at + 1..],
-        };
-    }
-    out + rest
 }
 
 /// The time that a line names, its own or else its collector's.
@@ -702,6 +756,25 @@ mod tests {
             let (entries, unparsed) = read(&lines, &Settings::built_in(), false);
             assert_eq!((entries.len(), unparsed), (1, cut), "{pieces} pieces");
         }
+    }
+
+    /// A file's end and a collector's limit cut lines at any place: none of those may end the reading.
+    #[test]
+    fn lines_that_are_cut_anywhere_are_read() {
+        let settings = Settings::built_in();
+        let mut found = 0;
+        let folder = format!("{}/tests/cases", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(folder).expect("the folder") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("a text").replace("\\x09", "\t");
+            for line in text.lines() {
+                let ends = || (0..line.len()).map(|at| line.floor_char_boundary(at));
+                let heads: Vec<&str> = ends().map(|end| &line[..end]).collect();
+                found += read(&heads, &settings, true).0.len();
+                let behind: Vec<&str> = ends().map(|end| &line[end..]).collect();
+                found += read(&behind, &settings, true).0.len();
+            }
+        }
+        assert!(found > 1000, "{found}");
     }
 
     /// Over the logs of all cases, two after each other in every order, with lines of both mixed.

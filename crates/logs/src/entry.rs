@@ -112,7 +112,7 @@ pub(crate) struct Raw {
     time_format: Option<String>,
     collected: WrittenTime<'static>,
     /// `None`: an error only if a trace follows.
-    level: Option<Level>,
+    pub level: Option<Level>,
     logger: Option<String>,
     pub message: String,
     exception: Option<String>,
@@ -125,6 +125,10 @@ pub(crate) struct Raw {
     /// The stack is a field of the record.
     has_own_stack: bool,
     is_bare: bool,
+    /// Lines without a header stand behind it.
+    pub has_lines: bool,
+    /// It began without a text, as Rails begins the entry of an error.
+    pub is_of_rails: bool,
 }
 
 impl Raw {
@@ -145,6 +149,8 @@ impl Raw {
             thread: Finder::new(record.thread.as_deref().unwrap_or_default().as_bytes()).into_owned(),
             has_own_stack,
             is_bare: false,
+            has_lines: false,
+            is_of_rails: record.level == Some(Level::Fatal) && record.message.is_empty() && time_format.is_none(),
         };
         let (message, stack) = split(&record.message);
         raw.message = message;

@@ -82,9 +82,30 @@ fn open_at(line: &str, depth: usize) -> Piece<'_> {
     found.unwrap_or_else(|| Piece::text(Cow::Borrowed(line)))
 }
 
+/// The text without terminals' escape sequences.
+pub fn without_colours(text: Cow<'_, str>) -> Cow<'_, str> {
+    if memchr::memchr(b'\x1b', text.as_bytes()).is_none() {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find('\u{1b}') {
+        out.push_str(&rest[..at]);
+        let sequence = rest[at + 1..].strip_prefix('[');
+        rest = match sequence
+            .and_then(|sequence| sequence.find(|c: char| c.is_ascii_alphabetic()).map(|end| &sequence[end + 1..]))
+        {
+            Some(behind) => behind,
+            None => &rest[at + 1..],
+        };
+    }
+    Cow::Owned(out + rest)
+}
+
 /// What stands inside of an envelope, with the envelope's own words where the inside has none.
 fn inside<'a>(text: Cow<'a, str>, depth: usize, outer: Piece<'a>) -> Piece<'a> {
-    let inner = match text {
+    // JSON escapes them, so that they are seen here first.
+    let inner = match without_colours(text) {
         Cow::Borrowed(text) => open_at(text, depth + 1),
         Cow::Owned(text) => owned(open_at(&text, depth + 1)),
     };
@@ -189,6 +210,9 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
         }
         return Some(inside(log, depth, piece));
     }
+    if let Some(piece) = journal(&fields, depth) {
+        return Some(piece);
+    }
     if let Some(record) = fields.record() {
         return Some(Piece { source: source(&fields), collected: collected(&fields), ..Piece::record(record) });
     }
@@ -206,6 +230,22 @@ fn fields_in<'a>(fields: Fields<'a>, depth: usize) -> Option<Piece<'a>> {
     }
     // A text of several lines is an entry as it is; one line may be part of one.
     Some(inside(message, depth, piece))
+}
+
+/// systemd's journal. The priority is that of the program's output, and its text may name another.
+fn journal<'a>(fields: &Fields<'a>, depth: usize) -> Option<Piece<'a>> {
+    if !fields.has("MESSAGE") || !fields.has("PRIORITY") {
+        return None;
+    }
+    let message = fields.text("MESSAGE").or_else(|| fields.bytes("MESSAGE").map(Cow::Owned))?;
+    // A text of several lines is one entry.
+    if message.contains('\n') {
+        return None;
+    }
+    static PATHS: Names<4> = Names::new(["_HOSTNAME", "_SYSTEMD_UNIT", "SYSLOG_IDENTIFIER", "_PID"]);
+    let source = fields.among(&PATHS).filter_map(|path| fields.text(path)).collect::<Vec<_>>().join("\n");
+    let (source, collected, level) = (Cow::Owned(source), fields.time(), fields.level());
+    Some(inside(message, depth, Piece { source, collected, level, ..Piece::text(Cow::Borrowed("")) }))
 }
 
 /// Where a record has both, the collector's own field beside the entry's.
@@ -364,7 +404,9 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
         let level = Some(Level::from_syslog(severity.0.parse().ok()?)?);
         return Some(inside(Cow::Borrowed(severity.1), depth, Piece { level, ..Piece::text(Cow::Borrowed("")) }));
     };
-    let end = found.get(0)?.end();
+    let text = &line[found.get(0)?.end()..];
+    // rsyslog writes tabs so.
+    let text = text.strip_prefix("#011").map_or(Cow::Borrowed(text), |rest| Cow::Owned(format!("\t{rest}")));
     let severity = found.name("pri").and_then(|pri| pri.as_str().parse::<u64>().ok()).map(|pri| pri % 8);
     let piece = Piece {
         source: Cow::Owned(format!("{}\n{}\n{}", &found["host"], &found["app"], &found["pid"])),
@@ -372,5 +414,5 @@ fn syslog(line: &str, depth: usize) -> Option<Piece<'_>> {
         level: severity.and_then(Level::from_syslog),
         ..Piece::text(Cow::Borrowed(""))
     };
-    Some(inside(Cow::Borrowed(&line[end..]), depth, piece))
+    Some(inside(text, depth, piece))
 }

@@ -13,6 +13,11 @@ impl Level {
     /// A logger's word, in any case. `None` for what no logger calls a level.
     pub fn from_word(word: &str) -> Option<Self> {
         let word = word.trim();
+        // Go's slog counts between its words: `ERROR+2`.
+        let word = match word.split_once(['+', '-']) {
+            Some((word, steps)) if !steps.is_empty() && steps.bytes().all(|byte| byte.is_ascii_digit()) => word,
+            _ => word,
+        };
         // Longest known word; what is longer is text.
         if word.len() > 13 {
             return None;
@@ -20,9 +25,11 @@ impl Level {
         Some(match word.to_ascii_lowercase().as_str() {
             "trace" | "trce" | "trc" | "trac" | "finest" | "finer" | "verbose" | "vrb" | "silly" => Level::Trace,
             "debug" | "dbug" | "dbg" | "debu" | "fine" | "config" => Level::Debug,
-            "info" | "inf" | "information" | "informational" | "notice" | "log" | "default" | "http" => Level::Info,
+            "info" | "inf" | "information" | "informational" | "notice" | "note" | "log" | "default" | "http"
+            | "system" | "progress" => Level::Info,
             "warn" | "warning" | "wrn" | "deprecated" => Level::Warn,
-            "error" | "err" | "eror" | "erro" | "severe" | "fail" | "failure" | "fault" | "parse error" => Level::Error,
+            "error" | "err" | "eror" | "erro" | "severe" | "fail" | "failure" | "fault" | "parse error" | "crash"
+            | "supervisor" => Level::Error,
             "fatal" | "ftl" | "fata" | "fatal error" | "critical" | "crit" | "panic" | "dpanic" | "pani" | "pnc"
             | "emerg" | "emergency" | "alert" => Level::Fatal,
             _ => return None,
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_words_and_numbers_of_all_loggers_become_six_levels() {
-        for word in ["ERROR", "error", "Err", "SEVERE", "fail"] {
+        for word in ["ERROR", "error", "Err", "SEVERE", "fail", "ERROR+2", "ERROR-1"] {
             assert_eq!(Level::from_word(word), Some(Level::Error), "{word}");
         }
         for word in ["FATAL", "CRITICAL", "crit", "panic", "DPANIC", "emerg", "ALERT"] {

@@ -58,7 +58,7 @@ pub struct Fields<'a> {
 }
 
 /// Where loggers write what happened.
-static MESSAGES: Names<20> = Names::new([
+static MESSAGES: Names<21> = Names::new([
     "message",
     "msg",
     "log",
@@ -79,10 +79,11 @@ static MESSAGES: Names<20> = Names::new([
     "full_message",
     "formattedMessage",
     "error_message",
+    "@message",
 ]);
 
 /// Where they write it of an error, when there is no message.
-static ERRORS: Names<10> = Names::new([
+static ERRORS: Names<12> = Names::new([
     "error.message",
     "err.message",
     "exception.message",
@@ -93,6 +94,8 @@ static ERRORS: Names<10> = Names::new([
     "throwable.message",
     "exception",
     "Exception.Message",
+    "errorMessage",
+    "message.errorMessage",
 ]);
 
 /// Names that are asked for one after the other.
@@ -196,6 +199,12 @@ impl<'a> Fields<'a> {
         unquoted(self.raw(path)?)
     }
 
+    /// A text that is no UTF-8, or holds escape sequences, as the journal writes it: a list of bytes.
+    pub fn bytes(&self, path: &str) -> Option<String> {
+        let bytes: Vec<u8> = serde_json::from_str(self.raw(path)?).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Those of the names that may be there.
     pub fn among<const N: usize>(&self, names: &'static Names<N>) -> impl Iterator<Item = &'static str> {
         let known = self.names;
@@ -233,7 +242,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn level(&self) -> Option<Level> {
-        static WORDS: Names<17> = Names::new([
+        static WORDS: Names<19> = Names::new([
             "level",
             "severity",
             "levelname",
@@ -251,6 +260,8 @@ impl<'a> Fields<'a> {
             "LEVEL",
             "Severity",
             "SEVERITY",
+            "@fields.level",
+            "@level",
         ]);
         // Loggers that write both count in numbers of their own: Monolog's 400 is an error, another's a warning.
         let mut numbered = None;
@@ -348,7 +359,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn logger(&self) -> Option<Cow<'a, str>> {
-        static PATHS: Names<14> = Names::new([
+        static PATHS: Names<15> = Names::new([
             "logger",
             "logger_name",
             "loggerName",
@@ -363,6 +374,7 @@ impl<'a> Fields<'a> {
             "channel",
             "module",
             "component",
+            "@module",
         ]);
         self.first_text(&PATHS)
     }
@@ -428,7 +440,7 @@ impl<'a> Fields<'a> {
     }
 
     fn exception(&self) -> Option<Cow<'a, str>> {
-        static PATHS: Names<18> = Names::new([
+        static PATHS: Names<19> = Names::new([
             "exception_class",
             "error.type",
             "exception.type",
@@ -447,6 +459,7 @@ impl<'a> Fields<'a> {
             "err.name",
             "exception.ClassName",
             "Exception.ClassName",
+            "message.errorType",
         ]);
         self.first_text(&PATHS)
     }
@@ -602,6 +615,7 @@ impl<'a> Pairs<'a> {
             "level" | "lvl" | "severity" => record.level = Level::from_word(&value),
             "time" | "ts" | "timestamp" | "t" => record.time = WrittenTime::Text(value),
             "msg" | "message" => self.message = Some(value),
+            "event" => self.message = self.message.take().or(Some(value)),
             "error" | "err" => self.error = Some(value),
             "logger" | "component" | "module" | "subsystem" => record.logger = Some(value),
             "thread" | "goroutine" => record.thread = Some(value),
@@ -617,13 +631,15 @@ impl<'a> Pairs<'a> {
 }
 
 fn logfmt_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
+    // Python's structlog quotes as Python does.
+    let mark = if text.starts_with('\'') { '\'' } else { '"' };
+    let Some(quoted) = text.strip_prefix(mark) else {
         let end = text.find(' ').unwrap_or(text.len());
         return Some((Cow::Borrowed(&text[..end]), &text[end..]));
     };
     let mut escaped = false;
     let end = quoted.char_indices().find_map(|(at, c)| {
-        let is_end = c == '"' && !escaped;
+        let is_end = c == mark && !escaped;
         escaped = c == '\\' && !escaped;
         is_end.then_some(at)
     })?;

@@ -32,6 +32,8 @@ pub struct Format {
     outline: String,
     /// `strftime`'s conversions; `None`: any known form of time.
     pub time_format: Option<String>,
+    /// Of entries that name none.
+    pub level: Option<Level>,
     /// Levels are single letters.
     pub letters: bool,
     /// Level and message come on the next line.
@@ -180,6 +182,7 @@ struct FileFormat {
     name: Spanned<String>,
     pattern: Spanned<String>,
     time_format: Option<String>,
+    level: Option<Spanned<String>>,
     #[serde(default)]
     letters: bool,
     #[serde(default)]
@@ -270,6 +273,10 @@ impl Settings {
             } else {
                 Pattern::new(bytewise(&expand(format.pattern.as_ref(), LEVELS, &any_levels())))
             };
+            let level = format.level.map(|word| {
+                let unknown = || error_at(text, word.span().start, format!("there is no level `{}`", word.as_ref()));
+                Level::from_word(word.as_ref()).ok_or_else(unknown)
+            });
             let quiet = (!configured && !format.letters && !format.two_lines && !format.vague)
                 .then(|| quiet(format.pattern.as_ref()))
                 .flatten();
@@ -280,6 +287,7 @@ impl Settings {
                 pattern,
                 outline,
                 time_format: format.time_format,
+                level: level.transpose()?,
                 letters: format.letters,
                 two_lines: format.two_lines,
                 vague: format.vague,
@@ -489,6 +497,8 @@ mod tests {
         assert_eq!((syntax.line, syntax.column), (2, 8), "{syntax}");
         let zone = error("[[prefix]]\nkey = 'a/'\nzone = 'Mars/Olympus'\n");
         assert_eq!((zone.line, zone.column, zone.what.as_str()), (3, 8, "there is no time zone `Mars/Olympus`"));
+        let level = error("[[format]]\nname = 'a'\npattern = 'x'\nlevel = 'loud'\n");
+        assert_eq!((level.line, level.column, level.what.as_str()), (4, 9, "there is no level `loud`"));
         let format = error("[[prefix]]\nkey = 'a/'\nformats = ['logback', 'loback']\n");
         assert_eq!((format.line, format.column), (3, 23), "{format}");
         let field = error("[[category]]\nname = 'ä'\npatern = 'x'\npattern = 'y'\n");

@@ -1,13 +1,14 @@
-//! Stack traces of Java, Python, Node, Go, Rust and .NET: which line belongs to one, and what a whole one says.
+//! Stack traces of Java, Python, Node, Go, Rust, .NET, Ruby, PHP and Elixir: which line belongs to one, and what a whole one says.
 
 /// The languages whose traces differ in how they go on and end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
-    /// Frames that begin with `at`: Java, Node, .NET.
+    /// Frames that begin with `at`: Java, Node, .NET; and those of PHP, Elixir and browsers, which go on and end alike.
     At,
     Python,
     Go,
     Rust,
+    Ruby,
 }
 
 /// `Type: text`, the line that names what was raised.
@@ -22,8 +23,18 @@ const TRACEBACK: &str = "Traceback (most recent call last):";
 /// Reads `java.lang.IllegalStateException: text`, `ValueError: text`, `TypeError [CODE]: text`: a name that ends as
 /// names of exceptions do.
 pub fn head(line: &str) -> Option<Head<'_>> {
-    const ENDS: [&str; 9] =
-        ["Exception", "Error", "Throwable", "Interrupt", "Failure", "Fault", "Exit", "Timeout", "Iteration"];
+    const ENDS: [&str; 10] = [
+        "Exception",
+        "Error",
+        "Throwable",
+        "Interrupt",
+        "Failure",
+        "Fault",
+        "Exit",
+        "Timeout",
+        "Iteration",
+        "Rejection",
+    ];
     let head = any_head(line)?;
     let name = head.kind.rsplit(['.', '$', ':']).next().unwrap_or(head.kind);
     let is_known = ENDS.iter().any(|end| name.ends_with(end)) && name.starts_with(|c: char| c.is_ascii_uppercase());
@@ -33,6 +44,10 @@ pub fn head(line: &str) -> Option<Head<'_>> {
 /// The same for any name: only what follows tells whether it was one.
 fn any_head(line: &str) -> Option<Head<'_>> {
     let line = without_announcement(line.trim_start());
+    // Elixir: `** (RuntimeError) text`.
+    if let Some((kind, text)) = line.strip_prefix("** (").and_then(|rest| rest.split_once(") ")) {
+        return (!kind.contains(' ')).then(|| Head { kind, text: text.trim() });
+    }
     if !line.starts_with(|c: char| c.is_alphabetic() || c == '_') {
         return None;
     }
@@ -98,11 +113,62 @@ pub fn is_crash(line: &str) -> bool {
     ];
     starts.iter().any(|start| line.starts_with(start))
         || is_rust_panic(line)
+        || ruby_head(line).is_some()
         || (line.starts_with("(node:") && line.contains("UnhandledPromiseRejection"))
 }
 
 fn is_rust_panic(line: &str) -> bool {
     line.starts_with("thread '") && line.contains(" panicked at ")
+}
+
+/// Where it was raised, and what: `app.rb:12:in 'foo': text (RuntimeError)`.
+fn ruby_head(line: &str) -> Option<(&str, Head<'_>)> {
+    let end = place_in_ruby(line)?;
+    let (function, rest) = line[end..].split_once("': ")?;
+    let (text, kind) = rest.trim_end().strip_suffix(')')?.rsplit_once(" (")?;
+    is_ruby_type(kind).then(|| (&line[..end + function.len()], Head { kind, text }))
+}
+
+/// Where the function's name begins behind `app.rb:12:in '`, or `` app.rb:12:in ` ``.
+fn place_in_ruby(line: &str) -> Option<usize> {
+    let at = line.find(":in ")?;
+    let (path, number) = line[..at].rsplit_once(':')?;
+    let is_place = !path.is_empty() && !path.contains(' ') && number.bytes().all(|byte| byte.is_ascii_digit());
+    let end = at + ":in ".len();
+    (is_place && !number.is_empty() && line[end..].starts_with(['\'', '`'])).then_some(end + 1)
+}
+
+/// `\tfrom app.rb:12:in 'foo'`, also without the word, and behind tags of Rails: `[id] app.rb:12:in 'foo'`.
+fn ruby_frame(line: &str) -> Option<&str> {
+    let text = line.trim_start();
+    let text = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(text, |(_, text)| text);
+    let text = text.strip_prefix("from ").unwrap_or(text).trim_end();
+    let end = place_in_ruby(text)?;
+    // The name ends with the line.
+    text[end..].find('\'').is_some_and(|at| end + at + 1 == text.len()).then_some(text)
+}
+
+/// `#0 /app/a.php(7): foo()`, `#1 {main}`.
+fn is_php_frame(text: &str) -> bool {
+    let Some((number, frame)) = text.strip_prefix('#').and_then(|rest| rest.split_once(' ')) else { return false };
+    number.bytes().all(|byte| byte.is_ascii_digit())
+        && (frame.trim_end() == "{main}" || frame.starts_with("[internal function]") || frame.contains(".php("))
+}
+
+/// The place and the function of `(app 1.0.0) lib/a.ex:7: A.b/1`; the library's own have their application in front.
+fn elixir_frame(text: &str) -> Option<&str> {
+    let code = text.strip_prefix('(').and_then(|rest| rest.split_once(") ")).map_or(text, |(_, code)| code);
+    let at = [".ex:", ".exs:", ".erl:"].iter().find_map(|end| code.find(end).map(|at| at + end.len()))?;
+    let is_place = !code[..at].contains(' ') && code[at..].starts_with(|c: char| c.is_ascii_digit());
+    is_place.then(|| code[at..].split_once(": ").map(|(_, function)| function))?
+}
+
+/// `f@https://a.example/b.js:1:2`, as Firefox and Safari write it.
+fn browser_frame(text: &str) -> Option<(&str, &str)> {
+    let (name, place) = text.trim_end().split_once('@')?;
+    let is_known = ["https://", "http://", "webpack", "file://"].iter().any(|start| place.starts_with(start));
+    let ends_with_numbers = place.rsplit(':').take(2).all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_known && ends_with_numbers && !name.contains(' ')).then_some((name, place))
 }
 
 /// `<empty>` in front of the source line that Node prints above an uncaught error: `/app/server.js:10`.
@@ -119,7 +185,12 @@ pub fn is_node_place(line: &str) -> bool {
 pub fn is_inner(line: &str) -> bool {
     let text = line.trim_start_matches([' ', '\t', '|', '+']);
     let is_indented = text.len() < line.len();
-    (is_indented && (is_at_frame(text) || text.starts_with("File \"") || is_count(text))) || is_link(text)
+    (is_indented
+        && (is_at_frame(text) || text.starts_with("File \"") || is_count(text) || elixir_frame(text).is_some()))
+        || is_link(text)
+        || is_php_frame(text)
+        || ruby_frame(line).is_some()
+        || browser_frame(text).is_some()
 }
 
 /// `at a.b.C(D.java:1)`, `at f (/app/x.js:1:2)`, `at N.C.M() in x.cs:line 1`.
@@ -141,8 +212,8 @@ fn is_count(text: &str) -> bool {
 }
 
 fn is_link(text: &str) -> bool {
-    // Rust's anyhow and eyre list causes below these.
-    if matches!(text, "Caused by:" | "Stack backtrace:" | "Location:") {
+    // Rust's anyhow and eyre list causes below these, PHP its frames.
+    if matches!(text, "Caused by:" | "Stack backtrace:" | "Location:" | "Stack trace:") {
         return true;
     }
     let starts =
@@ -176,7 +247,7 @@ pub fn start(line: &str) -> Start {
         || line.starts_with("  + Exception Group Traceback")
     {
         Start::Sure
-    } else if head(line).is_some() || is_node_place(line) || is_goroutine(line) {
+    } else if head(line).is_some() || is_node_place(line) || is_goroutine(line) || rails_head(line).is_some() {
         Start::Likely
     } else {
         Start::No
@@ -206,6 +277,12 @@ pub struct Follow {
     in_braces: bool,
     /// Node prints place, source and caret above the error.
     in_preamble: bool,
+    /// Python's `Exception in thread` and `Exception ignored in`: the trace itself comes below.
+    is_announced: bool,
+    /// Python's `logging` shows below an error of its own where it was called.
+    in_call_stack: bool,
+    /// Ruby: where the first was raised. The same again is another error, any other a cause.
+    raised_at: Option<String>,
 }
 
 /// Whether a line belongs to the trace before it.
@@ -223,8 +300,11 @@ const LONGEST_TEXT: usize = 30;
 impl Follow {
     /// `line` is the first of the trace.
     pub fn begin(line: &str) -> Self {
+        let raised_at = ruby_head(line).map(|(place, _)| place.to_owned());
         let language = if is_rust_panic(line) {
             Some(Language::Rust)
+        } else if raised_at.is_some() || rails_head(line).is_some() {
+            Some(Language::Ruby)
         } else if is_traceback(line) {
             Some(Language::Python)
         } else if line.starts_with("panic: ")
@@ -244,6 +324,9 @@ impl Follow {
             since_head: 0,
             in_braces: line.ends_with('{'),
             in_preamble: is_node_place(line),
+            is_announced: line.starts_with("Exception in") || line.starts_with("Exception ignored in"),
+            in_call_stack: false,
+            raised_at,
         }
     }
 
@@ -258,6 +341,7 @@ impl Follow {
             Some(Language::Python) => self.next_python(line),
             Some(Language::Go) => self.next_go(line),
             Some(Language::Rust) => self.next_rust(line),
+            Some(Language::Ruby) => self.next_ruby(line),
             Some(Language::At) | None => self.next_at(line),
         }
     }
@@ -270,10 +354,15 @@ impl Follow {
                 self.since_head = 0;
                 return Next::Yes;
             }
-            return if self.since_head <= 6 && !is_crash(line) { Next::Perhaps } else { Next::No };
+            // What was thrown is no error: a text, or an object of several lines.
+            if line.starts_with("Node.js v") {
+                self.has_frames = true;
+                self.in_preamble = false;
+                return Next::Yes;
+            }
+            return if self.since_head <= LONGEST_TEXT && !is_crash(line) { Next::Perhaps } else { Next::No };
         }
-        if self.language.is_none() && is_traceback(line) && !self.has_frames {
-            // Python's `Exception in thread Thread-1:`.
+        if self.is_announced && is_traceback(line) && !self.has_frames {
             self.language = Some(Language::Python);
             return Next::Yes;
         }
@@ -319,10 +408,18 @@ impl Follow {
         if line.trim().is_empty() {
             return Next::Perhaps;
         }
-        if line.starts_with([' ', '\t']) {
-            self.has_frames |= line.trim_start_matches([' ', '|', '+']).starts_with("File \"");
+        if line.starts_with([' ', '\t', '>']) {
+            self.has_frames |= python_frame(line).is_some();
             let is_of_group = line.trim_start().starts_with(['|', '+']);
-            return if !self.is_named || is_of_group { Next::Yes } else { Next::Perhaps };
+            let goes_on = !self.is_named || is_of_group || self.in_call_stack;
+            return if goes_on { Next::Yes } else { Next::Perhaps };
+        }
+        if self.is_named && line == "Call stack:" {
+            self.in_call_stack = true;
+            return Next::Yes;
+        }
+        if self.in_call_stack && (line.starts_with("Message: ") || line.starts_with("Arguments: ")) {
+            return Next::Yes;
         }
         if self.is_named {
             return Next::No;
@@ -351,8 +448,10 @@ impl Follow {
             || line.starts_with("[signal ")
             || line.starts_with("[recovered")
             || line.starts_with("exit status ")
-            || line.starts_with("...additional frames elided")
+            || (line.starts_with("...") && line.ends_with("frames elided..."))
             || line.starts_with("runtime stack:")
+            || line.starts_with("runtime: ")
+            || line.starts_with("fatal error: stack overflow") && !self.has_frames
             || line.starts_with("PC=")
             || line.starts_with("panic: ") && !self.has_frames
             || line.starts_with("goroutine running on other thread")
@@ -365,6 +464,25 @@ impl Follow {
             Next::No
         } else {
             Next::Perhaps
+        }
+    }
+
+    fn next_ruby(&mut self, line: &str) -> Next {
+        let text = line.trim_start();
+        // ` ... 10908 levels...`
+        if ruby_frame(line).is_some() || text.starts_with("from ") || (text.starts_with("... ") && self.has_frames) {
+            self.has_frames = true;
+            return Next::Yes;
+        }
+        if text.is_empty() {
+            return Next::Perhaps;
+        }
+        match ruby_head(line) {
+            Some((place, _)) if self.has_frames && self.raised_at.as_deref() != Some(place) => Next::Yes,
+            Some(_) => Next::No,
+            // The text may have several lines, and the source may be shown.
+            None if self.has_frames || self.since_head > LONGEST_TEXT || start(line) == Start::Sure => Next::No,
+            None => Next::Perhaps,
         }
     }
 
@@ -389,6 +507,11 @@ impl Follow {
             Next::Perhaps
         }
     }
+}
+
+/// What stands behind `File "` of a frame. Python's loguru marks one with `>`.
+fn python_frame(line: &str) -> Option<&str> {
+    line.trim_start_matches([' ', '|', '+', '>']).strip_prefix("File \"")
 }
 
 /// `main.(*Server).handle(0x1, ...)`, `net/http.serve()`.
@@ -420,6 +543,9 @@ pub struct Analysis {
 /// Reads a trace: the lines behind a message, or those that stand alone.
 pub fn analyse(message: &str, stack: &str) -> Analysis {
     let lines: Vec<&str> = stack.lines().collect();
+    if lines.iter().any(|line| ruby_head(line).is_some()) {
+        return ruby(&lines);
+    }
     if lines.iter().any(|line| is_traceback(line)) {
         return python(&lines);
     }
@@ -471,6 +597,7 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
         None => {
             let first = message.lines().next().unwrap_or(message);
             let found = head(first).or_else(|| message.lines().last().and_then(head));
+            let found = found.or_else(|| ruby_named(first, lines).or_else(|| ruby_named(lines.first()?, lines)));
             // `Request failed: java.lang.IllegalStateException: text`
             let found = found.or_else(|| {
                 let in_text = || first.match_indices(' ').find_map(|(at, _)| head(&first[at + 1..]));
@@ -494,9 +621,9 @@ fn at_frames(message: &str, lines: &[&str]) -> Analysis {
                 analysis.root_text = Some(head.text.to_owned());
                 root_at = at;
             }
-        } else if let Some(rest) = line.strip_prefix("Wrapped by: ") {
+        } else if let Some(rest) = line.strip_prefix("Wrapped by: ").or_else(|| line.strip_prefix("Next ")) {
             if let Some(head) = any_head(rest) {
-                // logback's %rEx prints the root first.
+                // logback's %rEx prints the root first, and so does PHP.
                 if !wrapped {
                     analysis.root_text = analysis.text.clone();
                 }
@@ -534,8 +661,82 @@ fn push_inner_heads(text: &str, analysis: &mut Analysis) {
     }
 }
 
+/// `Type (text):`, as Rails writes an exception.
+fn rails_head(line: &str) -> Option<Head<'_>> {
+    let (kind, text) = line.trim().strip_suffix("):")?.split_once(" (")?;
+    (is_ruby_type(kind) && !is_traceback(line)).then_some(Head { kind, text })
+}
+
+/// The same, also behind other words, or `text (Type)`, as Ruby's Logger writes it, above frames.
+fn ruby_named<'a>(message: &'a str, lines: &[&str]) -> Option<Head<'a>> {
+    lines.iter().find_map(|line| ruby_frame(line))?;
+    let behind_words = || {
+        let end = message.find(" (")?;
+        rails_head(&message[message[..end].rfind(' ')? + 1..])
+    };
+    let logger = || {
+        let (text, kind) = message.trim().strip_suffix(')')?.rsplit_once(" (")?;
+        is_ruby_type(kind).then_some(Head { kind, text })
+    };
+    rails_head(message).or_else(behind_words).or_else(logger)
+}
+
+fn is_ruby_type(kind: &str) -> bool {
+    kind.split("::").all(|part| {
+        part.starts_with(|c: char| c.is_ascii_uppercase()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+fn ruby(lines: &[&str]) -> Analysis {
+    let mut analysis = Analysis::default();
+    let mut raised = lines.iter().enumerate().filter_map(|(at, line)| Some((at, ruby_head(line)?)));
+    let Some((first, (place, head))) = raised.next() else { return analysis };
+    let behind = lines[first + 1..].iter().take_while(|line| !is_inner(line) && ruby_head(line).is_none());
+    let text = behind.fold(head.text.to_owned(), |text, line| text + "\n" + line);
+    analysis.exception = Some(head.kind.to_owned());
+    analysis.text = Some(text.split("\n\n").next().unwrap_or_default().trim().to_owned());
+    // Causes stand below what they caused.
+    let mut root = (first, place);
+    for (at, (place, head)) in raised {
+        analysis.causes.push(head.kind.to_owned());
+        analysis.root_text = Some(head.text.to_owned());
+        root = (at, place);
+    }
+    let frames = lines[root.0 + 1..].iter().filter_map(|line| ruby_frame(line));
+    let names: Vec<String> = [root.1].into_iter().chain(frames).map(ruby_function).collect();
+    analysis.place = names.iter().find(|name| is_own(name)).or_else(|| names.first()).cloned();
+    analysis
+}
+
+/// Of `app/pay.rb:12:in 'block in Pay#charge'`: `pay.rb Pay#charge`.
+fn ruby_function(frame: &str) -> String {
+    let (place, function) = frame.split_once(":in ").unwrap_or((frame, ""));
+    let function = function.trim_matches(['\'', '`']);
+    let function = function.rsplit_once(" in ").map_or(function, |(_, function)| function);
+    // Rails numbers the functions that it makes of templates.
+    let function = function.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+    let is_foreign = ["/gems/", "/lib/ruby/", "<internal:"].iter().any(|part| place.contains(part));
+    format!("{}{} {function}", if is_foreign { LIBRARY } else { "" }, file_name(place))
+}
+
 /// The function of an `at` frame, without what the compiler numbers.
 fn at_function(line: &str) -> Option<String> {
+    if let Some(frame) = ruby_frame(line) {
+        return Some(ruby_function(frame));
+    }
+    let text = line.trim_start();
+    if let Some(function) = elixir_frame(text) {
+        let is_foreign = ["(elixir ", "(stdlib ", "(kernel ", "(erts "].iter().any(|start| text.starts_with(start));
+        return Some(format!("{}{function}", if is_foreign { LIBRARY } else { "" }));
+    }
+    if let Some((name, place)) = browser_frame(text) {
+        return Some(stable_function(&format!("{name} {}", file_name(place))));
+    }
+    if let Some((place, function)) = text.strip_prefix('#').and_then(|rest| rest.split_once(": ")) {
+        // PHP: `#0 /app/a.php(7): A->b('text')`.
+        let function = function.split('(').next().unwrap_or(function);
+        return Some(format!("{}{function}", if place.contains("/vendor/") { LIBRARY } else { "" }));
+    }
     let rest = line.trim_start_matches([' ', '\t']).strip_prefix("at ")?;
     let rest = rest.strip_prefix("async ").unwrap_or(rest);
     let file = rest.split_once('(').map_or(rest, |(_, file)| file);
@@ -585,9 +786,12 @@ fn stable_function(name: &str) -> String {
     stable
 }
 
+/// In front of functions whose names do not say that they are of a library.
+const LIBRARY: &str = "library ";
+
 /// Not of a language's library or a well-known framework.
 fn is_own(name: &str) -> bool {
-    const FOREIGN: [&str; 62] = [
+    const FOREIGN: [&str; 63] = [
         "java.",
         "javax.",
         "jakarta.",
@@ -633,6 +837,7 @@ fn is_own(name: &str) -> bool {
         "StackExchange.",
         "Newtonsoft.",
         "node_modules.",
+        LIBRARY,
         "process.",
         "Module.",
         "Function.",
@@ -677,9 +882,9 @@ fn python(lines: &[&str]) -> Analysis {
         }
         if is_traceback(line) {
             (in_trace, in_text, place, own_place) = (true, false, None, None);
-        } else if is_python_link(line) {
+        } else if is_python_link(line) || line == "Call stack:" {
             in_text = false;
-        } else if in_trace && let Some(frame) = line.trim_start().strip_prefix("File \"") {
+        } else if in_trace && let Some(frame) = python_frame(line) {
             if let Some((path, rest)) = frame.split_once('"') {
                 let function = rest.split(", in ").nth(1).unwrap_or("").trim();
                 let name = format!("{} {function}", file_name(path).trim_end_matches(".py"));

@@ -101,3 +101,8 @@ fn collectors() {
 fn awkward_bytes_and_configuration() {
     check("awkward.txt");
 }
+
+#[test]
+fn ruby_php_elixir_servers_and_what_dies() {
+    check("programs.txt");
+}

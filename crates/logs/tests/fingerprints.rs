@@ -118,6 +118,36 @@ fn what_a_person_keeps_apart_stays_apart() {
 }
 
 #[test]
+fn ruby_php_and_elixir_are_told_apart_by_functions_and_not_by_lines() {
+    let ruby = |function: &str, id: u32, line: u32| {
+        format!("pay.rb:{line}:in 'Pay#{function}': order {id} is gone (PayError)\n\tfrom run.rb:{line}:in '<main>'\n")
+    };
+    let rails = |function: &str, line: u32| {
+        format!(
+            "E, [2024-07-01T10:00:00.123456 #{line}] ERROR -- : gone (PayError)\n/gems/a-1.{line}/a.rb:1:in `b'\npay.rb:{line}:in `block in {function}'\n"
+        )
+    };
+    let php = |function: &str, line: u32| {
+        format!(
+            "PHP Fatal error:  Uncaught Exception: order {line} in /app/x.php:{line}\nStack trace:\n#0 /app/x.php({line}): {function}('{line}')\n#1 {{main}}\n  thrown in /app/x.php on line {line}\n"
+        )
+    };
+    let elixir = |function: &str, line: u32| {
+        format!(
+            "10:00:00.123 [error] ** (RuntimeError) gone {line}\n    (stdlib 4.2) a.erl:{line}: :a.b/1\n    lib/a.ex:{line}: A.{function}/1\n"
+        )
+    };
+    same(&[&ruby("charge", 17, 3), &ruby("charge", 99, 44)]);
+    same(&[&rails("charge", 17), &rails("charge", 99)]);
+    same(&[&php("charge", 17), &php("charge", 99)]);
+    same(&[&elixir("charge", 17), &elixir("charge", 99)]);
+    different(&[&ruby("charge", 17, 3), &ruby("refund", 17, 3)]);
+    different(&[&rails("charge", 17), &rails("refund", 17)]);
+    different(&[&php("charge", 17), &php("refund", 17)]);
+    different(&[&elixir("charge", 17), &elixir("refund", 17)]);
+}
+
+#[test]
 fn each_service_has_its_own() {
     let of = |key: &str| entries(b"ERROR: x", key)[0].fingerprint.clone();
     assert_ne!(of("shop/a.gz"), of("pay/a.gz"));
