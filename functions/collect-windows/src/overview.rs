@@ -50,7 +50,8 @@ pub async fn around(
     });
     let others: Vec<RunReport> = stream::iter(others).buffered(READS).try_collect().await?;
     let before = before(deps, report, &others).await?;
-    let all = [others, vec![report.clone()]].concat();
+    let mut all = others;
+    all.push(report.clone());
     let coverages = all.iter().map(|report| coverage_of(deps, report));
     let coverages: Vec<Option<Coverage>> = stream::iter(coverages).buffered(READS).try_collect().await?;
     let coverages: Vec<Coverage> = coverages.into_iter().flatten().chain(extracted(&all)).collect();
