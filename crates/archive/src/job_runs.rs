@@ -1,7 +1,7 @@
 use alerts::run::{
     api_use::{API_USE, ApiUse},
     indices::{INDICES, IndicesRead},
-    job_run::{JobRun, WATERMARK, Watermark},
+    job_run::{JobRun, RunStatus, WATERMARK, Watermark},
     lock::{Held, LOCK, Lock},
     swept::{IndexSwept, Swept},
     unresolved::{Register, UNRESOLVED},
@@ -11,6 +11,15 @@ use jiff::Timestamp;
 use ledger::Once;
 use std::collections::HashMap;
 use storage::{LedgerError, Table, TableStore};
+
+/// Whether an execution accounts for its run.
+#[derive(Clone, Debug)]
+pub enum Account {
+    /// It does; the run's row as it then stands.
+    Own(Box<JobRun>),
+    /// This one does.
+    Other(String),
+}
 
 /// `job-runs`: a row a run, the lock, the watermark and the register of what is unresolved.
 #[derive(Clone)]
@@ -68,14 +77,19 @@ impl JobRuns {
         update.await
     }
 
-    /// Changes what the run's row notes of a mail, under a name, as `decide` says; `None` takes the note away.
+    /// Changes what the run's row notes of a mail, under a name, as `decide` says; `None` takes the note away. Where the
+    /// mail does not tell what counts any more, nothing is decided.
     pub async fn note_mail(
         &self,
         run_id: &str,
         name: &str,
+        mut still_counts: impl FnMut(&JobRun) -> bool,
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<Option<JobRun>, LedgerError> {
         let change = self.change(run_id, |row| {
+            if !still_counts(row) {
+                return;
+            }
             match decide(row.outbox.get(name).copied()) {
                 Some(once) => row.outbox.insert(name.to_owned(), once),
                 None => row.outbox.remove(name),
@@ -119,20 +133,38 @@ impl JobRuns {
         Ok(blocked)
     }
 
-    /// Another execution of the same run that holds its range and is at work.
-    pub async fn other_execution<E: From<LedgerError>>(
+    /// Who accounts for a run: the execution that its row names. Another takes the run over, as an attempt of its own,
+    /// when it is at work itself and the one that is named is not, or has come to its end. `None` when there is no such
+    /// run.
+    pub async fn account_for<E: From<LedgerError>>(
         &self,
         run_id: &str,
         execution_arn: &str,
+        now: Timestamp,
         is_running: impl AsyncFn(&str) -> Result<bool, E>,
-    ) -> Result<Option<String>, E> {
-        let lock = self.locks.get(LOCK, None).await?.unwrap_or_default();
-        for held in lock.held.into_iter().filter(|held| held.holder == run_id && held.execution_arn != execution_arn) {
-            if held.until.is_none() && is_running(&held.execution_arn).await? {
-                return Ok(Some(held.execution_arn));
+    ) -> Result<Option<Account>, E> {
+        loop {
+            let Some(read) = self.get(run_id).await? else { return Ok(None) };
+            if read.execution_arn == execution_arn {
+                return Ok(Some(Account::Own(Box::new(read))));
+            }
+            let is_at_work = read.status == RunStatus::Running && is_running(&read.execution_arn).await?;
+            // A call that wakes up late, of an execution that has ended, takes nothing over.
+            if is_at_work || !is_running(execution_arn).await? {
+                return Ok(Some(Account::Other(read.execution_arn)));
+            }
+            let mut is_as_read = false;
+            let change = self.change(run_id, |row| {
+                is_as_read =
+                    row.execution_arn == read.execution_arn && row.attempt == read.attempt && row.status == read.status;
+                if is_as_read {
+                    row.take_over(execution_arn, now);
+                }
+            });
+            if let Some(taken) = change.await?.filter(|_| is_as_read) {
+                return Ok(Some(Account::Own(Box::new(taken))));
             }
         }
-        Ok(None)
     }
 
     /// Whether any other run holds a range and is at work.

@@ -7,7 +7,7 @@ mod quarantine;
 mod tracking;
 mod windows;
 
-pub use job_runs::JobRuns;
+pub use job_runs::{Account, JobRuns};
 pub use quarantine::{QuarantineError, QuarantineLine, Quarantined, quarantined};
 pub use tracking::{Changed, Guesses, StageError, StagedAll, Tracking, row_key};
 pub use windows::{StepEnd, WindowError, Windows};

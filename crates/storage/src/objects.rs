@@ -264,6 +264,20 @@ impl Objects {
         self.put(key, body, "application/json").await
     }
 
+    /// Writes over what had this entity tag, or where nothing was; `false` when that has changed in between.
+    pub async fn put_json_over<T: Serialize>(
+        &self,
+        key: &str,
+        tag: Option<&str>,
+        value: &T,
+    ) -> Result<bool, StoreError> {
+        let body = serde_json::to_vec(value).map_err(|error| self.corrupt(key, error))?;
+        match tag {
+            Some(tag) => self.replace(key, body.into(), "application/json", tag).await,
+            None => Ok(matches!(self.put_once(key, body.into(), "application/json").await?, PutOnce::Created(_))),
+        }
+    }
+
     /// Reads zstd-compressed JSON lines.
     pub async fn get_lines<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
         self.decode_lines(key, &self.get(key).await?)

@@ -1,12 +1,13 @@
 //! Holds what was planned against what is committed, and writes the run's report.
 
 mod overview;
+mod own;
 mod reopened;
 mod totals;
 
 use alerts::{
     counts::{Bytes, Messages},
-    keys::{grid_key, ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
+    keys::{ids_key, looked_at_key, plan_key, run_prefix, spool_prefix},
     message::tracking::{self, Row},
     mode::Mode,
     run::{
@@ -35,6 +36,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use identity::instant;
 use jiff::Timestamp;
 use overview::{Around, around};
+use own::Own;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -73,12 +75,14 @@ pub enum Error {
     PlanMissing { run_id: String },
     #[error("run {run_id} is at work in another execution, {execution}; that one will report it")]
     RangeBusy { run_id: String, execution: String },
+    #[error("the execution of run {run_id} has died, and this call of it comes too late to report")]
+    Ended { run_id: String },
     #[error("{key} is damaged")]
     PlanUnreadable { key: String, source: ListUnreadable },
     #[error("the windows that failed cannot be listed")]
     Unlisted { source: serde_json::Error },
     #[error("other runs keep writing {key}: it could not be brought up to date")]
-    ListContended { key: &'static str },
+    ListContended { key: String },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -93,7 +97,7 @@ impl Named for Error {
     fn name(&self) -> Name {
         match self {
             Error::PlanMissing { .. } => Name::PlanMissing,
-            Error::RangeBusy { .. } => Name::RangeBusy,
+            Error::RangeBusy { .. } | Error::Ended { .. } => Name::RangeBusy,
             Error::PlanUnreadable { .. } | Error::Unlisted { .. } => Name::ObjectCorrupt,
             Error::ListContended { .. } => Name::StoreUnavailable,
             Error::Store(error) => error.name(),
@@ -106,13 +110,17 @@ impl Named for Error {
 
 pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<Collected, Error> {
     let (run_id, now) = (&request.run_id, call.now());
-    let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
-    let is_running = async |arn: &str| Ok::<_, Error>(deps.workflow.is_running(arn).await?);
-    if let Some(execution) = deps.job_runs.other_execution(run_id, &request.execution_arn, is_running).await? {
-        return Err(Error::RangeBusy { run_id: run_id.clone(), execution });
-    }
+    let report_key = format!("{}/report.json", run_prefix(run_id));
+    let Some((run, own)) = Own::account_for(deps, &request, now).await? else {
+        // Another execution has completed the run: its report stands, and is told again.
+        return completed_before(deps, &request, report_key).await;
+    };
     // Before the report is made: a redrive that comes later than this is seen by the gate.
-    let reported_at = deps.workflow.describe(&request.execution_arn).await?.redrives;
+    let execution = deps.workflow.describe(&request.execution_arn).await?;
+    if run.error.is_some() && !execution.running {
+        return Err(Error::Ended { run_id: run_id.clone() });
+    }
+    let reported_at = execution.redrives;
     let planned = read_plan(deps, run_id).await?;
     let records = deps.windows.rows.partition(run_id).await?;
     let unresolved = deps.job_runs.change_unresolved(|register| Some(register.after(&run, &records))).await?.items;
@@ -223,17 +231,16 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         failed: failed_here,
     };
     // First: what stood before is read from here, and a report that is made again must find it.
-    deps.objects.put_json(&format!("{}/details.json", run_prefix(run_id)), &details).await?;
-    deps.objects.put_json(&grid_key(run_id), &grid).await?;
-    let report_key = format!("{}/report.json", run_prefix(run_id));
-    deps.objects.put_json(&report_key, &report).await?;
+    own.put(own::DETAILS, &details).await?;
+    own.put(own::GRID, &grid).await?;
+    own.put(own::REPORT, &report).await?;
     mark_gone(deps, &looked_at.gone, now).await?;
     let lines = write_list(&failed).map_err(|source| Error::Unlisted { source })?;
     // Named after what it lists: a call that comes late must not change the list under the Map that reads it.
     let (attempt, hash) = (run.attempt, &storage::sha256_hex(&lines)[..16]);
     let windows_key = format!("{}/windows-failed-{attempt}-{hash}.jsonl", run_prefix(run_id));
     deps.objects.put(&windows_key, lines, "application/jsonl").await?;
-    let counted = deps.job_runs.change(run_id, |row| {
+    let counted = own.change(|row| {
         row.counts = messages;
         // Redriven after its death, it has come as far as its report: the death is history.
         if row.status == RunStatus::Failed {
@@ -262,6 +269,29 @@ pub async fn handle(deps: &Deps, request: CollectRequest, call: Call) -> Result<
         windows: failed.len() as u64,
         windows_key,
         reported_at,
+        attempt: Some(run.attempt),
+    })
+}
+
+/// What stands in the report of a run that another execution has completed.
+async fn completed_before(deps: &Deps, request: &CollectRequest, report_key: String) -> Result<Collected, Error> {
+    let report: RunReport = deps.objects.get_json(&report_key).await?;
+    let CollectRequest { v, run_id, mode, execution_arn, bucket, windows_key } = request.clone();
+    let reported_at = deps.workflow.describe(&execution_arn).await?.redrives;
+    let attempt = Some(report.attempt);
+    let (failed, windows) = (0, 0);
+    Ok(Collected {
+        v,
+        run_id,
+        mode,
+        execution_arn,
+        bucket,
+        report_key,
+        failed,
+        windows,
+        windows_key,
+        reported_at,
+        attempt,
     })
 }
 

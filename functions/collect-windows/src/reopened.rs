@@ -40,7 +40,7 @@ pub async fn list(deps: &Deps, gone: &[Gone], now: Timestamp) -> Result<u64, Err
             return Ok(rows.len() as u64);
         }
     }
-    Err(Error::ListContended { key: REOPENED })
+    Err(Error::ListContended { key: REOPENED.to_owned() })
 }
 
 /// Rows of reopened messages, in order of what the archive calls them.

@@ -433,6 +433,38 @@ async fn a_run_that_was_redriven_after_its_death_is_at_work_again_and_its_report
 }
 
 #[tokio::test]
+async fn a_call_of_an_execution_that_has_died_meanwhile_neither_reports_nor_brings_the_run_back() {
+    /// It dies before the report is written.
+    struct Dies(Cloud);
+    #[async_trait]
+    impl Network for Dies {
+        async fn sent(&self, request: &Request) -> Result<(), Broken> {
+            if request.operation == "PutObject" && request.subject.ends_with("/report.json") {
+                die(&self.0).await;
+            }
+            Ok(())
+        }
+    }
+    async fn die(cloud: &Cloud) {
+        cloud.executions.end(&arn(RUN), "ABORTED", None);
+        let died = |row: &mut JobRun| (row.status, row.error) = (RunStatus::Failed, Some("ExecutionDied".into()));
+        cloud.job_runs().change(RUN, died).await.expect("noted");
+    }
+    for is_late in [false, true] {
+        let cloud = ended().await;
+        let seen = if is_late { cloud.clone() } else { cloud.through(Arc::new(Dies(cloud.clone()))) };
+        if is_late {
+            die(&cloud).await;
+        }
+        let error = handle(&deps(&seen), request(), seen.call()).await.expect_err("it has died");
+        assert_eq!(error.name(), "RangeBusy");
+        let row = cloud.job_run(RUN);
+        assert_eq!((&row["status"], &row["error"]), (&json!("Failed"), &json!("ExecutionDied")), "late: {is_late}");
+        assert_eq!(cloud.keys("runs/r1/report.json").is_empty(), is_late);
+    }
+}
+
+#[tokio::test]
 async fn a_skipped_window_is_reported_but_does_not_fail_the_run() {
     let cloud = Cloud::default();
     cloud.given_run("range").await;

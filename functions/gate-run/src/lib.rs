@@ -12,11 +12,11 @@ use alerts::{
     },
     window::plan::{ListUnreadable, Window, read_list},
 };
-use archive::JobRuns;
+use archive::{Account, JobRuns};
 use aws_config::SdkConfig;
 use errors::{Name, Named};
+use jiff::Timestamp;
 use runtime::{Call, Config, ConfigMissing, step_metrics};
-use serde::Deserialize;
 use std::sync::Arc;
 use storage::{LedgerError, Objects, StoreError};
 use workflow::{StepFunctions, Workflow, WorkflowError};
@@ -51,6 +51,8 @@ pub enum Error {
     PlanMissing { run_id: String },
     #[error("an execution of run {holder} has taken the range meanwhile; wait for it, then redrive again")]
     RangeBusy { holder: String },
+    #[error("run {run_id} has gone on without this report, as {execution}; the last report and mail say how")]
+    Superseded { run_id: String, execution: String },
     #[error("{key} is damaged")]
     ListUnreadable { key: String, source: ListUnreadable },
     #[error("{failed} windows failed, but {key} lists {listed}: the watermark cannot be moved")]
@@ -68,7 +70,7 @@ impl Named for Error {
         match self {
             Error::WindowsFailed { .. } => Name::WindowsFailed,
             Error::PlanMissing { .. } => Name::PlanMissing,
-            Error::RangeBusy { .. } => Name::RangeBusy,
+            Error::RangeBusy { .. } | Error::Superseded { .. } => Name::RangeBusy,
             Error::ListUnreadable { .. } | Error::FailedUnknown { .. } => Name::ObjectCorrupt,
             Error::Store(error) => error.name(),
             Error::Ledger(error) => error.name(),
@@ -81,26 +83,20 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     let now = call.now();
     let run_id = &collected.run_id;
     let run = deps.job_runs.get(run_id).await?.ok_or_else(|| Error::PlanMissing { run_id: run_id.clone() })?;
+    if run.status == RunStatus::Completed && run.execution_arn != collected.execution_arn {
+        // Another execution has gone on with the run, and nothing is left of it.
+        return Ok(Gate { collected, retry: false });
+    }
+    // Whether the report that led here is still what is to be said of the run.
+    let counts = |row: &JobRun| row.is_account(&collected.execution_arn, collected.attempt.unwrap_or(row.attempt));
     let redrives = deps.workflow.describe(&collected.execution_arn).await?.redrives;
-    if collected.failed > 0 && redrives > collected.reported_at {
-        let wanted = Held {
-            holder: run_id.clone(),
-            execution_arn: collected.execution_arn.clone(),
-            from: run.from,
-            to: run.to,
-            until: None,
-        };
-        let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
-        if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
-            return Err(Error::RangeBusy { holder: holder.holder });
-        }
-        // By the report and not by the row's status: an execution that was aborted here may be redriven before its row
-        // says that it failed, and without an attempt of its own the recovery would get no mail. Repeated, it counts
-        // once.
-        let reported: Reported = deps.objects.get_json(&collected.report_key).await?;
-        let resume = |row: &mut JobRun| row.resume(row.attempt.max(reported.attempt + 1), now);
-        deps.job_runs.change(run_id, resume).await?;
+    if redrives > collected.reported_at && (collected.failed > 0 || !counts(&run)) {
+        go_round(deps, &collected, &run, now).await?;
         return Ok(Gate { collected, retry: true });
+    }
+    let superseded = |execution: &str| Error::Superseded { run_id: run_id.clone(), execution: execution.to_owned() };
+    if !counts(&run) {
+        return Err(superseded(&run.execution_arn));
     }
     if collected.mode == Mode::Scheduled {
         let failed = failed_windows(deps, &collected).await?;
@@ -121,7 +117,17 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
         deps.job_runs.move_watermark(committed_to(collected.failed, &failed, end).ok_or_else(incomplete)?).await?;
     }
     let status = if collected.failed == 0 { RunStatus::Completed } else { RunStatus::Failed };
-    deps.job_runs.change(run_id, |row| row.end(status, now)).await?;
+    let mut other = None;
+    let ended = deps.job_runs.change(run_id, |row| {
+        other = (!counts(row)).then(|| row.execution_arn.clone());
+        if other.is_none() {
+            row.end(status, now);
+        }
+    });
+    ended.await?;
+    if let Some(execution) = other {
+        return Err(superseded(&execution));
+    }
     deps.job_runs.release(run_id, &collected.execution_arn).await?;
     step_metrics("gate-run", run_id, "", call.took(), &[]);
     match collected.failed {
@@ -130,10 +136,30 @@ pub async fn handle(deps: &Deps, collected: Collected, call: Call) -> Result<Gat
     }
 }
 
-/// Which attempt a report is about.
-#[derive(Deserialize)]
-struct Reported {
-    attempt: u64,
+/// A redriven execution takes range and run again. It is an attempt of its own, so that its report is mailed, whatever
+/// the run's row says by now: an execution that was aborted here may be redriven before the row says that it failed, and
+/// another may have gone on with the run meanwhile. Repeated, it counts once.
+async fn go_round(deps: &Deps, collected: &Collected, run: &JobRun, now: Timestamp) -> Result<(), Error> {
+    let Collected { run_id, execution_arn, .. } = collected;
+    let (holder, execution) = (run_id.clone(), execution_arn.clone());
+    let wanted = Held { holder, execution_arn: execution, from: run.from, to: run.to, until: None };
+    let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
+    if let Some(holder) = deps.job_runs.acquire(&wanted, now, is_running).await? {
+        return Err(Error::RangeBusy { holder: holder.holder });
+    }
+    let is_running = async |arn: &str| Ok::<_, Error>(deps.workflow.is_running(arn).await?);
+    let account = deps.job_runs.account_for(run_id, execution_arn, now, is_running).await?;
+    if let Some(Account::Other(execution)) = account {
+        return Err(Error::Superseded { run_id: run_id.clone(), execution });
+    }
+    let resume = |row: &mut JobRun| {
+        let attempt = row.attempt;
+        if row.execution_arn == *execution_arn && attempt == collected.attempt.unwrap_or(attempt) {
+            row.resume(attempt + 1, now);
+        }
+    };
+    deps.job_runs.change(run_id, resume).await?;
+    Ok(())
 }
 
 /// What collect-windows listed. A line that cannot be read may be the window that the watermark must not pass.

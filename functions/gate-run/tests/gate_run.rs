@@ -36,6 +36,7 @@ fn collected(failed: u64) -> Collected {
         windows: failed,
         windows_key: FAILED.into(),
         reported_at: 0,
+        attempt: Some(1),
     }
 }
 
@@ -111,7 +112,7 @@ async fn a_redrive_sends_the_failed_windows_round_again_and_a_retry_does_not() {
         assert_eq!((&cloud.job_run(RUN)["attempt"], &cloud.job_run(RUN)["status"]), (&2.into(), &"Running".into()));
         assert!(is_held(&cloud).await);
     }
-    let done = Collected { reported_at: 1, ..collected(0) };
+    let done = Collected { reported_at: 1, attempt: Some(2), ..collected(0) };
     assert!(!handle(&deps(&cloud), done, cloud.call()).await.expect("passed").retry);
 }
 
@@ -124,6 +125,35 @@ async fn a_redrive_before_the_death_was_noted_is_an_attempt_of_its_own_so_that_i
     for _ in 0..2 {
         assert!(handle(&deps(&cloud), collected(2), cloud.call()).await.expect("round again").retry);
         assert_eq!(cloud.job_run(RUN)["attempt"], 2);
+    }
+}
+
+#[tokio::test]
+async fn what_another_execution_of_the_run_goes_on_with_is_neither_ended_nor_released() {
+    let cloud = reported().await;
+    cloud.executions.end(&arn(RUN), "ABORTED", None);
+    let other = cloud.start("f1", &serde_json::json!({})).await;
+    cloud.job_runs().change(RUN, |row| row.take_over(&other, row.updated_at)).await.expect("taken over");
+    let held = Held { holder: RUN.into(), execution_arn: other.clone(), from: from(), to: to(), until: None };
+    cloud.job_runs().release(RUN, &arn(RUN)).await.expect("released");
+    assert!(take(&cloud, held).await);
+    let before = cloud.rows("job-runs");
+    // Late, then redriven while the other is at work.
+    for failed in [0, 2, 0, 2] {
+        let error = handle(&deps(&cloud), collected(failed), cloud.call()).await.expect_err("the other goes on");
+        assert_eq!((error.name().as_str(), cloud.rows("job-runs") == before), ("RangeBusy", true), "{error}");
+        if failed == 2 {
+            let _ = cloud.workflow().redrive(&arn(RUN)).await;
+        }
+    }
+    // The other dies: whatever this one had reported is reported anew, as one attempt more.
+    cloud.executions.end(&other, "ABORTED", None);
+    for _ in 0..2 {
+        assert!(handle(&deps(&cloud), collected(0), cloud.call()).await.expect("round again").retry);
+        assert_eq!(
+            (&cloud.job_run(RUN)["attempt"], &cloud.job_run(RUN)["execution_arn"]),
+            (&3.into(), &arn(RUN).into())
+        );
     }
 }
 

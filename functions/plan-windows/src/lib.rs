@@ -21,7 +21,7 @@ use alerts::{
         record::{State, WindowRecord},
     },
 };
-use archive::{JobRuns, Tracking, Windows};
+use archive::{Account, JobRuns, Tracking, Windows};
 use aws_config::SdkConfig;
 use errors::{Name, Named, describe};
 use held_over::IndicesNow;
@@ -111,6 +111,12 @@ pub enum Error {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
+}
+
+impl Error {
+    fn busy(holder: &str, (from, to): (Timestamp, Timestamp)) -> Self {
+        Error::RangeBusy { holder: holder.to_owned(), from: instant::iso(from), to: instant::iso(to) }
+    }
 }
 
 impl Named for Error {
@@ -285,6 +291,7 @@ async fn already_done(deps: &Deps, task: &Task) -> Result<Option<Plan>, Error> {
 /// source holds by then. So every row of a window belongs to the plan, and none is left over from another.
 async fn plan(deps: &Deps, task: &Task, call: &Call) -> Result<Plan, Error> {
     let now = call.now();
+    take_run(deps, &task.run_id, &task.execution_arn, (task.from, task.to), now).await?;
     begin(deps, task, now).await?;
     if deps.sources.api.is_some() {
         deps.job_runs.note_api_use().await?;
@@ -514,6 +521,11 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
     let planned =
         find_list(deps, &plan_key(run_id)).await?.ok_or_else(|| Error::NotPlanned { run_id: run_id.to_owned() })?;
     lock(deps, run_id, execution_arn, (run.from, run.to), now).await?;
+    // Its Map may be at work without the range: one that was redriven after another run took that.
+    let is_other = run.status == RunStatus::Running && run.execution_arn != execution_arn;
+    if is_other && deps.workflow.is_running(&run.execution_arn).await? {
+        return Err(Error::busy(run_id, (run.from, run.to)));
+    }
     let records = deps.windows.rows.partition(run_id).await?;
     let is_done = |record: &&WindowRecord| {
         record.status == State::Completed || (run.mode == Mode::Extract && record.status == State::Classified)
@@ -541,12 +553,23 @@ async fn rerun(deps: &Deps, run_id: &str, execution_arn: &str, now: Timestamp) -
         PutOnce::Created(_) => windows,
         PutOnce::Exists(_) => find_list(deps, &key).await?.unwrap_or_default(),
     };
-    let resume = |row: &mut JobRun| {
-        row.resume(attempt, now);
-        row.execution_arn = execution_arn.to_owned();
-    };
-    deps.job_runs.change(run_id, resume).await?;
+    take_run(deps, run_id, execution_arn, (run.from, run.to), now).await?;
     Ok(plan_of(deps, run_id, run.mode, execution_arn, windows.len() as u64, key))
+}
+
+/// This execution accounts for the run from now on, unless another does that is at work.
+async fn take_run(
+    deps: &Deps,
+    run_id: &str,
+    execution_arn: &str,
+    range: (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Result<(), Error> {
+    let is_running = async |arn: &str| Ok::<_, Error>(deps.workflow.is_running(arn).await?);
+    match deps.job_runs.account_for(run_id, execution_arn, now, is_running).await? {
+        Some(Account::Other(_)) => Err(Error::busy(run_id, range)),
+        Some(Account::Own(_)) | None => Ok(()),
+    }
 }
 
 async fn lock(
@@ -559,9 +582,7 @@ async fn lock(
     let wanted = Held { holder: run_id.to_owned(), execution_arn: execution_arn.to_owned(), from, to, until: None };
     let is_running = async |holder: &Held| Ok::<_, Error>(deps.workflow.is_running(&holder.execution_arn).await?);
     match deps.job_runs.acquire(&wanted, now, is_running).await? {
-        Some(Held { holder, from, to, .. }) => {
-            Err(Error::RangeBusy { holder, from: instant::iso(from), to: instant::iso(to) })
-        }
+        Some(Held { holder, from, to, .. }) => Err(Error::busy(&holder, (from, to))),
         None => Ok(()),
     }
 }
@@ -570,6 +591,9 @@ async fn lock(
 /// caller returns.
 async fn mark_failed(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let marked = deps.job_runs.change(&task.run_id, |row| {
+        if row.execution_arn != task.execution_arn {
+            return;
+        }
         row.status = RunStatus::Failed;
         row.error = Some(error.name().to_string());
         row.message = Some(describe(error));
@@ -587,8 +611,9 @@ async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
     let (name, message) = (Some(error.name().to_string()), Some(describe(error)));
     let update = deps.job_runs.runs.update(&task.run_id, None, |row| {
         let row = row.cloned().unwrap_or_else(|| task.row(now));
-        // A redrive of a run that was planned stands as it stood.
-        let is_refused = row.planned == 0 && row.status != RunStatus::Completed;
+        // A redrive of a run that was planned stands as it stood, and so does what another execution goes on with.
+        let is_own = row.execution_arn == task.execution_arn;
+        let is_refused = is_own && row.planned == 0 && row.status != RunStatus::Completed;
         let refused =
             JobRun { status: RunStatus::Failed, error: name.clone(), message: message.clone(), updated_at: now, ..row };
         Ok::<_, LedgerError>(is_refused.then_some(refused))
@@ -602,13 +627,18 @@ async fn note_refusal(deps: &Deps, task: &Task, error: &Error, now: Timestamp) {
 async fn begin(deps: &Deps, task: &Task, now: Timestamp) -> Result<(), Error> {
     let update = deps.job_runs.runs.update(&task.run_id, None, |before| {
         let row = task.row(now);
-        Ok::<_, LedgerError>(Some(match before.cloned() {
+        if before.is_some_and(|before| before.execution_arn != task.execution_arn) {
+            return Err(Error::busy(&task.run_id, (task.from, task.to)));
+        }
+        Ok(match before.cloned() {
+            // A call that wakes up late.
+            Some(done) if done.status == RunStatus::Completed => None,
             Some(JobRun { outbox, created_at, attempt, left, .. }) => {
                 let to = left.map_or(row.to, |left| left.from);
-                JobRun { outbox, created_at, attempt, left, to, ..row }
+                Some(JobRun { outbox, created_at, attempt, left, to, ..row })
             }
-            None => row,
-        }))
+            None => Some(row),
+        })
     });
     update.await?;
     Ok(())

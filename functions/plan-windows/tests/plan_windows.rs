@@ -210,6 +210,34 @@ async fn a_held_over_message_that_closed_and_whose_window_died_is_looked_at_agai
 }
 
 #[tokio::test]
+async fn a_run_that_one_execution_is_at_work_on_is_taken_over_by_another_only_behind_it() {
+    let cloud = source().await;
+    let (whole, failed_only) = (range("2023-01-01", "2025-01-01"), json!({"mode": "failed-only", "run_id": "r1"}));
+    let row = |cloud: &Cloud| cloud.job_run("r1");
+    // Each is at work without the range, as one is that was redriven after another run had taken that.
+    let refused = async |name: &str, input: &Value, holder: &str| {
+        cloud.job_runs().release("r1", &arn(holder)).await.expect("released");
+        let before = row(&cloud);
+        let error = plan(&cloud, name, input.clone()).await.expect_err("the other is at work");
+        assert_eq!((error.name().as_str(), row(&cloud)), ("RangeBusy", before));
+    };
+    plan(&cloud, "r1", whole.clone()).await.expect("planned");
+    refused("r2", &failed_only, "r1").await;
+    cloud.executions.end(&arn("r1"), "ABORTED", None);
+    plan(&cloud, "r2", failed_only.clone()).await.expect("planned");
+    assert_eq!((&row(&cloud)["attempt"], &row(&cloud)["execution_arn"]), (&json!(2), &json!(arn("r2"))));
+    cloud.workflow().redrive(&arn("r1")).await.expect("redriven");
+    refused("r1", &whole, "r2").await;
+    cloud.executions.end(&arn("r2"), "ABORTED", None);
+    plan(&cloud, "r1", whole.clone()).await.expect("planned");
+    assert_eq!((&row(&cloud)["attempt"], &row(&cloud)["execution_arn"]), (&json!(3), &json!(arn("r1"))));
+    // A late call of the one that has ended takes nothing back, whoever is at work by then.
+    refused("r2", &failed_only, "r1").await;
+    cloud.executions.end(&arn("r1"), "ABORTED", None);
+    refused("r2", &failed_only, "r1").await;
+}
+
+#[tokio::test]
 async fn a_late_call_of_failed_only_leaves_the_list_that_the_map_reads() {
     let cloud = source().await;
     plan(&cloud, "r1", range("2023-01-01", "2025-01-01")).await.expect("planned");

@@ -13,7 +13,10 @@ use alerts::{
         entry::Entry,
         tracking::OPENED_WITHIN,
     },
-    run::payloads::{NoProgress, WindowTask},
+    run::{
+        job_run::RunStatus,
+        payloads::{NoProgress, WindowTask},
+    },
     source::Source,
     window::{plan::Window, record::Begin, spool::SpoolSummary},
 };
@@ -71,6 +74,8 @@ pub enum Error {
     Window(#[from] WindowError),
     #[error("the source counts {matched} documents in window {window_id}, but gave {seen}")]
     CountMismatch { window_id: String, matched: u64, seen: u64 },
+    #[error("run {run_id} is at work in another execution, {execution}; that one reads its windows")]
+    RangeBusy { run_id: String, execution: String },
     #[error(transparent)]
     NoProgress(#[from] NoProgress),
     #[error("the spool of window {window_id} cannot be compressed")]
@@ -85,6 +90,7 @@ impl Named for Error {
             Error::Ledger(error) => error.name(),
             Error::Window(error) => error.name(),
             Error::CountMismatch { .. } => Name::CountMismatch,
+            Error::RangeBusy { .. } => Name::RangeBusy,
             Error::NoProgress(_) => Name::NoProgress,
             Error::Compress { .. } => Name::CompressionFailed,
         }
@@ -102,6 +108,7 @@ struct Checkpoint {
 const STEP: &str = "query-messages";
 
 pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<WindowTask, Error> {
+    refuse_beside_another(deps, &task).await?;
     let mut result = Box::pin(query(deps, &mut task, &call)).await;
     let mut again = 0;
     while result.as_ref().is_err_and(|error| again < reading::worth_again(error)) {
@@ -121,6 +128,18 @@ pub async fn handle(deps: &Deps, mut task: WindowTask, call: Call) -> Result<Win
         wait::note(deps, &task, error, call.now()).await?;
     }
     result.map(|()| task)
+}
+
+/// Another execution is at work on the run (a failed-only, where this one was redriven meanwhile): a window that this one
+/// began would fail there, and be told as failed by the only report that counts. So the window's row stays as it is.
+async fn refuse_beside_another(deps: &Deps, task: &WindowTask) -> Result<(), Error> {
+    let Some(own) = task.execution_arn.as_ref().filter(|_| !task.more) else { return Ok(()) };
+    match deps.job_runs.get(&task.run_id).await? {
+        Some(run) if run.status == RunStatus::Running && run.execution_arn != *own => {
+            Err(Error::RangeBusy { run_id: run.run_id, execution: run.execution_arn })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn query(deps: &Deps, task: &mut WindowTask, call: &Call) -> Result<(), Error> {

@@ -57,6 +57,8 @@ pub enum Error {
     PlanMissing { run_id: String },
     #[error("run {run_id} has no report yet")]
     NotReported { run_id: String },
+    #[error("attempt {attempt} of the run is not the last any more")]
+    Superseded { attempt: u64 },
     #[error("the mail's text cannot be made")]
     Render(#[from] reports::letter::Error),
     #[error(transparent)]
@@ -72,6 +74,7 @@ impl Named for Error {
         match self {
             Error::PlanMissing { .. } => Name::PlanMissing,
             Error::NotReported { .. } => Name::ObjectMissing,
+            Error::Superseded { .. } => Name::RangeBusy,
             Error::Render(_) => Name::MailRejected,
             Error::Mail(error) => error.name(),
             Error::Store(error) => error.name(),
@@ -94,6 +97,10 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
     };
     let note_of_death = format!("{}-{}", run.attempt, run.error.as_deref().unwrap_or("failed"));
     let (report, details, note) = match written {
+        Some(report) if run.error.is_none() && report.attempt != run.attempt => {
+            tracing::info!(run = run_id, attempt = report.attempt, "a later attempt tells of the run");
+            return Ok(());
+        }
         Some(report) if run.error.is_none() => {
             let note = report.attempt.to_string();
             (report, deps.objects.get_json(&key).await?, note)
@@ -146,8 +153,14 @@ pub async fn handle(deps: &Deps, request: ReportRequest, call: Call) -> Result<(
             attachments: attachments.into_iter().collect(),
         })
     };
-    let outbox = RunOutbox { job_runs: &deps.job_runs, run_id, note: &note };
-    let outcome = send_once(&outbox, &*deps.mailer, (&deps.from, &to), now, content).await?;
+    let outbox = RunOutbox { job_runs: &deps.job_runs, run: &run, note: &note };
+    let outcome = match send_once(&outbox, &*deps.mailer, (&deps.from, &to), now, content).await {
+        Err(Error::Superseded { attempt }) => {
+            tracing::info!(run = run_id, attempt, "the run has gone on meanwhile, and will be told of as it then is");
+            return Ok(());
+        }
+        outcome => outcome?,
+    };
     if outcome.sent.is_empty() {
         tracing::info!(run = run_id, attempt = report.attempt, "the mail of this attempt is out already");
     }
@@ -179,7 +192,8 @@ async fn pipelines(deps: &Deps) -> Result<Vec<Section>, Error> {
 /// Notes in the run's row who has the mail of one attempt.
 struct RunOutbox<'a> {
     job_runs: &'a JobRuns,
-    run_id: &'a str,
+    /// As it was when the mail was made.
+    run: &'a JobRun,
     note: &'a str,
 }
 
@@ -193,7 +207,14 @@ impl Outbox for RunOutbox<'_> {
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<(), Error> {
         let note = format!("{}/{recipient}", self.note);
-        let noted = self.job_runs.note_mail(self.run_id, &note, decide).await?;
-        noted.map(|_| ()).ok_or_else(|| Error::PlanMissing { run_id: self.run_id.to_owned() })
+        // An attempt that began since will tell of the run itself, and a death is history when its execution goes on.
+        let mut counts = true;
+        let still_counts = |row: &JobRun| {
+            counts = row.attempt == self.run.attempt && (self.run.error.is_none() || row.error == self.run.error);
+            counts
+        };
+        let noted = self.job_runs.note_mail(&self.run.run_id, &note, still_counts, decide).await?;
+        noted.ok_or_else(|| Error::PlanMissing { run_id: self.run.run_id.clone() })?;
+        if counts { Ok(()) } else { Err(Error::Superseded { attempt: self.run.attempt }) }
     }
 }

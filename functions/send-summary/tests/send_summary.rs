@@ -1,14 +1,19 @@
 //! The mail of a run over a cloud in memory.
 
 use alerts::run::payloads::{ReportRequest, Version};
+use async_trait::async_trait;
 use errors::Named;
 use memory_cloud::{
     Cloud, fail_each_request,
     given::{RUN, from, to},
 };
-use network::{OneFault, Strike};
+use network::{Broken, Network, OneFault, Request, Strike};
 use send_summary::{Deps, handle};
 use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 fn deps(cloud: &Cloud) -> Deps {
     Deps {
@@ -65,8 +70,33 @@ async fn each_attempt_of_a_run_mails_each_recipient_once() {
     );
     assert!(first[0].header("Message-ID").expect("an id").starts_with("<r1.1@"));
     given_report(&cloud, 2).await;
+    cloud.job_runs().change(RUN, |row| row.attempt = 2).await.expect("noted");
     handle(&deps(&cloud), request(), cloud.call()).await.expect("sent");
     assert_eq!(cloud.mails.sent().len(), 4);
+}
+
+/// The next attempt of the run begins before its row is written for the first time.
+struct NextAttempt(Cloud, AtomicBool);
+
+#[async_trait]
+impl Network for NextAttempt {
+    async fn sent(&self, request: &Request) -> Result<(), Broken> {
+        if request.operation == "PutItem" && !self.1.swap(true, Ordering::SeqCst) {
+            self.0.job_runs().change(RUN, |row| row.attempt = 2).await.expect("noted");
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_not_the_last_any_more_is_not_mailed() {
+    let cloud = reported().await;
+    let next = Arc::new(NextAttempt(cloud.clone(), AtomicBool::new(false)));
+    for seen in [cloud.through(next), cloud.clone()] {
+        handle(&deps(&seen), request(), seen.call()).await.expect("nothing to do");
+        assert_eq!(cloud.job_run(RUN)["attempt"], 2);
+        assert_eq!(subjects(&cloud), []);
+    }
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ impl Outbox for RunOutbox<'_> {
         decide: &mut (dyn FnMut(Option<Once>) -> Option<Once> + Send),
     ) -> Result<(), Error> {
         let note = format!("{}/{recipient}", self.note);
-        self.job_runs.note_mail(self.run_id, &note, decide).await?;
+        self.job_runs.note_mail(self.run_id, &note, |_| true, decide).await?;
         Ok(())
     }
 }

@@ -142,7 +142,8 @@ impl<'a> Archive<'a> {
     pub fn tasks(&self, plan: &Plan) -> Vec<WindowTask> {
         let contents = self.cloud.store.contents(BUCKET);
         let lines = serde_json::Deserializer::from_slice(&contents[&plan.windows_key]).into_iter::<Value>();
-        let task = |window: Value| json!({"v": Version, "run_id": plan.run_id, "mode": plan.mode, "window": window});
+        let Plan { run_id, mode, execution_arn, .. } = plan;
+        let task = |window: Value| json!({"v": Version, "run_id": run_id, "mode": mode, "execution_arn": execution_arn, "window": window});
         let tasks = lines.map(|line| serde_json::from_value(task(line.expect("a line of JSON"))));
         tasks.map(|task| task.expect("a task")).collect()
     }

@@ -37,6 +37,7 @@ pub struct JobRun {
     pub created_at: Timestamp,
     #[serde(with = "instant::serde_iso")]
     pub updated_at: Timestamp,
+    /// The execution that accounts for the run: only its report, its mails and its end count.
     pub execution_arn: String,
     /// 1, and one more for each redrive or failed-only execution.
     pub attempt: u64,
@@ -67,6 +68,17 @@ impl JobRun {
     pub fn resume(&mut self, attempt: u64, now: Timestamp) {
         self.attempt = attempt;
         self.end(RunStatus::Running, now);
+    }
+
+    /// Another execution goes on with the run, and accounts for it from now on: an attempt of its own.
+    pub fn take_over(&mut self, execution_arn: &str, now: Timestamp) {
+        execution_arn.clone_into(&mut self.execution_arn);
+        self.resume(self.attempt + 1, now);
+    }
+
+    /// Whether it stands as this execution's account of this attempt, which nothing has ended since.
+    pub fn is_account(&self, execution_arn: &str, attempt: u64) -> bool {
+        self.execution_arn == execution_arn && self.attempt == attempt && self.error.is_none()
     }
 
     /// Whether the row is of an earlier execution of the same name: names are free again after 90 days.

@@ -81,6 +81,9 @@ pub struct WindowTask {
     pub run_id: String,
     pub mode: Mode,
     pub window: Window,
+    /// Whose Map began the window; absent where an old definition runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_arn: Option<String>,
     /// Set by query-messages: fences off earlier attempts that still run.
     #[serde(default)]
     pub attempt: Option<u64>,
@@ -150,6 +153,9 @@ pub struct Collected {
     pub windows_key: String,
     /// The execution's redrive count when the report was made.
     pub reported_at: u64,
+    /// Which attempt of the run the report is about; absent where an older function made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +189,7 @@ mod tests {
             run_id: "r1".into(),
             mode: Mode::Range,
             window,
+            execution_arn: None,
             attempt: Some(1),
             continuation: 0,
             more: false,

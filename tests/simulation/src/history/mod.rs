@@ -10,8 +10,10 @@ mod scheduler;
 pub mod verification;
 mod world;
 
+use crate::Archive;
 use alerts::run::{
     job_run::{JobRun, RunStatus},
+    payloads::{ReportRequest, Version},
     unresolved::{Register, Unresolved},
 };
 use identity::Identity;
@@ -278,13 +280,21 @@ impl History {
         let (cloud, scheduler) = (self.cloud.clone(), self.scheduler.clone());
         let machine = Machine { execution_arn: arn.clone(), cloud, scheduler, position };
         let is_walking = Rc::new(RefCell::new(false));
-        let walk = self.walk(name, &arn, &machine, &is_walking);
+        let walk = self.walk(name, &of_run, &arn, &machine, &is_walking);
         self.executions.push(Execution { run_id: name.to_owned(), of_run, arn, machine, walk, is_walking });
     }
 
-    fn walk(&self, name: &str, arn: &str, machine: &Machine, is_walking: &Rc<RefCell<bool>>) -> JoinHandle<()> {
+    fn walk(
+        &self,
+        name: &str,
+        of_run: &str,
+        arn: &str,
+        machine: &Machine,
+        is_walking: &Rc<RefCell<bool>>,
+    ) -> JoinHandle<()> {
         *is_walking.borrow_mut() = true;
         let (machine, name, arn, is_walking) = (machine.clone(), name.to_owned(), arn.to_owned(), is_walking.clone());
+        let of_run = of_run.to_owned();
         spawn_local(async move {
             let outcome = Box::pin(machine.walk()).await;
             match &outcome {
@@ -293,7 +303,7 @@ impl History {
             }
             machine.scheduler.note(|| format!("=== execution {name} ends: {outcome:?}"));
             if outcome.is_err() {
-                mark_dead(&machine.cloud, &name).await;
+                mark_dead(&machine.cloud, &of_run, &arn).await;
             }
             *is_walking.borrow_mut() = false;
         })
@@ -337,14 +347,14 @@ impl History {
                     execution.walk.abort();
                     *execution.is_walking.borrow_mut() = false;
                     self.cloud.executions.end(&execution.arn, "ABORTED", None);
-                    mark_dead(&self.cloud, &execution.run_id).await;
+                    mark_dead(&self.cloud, &execution.of_run, &execution.arn).await;
                 }
             }
             Act::Redrive { nth } => {
                 let Some(at) = (*nth < self.executions.len()).then_some(*nth) else { return };
-                let Execution { run_id, arn, machine, is_walking, .. } = &self.executions[at];
+                let Execution { run_id, of_run, arn, machine, is_walking, .. } = &self.executions[at];
                 if !*is_walking.borrow() && self.cloud.workflow().redrive(arn).await.is_ok() {
-                    let walk = self.walk(run_id, arn, machine, is_walking);
+                    let walk = self.walk(run_id, of_run, arn, machine, is_walking);
                     self.executions[at].walk = walk;
                 }
             }
@@ -408,13 +418,19 @@ impl History {
     }
 }
 
-/// As the rule of EventBridge does with an execution that ended before its report.
-async fn mark_dead(cloud: &Cloud, run_id: &str) {
+/// As the rule of EventBridge does with an execution that ended before its report: it marks the run where its row names
+/// that execution, and sends what is to be told.
+async fn mark_dead(cloud: &Cloud, run_id: &str, execution_arn: &str) {
     let now = cloud.clock.now();
     let mark = |run: &mut JobRun| {
-        if run.status == RunStatus::Running {
+        if run.status == RunStatus::Running && run.execution_arn == execution_arn {
             run.end(RunStatus::Failed, now);
+            run.error = Some("ExecutionDied".to_owned());
         }
     };
     cloud.job_runs().change(run_id, mark).await.expect("no fault");
+    let report_key = format!("runs/{run_id}/report.json");
+    let request = ReportRequest { v: Version, run_id: run_id.to_owned(), report_key, reported_at: 0 };
+    // One that is at work again has no report yet, and a refused one no row.
+    let _ = Archive::new(cloud.clone()).send_summary(request).await;
 }

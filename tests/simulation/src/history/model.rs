@@ -5,8 +5,9 @@ use alerts::{
     commit::manifest::{Manifest, WrittenObject},
     keys::{checkpoint_key, spool_prefix},
     message::document,
+    run::job_run::{JobRun, RunStatus},
 };
-use memory_cloud::{BUCKET, Cloud};
+use memory_cloud::{BUCKET, Cloud, JOB_RUNS};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,17 +58,40 @@ pub async fn check(cloud: &Cloud, documents: &[Doc], last: &str) -> Vec<String> 
         }
     }
     mails(cloud, &mut findings);
+    findings.extend(accounts(cloud));
+    findings
+}
+
+/// Of each run that is complete, the report and the last mail are of its last attempt, and say so.
+fn accounts(cloud: &Cloud) -> Vec<String> {
+    let mails = cloud.mails.sent();
+    let mut findings = Vec::new();
+    let completed = |run: &JobRun| run.status == RunStatus::Completed;
+    for JobRun { run_id, attempt, .. } in cloud.typed(JOB_RUNS).into_iter().filter(completed) {
+        let report = cloud.json(&format!("runs/{run_id}/report.json"));
+        if report["status"] != "Completed" || report["attempt"] != attempt {
+            let (status, of) = (&report["status"], &report["attempt"]);
+            findings.push(format!("{run_id} is Completed in attempt {attempt}; its report says {status} in {of}"));
+        }
+        let mut told = mails.iter().filter_map(|mail| Some((mail.header("Message-ID")?, mail.header("Subject")?)));
+        let last = told.rfind(|(id, _)| id.starts_with(&format!("<{run_id}.")));
+        if let Some((id, subject)) = last
+            && (!id.starts_with(&format!("<{run_id}.{attempt}@")) || subject.contains("failed"))
+        {
+            findings.push(format!("{run_id} is Completed in attempt {attempt}; the last mail is {id}, {subject}"));
+        }
+    }
     findings
 }
 
 /// What holds whenever nothing is at work: where no intent waits to be carried out, nothing stands twice, and what a
 /// row calls Completed is there.
 pub fn check_quiet(cloud: &Cloud) -> Vec<String> {
+    let mut findings = accounts(cloud);
     if !unfinished(cloud).is_empty() {
-        return Vec::new();
+        return findings;
     }
     let contents = cloud.store.contents(BUCKET);
-    let mut findings = Vec::new();
     let archived = archived(&contents, &mut findings);
     for (id, copies) in &archived {
         if copies.len() > 1 {

@@ -317,7 +317,8 @@ impl World {
 
     async fn abort(&self, run: &str) {
         self.cloud.executions.end(&self.executions[run], "ABORTED", None);
-        mark_dead(&self.cloud, run).await;
+        let of_run = if run == "f1" { "r0" } else { run };
+        mark_dead(&self.cloud, of_run, &self.executions[run]).await;
         self.seen().observer.pass_over(&self.cloud);
     }
 
