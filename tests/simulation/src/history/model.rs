@@ -67,14 +67,20 @@ fn accounts(cloud: &Cloud) -> Vec<String> {
     let mails = cloud.mails.sent();
     let mut findings = Vec::new();
     let completed = |run: &JobRun| run.status == RunStatus::Completed;
-    for JobRun { run_id, attempt, .. } in cloud.typed(JOB_RUNS).into_iter().filter(completed) {
+    for JobRun { run_id, attempt, outbox, .. } in cloud.typed(JOB_RUNS).into_iter().filter(completed) {
         let report = cloud.json(&format!("runs/{run_id}/report.json"));
         if report["status"] != "Completed" || report["attempt"] != attempt {
             let (status, of) = (&report["status"], &report["attempt"]);
             findings.push(format!("{run_id} is Completed in attempt {attempt}; its report says {status} in {of}"));
         }
         let mut told = mails.iter().filter_map(|mail| Some((mail.header("Message-ID")?, mail.header("Subject")?)));
-        let last = told.rfind(|(id, _)| id.starts_with(&format!("<{run_id}.")));
+        // One that was held up between its claim and SES, which knows no conditions, goes out late and stays unmarked.
+        let is_marked = |note: &str| {
+            let notes = outbox.iter().filter(|(name, _)| name.starts_with(&format!("{note}/")));
+            notes.map(|(_, once)| json!(once)).any(|once| once["sent"] == true)
+        };
+        let note_of = |id: &str| id.strip_prefix(&format!("<{run_id}."))?.split('@').next().map(str::to_owned);
+        let last = told.rfind(|(id, _)| note_of(id).is_some_and(|note| is_marked(&note)));
         if let Some((id, subject)) = last
             && (!id.starts_with(&format!("<{run_id}.{attempt}@")) || subject.contains("failed"))
         {
