@@ -8,7 +8,7 @@ from pathlib import Path
 
 import servers
 import tools
-from settings import POSTGRES, STATE, CloudError, write_atomically
+from settings import POSTGRES, STATE, CloudError, own_state, write_atomically
 
 HOME = STATE / "postgres"
 DATA = HOME / "data"
@@ -22,6 +22,8 @@ def password(role: str) -> str:
     """Made up once for each role; as long as this state folder lives."""
     path = HOME / f"{role}.password"
     if not path.exists():
+        # `make env` asks for it, too, perhaps before the first `make up`.
+        own_state()
         write_atomically(path, secrets.token_urlsafe(18))
         path.chmod(0o600)
     return path.read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import cloud
+import database
 import deploy
 import servers
 import settings
@@ -170,6 +171,12 @@ class State(unittest.TestCase):
         with self.assertRaisesRegex(settings.CloudError, "ALERT_ARCHIVE_STATE_DIR"):
             settings.own_state()
         self.assertFalse(settings.MARKER.exists())
+
+    def test_what_is_asked_of_it_before_it_is_up_does_not_keep_it_from_coming_up(self):
+        with mock.patch.object(database, "HOME", self.state / "postgres"):
+            first = database.password("owner")
+            settings.own_state()
+            self.assertEqual(database.password("owner"), first)
 
     def test_its_folder_is_for_this_user_alone_and_goes_when_it_is_taken_down(self):
         settings.own_state()
