@@ -1,9 +1,10 @@
 //! One line for each fault; one check for all of them: in the end nothing differs from an undisturbed run.
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use pipeline_tests::{
     Account, Cloud, Outcome, Snapshot, Stretch, account, check,
-    documents::mixture,
+    documents::{instant, mixture},
     faults::{
         ALWAYS, CONFLICT, CUT_AFTER, CUT_BEFORE, ENDED_EARLY, Fault, KILL_AFTER, KILL_BEFORE, SHARDS_FAILED, THROTTLE,
         TIMED_OUT, Then, delay, dynamodb, fault, opensearch, s3, ses, states, with_rows,
@@ -25,8 +26,8 @@ const MESSAGES: usize = 36;
 
 #[rustfmt::skip]
 pub const FAULTS: &[Fault] = &[
-    fault("plan-windows killed before it takes the range", "plan-windows", dynamodb("BatchExecuteStatement", &["#lock"]), KILL_BEFORE),
-    fault("plan-windows killed when it has taken the range", "plan-windows", dynamodb("BatchExecuteStatement", &["#lock"]), KILL_AFTER),
+    fault("plan-windows killed before it takes the range", "plan-windows", dynamodb("PutItem", &["#lock"]), KILL_BEFORE),
+    fault("plan-windows killed when it has taken the range", "plan-windows", dynamodb("PutItem", &["#lock"]), KILL_AFTER),
     fault("plan-windows killed when the source has counted", "plan-windows", opensearch("POST", "/messages/_search", &[]), KILL_AFTER),
     fault("plan-windows killed between the rows of its windows", "plan-windows", dynamodb("BatchExecuteStatement", &["-windows", "Planned"]), KILL_AFTER).quick(),
     fault("plan-windows killed before the plan is stored", "plan-windows", s3("PUT", "/windows.jsonl"), KILL_BEFORE),
@@ -84,7 +85,6 @@ pub const FAULTS: &[Fault] = &[
     fault("write-partitions loses the answer to a Parquet object", "write-partitions", s3("PUT", "/archive/parquet/"), CUT_AFTER).quick(),
     fault("write-partitions loses the answer to a row", "write-partitions", dynamodb("BatchExecuteStatement", &["-message-tracking", "Completed"]), CUT_AFTER),
     fault("write-partitions is throttled where it completes rows", "write-partitions", dynamodb("BatchExecuteStatement", &["-message-tracking", "Completed"]), THROTTLE).times(9).quick(),
-    fault("write-partitions gets half of its rows, the others unprocessed", "write-partitions", dynamodb("BatchGetItem", &[]), Harm::Half).times(4),
     fault("write-partitions meets a failed condition at its window", "write-partitions", dynamodb("PutItem", &["-windows\"", "Prepared"]), CONFLICT).times(2),
     fault("write-partitions reads half of its spool", "write-partitions", s3("GET", "/records-"), Harm::Tear).times(2).quick(),
     fault("write-partitions waits for a slow store", "write-partitions", s3("PUT", "/archive/parquet/"), delay(3)).times(2),
@@ -120,14 +120,14 @@ pub const FAULTS: &[Fault] = &[
     fault("collect-windows killed before its report", "collect-windows", s3("PUT", "/report.json"), KILL_BEFORE).quick(),
     fault("collect-windows killed after its report", "collect-windows", s3("PUT", "/report.json"), KILL_AFTER),
     fault("collect-windows does not hear from Step Functions", "collect-windows", states("DescribeExecution"), CUT_BEFORE).times(2),
-    fault("send-summary killed when the mail is claimed", "send-summary", dynamodb("PutItem", &["Claimed"]), KILL_AFTER),
+    fault("send-summary killed when the mail is claimed", "send-summary", dynamodb("PutItem", &["-job-runs", "\"sent\":{\"BOOL\":false}"]), KILL_AFTER),
     fault("send-summary killed before the mail is sent", "send-summary", ses(&["SendRawEmail"]), KILL_BEFORE),
     fault("send-summary killed when the mail is sent", "send-summary", ses(&["SendRawEmail"]), KILL_AFTER).quick(),
     fault("aggregate-dashboard killed before the list of runs", "aggregate-dashboard", s3("PUT", "/runs.json"), KILL_BEFORE).quick(),
     fault("aggregate-dashboard killed after the list of runs", "aggregate-dashboard", s3("PUT", "/runs.json"), KILL_AFTER),
     fault("collect-windows is throttled", "collect-windows", dynamodb("Query", &["-windows\""]), THROTTLE).times(3),
     fault("collect-windows reads half of the plan", "collect-windows", s3("GET", "/windows.jsonl"), Harm::Tear).times(2),
-    fault("send-summary meets a failed condition at its claim", "send-summary", dynamodb("PutItem", &["Claimed"]), CONFLICT),
+    fault("send-summary meets a failed condition at its claim", "send-summary", dynamodb("PutItem", &["-job-runs", "\"sent\":{\"BOOL\":false}"]), CONFLICT),
     fault("aggregate-dashboard reads half of the list of runs", "aggregate-dashboard", s3("GET", "/runs.json"), Harm::Tear).times(2),
     fault("gate-run is throttled", "gate-run", dynamodb("PutItem", &["-job-runs"]), THROTTLE).times(3),
     fault("gate-run killed before it closes the run", "gate-run", dynamodb("PutItem", &["-job-runs", "Completed"]), KILL_BEFORE),
@@ -138,7 +138,7 @@ pub const FAULTS: &[Fault] = &[
     fault("aggregate-dashboard killed each time before the list of runs, then redriven", "aggregate-dashboard", s3("PUT", "/runs.json"), KILL_BEFORE).times(ALWAYS).then(Then::Redrive),
     fault("gate-run killed each time before it closes the run, then redriven", "gate-run", dynamodb("PutItem", &["-job-runs", "Completed"]), KILL_BEFORE).times(ALWAYS).then(Then::Redrive),
 
-    fault("plan-windows twice at once, at the lock", "plan-windows", dynamodb("BatchExecuteStatement", &["#lock"]), delay(5)).task_seconds(2),
+    fault("plan-windows twice at once, at the lock", "plan-windows", dynamodb("PutItem", &["#lock"]), delay(5)).task_seconds(2),
     fault("plan-windows twice at once, at its plan", "plan-windows", s3("PUT", "/windows.jsonl"), delay(5)).task_seconds(2),
     fault("query-messages twice at once, at a page", "query-messages", opensearch("POST", "/_search", &["search_after"]), delay(5)).task_seconds(2),
     fault("query-messages twice at once, at its spool", "query-messages", s3("PUT", "/records-"), delay(5)).task_seconds(2).quick(),
@@ -215,7 +215,8 @@ pub async fn makes_no_difference(cloud: &Cloud, fault: &'static Fault) -> Result
         let reports = last.report["attempt"].as_u64().unwrap_or_default() as usize;
         let mut mails = cloud.mails(last.run_id())?;
         // An execution that died is told beside the reports.
-        mails.retain(|mail| !mail.text.contains("Failed before its report"));
+        // Its subject says so; the list of the last runs may say it of another.
+        mails.retain(|mail| !mail.text.contains("Alert archive: Failed "));
         // A crash between sending and recording may cost one duplicate, and the second says so.
         let duplicate = mails.len() == reports + 1
             && fault.function == "send-summary"
@@ -256,6 +257,9 @@ fn limit_task(definition: &mut Value, function: &str, seconds: u64) -> Result<()
 
 /// Does what an operator, or the next schedule, does about a run that failed.
 async fn heal(cloud: &Cloud, stretch: &Stretch, then: Then, run_id: &str) -> Result<Outcome> {
+    if matches!(then, Then::SameEdges | Then::OtherEdges | Then::Schedule) {
+        await_leases(cloud, run_id).await?;
+    }
     match then {
         Then::Retry => bail!("the execution heals itself"),
         Then::Redrive => cloud.redrive(run_id).await?.completed(),
@@ -277,6 +281,18 @@ async fn heal(cloud: &Cloud, stretch: &Stretch, then: Then, run_id: &str) -> Res
             cloud.archive(&["status", &name, "--json"]).await?.completed()
         }
     }
+}
+
+/// Another run takes messages over from a dead one that has no intent once its leases are over. The workflow waits for
+/// that, but the waits of the tests' cloud are too short; `together.rs` sees what comes before the end.
+async fn await_leases(cloud: &Cloud, run_id: &str) -> Result<()> {
+    let windows = cloud.window_rows(run_id).await?;
+    let without_intent = windows.iter().filter(|window| window["status"] != "Prepared");
+    let until = without_intent.filter_map(|window| window["lease_until"].as_str()).map(instant).max();
+    if let Some(left) = until.and_then(|until| Duration::try_from(until.duration_since(Timestamp::now())).ok()) {
+        tokio::time::sleep(left).await;
+    }
+    Ok(())
 }
 
 /// `tests/README.md` lists the faults, once all of them were survived.
