@@ -8,7 +8,8 @@ use alerts::{
     },
 };
 use async_trait::async_trait;
-use memory_cloud::Cloud;
+use identity::Identity;
+use memory_cloud::{BUCKET, Cloud};
 use network::{Broken, Network, Request};
 use runtime::Clock;
 use serde_json::{Value, json};
@@ -247,4 +248,53 @@ async fn a_row_that_was_repaired_knows_what_stands_beside_its_message() {
     run(&cloud, "r3", range()).await;
     assert_eq!(archived("r3"), 1);
     assert_eq!(verified(&cloud, false).await, []);
+}
+
+#[tokio::test]
+async fn a_message_whose_object_is_gone_damaged_or_without_it_is_lost_and_archived_again() {
+    /// What became of the object.
+    #[derive(Clone, Copy, Debug)]
+    enum Now {
+        Gone,
+        Damaged,
+        Without,
+    }
+    for now in [Now::Gone, Now::Damaged, Now::Without] {
+        let cloud = Cloud::default();
+        for id in ["a", "b"] {
+            cloud.put_message(id, "2024-07-01T10:00:00Z", "closed");
+        }
+        run(&cloud, "r1", range()).await;
+        assert_eq!(verified(&cloud, false).await, []);
+        let key = cloud.keys("archive/parquet/").into_keys().next().expect("an object");
+        let object = cloud.object(&key);
+        let lost = match now {
+            Now::Gone => {
+                cloud.store.expire(BUCKET, &key);
+                vec!["a", "b"]
+            }
+            Now::Damaged => {
+                cloud.objects().put(&key, object.slice(..object.len() / 2), "any").await.expect("written");
+                vec!["a", "b"]
+            }
+            Now::Without => {
+                let named = HashSet::from([Identity::new("messages", "b")]);
+                let kept = columnar::split(object, &named).expect("Parquet").expect("a row").kept;
+                cloud.objects().put(&key, kept, "any").await.expect("written");
+                vec!["b"]
+            }
+        };
+        let told = |found: Vec<(&str, String, bool)>| {
+            let found = found.into_iter().filter(|(kind, ..)| *kind == "message_lost");
+            let mut found: Vec<_> = found.map(|(_, what, is_repaired)| (what, is_repaired)).collect();
+            found.sort();
+            found
+        };
+        let expected = |is_repaired| lost.iter().map(|id| ((*id).to_owned(), is_repaired)).collect::<Vec<_>>();
+        assert_eq!(told(verified(&cloud, false).await), expected(false), "{now:?}");
+        assert_eq!(told(verified(&cloud, true).await), expected(true), "{now:?}");
+        run(&cloud, "r2", range()).await;
+        assert_eq!(verified(&cloud, false).await, [], "{now:?}");
+        assert_eq!(cloud.json("runs/r2/report.json")["messages"]["archived"], lost.len(), "{now:?}");
+    }
 }
